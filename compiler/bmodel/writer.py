@@ -1,0 +1,228 @@
+"""A BModel to a file, streaming: weights pass through in chunks and are hashed on the way.
+
+Offsets and hashes come before the weights in the file but are known only after them. The flatbuffer's length
+does not depend on its numbers, so its place is reserved first and filled last. The file appears under its
+name when complete.
+"""
+
+import hashlib
+import os
+import struct
+from collections.abc import Hashable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO
+
+from compiler.bmodel.container import (
+    BlobSource,
+    BModel,
+    BytesBlob,
+    Coeff,
+    CommandStreams,
+    Net,
+    Stage,
+    TensorInfo,
+)
+from compiler.bmodel.flatbuffer import BinaryRange, Record, encode
+from compiler.bmodel.schema import (
+    DATA_TYPES,
+    HEADER_BYTES,
+    HIDDEN_INPUT,
+    HIDDEN_OUTPUT,
+    MAGIC,
+    MEM_TYPE_DEVICE,
+    PAGE_BYTES,
+)
+from compiler.diagnostics import UserError
+
+CHECK_CODE_BYTES = 32
+STREAM_ALIGN = 128
+_PER_CORE_CHIPS = ("BM1688", "CV186X")  # these list streams by core, below sub_net; BM1684X in the net
+
+
+def write_bmodel(path: str | os.PathLike[str], bmodel: BModel) -> None:
+    """Write the file and rename it into place; on any failure, Ctrl-C included, nothing is left behind."""
+    _check(bmodel)
+    with atomic_file(Path(path)) as file:
+        places = _Places()
+        reserved = _padded(HEADER_BYTES + len(encode(_model(bmodel, places)))) - HEADER_BYTES
+        section = _BinarySection(file, HEADER_BYTES + reserved, places)
+        for net in bmodel.nets:
+            for stage in net.stages:
+                section.add_streams(stage)
+        for net in bmodel.nets:
+            for stage in net.stages:
+                section.add_coeff(stage)
+        file.seek(0)
+        file.write(_header(reserved, section.size))
+        file.write(encode(_model(bmodel, places)).ljust(reserved, b"\0"))
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[IO[bytes]]:
+    """A file that takes its name when the block ends well and vanishes when it does not."""
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        with open(partial, "wb") as file:
+            yield file
+        os.replace(partial, path)
+    except OSError as error:
+        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+class _Places:
+    """Where each Binary went and what each blob hashed to; zeros until known."""
+
+    def __init__(self) -> None:
+        self.streams: dict[bytes, BinaryRange] = {}
+        self.blobs: dict[Hashable, tuple[BinaryRange, bytes]] = {}
+
+    def stream(self, data: bytes) -> BinaryRange:
+        return self.streams.get(data, (0, len(data)))
+
+    def blob(self, source: BlobSource) -> tuple[BinaryRange, bytes]:
+        return self.blobs.get(source.key, ((0, source.size), bytes(CHECK_CODE_BYTES)))
+
+
+class _BinarySection:
+    """Appends Binaries, each at the start of a page, identical ones once."""
+
+    def __init__(self, file: IO[bytes], base: int, places: _Places) -> None:
+        self.file = file
+        self.base = base
+        self.places = places
+        self.size = 0  # bytes after `base`, padded to a page
+        self.by_content: dict[tuple[int, bytes], BinaryRange] = {}
+
+    def add_streams(self, stage: Stage) -> None:
+        for core in stage.cores:
+            for data in (core.tiu, core.dma):
+                if data not in self.places.streams:
+                    self.places.streams[data] = self._append(BytesBlob(data))[0]
+
+    def add_coeff(self, stage: Stage) -> None:
+        if stage.coeff and stage.coeff.blob.key not in self.places.blobs:
+            self.places.blobs[stage.coeff.blob.key] = self._append(stage.coeff.blob)
+
+    def _append(self, source: BlobSource) -> tuple[BinaryRange, bytes]:
+        start = self.size
+        self.file.seek(self.base + start)
+        digest, written = self._copy(source)
+        if written != source.size:
+            raise ValueError(f"a blob announced {source.size} bytes and gave {written}")
+        found = self.by_content.setdefault((written, digest), (start, written))
+        if found[0] == start:
+            self.file.write(bytes(_padded(written) - written))
+            self.size += _padded(written)
+        self.file.truncate(self.base + self.size)  # drops the copy when an equal Binary is there already
+        return found, digest
+
+    def _copy(self, source: BlobSource) -> tuple[bytes, int]:
+        digest, written = hashlib.sha256(), 0
+        for chunk in source.chunks():
+            digest.update(chunk)
+            self.file.write(chunk)
+            written += len(memoryview(chunk).cast("B"))
+        return digest.digest(), written
+
+
+def _padded(size: int, align: int = PAGE_BYTES) -> int:
+    return -(-size // align) * align
+
+
+def _header(flatbuffer_bytes: int, binary_bytes: int) -> bytes:
+    fields = struct.pack("<IIIQ", MAGIC, HEADER_BYTES, flatbuffer_bytes, binary_bytes)
+    return fields.ljust(HEADER_BYTES, b"\0")
+
+
+def _check(bmodel: BModel) -> None:
+    """Mistakes of the emitter which would make the runtime crash instead of complain."""
+    for net in bmodel.nets:
+        for stage in net.stages:
+            if stage.ctx_size <= 0:
+                raise ValueError(f"net {net.name}: the runtime wants at least one byte of scratch memory")
+            if not stage.cores:
+                raise ValueError(f"net {net.name}: no instruction streams")
+            for core in stage.cores:
+                _check_padding(net, core)
+
+
+def _check_padding(net: Net, core: CommandStreams) -> None:
+    for data in (core.tiu, core.dma):
+        if not data or len(data) % STREAM_ALIGN:
+            raise ValueError(f"net {net.name}: a stream of {len(data)} bytes is not padded to {STREAM_ALIGN}")
+
+
+def _model(bmodel: BModel, places: _Places) -> Record:
+    per_core = bmodel.chip in _PER_CORE_CHIPS
+    return {
+        "type": "B",
+        "version": bmodel.version,
+        "time": "",  # the same input gives the same bytes on any day
+        "chip": bmodel.chip,
+        "net": [_net(net, places, per_core) for net in bmodel.nets],
+        "device_num": bmodel.device_num,
+    }
+
+
+def _net(net: Net, places: _Places, per_core: bool) -> Record:
+    parameters = [_parameter(stage, places, per_core) for stage in net.stages]
+    return {"name": net.name, "parameter": parameters, "addr_mode": int(net.addr_mode)}
+
+
+def _parameter(stage: Stage, places: _Places, per_core: bool) -> Record:
+    inputs = [_tensor(info, index, HIDDEN_INPUT) for index, info in enumerate(stage.inputs)]
+    outputs = [_tensor(info, index, HIDDEN_OUTPUT) for index, info in enumerate(stage.outputs)]
+    groups = [_group(core, places) for core in stage.cores]
+    sub_net: Record = {"input_tensor": inputs, "output_tensor": outputs, "id": 0, "next_subnet_ids": [-1]}
+    sub_net["run_core"] = len(groups)
+    if per_core:
+        sub_net["core_commands"] = [{"gdma_tiu_commands": [group]} for group in groups]
+    else:
+        sub_net["cmd_group"] = groups
+    record: Record = {"input_tensor": inputs, "output_tensor": outputs}
+    record |= {"ctx_addr": stage.ctx_address, "ctx_size": stage.ctx_size, "ctx_sizes": [stage.ctx_size]}
+    record |= {"cmd_group": [] if per_core else groups, "sub_net": [sub_net], "core_num": len(groups)}
+    if stage.io_size:
+        record |= {"io_addr": stage.io_address, "io_size": stage.io_size}
+    if stage.coeff:
+        record["coeff_mem"] = _coeff(stage.coeff, places)
+    return record
+
+
+def _tensor(info: TensorInfo, index: int, hidden: int) -> Record:
+    return {
+        "name": info.name,
+        "data_type": DATA_TYPES.index(info.dtype),
+        "device_addr": info.address,
+        "size": info.size,
+        "shape": [{"dim": list(info.shape)}],
+        "mem_type": MEM_TYPE_DEVICE,
+        "scale": 1.0,
+        "hidden": hidden,
+        "index": index,
+    }
+
+
+def _group(core: CommandStreams, places: _Places) -> Record:
+    return {
+        "bdc_num": core.tiu_count,
+        "gdma_num": core.dma_count,
+        "binary_bdc": places.stream(core.tiu),
+        "binary_gdma": places.stream(core.dma),
+        "bdc_cmd_byte": len(core.tiu),
+        "gdma_cmd_byte": len(core.dma),
+    }
+
+
+def _coeff(coeff: Coeff, places: _Places) -> Record:
+    where, check_code = places.blob(coeff.blob)
+    locations = [{"name": at.name, "offset": at.offset, "size": at.size} for at in coeff.locations]
+    return {
+        "address": coeff.address,
+        "check_code": check_code,
+        "binary_coeff": where,
+        "location": locations,
+    }

@@ -1,0 +1,162 @@
+"""The bmodel container: what is written is read back, once each, and nothing is left when writing fails."""
+
+import errno
+import hashlib
+import struct
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+
+import pytest
+from compiler.bmodel import (
+    AddrMode,
+    BModel,
+    BytesBlob,
+    Coeff,
+    CommandStreams,
+    Net,
+    Stage,
+    TensorInfo,
+    WeightLocation,
+    read_bmodel,
+    write_bmodel,
+)
+from compiler.diagnostics import UserError
+
+DDR = 0x1_0000_0000
+TIU, DMA = b"\x0f" + bytes(127), b"\x06" + bytes(127)
+
+
+class GeneratedBlob:
+    """A blob that exists only chunk by chunk, as packed weights do."""
+
+    def __init__(self, size: int, key: Hashable, seed: int = 0, chunk: int = 1 << 16) -> None:
+        self.size, self.key, self.seed, self.chunk = size, key, seed, chunk
+        self.passes = 0
+
+    def chunks(self) -> Iterator[bytes]:
+        self.passes += 1
+        for start in range(0, self.size, self.chunk):
+            yield bytes([(start // self.chunk + self.seed) % 251]) * min(self.chunk, self.size - start)
+
+
+def stage(blob=None, streams=((TIU, 1, DMA, 1),), **changes) -> Stage:
+    fields = {
+        "inputs": [TensorInfo("x", "bf16", DDR, (1, 3, 5))],
+        "outputs": [TensorInfo("y", "i32", DDR + 4096, (1, 1))],
+        "ctx_address": DDR,
+        "ctx_size": 8192,
+        "cores": [CommandStreams(*core) for core in streams],
+        "coeff": blob and Coeff(DDR - 4096, blob, (WeightLocation("w", 64, 32),)),
+    }
+    return Stage(**(fields | changes))
+
+
+def model(*stages: Stage, chip="BM1684X") -> BModel:
+    nets = [Net(f"net_{index}", AddrMode.BASIC, [each]) for index, each in enumerate(stages)]
+    return BModel(chip, nets)
+
+
+def read_back(tmp_path: Path, bmodel: BModel) -> BModel:
+    write_bmodel(tmp_path / "m.bmodel", bmodel)
+    return read_bmodel(tmp_path / "m.bmodel")
+
+
+@pytest.mark.parametrize("chip", ["BM1684X", "BM1688", "CV186X"])
+def test_everything_written_is_read_back(tmp_path, chip):
+    blob = BytesBlob(bytes(range(256)) * 20)
+    written = stage(blob, io_address=DDR + 65536, io_size=4096)
+    read = read_back(tmp_path, BModel(chip, [Net("block_0", AddrMode.IO_ALONE, [written])], device_num=2))
+    (net,) = read.nets
+    (back,) = net.stages
+    assert (read.chip, read.device_num, net.name, net.addr_mode) == (chip, 2, "block_0", AddrMode.IO_ALONE)
+    for name in ("inputs", "outputs", "ctx_address", "ctx_size", "cores", "io_address", "io_size"):
+        assert getattr(back, name) == getattr(written, name)
+    assert bytes(back.coeff.blob.data) == blob.data
+    assert back.coeff.check_code == hashlib.sha256(blob.data).digest()
+    assert (back.coeff.address, back.coeff.locations) == (DDR - 4096, written.coeff.locations)
+    assert back.unsupported == ""
+
+
+def test_two_cores_have_their_own_streams(tmp_path):
+    cores = ((TIU, 1, DMA, 1), (TIU * 2, 2, DMA * 3, 3))
+    read = read_back(tmp_path, model(stage(streams=cores), chip="BM1688"))
+    assert read.nets[0].stages[0].cores == [CommandStreams(*core) for core in cores]
+
+
+def test_header_and_binaries_start_on_pages(tmp_path):
+    path = tmp_path / "m.bmodel"
+    write_bmodel(path, model(stage(BytesBlob(b"w" * 5000)), stage(BytesBlob(b"v" * 10))))
+    data = path.read_bytes()
+    magic, header, flatbuffer, binary = struct.unpack_from("<IIIQ", data)
+    assert (magic, header, (header + flatbuffer) % 4096, binary % 4096) == (0xFF55AAEE, 64, 0, 0)
+    assert len(data) == header + flatbuffer + binary
+    for content in (TIU, DMA, b"w" * 5000, b"v" * 10):
+        assert data.find(content) % 4096 == 0
+
+
+def test_equal_streams_and_blobs_are_stored_once(tmp_path):
+    size = 1 << 20
+    same_key, equal_bytes, other = (GeneratedBlob(size, key, seed) for key, seed in ((1, 0), (2, 0), (3, 7)))
+    write_bmodel(tmp_path / "m.bmodel", model(*map(stage, (same_key, same_key, equal_bytes, other))))
+    assert (tmp_path / "m.bmodel").stat().st_size == 4096 + 2 * 4096 + 2 * size
+    assert same_key.passes == 1
+    first, second, third, fourth = (net.stages[0].coeff for net in read_bmodel(tmp_path / "m.bmodel").nets)
+    assert first.blob.key == second.blob.key == third.blob.key != fourth.blob.key
+    assert bytes(fourth.blob.data[: 1 << 16]) == b"\x07" * (1 << 16)
+
+
+def test_the_same_program_gives_the_same_bytes(tmp_path):
+    for name in ("a", "b"):
+        write_bmodel(tmp_path / name, model(stage(GeneratedBlob(100_000, name)), stage()))
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_an_interrupted_write_keeps_the_old_file_and_leaves_nothing(tmp_path, error):
+    class FailingBlob(GeneratedBlob):
+        def chunks(self):
+            yield b"some"
+            raise error
+
+    path = tmp_path / "m.bmodel"
+    write_bmodel(path, model(stage()))
+    before = path.read_bytes()
+    with pytest.raises(error):
+        write_bmodel(path, model(stage(FailingBlob(100, "k"))))
+    assert [entry.name for entry in tmp_path.iterdir()] == ["m.bmodel"]
+    assert path.read_bytes() == before
+
+
+def test_a_full_disk_is_the_users_error(tmp_path):
+    class FullDiskBlob(GeneratedBlob):
+        def chunks(self):
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.raises(UserError, match="cannot write .*: No space left on device"):
+        write_bmodel(tmp_path / "m.bmodel", model(stage(FullDiskBlob(1, "k"))))
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_missing_folder_is_the_users_error(tmp_path):
+    with pytest.raises(UserError, match="No such file"):
+        write_bmodel(tmp_path / "no" / "m.bmodel", model(stage()))
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (stage(ctx_size=0), "at least one byte of scratch"),
+        (stage(streams=((TIU[:-1], 1, DMA, 1),)), "127 bytes is not padded"),
+        (stage(streams=()), "no instruction streams"),
+    ],
+)
+def test_programs_that_would_crash_the_runtime_are_refused(tmp_path, broken, message):
+    with pytest.raises(ValueError, match=message):
+        write_bmodel(tmp_path / "m.bmodel", model(broken))
+
+
+def test_a_blob_of_another_size_than_announced_is_refused(tmp_path):
+    blob = GeneratedBlob(100, "k")
+    blob.chunks = lambda: iter([b"short"])
+    with pytest.raises(ValueError, match="announced 100 bytes and gave 5"):
+        write_bmodel(tmp_path / "m.bmodel", model(stage(blob)))
