@@ -165,15 +165,11 @@ def test_sections_of_a_run_are_in_order_and_aligned(tile):
     )  # the least possible
 
 
-def test_sections_are_aligned_where_padding_pays_for_it():
-    padded = TileFormat(192, 576, 4, 64)  # 864 code bytes, 54 of scales, 27 of zeros
-    assert (padded.scales_offset, padded.zeros_offset, padded.run_bytes) == (864, 918, 960)
-    free = TileFormat(128, 576, 4, 64, symmetric=True)  # 576 code bytes, 36 of scales
-    assert (free.scales_offset, free.run_bytes) == (576, 640)
-    free = TileFormat(
-        64, 288, 8, 32
-    )  # 288 code bytes, 18 of scales: the last 64 bytes hold both or only scales
-    assert (free.scales_offset, free.run_bytes) == (288, 320)
+def test_sections_are_aligned_only_where_padding_pays_for_it():
+    tight = TileFormat(192, 576, 4, 64)  # 864 bytes of codes, 54 of scales, 27 of zeros
+    assert (tight.scales_offset, tight.zeros_offset, tight.run_bytes) == (864, 918, 960)
+    roomy = TileFormat(64, 96, 8, 4)  # 96 bytes of codes, 48 of scales: three times 64 either way
+    assert (roomy.scales_offset, roomy.run_bytes) == (128, 192)
 
 
 def test_bytes_of_a_small_tile_written_by_hand():
@@ -202,10 +198,11 @@ def test_the_last_tile_of_a_matrix_is_filled_with_zeros():
 
 
 def test_pack_writes_into_the_given_bytes_and_clears_their_padding():
+    weights = gaussian(64, 24).astype(BF16)  # runs of 48 bytes, padded to 64
     out = np.full((64, 128), 255, np.uint8)
-    tile = TileFormat(64, 32, 16)
-    pack(tile, gaussian(64, 32).astype(BF16), out[:, : tile.run_bytes])
-    np.testing.assert_array_equal(out[:, :64], pack(tile, gaussian(64, 32).astype(BF16)))
+    pack(TileFormat(64, 24, 16), weights, out[:, :64])
+    np.testing.assert_array_equal(out[:, :64], pack(TileFormat(64, 24, 16), weights))
+    assert not out[:, 48:64].any()
     assert (out[:, 64:] == 255).all()
 
 
