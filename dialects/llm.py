@@ -1,0 +1,653 @@
+"""The llm dialect: what a decoder transformer says, on no particular chip.
+
+Letters in shapes: S tokens of this call, H tokens of history, T = H + S keys, E hidden size, F
+intermediate size, D head size, R rotated part of a head, V vocabulary. Shapes are static and batch is 1.
+
+Every op works in the element type of its operands, and states where a step inside is float32 whatever
+that type is. A block's functions use these ops in one canonical form of data movement, on which later
+passes match:
+
+    qkv   [1, S, (Hq + 2 Hkv) * D]  = linear
+    head  [1, S, h, D]              = reshape(slice(qkv, axis 2, one contiguous range))
+    q, k  [1, h, S, D]              = rope(permute(head, order 0 2 1 3)), with a norm of the head before
+    v     [1, h, S, D]              = permute(head, order 0 2 1 3)
+    y     [1, S, Hq * D]            = reshape(attention(q, k, v, mask))
+
+and the KV rows handed to the client, [1, S, h, D], are permute(rope(...), order 0 2 1 3) for k and the
+head itself for v.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+
+from compiler.ir.core import Op, Value
+from compiler.ir.define import (
+    Attr,
+    Operand,
+    OptionalAttr,
+    OptionalOperand,
+    Result,
+    VariadicOperand,
+    op,
+)
+from compiler.ir.types import I32, Attribute, TensorType, attr_def
+
+ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "sigmoid", "tanh")
+ROPE_MODES = ("half", "interleaved", "half_tables")
+
+
+@attr_def("llm.quant")
+@dataclass(frozen=True)
+class Quant(Attribute):
+    """How the weight of a linear is stored: integers with a scale and a zero point for each group.
+
+    Weight [n, k] = (q[n, k] - zero[n, k // group]) * scale[n, k // group]; group 0 is the whole row.
+    A symmetric quantization has no zero points of its own: they are all 2**(bits - 1).
+    """
+
+    bits: int  # bits per weight, 4 or 8
+    group: int  # neighbours along the input axis that share a scale
+    symmetric: bool = False
+
+
+# ---- named data ----
+
+
+@op("llm.weight")
+class WeightOp(Op):
+    """A parameter of the model, by name; its values stay in the checkpoint.
+
+    The name is relative to the layer ("self_attn.q_proj.weight"), since one module serves every layer
+    with the same graph. A name with a leading "/" is the full name of a parameter outside of any layer.
+    """
+
+    name: Attr[str]
+    y: Result[TensorType]
+
+
+@op("llm.concat_weights")
+class ConcatWeightsOp(Op):
+    """Weights of several linears as one, joined along the output axis (0); known at compile time.
+
+    Shapes: [N_i, K] each -> [sum N_i, K]; biases [N_i] -> [sum N_i].
+    """
+
+    weights: VariadicOperand[TensorType]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        return (_concatenated(self.weights, 0),)
+
+    def verify(self) -> None:
+        _check_concatenation(self, self.weights, 0)
+
+
+@op("llm.table")
+class TableOp(Op):
+    """Rows computed at compile time, by name: a rotary table of one row per position, [positions, R].
+
+    Tables are float32 whatever the activations are; the values are beside the module, like weights.
+    """
+
+    name: Attr[str]
+    y: Result[TensorType]
+
+
+@op("llm.gather_rows")
+class GatherRowsOp(Op):
+    """y[0, s] = table[ids[0, s]]; table [N, R], ids [1, S] i32, y [1, S, R]."""
+
+    table: Operand[TensorType]
+    ids: Operand[TensorType]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        return (_rows_type(self.table.type, self.ids.type),)
+
+    def verify(self) -> None:
+        _check_row_indices(self, self.table.type, self.ids.type)
+
+
+# ---- embedding, linear, matmul ----
+
+
+@op("llm.embedding")
+class EmbeddingOp(Op):
+    """y[0, s] = table[ids[0, s]] * scale; ids [1, S] i32, table [V, E], y [1, S, E].
+
+    The scale other than 1 is that of Gemma and Granite, applied in float32.
+    """
+
+    ids: Operand[TensorType]
+    table: Operand[TensorType]
+    scale: Attr[float] = 1.0
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        return (_rows_type(self.table.type, self.ids.type),)
+
+    def verify(self) -> None:
+        _check_row_indices(self, self.table.type, self.ids.type)
+
+
+@op("llm.linear")
+class LinearOp(Op):
+    """y = x @ weight.T + bias + residual, accumulated in float32 and rounded once.
+
+    Shapes: x [..., K], weight [N, K], bias [N], residual and y [..., N].
+    With `quant` the weight is stored in groups of integers; the formula holds for its decoded values.
+    """
+
+    x: Operand[TensorType]
+    weight: Operand[TensorType]
+    bias: OptionalOperand[TensorType]
+    residual: OptionalOperand[TensorType]
+    quant: OptionalAttr[Quant]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        x = self.x.type
+        return (TensorType((*x.shape[:-1], self.weight.type.shape[0]), x.element),)
+
+    def verify(self) -> None:
+        _check_projection(self, self.x.type, self.weight.type, self.bias.type if self.bias else None)
+        if self.residual is not None and self.residual.type != self.y.type:
+            self.fail(f"residual is {self.residual.type}, expected the type of the result, {self.y.type}")
+        _check_groups(self, self.quant, self.weight.type)
+
+
+@op("llm.gated_linear")
+class GatedLinearOp(Op):
+    """y = act(x @ gate_weight.T + gate_bias) * (x @ up_weight.T + up_bias), rounded once.
+
+    Shapes: x [..., K], weights [F, K], biases [F], y [..., F]. Source: Shazeer 2020, "GLU variants".
+    """
+
+    x: Operand[TensorType]
+    gate_weight: Operand[TensorType]
+    up_weight: Operand[TensorType]
+    gate_bias: OptionalOperand[TensorType]
+    up_bias: OptionalOperand[TensorType]
+    act: Attr[str] = "silu"
+    quant: OptionalAttr[Quant]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        x = self.x.type
+        return (TensorType((*x.shape[:-1], self.gate_weight.type.shape[0]), x.element),)
+
+    def verify(self) -> None:
+        _check_activation(self, self.act)
+        for weight, bias in ((self.gate_weight, self.gate_bias), (self.up_weight, self.up_bias)):
+            _check_projection(self, self.x.type, weight.type, bias.type if bias else None)
+            _check_groups(self, self.quant, weight.type)
+        if self.gate_weight.type.shape != self.up_weight.type.shape:
+            self.fail(f"gate weight {self.gate_weight.type} and up weight {self.up_weight.type} differ in shape")
+
+
+@op("llm.matmul")
+class MatmulOp(Op):
+    """y = a @ b for two activations, accumulated in float32; a [..., M, K], b [..., K, N], y [..., M, N]."""
+
+    a: Operand[TensorType]
+    b: Operand[TensorType]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        a, b = self.a.type, self.b.type
+        return (TensorType((*_broadcast(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]), a.element),)
+
+    def verify(self) -> None:
+        if self.a.type.shape[-1] != self.b.type.shape[-2]:
+            self.fail(f"inner axes of {self.a.type} and {self.b.type} differ")
+
+
+# ---- norms ----
+
+
+@op("llm.rms_norm")
+class RmsNormOp(Op):
+    """y = x / sqrt(mean(x**2, last axis) + eps) * (weight + offset), in float32, rounded once.
+
+    Shapes: x and y [..., K]; weight [K], or none. The offset is 0, or 1 in Gemma.
+    Source: Zhang and Sennrich 2019, equation 4.
+    """
+
+    x: Operand[TensorType]
+    weight: OptionalOperand[TensorType]
+    eps: Attr[float]
+    offset: Attr[float] = 0.0
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        return (self.x.type,)
+
+    def verify(self) -> None:
+        hidden = self.x.type.shape[-1]
+        if self.weight is not None and self.weight.type.shape != (hidden,):
+            self.fail(f"weight is {self.weight.type}, expected [{hidden}] to match the last axis of x")
+
+
+@op("llm.layer_norm")
+class LayerNormOp(Op):
+    """y = (x - mean) / sqrt(var + eps) * weight + bias over the last axis, in float32, rounded once.
+
+    Shapes: x and y [..., K]; weight and bias [K], or [heads, K] where x is [..., heads, K].
+    The variance is that of the population. Source: Ba, Kiros and Hinton 2016, equation 3.
+    """
+
+    x: Operand[TensorType]
+    weight: OptionalOperand[TensorType]
+    bias: OptionalOperand[TensorType]
+    eps: Attr[float]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        return (self.x.type,)
+
+    def verify(self) -> None:
+        for value in (self.weight, self.bias):
+            if value is not None and value.type.shape != self.x.type.shape[-len(value.type.shape) :]:
+                self.fail(f"weight or bias is {value.type}, which does not match the last axes of {self.x.type}")
+
+
+# ---- attention ----
+
+
+@op("llm.rope")
+class RopeOp(Op):
+    """Rotate the first `rotary_dim` of each head by the angles of its position, in float32, rounded once.
+
+    With a, b = the rotated part x[..., :R] and its partner:
+      half         b = concat(-x[R/2:R], x[:R/2]);               y = x * cos + b * sin
+      interleaved  b[2i] = -x[2i+1], b[2i+1] = x[2i];            y = x * cos + b * sin
+      half_tables  the same as half, with tables of width R/2 that serve both halves
+    Shapes: x and y [1, heads, S, D]; cos and sin [1, 1, S, R] f32 (R/2 for half_tables).
+    Source: Su et al. 2021, section 3.4.
+    """
+
+    x: Operand[TensorType]
+    cos: Operand[TensorType]
+    sin: Operand[TensorType]
+    mode: Attr[str] = "half"
+    rotary_dim: Attr[int]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        return (self.x.type,)
+
+    def verify(self) -> None:
+        if self.mode not in ROPE_MODES:
+            self.fail(f"mode is {self.mode!r}, expected one of {', '.join(ROPE_MODES)}")
+        tokens, head = self.x.type.shape[-2:]
+        if self.rotary_dim % 2 or not 0 < self.rotary_dim <= head:
+            self.fail(f"rotary_dim is {self.rotary_dim}, expected an even number up to {head}")
+        width = self.rotary_dim // 2 if self.mode == "half_tables" else self.rotary_dim
+        for table in (self.cos, self.sin):
+            if table.type.shape != (1, 1, tokens, width):
+                self.fail(f"table is {table.type}, expected [1, 1, {tokens}, {width}]")
+
+
+@op("llm.kv_concat")
+class KvConcatOp(Op):
+    """Append the keys or values of this call to the history; [1, h, H, D] and [1, h, S, D] -> [1, h, T, D]."""
+
+    history: Operand[TensorType]
+    new: Operand[TensorType]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        return (_concatenated((self.history, self.new), 2),)
+
+    def verify(self) -> None:
+        _check_concatenation(self, (self.history, self.new), 2)
+
+
+@op("llm.attention")
+class AttentionOp(Op):
+    """Scaled dot-product attention with grouped heads: query head h reads KV head h // (Hq / Hkv).
+
+    scores = q @ k.T * scale; scores = tanh(scores / softcap) * softcap unless softcap is 0;
+    p = softmax(scores + mask), the row maximum subtracted after the mask is added; y = p @ v.
+    A sink is one more logit of each row that takes part in the denominator only.
+    Scores, softmax and accumulation are float32.
+    Shapes: q [1, Hq, S, D], k [1, Hkv, T, D], v [1, Hkv, T, Dv], mask [1, 1, S, T], sinks [Hq],
+    y [1, S, Hq, Dv]. Source: Vaswani et al. 2017, equation 1; Ainslie et al. 2023 for the groups.
+    """
+
+    q: Operand[TensorType]
+    k: Operand[TensorType]
+    v: Operand[TensorType]
+    mask: OptionalOperand[TensorType]
+    sinks: OptionalOperand[TensorType]
+    scale: Attr[float]
+    softcap: Attr[float] = 0.0
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        _, heads, tokens, _ = self.q.type.shape
+        return (TensorType((1, tokens, heads, self.v.type.shape[-1]), self.q.type.element),)
+
+    def verify(self) -> None:
+        _, heads, tokens, head_size = self.q.type.shape
+        _, kv_heads, keys, _ = self.k.type.shape
+        if heads % kv_heads or self.k.type.shape[-1] != head_size:
+            self.fail(f"heads of q {self.q.type} do not group over those of k {self.k.type}")
+        if self.v.type.shape[:3] != self.k.type.shape[:3]:
+            self.fail(f"k is {self.k.type} and v is {self.v.type}: heads and tokens must agree")
+        if self.mask is not None and self.mask.type.shape != (1, 1, tokens, keys):
+            self.fail(f"mask is {self.mask.type}, expected [1, 1, {tokens}, {keys}]")
+        if self.sinks is not None and self.sinks.type.shape != (heads,):
+            self.fail(f"sinks is {self.sinks.type}, expected [{heads}]")
+
+
+# ---- activations and arithmetic ----
+
+
+@op("llm.act")
+class ActOp(Op):
+    """y = kind(x), computed in float32.
+
+    silu x * sigmoid(x); gelu x * (1 + erf(x / sqrt(2))) / 2; gelu_tanh its tanh approximation
+    x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x**3))); quick_gelu x * sigmoid(1.702 x);
+    relu max(x, 0); relu2 its square. Source: Hendrycks and Gimpel 2016; So et al. 2021 for relu2.
+    """
+
+    x: Operand[TensorType]
+    kind: Attr[str]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        return (self.x.type,)
+
+    def verify(self) -> None:
+        _check_activation(self, self.kind)
+
+
+@op("llm.swiglu")
+class SwigluOp(Op):
+    """y = act(gate) * up, in float32, rounded once; all of one shape."""
+
+    gate: Operand[TensorType]
+    up: Operand[TensorType]
+    act: Attr[str] = "silu"
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        return (self.gate.type,)
+
+    def verify(self) -> None:
+        _check_activation(self, self.act)
+        if self.gate.type != self.up.type:
+            self.fail(f"gate is {self.gate.type} and up is {self.up.type}: they must agree")
+
+
+class _Binary(Op):
+    """lhs and rhs of shapes that broadcast as in numpy; or lhs and the constant `value`."""
+
+    lhs: Operand[TensorType]
+    rhs: OptionalOperand[TensorType]
+    value: OptionalAttr[float]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        if self.rhs is None:
+            return (self.lhs.type,)
+        shape = _broadcast(self.lhs.type.shape, self.rhs.type.shape)
+        return (TensorType(shape, self.lhs.type.element),)
+
+    def verify(self) -> None:
+        if (self.rhs is None) == (self.value is None):
+            self.fail("expected either a second operand or the attribute value")
+
+
+@op("llm.add")
+class AddOp(_Binary):
+    """y = lhs + rhs, or lhs + value."""
+
+
+@op("llm.sub")
+class SubOp(_Binary):
+    """y = lhs - rhs, or lhs - value."""
+
+
+@op("llm.mul")
+class MulOp(_Binary):
+    """y = lhs * rhs, or lhs * value."""
+
+
+@op("llm.div")
+class DivOp(_Binary):
+    """y = lhs / rhs, or lhs / value."""
+
+
+class _Unary(Op):
+    """One result of the type of x."""
+
+    x: Operand[TensorType]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        return (self.x.type,)
+
+
+@op("llm.neg")
+class NegOp(_Unary):
+    """y = -x."""
+
+
+@op("llm.rsqrt")
+class RsqrtOp(_Unary):
+    """y = 1 / sqrt(x), in float32."""
+
+
+@op("llm.pow")
+class PowOp(_Unary):
+    """y = x ** exponent, in float32."""
+
+    exponent: Attr[float]
+
+
+@op("llm.clamp")
+class ClampOp(_Unary):
+    """y = min(max(x, min), max); either bound may be absent."""
+
+    min: OptionalAttr[float]
+    max: OptionalAttr[float]
+
+
+@op("llm.softcap")
+class SoftcapOp(_Unary):
+    """y = tanh(x / cap) * cap, in float32. Source: Gemma 2 report 2024, section 2."""
+
+    cap: Attr[float]
+
+
+@op("llm.softmax")
+class SoftmaxOp(_Unary):
+    """y = softmax(x) over `axis` (counted from 0), in float32."""
+
+    axis: Attr[int]
+
+
+class _Reduction(Op):
+    """Reduce `axis` (counted from 0), which stays with length 1."""
+
+    x: Operand[TensorType]
+    axis: Attr[int]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        shape = list(self.x.type.shape)
+        shape[self.axis] = 1
+        return (TensorType(tuple(shape), self.x.type.element),)
+
+    def verify(self) -> None:
+        _check_axis(self, self.axis, self.x.type)
+
+
+@op("llm.mean")
+class MeanOp(_Reduction):
+    """y = mean of x over one axis, in float32."""
+
+
+@op("llm.reduce_sum")
+class ReduceSumOp(_Reduction):
+    """y = sum of x over one axis, in float32."""
+
+
+@op("llm.argmax")
+class ArgmaxOp(Op):
+    """Index of the largest element of the last axis, the lowest of equals; [..., V] -> [..., 1] i32."""
+
+    x: Operand[TensorType]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        return (TensorType((*self.x.type.shape[:-1], 1), I32),)
+
+
+# ---- data movement ----
+
+
+@op("llm.reshape")
+class ReshapeOp(Op):
+    """The same elements in row-major order under another shape."""
+
+    x: Operand[TensorType]
+    shape: Attr[tuple[int, ...]]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        return (TensorType(self.shape, self.x.type.element),)
+
+    def verify(self) -> None:
+        if prod(self.shape) != prod(self.x.type.shape):
+            self.fail(f"shape {list(self.shape)} has not as many elements as {self.x.type}")
+
+
+@op("llm.permute")
+class PermuteOp(Op):
+    """Axis i of y is axis order[i] of x."""
+
+    x: Operand[TensorType]
+    order: Attr[tuple[int, ...]]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        shape = self.x.type.shape
+        return (TensorType(tuple(shape[axis] for axis in self.order), self.x.type.element),)
+
+    def verify(self) -> None:
+        if sorted(self.order) != list(range(len(self.x.type.shape))):
+            self.fail(f"order {list(self.order)} is not a permutation of the axes of {self.x.type}")
+
+
+@op("llm.slice")
+class SliceOp(Op):
+    """Elements start, start + step, ... before stop of one axis (counted from 0)."""
+
+    x: Operand[TensorType]
+    axis: Attr[int]
+    start: Attr[int]
+    stop: Attr[int]
+    step: Attr[int] = 1
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        shape = list(self.x.type.shape)
+        shape[self.axis] = len(range(self.start, self.stop, self.step))
+        return (TensorType(tuple(shape), self.x.type.element),)
+
+    def verify(self) -> None:
+        _check_axis(self, self.axis, self.x.type)
+        if not 0 <= self.start < self.stop <= self.x.type.shape[self.axis] or self.step < 1:
+            self.fail(f"range {self.start}:{self.stop}:{self.step} does not fit axis {self.axis} of {self.x.type}")
+
+
+@op("llm.concat")
+class ConcatOp(Op):
+    """Join along one axis (counted from 0); the other axes agree."""
+
+    parts: VariadicOperand[TensorType]
+    axis: Attr[int]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        return (_concatenated(self.parts, self.axis),)
+
+    def verify(self) -> None:
+        _check_axis(self, self.axis, self.parts[0].type)
+        _check_concatenation(self, self.parts, self.axis)
+
+
+@op("llm.broadcast")
+class BroadcastOp(Op):
+    """Repeat the axes of length 1 up to `shape`, of the same rank."""
+
+    x: Operand[TensorType]
+    shape: Attr[tuple[int, ...]]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        return (TensorType(self.shape, self.x.type.element),)
+
+    def verify(self) -> None:
+        shape = self.x.type.shape
+        if len(shape) != len(self.shape) or any(a not in (1, b) for a, b in zip(shape, self.shape)):
+            self.fail(f"{self.x.type} does not broadcast to {list(self.shape)}")
+
+
+# ---- what several ops check ----
+
+
+def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
+    rank = max(len(a), len(b))
+    padded = [(1,) * (rank - len(shape)) + shape for shape in (a, b)]
+    return tuple(y if x == 1 else x for x, y in zip(*padded))
+
+
+def _concatenated(parts: Sequence[Value[TensorType]], axis: int) -> TensorType:
+    shape = list(parts[0].type.shape)
+    shape[axis] = sum(part.type.shape[axis] for part in parts)
+    return TensorType(tuple(shape), parts[0].type.element)
+
+
+def _rows_type(table: TensorType, ids: TensorType) -> TensorType:
+    return TensorType((*ids.shape, *table.shape[1:]), table.element)
+
+
+def _check_concatenation(op: Op, parts: Sequence[Value[TensorType]], axis: int) -> None:
+    others = {part.type.shape[:axis] + part.type.shape[axis + 1 :] for part in parts}
+    if len(others) != 1:
+        op.fail(f"operands differ outside of axis {axis}: {', '.join(str(part.type) for part in parts)}")
+
+
+def _check_axis(op: Op, axis: int, x: TensorType) -> None:
+    if not 0 <= axis < len(x.shape):
+        op.fail(f"axis {axis} is outside of {x}")
+
+
+def _check_row_indices(op: Op, table: TensorType, ids: TensorType) -> None:
+    if len(table.shape) != 2 or ids.element != I32:
+        op.fail(f"expected a table of two axes and i32 indices, got {table} and {ids}")
+
+
+def _check_projection(op: Op, x: TensorType, weight: TensorType, bias: TensorType | None) -> None:
+    if len(weight.shape) != 2 or weight.shape[1] != x.shape[-1]:
+        op.fail(f"weight is {weight}, expected [N, {x.shape[-1]}] to match the last axis of x")
+    if bias is not None and bias.shape != weight.shape[:1]:
+        op.fail(f"bias is {bias}, expected [{weight.shape[0]}] to match the weight")
+
+
+def _check_groups(op: Op, quant: Quant | None, weight: TensorType) -> None:
+    if quant is not None and quant.group and weight.shape[1] % quant.group:
+        op.fail(f"input axis {weight.shape[1]} is not a multiple of group {quant.group}")
+
+
+def _check_activation(op: Op, kind: str) -> None:
+    if kind not in ACTIVATIONS:
+        op.fail(f"activation is {kind!r}, expected one of {', '.join(ACTIVATIONS)}")
