@@ -1,0 +1,84 @@
+"""How one instruction lies in its bits, as text: `name:width` from bit 0 up, `-:width` if reserved."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Literal
+
+Engine = Literal["tiu", "dma"]
+
+# The fields that say which instruction it is, by engine. Encoding fills them; decoding leaves them out.
+OPCODE_FIELD = {"tiu": "tsk_typ", "dma": "cmd_type"}
+KIND_FIELD = {"tiu": "tsk_eu_typ", "dma": "cmd_special_function"}
+IDENTITY_FIELDS = {"tsk_typ", "tsk_eu_typ", "cmd_type", "cmd_special_function", "cmd_short"}
+
+
+@dataclass(frozen=True)
+class Field:
+    """Bits [offset, offset + width) of an instruction, little endian."""
+
+    name: str
+    offset: int
+    width: int
+
+    @property
+    def mask(self) -> int:
+        return (1 << self.width) - 1
+
+
+@dataclass(frozen=True)
+class Layout:
+    """One instruction form: its opcode, its kinds (name to code) and its fields.
+
+    `defaults` are the values of fields that the caller does not give; every other field is 0. `short` is the
+    value of the short-form flag; an instruction without that flag in its bits has only one form.
+    """
+
+    name: str
+    engine: Engine
+    opcode: int
+    kinds: Mapping[str, int]
+    text: str
+    defaults: Mapping[str, int]
+    short: bool = True
+
+    @cached_property
+    def all_fields(self) -> tuple[Field, ...]:
+        """Every field in bit order, reserved ones (named `-`) included."""
+        fields, offset = [], 0
+        for item in self.text.split():
+            name, width = item.split(":")
+            fields.append(Field(name, offset, int(width)))
+            offset += int(width)
+        return tuple(fields)
+
+    @cached_property
+    def fields(self) -> dict[str, Field]:
+        """The fields a caller may give, by name."""
+        return {f.name: f for f in self.all_fields if f.name != "-" and f.name not in IDENTITY_FIELDS}
+
+    @cached_property
+    def identity(self) -> dict[str, Field]:
+        """The fields that name the instruction: opcode, kind and short flag."""
+        return {f.name: f for f in self.all_fields if f.name in IDENTITY_FIELDS}
+
+    @cached_property
+    def reserved_mask(self) -> int:
+        """The bits that belong to no field."""
+        return sum(f.mask << f.offset for f in self.all_fields if f.name == "-")
+
+    @cached_property
+    def size(self) -> int:
+        """Bytes of the instruction."""
+        last = self.all_fields[-1]
+        return (last.offset + last.width) // 8
+
+    @property
+    def opcode_field(self) -> Field:
+        return self.identity[OPCODE_FIELD[self.engine]]
+
+    @property
+    def kind_field(self) -> Field:
+        return self.identity[KIND_FIELD[self.engine]]
