@@ -139,6 +139,8 @@ def _header(flatbuffer_bytes: int, binary_bytes: int) -> bytes:
 
 def _check(bmodel: BModel) -> None:
     """Mistakes of the emitter which would make the runtime crash instead of complain."""
+    if not bmodel.nets:
+        raise ValueError("a bmodel without nets")
     for net in bmodel.nets:
         for stage in net.stages:
             if stage.ctx_size <= 0:
@@ -163,6 +165,7 @@ def _model(bmodel: BModel, places: _Places) -> Record:
         "time": "",  # the same input gives the same bytes on any day
         "chip": bmodel.chip,
         "net": [_net(net, places, per_core) for net in bmodel.nets],
+        "neuron_size": max(stage.ctx_size for net in bmodel.nets for stage in net.stages),
         "device_num": bmodel.device_num,
     }
 

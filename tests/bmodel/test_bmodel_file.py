@@ -7,6 +7,7 @@ from collections.abc import Hashable, Iterator
 from pathlib import Path
 
 import pytest
+
 from compiler.bmodel import (
     AddrMode,
     BModel,
@@ -132,7 +133,7 @@ def test_a_full_disk_is_the_users_error(tmp_path):
         def chunks(self):
             raise OSError(errno.ENOSPC, "No space left on device")
 
-    with pytest.raises(UserError, match="cannot write .*: No space left on device"):
+    with pytest.raises(UserError, match=r"cannot write .*: No space left on device"):
         write_bmodel(tmp_path / "m.bmodel", model(stage(FullDiskBlob(1, "k"))))
     assert not list(tmp_path.iterdir())
 

@@ -4,13 +4,14 @@ import random
 import struct
 
 import pytest
+
 from compiler.bmodel import BytesBlob, read_bmodel, write_bmodel
 from compiler.bmodel.flatbuffer import decode, encode
 from compiler.diagnostics import UserError
 from tests.bmodel.test_bmodel_file import model, stage
 
 
-@pytest.fixture()
+@pytest.fixture
 def good(tmp_path):
     path = tmp_path / "good.bmodel"
     write_bmodel(path, model(stage(BytesBlob(b"w" * 5000)), stage(BytesBlob(b"v"))))
