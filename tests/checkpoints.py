@@ -127,7 +127,7 @@ def random_parameter(name: str, shape: tuple[int, ...], rng: np.random.Generator
         return 0.3 * values
     if name.endswith("embed_tokens.weight"):
         return values
-    return values * np.float32(shape[-1] ** -0.5)  # keeps activations at a size where attention is not uniform
+    return values * np.float32(shape[-1] ** -0.5)  # keeps attention away from uniform
 
 
 def write_tensors(folder: Path, tensors: dict[str, np.ndarray], shards: int = 1) -> None:
