@@ -1,0 +1,1 @@
+"""The machinery of the compiler: IR, rewriting, passes, frontend, container. No op and no pass lives here."""

@@ -1,0 +1,59 @@
+"""Errors that name the place in the model, both numbers, and how to see it again."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from compiler.ir.core import Op
+    from compiler.ir.location import Location
+
+
+class CompileError(Exception):
+    """The input cannot be compiled. ``str()`` is one line; ``render()`` is the whole diagnostic."""
+
+    exit_code = 1
+
+    def __init__(
+        self,
+        message: str,
+        loc: Location | None = None,
+        notes: Sequence[str] = (),
+        *,
+        op: Op | None = None,
+        ir_line: str | None = None,
+        position: Location | None = None,
+    ) -> None:
+        """``loc``: origin in the model; ``position``: place in an IR text; ``ir_line``: the op there."""
+        super().__init__(message)
+        self.message = message
+        self.loc = loc
+        self.notes = list(notes)
+        self.op = op
+        self.ir_line = ir_line
+        self.position = position
+
+    def __str__(self) -> str:
+        return f"{self.loc}: {self.message}" if self._known(self.loc) else self.message
+
+    def render(self) -> str:
+        """The diagnostic as printed to a user: place, message, IR line, notes."""
+        place = self.position or (self.loc if self._known(self.loc) else None)
+        lines = [f"{place}: error: {self.message}" if place else f"error: {self.message}"]
+        if self.ir_line:
+            lines.append(f"    {self.ir_line}")
+        if self.position and self._known(self.loc) and self.loc != self.position:
+            lines.append(f"note: from {self.loc}")
+        lines += [f"note: {note}" for note in self.notes]
+        return "\n".join(lines)
+
+    @staticmethod
+    def _known(loc: Location | None) -> bool:
+        return loc is not None and str(loc) != "unknown"
+
+
+class UserError(CompileError):
+    """The user's input or flags are wrong: one or two lines, exit code 2, nothing written."""
+
+    exit_code = 2

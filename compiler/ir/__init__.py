@@ -1,0 +1,1 @@
+"""The IR shared by every dialect: values, ops, types, text form, verification."""

@@ -1,0 +1,481 @@
+"""Values, ops, blocks and regions, and who uses which value.
+
+A block keeps its ops in a linked list and a value its uses in a dict, so inserting, erasing and replacing
+cost the same in a function of ten ops and of twenty thousand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn
+
+from typing_extensions import TypeVar
+
+from compiler.diagnostics import CompileError
+from compiler.ir.location import UNKNOWN, Location
+from compiler.ir.types import FunctionType, Type
+
+if TYPE_CHECKING:
+    from compiler.ir.define import Schema
+
+T = TypeVar("T", bound=Type, covariant=True, default=Any)
+OpT = TypeVar("OpT", bound="Op")
+
+
+class Value(Generic[T]):
+    """The result of an op (``owner`` is the op) or an argument of a block (``owner`` is the block)."""
+
+    __slots__ = ("_uses", "index", "name_hint", "owner", "type")
+
+    def __init__(self, type: T, owner: Op | Block, index: int, name_hint: str | None = None) -> None:
+        self.type = type
+        self.owner = owner
+        self.index = index
+        self.name_hint = name_hint
+        self._uses: dict[tuple[Op, int], None] = {}
+
+    @property
+    def uses(self) -> tuple[tuple[Op, int], ...]:
+        """(op, operand index) of each use, in order of creation."""
+        return tuple(self._uses)
+
+    @property
+    def users(self) -> list[Op]:
+        """Each op that reads this value, once."""
+        return list(dict.fromkeys(op for op, _ in self._uses))
+
+    def has_uses(self) -> bool:
+        return bool(self._uses)
+
+    def has_one_use(self) -> bool:
+        return len(self._uses) == 1
+
+    def defining(self, op_class: type[OpT]) -> OpT | None:
+        """The op that makes this value if it is of that class, else None."""
+        return self.owner if isinstance(self.owner, op_class) else None
+
+    def replace_by(self, other: Value) -> None:
+        """Make every reader of this value read ``other``."""
+        if other is self:
+            return
+        for op, index in self.uses:
+            op.set_operand(index, other)
+
+    def __repr__(self) -> str:
+        return f"<%{self.name_hint or self.index} : {self.type}>"
+
+
+class Op:
+    """One operation. Subclasses made by ``@op`` name its operands, attributes, regions and results.
+
+    ``attributes`` holds plain Python values (int, float, str, bool, list, tuple, Type, Attribute): declared
+    ones by field name, others ("discardable") under a name with a dot in it.
+    """
+
+    # The op's name in text. A dialect may declare a field called "name"; generic code reads "opname".
+    opname: ClassVar[str] = ""
+    name: str = ""
+    schema: ClassVar[Schema]
+    is_terminator: ClassVar[bool] = False
+    has_effects: ClassVar[bool] = False  # does something besides making its results; never erased as dead
+    is_isolated: ClassVar[bool] = False  # its region reads no value from outside
+
+    loc: Location
+    parent: Block | None
+    position: Location | None  # where the parser read it, for diagnostics
+    attributes: dict[str, Any]
+    regions: tuple[Region, ...]
+
+    def __init__(
+        self, *operands: Any, types: Sequence[Type] | None = None, loc: Location = UNKNOWN, **named: Any
+    ) -> None:
+        """Operands by position or field name; attributes and regions by field name.
+
+        Result types come from ``infer_types`` when ``types`` is left out.
+        """
+        schema = self.schema
+        values, segments = schema.bind_operands(operands, named)
+        regions = schema.bind_regions(named)
+        self._setup(values, segments, schema.bind_attributes(named), regions, loc)
+        self._make_results(self.infer_types() if types is None else types)
+
+    @classmethod
+    def build(
+        cls: type[OpT],
+        operands: Sequence[Value],
+        types: Sequence[Type],
+        attributes: dict[str, Any],
+        regions: Sequence[Region] = (),
+        segments: tuple[int, ...] | None = None,
+        loc: Location = UNKNOWN,
+    ) -> OpT:
+        """Make an op from its raw parts without any check: for the parser and for clones."""
+        op = cls.__new__(cls)
+        op._setup(tuple(operands), segments or (), attributes, tuple(regions), loc)
+        op._make_results(types)
+        return op
+
+    def _setup(
+        self,
+        operands: tuple[Value, ...],
+        segments: tuple[int, ...],
+        attributes: dict[str, Any],
+        regions: tuple[Region, ...],
+        loc: Location,
+    ) -> None:
+        self._operands = operands
+        self.segments = segments  # how many operands each declared operand field takes; () when one each
+        self.attributes = attributes
+        self.regions = regions
+        self.loc = loc
+        self.parent = None
+        self.position = None
+        self._previous: Op | None = None
+        self._next: Op | None = None
+        self._order = 0
+        index = 0
+        for value in operands:
+            value._uses[(self, index)] = None
+            index += 1
+        for region in regions:
+            region.parent = self
+
+    def _make_results(self, types: Sequence[Type]) -> None:
+        self.results: tuple[Value, ...] = tuple([Value(t, self, i) for i, t in enumerate(types)])
+
+    # What a dialect defines.
+
+    def infer_types(self) -> Sequence[Type]:
+        """Result types from operands and attributes; ops without results need not define it."""
+        if self.schema.results:
+            raise TypeError(f"{self.opname} does not infer its result types; pass types=[...]")
+        return ()
+
+    def verify(self) -> None:
+        """Check what no type can say; call ``fail`` when it does not hold."""
+
+    # Reading.
+
+    @property
+    def operands(self) -> tuple[Value, ...]:
+        return self._operands
+
+    @property
+    def result(self) -> Value:
+        """The only result."""
+        assert len(self.results) == 1, f"{self.opname} has {len(self.results)} results"
+        return self.results[0]
+
+    @property
+    def region(self) -> Region:
+        """The only region."""
+        assert len(self.regions) == 1, f"{self.opname} has {len(self.regions)} regions"
+        return self.regions[0]
+
+    @property
+    def parent_op(self) -> Op | None:
+        """The op whose region holds this one."""
+        return self.parent.parent_op if self.parent else None
+
+    @property
+    def next_op(self) -> Op | None:
+        return self._next
+
+    @property
+    def previous_op(self) -> Op | None:
+        return self._previous
+
+    def has_uses(self) -> bool:
+        return any(result._uses for result in self.results)
+
+    def is_dead(self) -> bool:
+        """Whether erasing it changes nothing: it makes values that no one reads, and has no effect."""
+        return bool(self.results) and not self.has_effects and not self.has_uses()
+
+    def is_before(self, other: Op) -> bool:
+        """Whether this op comes earlier in the same block; a scan of the block after each change to it."""
+        assert self.parent is not None
+        assert self.parent is other.parent, "ops of different blocks have no order"
+        self.parent.ops.number()
+        return self._order < other._order
+
+    # Changing.
+
+    def set_operand(self, index: int, value: Value) -> None:
+        operands = self._operands
+        del operands[index]._uses[(self, index)]
+        self._operands = (*operands[:index], value, *operands[index + 1 :])
+        value._uses[(self, index)] = None
+
+    def set_operands(self, values: Sequence[Value], segments: tuple[int, ...] | None = None) -> None:
+        """Replace all operands; ``segments`` too when the length of an optional or variadic field changes."""
+        self._drop_uses()
+        self._operands = tuple(values)
+        if segments is not None:
+            self.segments = segments
+        for index, value in enumerate(values):
+            value._uses[(self, index)] = None
+
+    def _drop_uses(self) -> None:
+        for index, value in enumerate(self._operands):
+            del value._uses[(self, index)]
+
+    def detach(self) -> None:
+        """Take the op out of its block, keeping it and its uses alive."""
+        if self.parent is not None:
+            self.parent.ops.remove(self)
+
+    def erase(self) -> None:
+        """Remove the op for good; nothing may use its results any more."""
+        assert not self.has_uses(), f"erasing {self.opname} while {self.results[0].users[:1]} uses it"
+        for region in self.regions:
+            for inner in reversed(list(region.block.ops)):
+                inner.erase()
+        self._drop_uses()
+        self._operands = ()
+        self.detach()
+
+    def move_before(self, anchor: Op) -> None:
+        self.detach()
+        _block_of(anchor).ops.insert(self, anchor)
+
+    def move_after(self, anchor: Op) -> None:
+        self.detach()
+        _block_of(anchor).ops.insert(self, anchor._next)
+
+    def clone(self, mapping: dict[Value, Value] | None = None) -> Op:
+        """A copy with its regions; ``mapping`` gives replacements for operands and receives the results."""
+        mapping = {} if mapping is None else mapping
+        regions = [region._clone(mapping) for region in self.regions]
+        operands = [mapping.get(value, value) for value in self._operands]
+        types = [result.type for result in self.results]
+        copy = self.build(operands, types, dict(self.attributes), regions, self.segments, self.loc)
+        for old, new in zip(self.results, copy.results, strict=True):
+            mapping[old] = new
+            new.name_hint = old.name_hint
+        return copy
+
+    def fail(self, message: str, *, notes: Sequence[str] = ()) -> NoReturn:
+        """Raise a CompileError about this op."""
+        from compiler.ir.printer import op_line
+
+        text = f"'{self.opname}' op {message}"
+        raise CompileError(text, self.loc, notes, op=self, ir_line=op_line(self), position=self.position)
+
+    def __str__(self) -> str:
+        from compiler.ir.printer import op_line
+
+        return op_line(self)
+
+    def __repr__(self) -> str:
+        return f"<{self.opname} at {self.loc}>"
+
+
+class OpList:
+    """The ops of a block, in order. While iterating, the current op may be erased or moved."""
+
+    __slots__ = ("_count", "_numbered", "block", "first", "last")
+
+    def __init__(self, block: Block) -> None:
+        self.block = block
+        self.first: Op | None = None
+        self.last: Op | None = None
+        self._count = 0
+        self._numbered = False
+
+    def insert(self, op: Op, before: Op | None) -> None:
+        """Insert ``op`` before another op of this block, or at the end when ``before`` is None."""
+        assert op.parent is None, f"{op.opname} is already in a block"
+        previous = before._previous if before else self.last
+        op.parent, op._previous, op._next = self.block, previous, before
+        if previous:
+            previous._next = op
+        else:
+            self.first = op
+        if before:
+            before._previous = op
+        else:
+            self.last = op
+        self._count += 1
+        self._numbered = False
+
+    def remove(self, op: Op) -> None:
+        previous, following = op._previous, op._next
+        if previous:
+            previous._next = following
+        else:
+            self.first = following
+        if following:
+            following._previous = previous
+        else:
+            self.last = previous
+        op.parent = op._previous = op._next = None
+        self._count -= 1
+
+    def number(self) -> None:
+        """Number the ops so that two can be compared; kept until the next insertion."""
+        if not self._numbered:
+            for index, op in enumerate(self):
+                op._order = index
+            self._numbered = True
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Op]:
+        op = self.first
+        while op is not None:
+            following = op._next
+            yield op
+            if op.parent is self.block:
+                following = op._next
+            elif following is not None and following.parent is not self.block:
+                raise RuntimeError("the next op was removed as well; iterate over list(block.ops)")
+            op = following
+
+    def __reversed__(self) -> Iterator[Op]:
+        op = self.last
+        while op is not None:
+            previous = op._previous
+            yield op
+            op = previous
+
+    def __getitem__(self, index: int) -> Op:
+        """By position; walks the list, except for 0 and -1."""
+        op = self.first if index == 0 else self.last if index == -1 else None
+        return op or list(self)[index]
+
+
+class Block:
+    """A straight run of ops with arguments."""
+
+    __slots__ = ("args", "ops", "region")
+
+    def __init__(self, arg_types: Iterable[Type] = ()) -> None:
+        self.args: list[Value] = []
+        self.ops = OpList(self)
+        self.region: Region | None = None
+        for type in arg_types:
+            self.add_arg(type)
+
+    @property
+    def parent_op(self) -> Op | None:
+        return self.region.parent if self.region else None
+
+    @property
+    def terminator(self) -> Op:
+        assert self.ops.last is not None, "the block is empty"
+        return self.ops.last
+
+    def add_arg(self, type: Type, name: str | None = None) -> Value:
+        arg: Value = Value(type, self, len(self.args), name)
+        self.args.append(arg)
+        return arg
+
+    def erase_arg(self, arg: Value) -> None:
+        assert not arg.has_uses(), f"erasing argument {arg} while it is used"
+        self.args.remove(arg)
+        for index, other in enumerate(self.args):
+            other.index = index
+
+    def append(self, op: OpT) -> OpT:
+        self.ops.insert(op, None)
+        return op
+
+    def insert_before(self, anchor: Op, op: OpT) -> OpT:
+        self.ops.insert(op, anchor)
+        return op
+
+
+class Region:
+    """What an op encloses: exactly one block, since no dialect here branches."""
+
+    __slots__ = ("block", "parent")
+
+    def __init__(self, block: Block | None = None) -> None:
+        self.block = block or Block()
+        self.block.region = self
+        self.parent: Op | None = None
+
+    def _clone(self, mapping: dict[Value, Value]) -> Region:
+        block = Block()
+        for arg in self.block.args:
+            mapping[arg] = block.add_arg(arg.type, arg.name_hint)
+        for op in self.block.ops:
+            block.append(op.clone(mapping))
+        return Region(block)
+
+
+class Function(Op):
+    """What generic code knows of a function; ``dialects.builtin.FuncOp`` is the one that is defined."""
+
+    sym_name: str
+    function_type: FunctionType
+
+    @property
+    def block(self) -> Block:
+        return self.region.block
+
+    @property
+    def args(self) -> list[Value]:
+        return self.block.args
+
+    @property
+    def terminator(self) -> Op:
+        return self.block.terminator
+
+    def update_type(self) -> None:
+        """Make ``function_type`` say what the arguments and the return now are."""
+        results = tuple(value.type for value in self.terminator.operands)
+        self.function_type = FunctionType(tuple(arg.type for arg in self.args), results)
+
+
+class Module(Op):
+    """What generic code knows of a module; ``dialects.builtin.ModuleOp`` is the one that is defined."""
+
+    @property
+    def block(self) -> Block:
+        return self.region.block
+
+    def functions(self) -> list[Function]:
+        return [op for op in self.block.ops if isinstance(op, Function)]
+
+    def function(self, name: str) -> Function:
+        """The function of that name; KeyError names those there are."""
+        by_name = {function.sym_name: function for function in self.functions()}
+        if name not in by_name:
+            raise KeyError(f"no function {name!r}; the module has {', '.join(by_name) or 'none'}")
+        return by_name[name]
+
+
+class Builder:
+    """Adds ops at one place: the end of a block, or before an op."""
+
+    def __init__(self, block: Block, anchor: Op | None = None) -> None:
+        self.block = block
+        self.anchor = anchor
+
+    @classmethod
+    def before(cls, op: Op) -> Builder:
+        return cls(_block_of(op), op)
+
+    @classmethod
+    def after(cls, op: Op) -> Builder:
+        return cls(_block_of(op), op._next)
+
+    def add(self, op: OpT) -> OpT:
+        self.block.ops.insert(op, self.anchor)
+        return op
+
+
+def _block_of(op: Op) -> Block:
+    assert op.parent is not None, f"{op.opname} is in no block"
+    return op.parent
+
+
+def walk(root: Op) -> Iterator[Op]:
+    """The op and everything inside it, outer before inner, in order. The current op may be erased."""
+    yield root
+    for region in root.regions:
+        for op in region.block.ops:
+            yield from walk(op)

@@ -1,0 +1,65 @@
+"""Modules and functions, with the names and the meaning that upstream MLIR gives them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from compiler.ir.core import Block, Function, Module, Op, Region
+from compiler.ir.define import Attr, OptionalAttr, VariadicOperand, op
+from compiler.ir.types import FunctionType, Type
+
+
+@op("builtin.module", isolated=True)
+class ModuleOp(Module):
+    """The outermost op: a list of functions."""
+
+    sym_name: OptionalAttr[str]
+    body: Region
+
+    @classmethod
+    def of(cls, *functions: FuncOp) -> ModuleOp:
+        module = cls()
+        for function in functions:
+            module.block.append(function)
+        return module
+
+
+@op("func.func", isolated=True)
+class FuncOp(Function):
+    """A function. Its block's arguments and its ``func.return`` match ``function_type``."""
+
+    sym_name: Attr[str]
+    function_type: Attr[FunctionType]
+    body: Region
+
+    @classmethod
+    def with_args(
+        cls, name: str, inputs: Sequence[Type], results: Sequence[Type] = (), names: Sequence[str] = ()
+    ) -> FuncOp:
+        """An empty function of that signature; ``names`` are hints for its arguments."""
+        block = Block(inputs)
+        for arg, hint in zip(block.args, names, strict=False):
+            arg.name_hint = hint
+        function_type = FunctionType(tuple(inputs), tuple(results))
+        return cls(sym_name=name, function_type=function_type, body=Region(block))
+
+    def verify(self) -> None:
+        inputs = tuple(arg.type for arg in self.args)
+        if inputs != self.function_type.inputs:
+            self.fail(f"block arguments do not match function_type {self.function_type}")
+        if not isinstance(self.terminator, ReturnOp):
+            self.fail("the body does not end with func.return")
+
+
+@op("func.return", terminator=True)
+class ReturnOp(Op):
+    """Ends a function; its operands are the function's results."""
+
+    values: VariadicOperand[Any]
+
+    def verify(self) -> None:
+        function = self.parent_op
+        types = tuple(value.type for value in self.values)
+        if isinstance(function, FuncOp) and types != function.function_type.results:
+            self.fail(f"returned types do not match function_type {function.function_type}")
