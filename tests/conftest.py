@@ -1,0 +1,25 @@
+"""Fixtures of all tests."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.checkpoints import make_checkpoint
+
+
+@pytest.fixture(scope="session")
+def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., Path]:
+    """`make_checkpoint` without its folder: one checkpoint a session per set of options, to be read only."""
+    made: dict[str, Path] = {}
+
+    def make(family: str, **options: Any) -> Path:
+        key = repr((family, sorted(options.items())))
+        if key not in made:
+            made[key] = make_checkpoint(tmp_path_factory.mktemp("checkpoint") / family, family, **options)
+        return made[key]
+
+    return make

@@ -1,0 +1,119 @@
+"""Finding the parameters of a model among the keys of a checkpoint."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from compiler.diagnostics import UserError
+from compiler.frontend.binding import Expected, bind, expected_of
+from compiler.frontend.checkpoint import Checkpoint
+from tests.checkpoints import LLAMA3_ROPE
+
+
+def model_of(folder: Path) -> Any:
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return AutoModelForCausalLM.from_config(AutoConfig.from_pretrained(folder))
+
+
+OPTIONS = [
+    ("llama", {"rope_scaling": LLAMA3_ROPE}),
+    ("llama", {"attention_bias": True, "mlp_bias": True, "sharded": True}),
+    ("qwen2", {"tied": True}),
+    ("qwen3", {"head_dim": 128, "attention_bias": True}),
+]
+
+
+@pytest.mark.parametrize(("family", "options"), OPTIONS)
+def test_the_tiny_checkpoints_hold_exactly_what_transformers_wants(tiny_checkpoint, family, options):
+    folder = tiny_checkpoint(family, **options)
+    weights = bind(Checkpoint(folder), expected_of(model_of(folder)))
+    assert weights.same("lm_head.weight", "model.embed_tokens.weight") == options.get("tied", False)
+    for path in folder.glob("*.safetensors"):
+        for key, values in load_file(path).items():
+            np.testing.assert_array_equal(weights.read(key), values)
+
+
+def test_keys_without_the_models_prefix_are_found(tiny_checkpoint, tmp_path):
+    whole = tiny_checkpoint("qwen2", tied=True)
+    tensors = load_file(whole / "model.safetensors")
+    save_file(
+        {key.removeprefix("model."): values for key, values in tensors.items()},
+        tmp_path / "model.safetensors",
+    )
+    weights = bind(Checkpoint(tmp_path), expected_of(model_of(whole)))
+    np.testing.assert_array_equal(weights.read("model.norm.weight"), tensors["model.norm.weight"])
+
+
+def test_parts_of_a_merged_parameter_are_refused(tmp_path):
+    config = {"model_type": "mixtral", "hidden_size": 64, "num_hidden_layers": 1, "num_local_experts": 2}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    key = "model.layers.0.block_sparse_moe.experts.0.w1.weight"
+    save_file({key: np.ones((8, 8), np.float32)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=rf"key {key} is a part of parameter .*gate_up_proj"):
+        bind(Checkpoint(tmp_path), expected_of(model_of(tmp_path)))
+
+
+EXPECTED = Expected({"a": (2, 3), "b": (3,), "head": (2, 3)}, tied={"head": "a"})
+
+
+def checkpoint_with(folder: Path, **shapes: tuple[int, ...]) -> Checkpoint:
+    save_file(
+        {key: np.ones(shape, np.float16) for key, shape in shapes.items()}, folder / "model.safetensors"
+    )
+    return Checkpoint(folder)
+
+
+def test_a_tied_parameter_is_read_from_its_source(tmp_path):
+    weights = bind(checkpoint_with(tmp_path, a=(2, 3), b=(3,)), EXPECTED)
+    assert weights.same("head", "a")
+    assert weights.shape("head") == (2, 3)
+    assert weights.dtype == np.float16
+    assert weights.read("head", slice(1, 2)).shape == (1, 3)
+
+
+def test_a_tied_parameter_with_a_key_of_its_own_is_read_from_it(tmp_path):
+    weights = bind(checkpoint_with(tmp_path, a=(2, 3), b=(3,), head=(2, 3)), EXPECTED)
+    assert not weights.same("head", "a")
+
+
+@pytest.mark.parametrize(
+    ("shapes", "message"),
+    [
+        ({"a": (2, 3)}, "lacks key b, which its config.json needs"),
+        ({"b": (3,)}, "lacks keys a, head"),
+        ({"a": (2, 3), "b": (3,), "more": (1,)}, "holds key more, which no part of the model uses"),
+        ({"a": (2, 3), "b": (4,)}, r"key b in .* has shape \[4\], by config.json it is \[3\]"),
+        ({"a": (2, 3), "b": (3,), "head": (3, 2)}, r"key head in .* has shape \[3, 2\]"),
+        ({"a": (2, 3), "b": (3,), **{f"x{i}": (1,) for i in range(5)}}, "holds keys x0, x1, x2 and 2 more"),
+    ],
+)
+def test_what_does_not_fit_is_named(tmp_path, shapes, message):
+    with pytest.raises(UserError, match=message):
+        bind(checkpoint_with(tmp_path, **shapes), EXPECTED)
+
+
+def test_stale_buffers_of_old_checkpoints_are_ignored(tmp_path):
+    keys = {"model.layers.0.self_attn.rotary_emb.inv_freq": (4,), "embeddings.position_ids": (1, 8)}
+    bind(checkpoint_with(tmp_path, a=(2, 3), b=(3,), **keys), EXPECTED)
+
+
+def test_two_keys_of_one_parameter_are_refused(tmp_path):
+    expected = Expected({"a": (2,)}, rename=lambda key: key.removeprefix("model."))
+    save_file({"a": np.ones(2), "model.a": np.ones(2)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match="is parameter a, as another key is too"):
+        bind(Checkpoint(tmp_path), expected)
+
+
+def test_integers_are_no_weights(tmp_path):
+    save_file({"a": np.ones((2, 3), np.int8), "b": np.ones(3)}, tmp_path / "model.safetensors")
+    with pytest.raises(UserError, match=r"key a in .* is stored as int8"):
+        bind(Checkpoint(tmp_path), EXPECTED)

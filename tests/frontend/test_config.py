@@ -1,0 +1,108 @@
+"""Reading config.json, and what is refused."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from compiler.diagnostics import UserError
+from compiler.frontend.config import ModelConfig, read_config
+
+
+def folder_with(tmp_path: Path, config: Any) -> Path:
+    (tmp_path / "config.json").write_text(config if isinstance(config, str) else json.dumps(config))
+    return tmp_path
+
+
+def test_a_good_config_is_read_without_torch(tiny_checkpoint, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setitem(sys.modules, "transformers", None)
+    config = read_config(tiny_checkpoint("qwen3"))
+    assert (config.model_type, config.dtype, config.max_positions) == ("qwen3", "bfloat16", 512)
+    assert config.linear_inputs() == {
+        "hidden_size": 256,
+        "intermediate_size": 512,
+        "num_attention_heads * head_dim": 256,
+    }
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ("{", r"config.json:1:2: not valid JSON"),
+        ("[1]", "expected a JSON object, found list"),
+        ({"hidden_size": 4}, "has no model_type"),
+        ({"model_type": 7}, "has no model_type"),
+        (
+            {"model_type": "llama", "quantization_config": {"quant_method": "awq"}},
+            r"quantized already \(awq\)",
+        ),
+        ({"model_type": "llama", "compression_config": {"format": "x"}}, "quantized already"),
+        ({"model_type": "lama"}, "unknown model_type 'lama'\nknown: llama, qwen2, qwen3.*among them.* llama"),
+        ({"model_type": "t5"}, "unknown model_type 't5'\nknown: llama, qwen2, qwen3"),
+        ({"model_type": "mine", "auto_map": {"AutoModelForCausalLM": "m.py"}}, "unknown model_type 'mine'"),
+    ],
+)
+def test_a_bad_config_is_one_clear_message(tmp_path, config, message):
+    with pytest.raises(UserError, match=message):
+        read_config(folder_with(tmp_path, config))
+
+
+def test_bytes_that_are_no_text_are_refused(tmp_path):
+    (tmp_path / "config.json").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(UserError, match="not a text file"):
+        read_config(tmp_path)
+
+
+def test_folders_that_are_none_are_refused(tmp_path):
+    with pytest.raises(UserError, match=f"no folder {tmp_path}/absent"):
+        read_config(tmp_path / "absent")
+    with pytest.raises(UserError, match=f"no config.json in {tmp_path}"):
+        read_config(tmp_path)
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match="file is a file"):
+        read_config(tmp_path / "file")
+
+
+@pytest.mark.parametrize("method", ["iterdir", "read_text"])
+def test_what_may_not_be_read_is_named(tmp_path, monkeypatch, method):
+    def denied(*args: Any, **kwargs: Any) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    folder_with(tmp_path, {"model_type": "llama"})
+    monkeypatch.setattr(Path, method, denied)
+    with pytest.raises(UserError, match=f"cannot read {tmp_path}.*Permission denied"):
+        read_config(tmp_path)
+
+
+def test_an_untested_type_of_transformers_is_let_through(tmp_path):
+    assert read_config(folder_with(tmp_path, {"model_type": "mistral"})).model_type == "mistral"
+
+
+def test_length_beyond_the_models_positions_is_refused():
+    config = ModelConfig(Path("model"), {"max_position_embeddings": 2048})
+    config.check_length(2048)
+    with pytest.raises(
+        UserError, match=r"-s 2049 is more than max_position_embeddings 2048 of model/config.json"
+    ):
+        config.check_length(2049)
+    ModelConfig(Path("model"), {}).check_length(10**6)
+
+
+def test_a_group_must_divide_every_linear_input():
+    config = ModelConfig(Path("m"), {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9})
+    config.check_group(64)
+    with pytest.raises(UserError, match=r"-g 128 does not divide hidden_size = 576 .*\n.*16, 32, 64$"):
+        config.check_group(128)
+    with pytest.raises(UserError, match=r"-g 64 does not divide num_attention_heads \* head_dim = 96"):
+        ModelConfig(Path("m"), {"num_attention_heads": 4, "head_dim": 24}).check_group(64)
+
+
+def test_the_name_of_the_dtype_is_found_in_both_spellings():
+    assert ModelConfig(Path("m"), {"dtype": "float16"}).dtype == "float16"
+    assert ModelConfig(Path("m"), {"torch_dtype": "torch.bfloat16"}).dtype == "bfloat16"
+    assert ModelConfig(Path("m"), {}).dtype is None
