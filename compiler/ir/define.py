@@ -65,6 +65,7 @@ class Schema:
             name: f.default for name, f in self.attributes.items() if f.arity == ONE and not f.required
         }
         self.attribute_names = frozenset(self.attributes)
+        self.floats = [name for name, f in self.attributes.items() if f.type in (float, float | None)]
         self.required = frozenset(name for name, f in self.attributes.items() if f.required)
         # As in MLIR, sizes are written down only where they cannot be inferred from the total.
         self.prints_segments = sum(f.arity != ONE for f in self.operands) > 1
@@ -116,6 +117,9 @@ class Schema:
             raise TypeError(f"{self.opname} has no {', '.join(sorted(unknown))}; it has {self.summary()}")
         values = {**self.defaults, **named}
         attributes = {name: values[name] for name in self.attributes if values.get(name) is not None}
+        for name in self.floats:
+            if type(attributes.get(name)) is int:
+                attributes[name] = float(attributes[name])
         missing = self.required - attributes.keys()
         if missing:
             raise TypeError(f"{self.opname} needs attribute {', '.join(sorted(missing))}")

@@ -11,7 +11,7 @@ from typing import Any
 
 from compiler.ir.core import Block, Op, Value
 from compiler.ir.location import UNKNOWN, FileLoc, FusedLoc, Location, NameLoc
-from compiler.ir.types import ElementType, FunctionType, Symbol, TensorType, Type, Unit
+from compiler.ir.types import ElementType, FunctionType, Symbol, TensorType, Type, Unit, is_float_field
 
 INDENT = "  "
 SAFE_CHARACTERS = frozenset(chr(code) for code in range(0x20, 0x7F)) - frozenset('"\\')
@@ -204,7 +204,7 @@ def _object_text(value: Any) -> str:
 @cache
 def _parameters(cls: type[Any]) -> list[tuple[str, bool]]:
     """Field names of a type or attribute class, and whether each is declared a float."""
-    return [(f.name, str(f.type) in ("<class 'float'>", "float", "float | None")) for f in fields(cls)]
+    return [(f.name, is_float_field(f)) for f in fields(cls)]
 
 
 def parameter_text(value: Any, as_float: bool = False) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import Field, dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
@@ -51,6 +51,11 @@ def _register(name: str, table: dict[str, Any]) -> Callable[[C], C]:
         return cls
 
     return wrap
+
+
+def is_float_field(f: Field[Any]) -> bool:
+    """Whether a field of a type or attribute is declared a float; its text may then be that of an int."""
+    return f.type is float or f.type in ("float", "float | None")
 
 
 @dataclass(frozen=True, eq=False)

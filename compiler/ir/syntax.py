@@ -1,0 +1,270 @@
+"""Text to syntax: lark's rules as Python values, before the names of values and ops mean anything.
+
+``parse_syntax`` gives a list of ``OpSyntax``; ``parser.py`` resolves names and builds the IR.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import cache, lru_cache
+from pathlib import Path
+from typing import Any
+
+from lark import Lark, Token, Transformer, UnexpectedInput, v_args
+
+from compiler.ir import literals
+from compiler.ir.literals import TextError
+from compiler.ir.location import UNKNOWN, FileLoc, FusedLoc, Location, NameLoc
+from compiler.ir.types import UNIT, FunctionType, Symbol, TensorType, Type
+
+Signature = tuple[tuple[Type, ...], tuple[Type, ...]]
+
+_RESULT = re.compile(r"(%[\w$.-]+)(?:\s*:\s*(\d+))?")
+_OPERAND = re.compile(r"%[\w$.#-]+")
+# One `name = value` whose value has no dictionary in it and no more brackets than a list of scalars.
+_STRING = r'"(?:[^"\\]|\\.)*+"'
+_ANGLES = rf'<(?:[^<>"]++|{_STRING}|<(?:[^<>"]++|{_STRING}|<[^<>"]*+>)*+>)*+>'
+_VALUE = rf'(?:[^<>"\[\]{{}},]++|{_STRING}|{_ANGLES}|\[[^\[\]<>"]*\])++'
+_ENTRY = re.compile(rf"\s*([A-Za-z_][\w$.]*)\s*=\s*({_VALUE})(?:,|$)")
+
+
+@dataclass(slots=True)
+class OpSyntax:
+    """One op as written; ``pos`` is where its quoted name starts, in characters of the text."""
+
+    name: str
+    pos: int
+    line: int
+    col: int
+    results: list[str]
+    operands: list[str]
+    properties: dict[str, Any]
+    regions: list[RegionSyntax]
+    discardable: dict[str, Any]
+    signature: Signature
+    loc: Location
+
+
+@dataclass(slots=True)
+class RegionSyntax:
+    """The block arguments and the ops of one region."""
+
+    args: list[tuple[str, Type]]
+    ops: list[OpSyntax]
+
+
+def parse_syntax(text: str) -> list[OpSyntax]:
+    """The top-level ops of a text; TextError with the place where it is not IR."""
+    ops: list[OpSyntax] = _parse("module", text)
+    return ops
+
+
+def parse_attribute(text: str) -> Any:
+    """The Python value of one attribute or type."""
+    return _parse("attribute", text)
+
+
+def _parse(start: str, text: str, offset: int = 0) -> Any:
+    """Read ``text`` by one rule; ``offset`` is where it lies in the text that errors count from."""
+    try:
+        return _lark().parse(text, start=start)
+    except UnexpectedInput as error:
+        pos = error.pos_in_stream
+        if pos is None or not text[pos:].strip():
+            raise TextError("the text ends too early here", offset + len(text.rstrip())) from None
+        found = re.match(r"\"?[^\s,:()<>\"]*|.", text[pos:])
+        shown = found.group() if found and found.group() else text[pos]
+        raise TextError(f"unexpected {shown!r}", offset + pos) from None
+    except TextError as error:
+        raise TextError(error.message, offset + error.pos) from None
+
+
+@cache
+def _lark() -> Lark:
+    grammar = Path(__file__).with_name("grammar.lark").read_text()
+    starts = ["module", "entries", "signature", "attribute", "location"]
+    return Lark(grammar, parser="lalr", start=starts, transformer=_Values(), maybe_placeholders=True)
+
+
+def _properties(text: str) -> dict[str, Any]:
+    """The inside of ``<{ }>``: entry by entry when simple, else by the grammar."""
+    values: dict[str, Any] = {}
+    body, pos = text[2:-2], 0
+    while pos < len(body):
+        match = _ENTRY.match(body, pos)
+        if match is None:
+            whole: dict[str, Any] = _parse("entries", body, 2)
+            return whole
+        name, value = match.groups()
+        try:
+            values[name] = parse_attribute(value) if value[0] == "[" else _constant(value)
+        except TextError as error:
+            raise TextError(error.message, error.pos + match.start(2) + 2) from None
+        pos = match.end()
+    return values
+
+
+@lru_cache(maxsize=1 << 16)
+def _constant(text: str) -> Any:
+    """An attribute that cannot be changed in place, so that equal texts may share one value."""
+    return parse_attribute(text)
+
+
+@lru_cache(maxsize=1 << 14)
+def _signature(text: str) -> Signature:
+    signature: Signature = _parse("signature", text)
+    return signature
+
+
+@lru_cache(maxsize=1 << 14)
+def _name_location(text: str) -> Location:
+    return NameLoc(literals.unquote(text))
+
+
+def _read(token: Any, read: Callable[[str], Any]) -> Any:
+    """The value of a coarse token, placing errors inside it; what is no token was read already."""
+    if not isinstance(token, Token):
+        return token
+    try:
+        return read(str(token))
+    except TextError as error:
+        raise TextError(error.message, (token.start_pos or 0) + error.pos) from None
+
+
+@v_args(inline=True)
+class _Values(Transformer[Token, Any]):
+    """A Python value for each rule of the grammar."""
+
+    def module(self, *ops: OpSyntax) -> list[OpSyntax]:
+        return list(ops)
+
+    def op(
+        self,
+        results: Token | None,
+        name: Token,
+        operands: Token,
+        properties: Token | dict[str, Any] | None,
+        regions: list[RegionSyntax] | None,
+        dictionary: dict[str, Any] | None,
+        signature: Token | Signature,
+        loc: Location | None,
+    ) -> OpSyntax:
+        return OpSyntax(
+            name[1:-1],
+            name.start_pos or 0,
+            name.line or 1,
+            name.column or 1,
+            list(_result_names(results)) if results else [],
+            _OPERAND.findall(operands),
+            _read(properties, _properties) or {},
+            regions or [],
+            dictionary or {},
+            _read(signature, _signature),
+            loc or UNKNOWN,
+        )
+
+    def regions(self, *regions: RegionSyntax) -> list[RegionSyntax]:
+        return list(regions)
+
+    def region(self, label: list[tuple[str, Type]] | None, *ops: OpSyntax) -> RegionSyntax:
+        return RegionSyntax(label or [], list(ops))
+
+    def label(self, _name: Token, *args: tuple[str, Type] | None) -> list[tuple[str, Type]]:
+        return [arg for arg in args if arg]
+
+    def argument(self, name: Token, type: Type, _loc: Location | None) -> tuple[str, Type]:
+        return str(name), type
+
+    def location(self, origin: Token | Location) -> Location:
+        return origin if isinstance(origin, Location) else _name_location(str(origin[4:-1]))
+
+    def name_origin(self, name: Token) -> Location:
+        return _name_location(str(name))
+
+    def file_origin(self, file: Token, line: Token, col: Token) -> Location:
+        return FileLoc(literals.unquote(file), int(line), int(col))
+
+    def fused_origin(self, *parts: Location) -> Location:
+        return FusedLoc(parts)
+
+    def unknown_origin(self) -> Location:
+        return UNKNOWN
+
+    def dictionary(self, entries: dict[str, Any]) -> dict[str, Any]:
+        return entries
+
+    def entries(self, *entries: tuple[str, Any] | None) -> dict[str, Any]:
+        return dict(entry for entry in entries if entry)
+
+    def entry(self, key: Token, value: Any) -> tuple[str, Any]:
+        name = literals.unquote(key) if key.startswith('"') else str(key)
+        return name, UNIT if value is None else value
+
+    def signature(self, inputs: tuple[Type, ...], results: tuple[Type, ...] | Type) -> Signature:
+        return inputs, results if isinstance(results, tuple) else (results,)
+
+    def types(self, *types: Type | None) -> tuple[Type, ...]:
+        return tuple(type for type in types if type is not None)
+
+    def number(self, text: Token, element: Token | None) -> int | float:
+        return literals.number(text, literals.element(element) if element else None)
+
+    def string(self, text: Token) -> str:
+        return literals.unquote(text)
+
+    def symbol(self, text: Token) -> Symbol:
+        return Symbol(str(text[1:]))
+
+    def true(self) -> bool:
+        return True
+
+    def false(self) -> bool:
+        return False
+
+    def unit(self) -> Any:
+        return UNIT
+
+    def list(self, *items: Any) -> Any:
+        return [item for item in items if item is not None]
+
+    def array(self, element: Token, *items: Token | bool | None) -> tuple[int | float, ...]:
+        kind = literals.element(element)
+        given = [item for item in items if item is not None]
+        return tuple([literals.number(i, kind) if isinstance(i, Token) else i for i in given])
+
+    def integers(self, text: Token) -> tuple[int, ...]:
+        return tuple(int(item) for item in text[1:-1].split(","))
+
+    def element(self, text: Token) -> Type:
+        return literals.element(text)
+
+    def tensor(self, head: Token, layout: Any) -> TensorType:
+        *dims, element = head[len("tensor<") :].strip().split("x")
+        kind = literals.element(Token("ELEMENT", element, start_pos=head.start_pos))
+        return TensorType(tuple([int(dim) for dim in dims]), kind, layout)
+
+    def function_type(self, inputs: tuple[Type, ...], results: tuple[Type, ...] | Type) -> FunctionType:
+        return FunctionType(inputs, results if isinstance(results, tuple) else (results,))
+
+    def object_type(self, name: Token, parameters: dict[str, Any] | None) -> Any:
+        return literals.dialect_object(name, parameters or {})
+
+    def object(self, name: Token, parameters: dict[str, Any] | None) -> Any:
+        return literals.dialect_object(name, parameters or {})
+
+    def parameters(self, *parameters: tuple[str, Any] | None) -> dict[str, Any]:
+        return dict(parameter for parameter in parameters if parameter)
+
+    def parameter(self, name: Token, value: Any) -> tuple[str, Any]:
+        return str(name), value
+
+
+def _result_names(text: str) -> Iterator[str]:
+    """Names that the left side binds; ``%x:2`` binds ``%x#0`` and ``%x#1``."""
+    for name, count in _RESULT.findall(text):
+        if count:
+            yield from (f"{name}#{index}" for index in range(int(count)))
+        else:
+            yield name

@@ -1,0 +1,72 @@
+"""What many tests need: IR before and after a pass, and random arrays."""
+
+from __future__ import annotations
+
+import textwrap
+from collections.abc import Sequence
+
+import numpy as np
+
+import dialects
+import passes
+from compiler.ir.core import Module, Value
+from compiler.ir.define import OPS
+from compiler.ir.parser import parse_body, parse_module
+from compiler.ir.printer import print_module
+from compiler.ir.types import FunctionType, Type
+from compiler.ir.verify import verify
+from compiler.pass_manager import PassManager, parse_pipeline
+
+
+def check_pass(pipeline: str, before: str, after: str) -> None:
+    """Run passes on ``before``, compare with ``after`` by structure: value names and locations do not count.
+
+    Either side is a list of ops or a whole module. In a list, a value that nothing defines becomes an argument
+    of the function around it, and a value that nothing reads is returned, so that no pass takes it for dead.
+    """
+    passes.load_all()
+    module, args = parse_ir(before, "before")
+    expected, _ = parse_ir(after, "after", args)
+    verify(expected)
+    PassManager(parse_pipeline(pipeline)).run(module)
+    got = print_module(module, names=False, locations=False)
+    want = print_module(expected, names=False, locations=False)
+    assert got == want, f"after {pipeline}:\n{print_module(module)}\nexpected:\n{print_module(expected)}"
+
+
+def parse_ir(
+    text: str, file: str = "test", args: Sequence[tuple[str, Type]] | None = None
+) -> tuple[Module, list[tuple[str, Type]]]:
+    """A module of test IR, and its implicit arguments by name; ``args`` are those of a text it must match."""
+    dialects.load_all()
+    text = textwrap.dedent(text).strip("\n")
+    if text.lstrip().startswith(('"builtin.module"', '"func.func"')):
+        return parse_module(text, file), []
+    return _wrap_body(text, file, args)
+
+
+def _wrap_body(
+    text: str, file: str, args: Sequence[tuple[str, Type]] | None
+) -> tuple[Module, list[tuple[str, Type]]]:
+    region = parse_body(text, file, args)
+    block = region.block
+    if not (block.ops.last and block.ops.last.is_terminator):
+        unread: list[Value] = [v for op in block.ops for v in op.results if not v.has_uses()]
+        block.append(OPS["func.return"](*unread))
+    inputs = tuple(arg.type for arg in block.args)
+    results = tuple(value.type for value in block.terminator.operands)
+    function = OPS["func.func"](sym_name="test", function_type=FunctionType(inputs, results), body=region)
+    module = OPS["builtin.module"]()
+    assert isinstance(module, Module)
+    module.block.append(function)
+    return module, [(arg.name_hint or "", arg.type) for arg in block.args]
+
+
+def random_tensor(*shape: int, dtype: object = np.float32, seed: int = 0, scale: float = 1.0) -> np.ndarray:
+    """Standard normal numbers times ``scale``; integer dtypes get the whole range of the type."""
+    rng = np.random.default_rng(seed)
+    kind = np.dtype(dtype)  # type: ignore[call-overload]
+    if kind.kind in "iu":
+        info = np.iinfo(kind)
+        return rng.integers(info.min, info.max, shape, dtype=kind, endpoint=True)
+    return (rng.standard_normal(shape) * scale).astype(kind)
