@@ -1,0 +1,117 @@
+"""What the user asks of llm_convert.py, checked as far as that needs no model."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from compiler.chips import ChipSpec, chip
+from compiler.diagnostics import UserError
+
+MODES = ("bf16", "w8bf16", "w4bf16", "f16", "w8f16", "w4f16")
+SUPPORTED_CHIPS = ("bm1684x",)  # of those in chips.py, the ones that programs are generated for
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """One run of llm_convert.py. Names and defaults are those of its flags; their help is in `compiler.cli`.
+
+    Raises UserError for values that no model could be compiled with.
+    """
+
+    model_path: Path
+    seq_length: int  # tokens of history, and of prefill unless max_input_length says less
+    quantize: str  # one of MODES
+    q_group_size: int = 64
+    chip: str = "bm1684x"
+    num_device: int = 1
+    num_core: int = 0  # 0: all of the chip
+    symmetric: bool = False
+    max_input_length: int = 0  # 0: seq_length
+    embedding_disk: bool = False
+    out_dir: Path = Path("tmp")
+    dump_ir: Path | None = None  # folder for the IR after each pass
+    stop_after: str | None = None  # name of a pass
+    passes: str | None = None  # a pipeline instead of the chip's
+    jobs: int = 0  # processes; 0: one per CPU
+    verify: bool = False
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        self._check_choices()
+        self._check_numbers()
+        self._check_folders()
+
+    @property
+    def spec(self) -> ChipSpec:
+        return chip(self.chip)
+
+    @property
+    def half(self) -> str:
+        """The 16-bit type of activations, "bf16" or "f16"."""
+        return self.quantize.removeprefix("w4").removeprefix("w8")
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits of a block's linear weights: 4, 8, or 16 when they are not quantized."""
+        return {"w4": 4, "w8": 8}.get(self.quantize[:2], 16)
+
+    @property
+    def input_length(self) -> int:
+        """Tokens of one prefill."""
+        return self.max_input_length or self.seq_length
+
+    @property
+    def job_count(self) -> int:
+        return self.jobs or os.cpu_count() or 1
+
+    def _check_choices(self) -> None:
+        if self.quantize not in MODES:
+            raise UserError(f"-q {self.quantize}: expected one of {', '.join(MODES)}")
+        if self.spec.name not in SUPPORTED_CHIPS:
+            raise UserError(f"-c {self.chip}: not supported yet; supported: {', '.join(SUPPORTED_CHIPS)}")
+
+    def _check_numbers(self) -> None:
+        _require(self.seq_length >= 1, f"-s {self.seq_length}: expected at least one token")
+        _require(self.q_group_size >= 1, f"-g {self.q_group_size}: expected a count of weights, such as 64")
+        _require(
+            0 <= self.max_input_length <= self.seq_length,
+            f"--max_input_length {self.max_input_length}: expected 0 (as -s) to {self.seq_length}",
+        )
+        cores = self.spec.cores
+        _require(
+            0 <= self.num_core <= cores,
+            f"--num_core {self.num_core}: {self.spec.name} has {cores} {'core' if cores == 1 else 'cores'}",
+        )
+        _require(self.num_device == 1, f"--num_device {self.num_device}: only 1 is supported yet")
+        _require(self.jobs >= 0, f"--jobs {self.jobs}: expected a number of processes, or 0 for one per CPU")
+
+    def _check_folders(self) -> None:
+        for flag, folder in (("-o", self.out_dir), ("--dump-ir", self.dump_ir)):
+            if folder is not None:
+                _check_outside(flag, folder, self.model_path)
+                _check_writable(flag, folder)
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise UserError(message)
+
+
+def _check_outside(flag: str, folder: Path, model: Path) -> None:
+    """The checkpoint's files are copied to the output's config/, so neither may lie in the checkpoint."""
+    source = model.resolve()
+    for target in (folder.resolve(), (folder / "config").resolve()):
+        if source == target or source in target.parents:
+            raise UserError(
+                f"{flag} {folder} writes into the checkpoint {model}: give a folder outside of it"
+            )
+
+
+def _check_writable(flag: str, folder: Path) -> None:
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise UserError(f"{flag} {folder}: {existing} is a file")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{flag} {folder}: no permission to write in {existing}")
