@@ -1,0 +1,1 @@
+"""From a checkpoint folder to the llm dialect: config, tensors, tracing, import."""
