@@ -1,0 +1,121 @@
+"""PorD: pooling, which is how the chip reduces along h and w."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compiler.isa import Instruction
+from runtime_sim.errors import SimulationError
+from runtime_sim.floats import F32, HOST_FLUSHES, flush, narrow, settle, to_f32
+from runtime_sim.instructions.compare import larger, smaller
+from runtime_sim.instructions.operands import Operands, Plan, is_float
+
+if TYPE_CHECKING:
+    from runtime_sim.machine import Machine
+
+PADS = ("opd0_up_pad", "opd0_dn_pad", "opd0_lf_pad", "opd0_rt_pad")
+INSERTS = ("opd0_x_ins0", "opd0_y_ins0", "opd1_x_ins0", "opd1_y_ins0")
+
+
+def prepare(machine: Machine, instruction: Instruction) -> Plan:
+    """The plan of one pooling; kernel positions are numbered row by row."""
+    operands = Operands(machine, instruction)
+    f, kind = operands.fields, instruction.kind
+    if kind not in ("avgpooling", "maxpooling", "minpooling"):
+        raise SimulationError(f"pord.{kind} is not modelled")
+    if any(f[name] for name in PADS + INSERTS):
+        raise SimulationError("pooling with padding or inserted zeros is not modelled")
+    dtype = operands.dtype("opd0")
+    if not is_float(dtype) or operands.dtype("res0") != dtype:
+        raise SimulationError(f"pord.{kind} from {dtype} to {operands.dtype('res0')} is not modelled")
+    reduce = _average(operands, dtype) if kind == "avgpooling" else _extreme(kind)
+    n, c = f["res0_n"], f["res0_c"]
+    source = operands.tensor("opd0", (n, c, f["opd0_h"], f["opd0_w"]), dtype)
+    result = operands.tensor("res0", operands.result_shape, dtype)
+    windows = [_windows(piece, f) for piece in source]
+
+    def run() -> None:
+        values = [reduce(w) for w in windows]
+        for target, value in zip(result, values, strict=True):
+            target[...] = value
+
+    return run
+
+
+def _windows(piece: np.ndarray, f: dict[str, int]) -> np.ndarray:
+    """A view [kh, kw, n, slots, lanes, out_h, out_w]: the kernel's positions first."""
+    kernel = (f["opd1_h"], f["opd1_w"])
+    steps = (f["res_op_y_str"], f["res_op_x_str"])
+    out = (f["res0_h"], f["res0_w"])
+    for size, k, step, count in zip(piece.shape[3:], kernel, steps, out, strict=True):
+        if (count - 1) * step + k > size:
+            raise SimulationError(f"{count} windows of {k} in steps of {step} do not fit {size} items")
+    hs, ws = piece.strides[3:]
+    return np.lib.stride_tricks.as_strided(
+        piece,
+        (*kernel, *piece.shape[:3], *out),
+        (hs, ws, *piece.strides[:3], hs * steps[0], ws * steps[1]),
+    )
+
+
+def _average(operands: Operands, dtype: np.dtype) -> Callable[[np.ndarray], np.ndarray]:
+    if not operands.fields["opd1_const"]:
+        raise SimulationError("average pooling with its scale in memory is not modelled")
+    scale = to_f32(operands.constant("opd1", dtype))
+    if dtype == F32:
+        return lambda windows: _average_f32(windows, scale)
+    return lambda windows: _average_16(windows, scale, dtype)
+
+
+def _average_f32(windows: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Two accumulators: even positions add up in one, odd ones in the other, strictly in order."""
+    scaled = settle(settle(windows) * scale).reshape(-1, *windows.shape[2:])
+    return settle(_in_order(scaled[0::2]) + _in_order(scaled[1::2]))
+
+
+def _in_order(values: np.ndarray) -> np.ndarray:
+    """The sum along the first axis, from 0 and from first to last (numpy's own sum goes in pairs)."""
+    if len(values) == 0:
+        return np.zeros(values.shape[1:], F32)
+    if len(values) < 24 or not HOST_FLUSHES:
+        total = np.float32(0) + values[0]
+        for value in values[1:]:
+            total = settle(total + value)
+        return total
+    values[0] += np.float32(0)
+    return np.add.accumulate(values, axis=0)[-1]
+
+
+def _average_16(windows: np.ndarray, scale: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """The same with every product and every partial sum rounded to 16 bits."""
+    scaled = to_f32(narrow(settle(settle(to_f32(windows)) * scale), dtype))
+    scaled = scaled.reshape(-1, *windows.shape[2:])
+    totals = [np.zeros(scaled.shape[1:], F32), np.zeros(scaled.shape[1:], F32)]
+    for position, value in enumerate(scaled):
+        half = position & 1
+        totals[half] = to_f32(narrow(settle(totals[half] + value), dtype))
+    return narrow(settle(totals[0] + totals[1]), dtype)
+
+
+def _extreme(kind: str) -> Callable[[np.ndarray], np.ndarray]:
+    largest = kind == "maxpooling"
+
+    def reduce(windows: np.ndarray) -> np.ndarray:
+        values = to_f32(windows).reshape(-1, *windows.shape[2:])
+        out = values.max(axis=0) if largest else values.min(axis=0)
+        if np.isnan(out).any() or np.any(np.abs(out) < np.float32(2.0**-126)):
+            out = _fold(values, larger if largest else smaller)
+        return flush(out).astype(windows.dtype, copy=False)
+
+    return reduce
+
+
+def _fold(values: np.ndarray, pick: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
+    """Position by position: decides between zeros of different sign, drops a NaN that is not the last."""
+    out = values[0]
+    for value in values[1:]:
+        out = pick(out, value)
+    return out

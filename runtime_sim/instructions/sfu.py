@@ -1,0 +1,95 @@
+"""SFU: reciprocal square root, polynomials, and exponent extraction."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compiler.isa import Instruction
+from runtime_sim.errors import SimulationError
+from runtime_sim.floats import F32, narrow, settle, to_f32
+from runtime_sim.instructions.operands import I32, Operands, Pieces, Plan, elementwise, is_float
+from runtime_sim.instructions.reciprocal import reciprocal_square_root
+from runtime_sim.memory import split_channels
+
+if TYPE_CHECKING:
+    from runtime_sim.machine import Machine
+
+Function = Callable[..., np.ndarray]
+
+MANTISSA_BITS = 23
+ONE_AND_A_HALF = 0x400000  # the mantissa of 1.5
+
+
+def prepare(machine: Machine, instruction: Instruction) -> Plan:
+    """The plan of one SFU instruction."""
+    operands = Operands(machine, instruction)
+    source_type, result_type = operands.dtype("opd0"), operands.dtype("res0")
+    result = operands.tensor("res0", operands.result_shape, result_type)
+    sources = [operands.source("opd0", source_type, len(result))]
+    if instruction.kind.startswith("taylor"):
+        if source_type != result_type or not is_float(source_type):
+            raise SimulationError(f"sfu.{instruction.kind} from {source_type} to {result_type}")
+        return elementwise(result, [*sources, _coefficients(operands, source_type)], polynomial)
+    return elementwise(result, sources, _function(operands, source_type, result_type))
+
+
+def _function(operands: Operands, source: np.dtype, result: np.dtype) -> Function:
+    kind = operands.instruction.kind
+    if kind == "rsqrt" and source == result == F32:
+        steps = operands.fields["opd2_n_str"] + 1
+        special = operands.machine.spec.isa == "bm1688"
+        return lambda x: _special_roots(x, steps) if special else reciprocal_square_root(x, steps)
+    if kind == "normalize" and source == F32 and result in (I32, F32):
+        return _exponent if result == I32 else _power_of_two
+    raise SimulationError(f"sfu.{kind} from {source} to {result} is not modelled")
+
+
+def _coefficients(operands: Operands, dtype: np.dtype) -> Pieces:
+    """The rows of coefficients, at the same offset of every lane: [1, 1, lanes, 1, count] per result piece."""
+    local, count = operands.machine.local, operands.fields["opd1_n"]
+    if count < 2:
+        raise SimulationError(f"a polynomial of {count} coefficients")
+    offset = operands.fields["opd1_addr"] % local.lane_bytes
+    lane = local.start_lane(operands.fields["res0_addr"])
+    return tuple(
+        local.pieces(grid.lane * local.lane_bytes + offset, (1, grid.lanes, 1, count), (0, 0, 0, 1), dtype)[0]
+        for grid in split_channels(lane, operands.fields["res0_c"], local.lanes)
+    )
+
+
+def polynomial(x: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+    """Horner's rule, product and sum rounded separately to the operands' type.
+
+    x [n, slots, lanes, h, w]; coefficients [n, slots, lanes, 1, count], lowest power first.
+    """
+    dtype = x.dtype
+    c = [coefficients[..., k : k + 1] for k in range(coefficients.shape[-1])]
+    total = c[-1]
+    for k in range(len(c) - 2, -1, -1):
+        product = narrow(settle(settle(to_f32(total)) * settle(to_f32(x))), dtype)
+        total = narrow(settle(settle(to_f32(product)) + settle(to_f32(c[k]))), dtype)
+    return total
+
+
+def _exponent(x: np.ndarray) -> np.ndarray:
+    """The biased exponent, one more from 1.5 on."""
+    bits = np.ascontiguousarray(x).view(np.int32)
+    return (bits >> MANTISSA_BITS & 0xFF) + ((bits & 0x7FFFFF) >= ONE_AND_A_HALF)
+
+
+def _power_of_two(x: np.ndarray) -> np.ndarray:
+    """The signed power of two with that exponent."""
+    bits = np.ascontiguousarray(x).view(np.int32)
+    return (bits & np.int32(-(1 << 31)) | _exponent(x) << MANTISSA_BITS).astype(np.int32).view(F32)
+
+
+def _special_roots(x: np.ndarray, steps: int) -> np.ndarray:
+    """BM1688's handling of what is not positive and finite: NaN, 0, or infinity of the argument's sign."""
+    out = reciprocal_square_root(x, steps)
+    out = np.where(np.isinf(x), np.float32(0), out)
+    out = np.where(x == 0, np.copysign(np.float32(np.inf), x), out)
+    invalid = np.array(0xFFC00000, np.uint32).view(F32)
+    return np.where(np.isnan(x) | (x < 0), invalid, out)
