@@ -1,0 +1,221 @@
+"""Run the stages in order: checkpoint in, bmodel out. The one file that knows them all."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+
+from compiler.bmodel import BModel, Net, write_bmodel
+from compiler.diagnostics import UserError
+from compiler.frontend.binding import Weights, bind, expected_of
+from compiler.frontend.checkpoint import Checkpoint
+from compiler.frontend.config import ModelConfig, read_config
+from compiler.frontend.imported import ImportedModel
+from compiler.ir.core import Module, walk
+from compiler.ir.types import element
+from compiler.options import ConvertOptions
+from compiler.output import require_space, staged_output
+from compiler.pass_manager import PassManager, parse_pipeline
+from compiler.pipelines import default_pipeline
+from compiler.progress import track
+from compiler.weights import Materializer, Piece, WeightBlob
+from dialects import llm
+from dialects.builtin import FuncOp, ModuleOp
+from passes import load_all
+from passes.chip.assign_addresses import globals_of
+from passes.emit_bmodel import encode, net_of
+
+log = logging.getLogger("compiler")
+
+NOT_COPIED = (".safetensors", ".bin", ".pth", ".pt", ".py", ".index.json")
+
+
+def convert(options: ConvertOptions) -> Path | None:
+    """Compile the model of `options`; returns the bmodel's path, or None when a flag asked to stop before it."""
+    config = read_config(options.model_path)
+    config.check_length(options.seq_length)
+    if options.weight_bits < 16:
+        config.check_group(options.q_group_size)
+    model, weights = load_model(options)
+    note_conversion(options, weights)
+    job = Job(options, model, weights)
+    job.compile()
+    if options.stop_after:
+        return None
+    bmodel = job.bmodel()
+    return write(options, config, bmodel, weights)
+
+
+def load_model(options: ConvertOptions) -> tuple[ImportedModel, Weights]:
+    """The traced model and its bound checkpoint. Only here are torch and transformers imported."""
+    from compiler.frontend.build import native_model
+    from compiler.frontend.importer import import_model
+
+    checkpoint = Checkpoint(options.model_path)
+    config = dict(read_config(options.model_path).values)
+    weights = bind(checkpoint, expected_of(native_model(config)))
+    model = import_model(config, options.seq_length, options.input_length, element(options.half))
+    return model, weights
+
+
+def note_conversion(options: ConvertOptions, weights: Weights) -> None:
+    stored = {"bfloat16": "bf16", "float16": "f16"}.get(weights.dtype.name, weights.dtype.name)
+    if stored != options.half:
+        log.warning("the checkpoint is %s; activations and weights are converted to %s", stored, options.half)
+
+
+@dataclass
+class Job:
+    """One model on its way through the passes."""
+
+    options: ConvertOptions
+    model: ImportedModel
+    weights: Weights
+    layers: list[ModuleOp] = field(default_factory=list)
+    tails: list[ModuleOp] = field(default_factory=list)  # embedding and head; one module where they share weights
+
+    def compile(self) -> None:
+        """Run the passes over each distinct module."""
+        load_all()
+        self.tails = tail_modules(self.model, self.weights, self.options)
+        self.layers = [group.module for group in self.model.layers]
+        for function in (f for module in self.layers for f in module.functions()):
+            if function.sym_name == "block_cache":
+                function.attributes["bm.io_alone"] = True
+        named = [*self._named(self.tails), *self._named(self.layers)]
+        for name, module in track(named, "compile"):
+            self.run_passes(name, module)
+
+    def _named(self, modules: list[ModuleOp]) -> Iterator[tuple[str, ModuleOp]]:
+        for module in modules:
+            group = next((g for g in self.model.layers if g.module is module), None)
+            first = next(iter(module.functions())).sym_name
+            yield (f"block_{group.layer_indices[0]}" if group else first), module
+
+    def run_passes(self, name: str, module: ModuleOp) -> None:
+        text = self.options.passes or default_pipeline(self.options)
+        manager = PassManager(
+            parse_pipeline(text),
+            dump_dir=self.options.dump_ir,
+            dump_prefix=name,
+            stop_after=self.options.stop_after,
+        )
+        manager.run(module)
+
+    # ------------------------------------------------------------------------------------------------------ the result
+
+    def bmodel(self) -> BModel:
+        nets = [net for module in self.tails for net in self.nets(module, None)]
+        blocks: dict[str, Net] = {}
+        for group in self.model.layers:
+            for index in group.layer_indices:
+                blocks |= {net.name: net for net in self.nets(group.module, index)}
+        count = len(self.model.layer_prefixes)
+        order = [f"{kind}_{i}" for kind in ("block", "block_cache") for i in range(count)]
+        return BModel(self.options.spec.chip, [*nets, *(blocks[name] for name in order)])
+
+    def nets(self, module: ModuleOp, layer: int | None) -> Iterator[Net]:
+        """The nets of a module, bound to one layer's weights; their streams are encoded once."""
+        spec = self.options.spec
+        blob = WeightBlob(self.pieces(module), self.materializer(layer), key=(id(module), layer))
+        for function in module.functions():
+            name = function.sym_name if layer is None else f"{function.sym_name}_{layer}"
+            streams = self.encoded(function)
+            yield net_of(function, name, streams, blob if blob.size else None, spec)
+
+    def encoded(self, function: FuncOp):
+        if function not in self._streams:
+            self._streams[function] = encode(function, self.options.spec)
+        return self._streams[function]
+
+    _streams: dict = field(default_factory=dict)
+
+    def pieces(self, module: ModuleOp) -> list[Piece]:
+        base = self.options.spec.coeff_base
+        found = {}
+        for function in module.functions():
+            for op in globals_of(function, "weight"):
+                found[op.address] = Piece(op.address - base, op.buffer.type.bytes, op.source)
+        return list(found.values())
+
+    def materializer(self, layer: int | None) -> Materializer:
+        def read(name: str) -> np.ndarray:
+            return self.weights.read(self.model.parameter_name(name, layer))
+
+        return Materializer(read, self.model.tables, self.options.spec.lanes)
+
+
+def tail_modules(model: ImportedModel, weights: Weights, options: ConvertOptions) -> list[ModuleOp]:
+    """Embedding and head. With tied weights they are one module, so that one blob serves both."""
+    if options.embedding_disk:
+        return [model.lm_head]
+    table, head = weight_of(model.embedding), weight_of(model.lm_head)
+    if table is None or head is None or not weights.same(table.name[1:], head.name[1:]):
+        return [model.embedding, model.lm_head]
+    head.name = table.name
+    functions = [*model.embedding.functions(), *model.lm_head.functions()]
+    for function in functions:
+        function.detach()
+    return [ModuleOp.of(*functions)]
+
+
+def weight_of(module: Module) -> llm.WeightOp | None:
+    """The widest parameter of a module: the table of an embedding, the matrix of a head."""
+    found = [op for op in walk(module) if isinstance(op, llm.WeightOp)]
+    return max(found, key=lambda op: op.y.type.size, default=None)
+
+
+# ------------------------------------------------------------------------------------------------------------- writing
+
+
+def write(options: ConvertOptions, config: ModelConfig, bmodel: BModel, weights: Weights) -> Path:
+    """Everything in the output folder, or nothing."""
+    name = bmodel_name(options)
+    require_space(options.out_dir, size_of(bmodel))
+    with staged_output(options.out_dir) as folder:
+        copy_config(options.model_path, folder / "config")
+        if options.embedding_disk:
+            write_embedding(options, weights, folder / "config" / "embedding.bin")
+        write_bmodel(folder / name, bmodel)
+        (folder / "model.log").write_text(listing(bmodel))
+    return options.out_dir / name
+
+
+def bmodel_name(options: ConvertOptions) -> str:
+    """As the vendor's tool names its output, without the time."""
+    base = options.model_path.resolve().name.lower()
+    tail = f"{options.num_device}dev" if options.chip == "bm1684x" else f"{options.num_core}core"
+    return f"{base}_{options.quantize}_seq{options.seq_length}_{options.chip}_{tail}_static.bmodel"
+
+
+def copy_config(source: Path, target: Path) -> None:
+    """What a client needs of the checkpoint: all but weights, code and hidden files."""
+    target.mkdir()
+    for path in sorted(source.iterdir()):
+        if path.is_file() and not path.name.startswith(".") and not path.name.endswith(NOT_COPIED):
+            shutil.copyfile(path, target / path.name)
+
+
+def write_embedding(options: ConvertOptions, weights: Weights, path: Path) -> None:
+    raise UserError("--embedding_disk is not supported yet")
+
+
+def size_of(bmodel: BModel) -> int:
+    blobs = {stage.coeff.blob.key: stage.coeff.size for net in bmodel.nets for stage in net.stages if stage.coeff}
+    return sum(blobs.values()) + 4096 * len(bmodel.nets)
+
+
+def listing(bmodel: BModel) -> str:
+    """The nets of the file with the shapes of their inputs and outputs."""
+    lines = [f"chip {bmodel.chip}"]
+    for net in bmodel.nets:
+        stage = net.stages[0]
+        lines.append(f"net {net.name} ({net.addr_mode.name.lower()})")
+        for kind, tensors in (("in ", stage.inputs), ("out", stage.outputs)):
+            lines += [f"  {kind} {t.name}: {t.dtype} {list(t.shape)} at {t.address:#x}" for t in tensors]
+    return "\n".join(lines) + "\n"

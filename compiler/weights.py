@@ -1,0 +1,121 @@
+"""The bytes of a coefficient blob: checkpoint tensors converted, quantized, packed and put in their places.
+
+A blob is produced piece by piece while it is written, so that memory holds a tensor or two, never a layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable, Iterator
+from dataclasses import dataclass, field
+from functools import singledispatchmethod
+
+import numpy as np
+import numpy.typing as npt
+
+from compiler.quant import Quantized, TileFormat, pack, quantize, to_float32
+from dialects.chip import Floats, Iota, Joined, Packed, RopeTable, WeightSource
+
+Array = npt.NDArray[np.generic]
+ReadTensor = Callable[[str], Array]
+
+
+@dataclass(frozen=True)
+class Piece:
+    """One region of a blob: byte offset, size, and where its bytes come from."""
+
+    offset: int
+    size: int
+    source: WeightSource
+
+
+class Materializer:
+    """Computes pieces. `read` gives a checkpoint tensor by the name the IR uses; `tables` the rotary tables."""
+
+    def __init__(self, read: ReadTensor, tables: dict[str, Array], lanes: int):
+        self.read = read
+        self.tables = tables
+        self.lanes = lanes
+        self._last: tuple[Hashable, Quantized] | None = None  # tiles of a weight follow each other
+
+    @singledispatchmethod
+    def bytes_of(self, source: WeightSource) -> Array:
+        raise NotImplementedError(type(source).__name__)
+
+    @bytes_of.register
+    def _(self, source: Joined) -> Array:
+        return convert(self.joined(source.names), source.dtype.numpy)
+
+    @bytes_of.register
+    def _(self, source: Packed) -> Array:
+        whole = self.quantized(source)
+        rows = slice(source.row, source.row + source.rows)
+        part = whole.tile(rows, slice(source.column, source.column + source.columns))
+        tile = TileFormat(
+            source.rows, source.columns, source.bits, source.group, source.symmetric, self.lanes
+        )
+        return pack(tile, part)
+
+    @bytes_of.register
+    def _(self, source: RopeTable) -> Array:
+        cos, sin = self.tables[source.cos], self.tables[source.sin]
+        half = sin.shape[1] // 2
+        return np.concatenate([cos, sin[:, :half], -sin[:, half:]], axis=1).astype(np.float32)
+
+    @bytes_of.register
+    def _(self, source: Floats) -> Array:
+        return np.array(source.values, np.float32)
+
+    @bytes_of.register
+    def _(self, source: Iota) -> Array:
+        return np.arange(source.count, dtype=np.float32) * np.float32(source.step)
+
+    def drop(self) -> None:
+        """Forget the quantized weight kept for the next tile."""
+        self._last = None
+
+    def joined(self, names: tuple[str, ...]) -> Array:
+        parts = [self.read(name) for name in names]
+        return parts[0] if len(parts) == 1 else np.concatenate(parts)
+
+    def quantized(self, source: Packed) -> Quantized:
+        key = (source.names, source.bits, source.group, source.symmetric, source.scale)
+        if self._last is None or self._last[0] != key:
+            self._last = None  # free it before the next is made
+            weight = self.joined(source.names)
+            result = quantize(weight, source.bits, source.group, source.symmetric, source.scale.numpy)
+            self._last = (key, result)
+        return self._last[1]
+
+
+def convert(values: Array, dtype: np.dtype) -> Array:
+    """Values in another float type, to nearest even; f16 values beyond its range stay finite."""
+    if values.dtype == dtype:
+        return np.ascontiguousarray(values)
+    wide = to_float32(values)
+    if dtype == np.float16:
+        wide = np.clip(wide, -65504, 65504)
+    return wide.astype(dtype)
+
+
+@dataclass(eq=False)
+class WeightBlob:
+    """A `compiler.bmodel.BlobSource` over the pieces of one module, bound to one layer's tensors."""
+
+    pieces: list[Piece]
+    materializer: Materializer
+    key: Hashable = field(default=None)
+
+    @property
+    def size(self) -> int:
+        return max((piece.offset + piece.size for piece in self.pieces), default=0)
+
+    def chunks(self) -> Iterator[memoryview]:
+        position = 0
+        for piece in sorted(self.pieces, key=lambda piece: piece.offset):
+            if piece.offset > position:
+                yield memoryview(bytes(piece.offset - position))
+            data = np.ascontiguousarray(self.materializer.bytes_of(piece.source)).view(np.uint8).reshape(-1)
+            assert data.nbytes == piece.size, f"{piece.source} is {data.nbytes} bytes, expected {piece.size}"
+            yield memoryview(data)
+            position = piece.offset + piece.size
+        self.materializer.drop()

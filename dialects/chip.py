@@ -1,0 +1,702 @@
+"""The chip dialect: the TPU's own instructions, over buffers that are values.
+
+An operand is a buffer (a local buffer of so many bytes in every lane, or a region of DDR) seen through a
+`#chip.view`. Until a buffer has an address, dependence follows from buffers and byte ranges; afterwards the same
+ops carry offsets, ids and waits. One class per instruction family; `fields` is the only place that knows how an
+op's operands become the registers that `compiler.isa` packs into bits.
+
+Source of the instruction fields: the BM1684X register tables, rendered in `compiler.isa`.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from math import prod
+from typing import ClassVar, cast
+
+from compiler import isa
+from compiler.chips import ChipSpec
+from compiler.ir.core import Op, Value
+from compiler.ir.define import Attr, Operand, OptionalAttr, OptionalOperand, Result, op
+from compiler.isa import split_address
+from compiler.ir.types import F32, UI32, Attribute, ElementType, TensorType, Type, attr_def, type_def
+
+Shape4 = tuple[int, int, int, int]  # n, c (channels, spread over the lanes), h, w
+Fields = dict[str, int]
+
+PRECISION = isa.PRECISION | {"ui8": 0, "ui16": 3, "ui32": 4}  # signedness is a field of its own
+SIGNED = {"i8", "i16", "i32", "f16", "f32", "bf16"}
+
+
+@type_def("chip.local")
+@dataclass(frozen=True)
+class LocalType(Type):
+    """`bytes` of local memory in every lane."""
+
+    bytes: int
+
+
+@type_def("chip.global")
+@dataclass(frozen=True)
+class GlobalType(Type):
+    """`bytes` of DDR."""
+
+    bytes: int
+
+
+@attr_def("chip.view")
+@dataclass(frozen=True)
+class View(Attribute):
+    """Where an operand lies in its buffer.
+
+    offset: bytes from the buffer's start, the same in every lane; lane: where channel 0 sits; strides: n, c, h, w
+    in elements, the c stride from one row of lanes to the next. No strides means the EU-aligned layout of the shape
+    in local memory, and row-major order in DDR.
+    """
+
+    dtype: ElementType
+    offset: int = 0
+    lane: int = 0
+    strides: tuple[int, ...] = ()
+
+
+@attr_def("chip.const")
+@dataclass(frozen=True)
+class Const(Attribute):
+    """An operand held in the instruction: the bit pattern of one element."""
+
+    dtype: ElementType
+    bits: int
+
+
+def constant(value: float, dtype: ElementType) -> Const:
+    """The bit pattern of `value`: IEEE bits for f32, two's complement in 32 bits for integers."""
+    packed = struct.pack("<f", value) if dtype == F32 else struct.pack("<i", int(value))
+    return Const(dtype, int.from_bytes(packed, "little") & ((1 << dtype.bits) - 1))
+
+
+def aligned_strides(shape: Shape4, dtype: ElementType, spec: ChipSpec, lane: int = 0) -> Shape4:
+    """Strides of the EU-aligned layout: each channel of a lane starts on a multiple of the EU's bytes."""
+    _, c, h, w = shape
+    unit = spec.eu_bytes // dtype.bytes
+    c_stride = -(-h * w // unit) * unit
+    return -(-(lane + c) // spec.lanes) * c_stride, c_stride, w, 1
+
+
+def row_major(shape: Shape4) -> Shape4:
+    n, c, h, w = shape
+    return c * h * w, h * w, w, 1
+
+
+@dataclass(frozen=True)
+class Access:
+    """Bytes [start, stop) of `buffer` touched in lanes [lane, lane_stop); DDR accesses have lane 0 to 1."""
+
+    buffer: Value
+    write: bool
+    start: int
+    stop: int
+    lane: int = 0
+    lane_stop: int = 1
+
+    def conflicts(self, other: Access) -> bool:
+        return (
+            self.buffer is other.buffer
+            and (self.write or other.write)
+            and self.start < other.stop
+            and other.start < self.stop
+            and self.lane < other.lane_stop
+            and other.lane < self.lane_stop
+        )
+
+
+@dataclass(frozen=True)
+class Placement:
+    """The chip and the address of every buffer: bytes in the lane for local ones, a 40-bit address for DDR."""
+
+    spec: ChipSpec
+    address: Callable[[Value], int]
+    lane_bytes: int
+
+    def tiu(self, buffer: Value, view: View) -> int:
+        return view.lane * self.lane_bytes + self.address(buffer) + view.offset
+
+    def dma(self, buffer: Value, view: View) -> int:
+        if isinstance(buffer.type, GlobalType):
+            return self.address(buffer) + view.offset
+        return self.spec.dma_local_base + self.tiu(buffer, view)
+
+
+# ------------------------------------------------------------------------------------- what a coefficient region holds
+
+
+class WeightSource(Attribute):
+    """Where the bytes of a region of the coefficient blob come from; equal sources are one region."""
+
+
+@attr_def("chip.joined")
+@dataclass(frozen=True)
+class Joined(WeightSource):
+    """Checkpoint tensors joined along axis 0, converted to `dtype`, row-major."""
+
+    names: tuple[str, ...]
+    dtype: ElementType
+
+
+@attr_def("chip.packed")
+@dataclass(frozen=True)
+class Packed(WeightSource):
+    """The rectangle of the joined tensors from (row, column) on, quantized and packed as `compiler.quant.TileFormat`.
+
+    Groups are counted along the columns of the whole tensor.
+    """
+
+    names: tuple[str, ...]
+    row: int
+    rows: int
+    column: int
+    columns: int
+    bits: int
+    group: int
+    symmetric: bool
+    scale: ElementType
+
+
+@attr_def("chip.rope_table")
+@dataclass(frozen=True)
+class RopeTable(WeightSource):
+    """f32 rows [cos (d) | sin of the first half | minus sin of the second half], from two tables of width d."""
+
+    cos: str
+    sin: str
+
+
+@attr_def("chip.floats")
+@dataclass(frozen=True)
+class Floats(WeightSource):
+    """f32 numbers, written out."""
+
+    values: tuple[float, ...]
+
+
+@attr_def("chip.iota")
+@dataclass(frozen=True)
+class Iota(WeightSource):
+    """f32 0, step, 2 step, ...: `count` numbers."""
+
+    count: int
+    step: float
+
+
+class BufferOp(Op):
+    """Base of the two ops that define a buffer."""
+
+
+@op("chip.local")
+class LocalOp(BufferOp):
+    """A buffer in local memory at byte `offset` of every lane; no offset means not allocated yet."""
+
+    offset: OptionalAttr[int]
+    buffer: Result[LocalType]
+
+
+@op("chip.global")
+class GlobalOp(BufferOp):
+    """A region of DDR at `address`.
+
+    space: "input" and "output" (`index` counts in the net's signature, `tensor` is what the client sees), "scratch",
+    or "weight", in which case `source` says which bytes of the coefficient blob it holds.
+    """
+
+    space: Attr[str]
+    index: OptionalAttr[int]
+    tensor: OptionalAttr[TensorType]
+    source: OptionalAttr[Attribute]
+    address: OptionalAttr[int]
+    buffer: Result[GlobalType]
+
+    SPACES: ClassVar = ("input", "output", "scratch", "weight")
+
+    def verify(self) -> None:
+        if self.space not in self.SPACES:
+            self.fail(f"unknown space {self.space!r}")
+
+
+class Instruction(Op):
+    """Base of all instructions: what engine runs it, what bytes it touches, what its registers hold."""
+
+    engine: ClassVar[str]
+    family: ClassVar[str]
+
+    def isa_kind(self) -> str:
+        return cast(str, self.attributes["kind"])
+
+    @property
+    def id(self) -> int:
+        """Position in the engine's queue, from 1; 0 before `insert-waits`."""
+        return cast(int, self.attributes.get("chip.id", 0))
+
+    @property
+    def wait(self) -> int:
+        """The other engine must have finished its instruction of this id; 0 for none."""
+        return cast(int, self.attributes.get("chip.wait", 0))
+
+    def accesses(self, spec: ChipSpec) -> Iterator[Access]:
+        """Every byte range read or written, as the hull per operand."""
+        raise NotImplementedError
+
+    def fields(self, place: Placement) -> Fields:
+        """Register values by their names in `compiler.isa`, without id and wait."""
+        raise NotImplementedError
+
+
+def local_access(buffer: Value, view: View, shape: Shape4, spec: ChipSpec, write: bool) -> Access:
+    n, c, h, w = shape
+    strides = view.strides or aligned_strides(shape, view.dtype, spec, view.lane)
+    rows = -(-(view.lane + c) // spec.lanes)
+    last = sum((size - 1) * stride for size, stride in zip((n, rows, h, w), strides, strict=True))
+    lanes = (view.lane, view.lane + c) if rows == 1 else (0, spec.lanes)
+    return Access(buffer, write, view.offset, view.offset + (last + 1) * view.dtype.bytes, *lanes)
+
+
+def global_access(buffer: Value, view: View, shape: Shape4, write: bool) -> Access:
+    strides = view.strides or row_major(shape)
+    last = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
+    return Access(buffer, write, view.offset, view.offset + (last + 1) * view.dtype.bytes)
+
+
+def any_access(buffer: Value, view: View, shape: Shape4, spec: ChipSpec, write: bool) -> Access:
+    if isinstance(buffer.type, GlobalType):
+        return global_access(buffer, view, shape, write)
+    return local_access(buffer, view, shape, spec, write)
+
+
+def lane_access(buffer: Value, view: View, lanes: int, row_bytes: int, write: bool) -> Access:
+    """The same `row_bytes` in `lanes` consecutive lanes."""
+    return Access(buffer, write, view.offset, view.offset + row_bytes, view.lane, view.lane + lanes)
+
+
+def shape_fields(prefix: str, shape: Shape4) -> Fields:
+    return {f"{prefix}_{axis}": size for axis, size in zip("nchw", shape, strict=True)}
+
+
+# --------------------------------------------------------------------------------------------------------------- TIU
+
+
+class TiuOp(Instruction):
+    engine = "tiu"
+
+
+@op("chip.ar")
+class ArOp(TiuOp):
+    """Element-wise: res = kind(opd0, opd1) over `shape`; a `#chip.const` operand has no buffer.
+
+    round is the rounding mode of cast and the shifts, or the iteration count less one of div; shift is the constant
+    third operand of adds.
+    """
+
+    family = "ar"
+
+    dst: Operand[LocalType]
+    src0: OptionalOperand[LocalType]
+    src1: OptionalOperand[LocalType]
+    kind: Attr[str]
+    shape: Attr[tuple[int, ...]]
+    res: Attr[View]
+    opd0: Attr[Attribute]
+    opd1: OptionalAttr[Attribute]
+    shift: OptionalAttr[int]
+    round: Attr[int] = 0
+
+    def _sources(self) -> Iterator[tuple[str, Value | None, View | Const]]:
+        yield "opd0", self.src0, cast("View | Const", self.opd0)
+        if self.opd1 is not None:
+            yield "opd1", self.src1, cast("View | Const", self.opd1)
+
+    def accesses(self, spec: ChipSpec) -> Iterator[Access]:
+        shape = cast(Shape4, self.shape)
+        for _, buffer, view in self._sources():
+            if isinstance(view, View):
+                assert buffer is not None
+                yield local_access(buffer, view, shape, spec, write=False)
+        yield local_access(self.dst, self.res, shape, spec, write=True)
+
+    def fields(self, place: Placement) -> Fields:
+        shape = cast(Shape4, self.shape)
+        out = shape_fields("res0", shape) | {"opd2_n_str": self.round, "tsk_opd_num": 1 + (self.opd1 is not None)}
+        out |= self._view_fields("res0", self.dst, self.res, place)
+        out["opd2_sign"] = int(self.res.dtype.name in SIGNED)
+        for name, buffer, view in self._sources():
+            out |= self._source_fields(name, buffer, view, place)
+        if self.shift is not None:
+            out |= {"tsk_opd_num": 3, "opd2_const": 1, "opd2_addr": self.shift & 0xFF}
+        return out
+
+    def _source_fields(self, name: str, buffer: Value | None, view: View | Const, place: Placement) -> Fields:
+        sign = {f"{name}_sign": int(view.dtype.name in SIGNED)}
+        if isinstance(view, Const):
+            return sign | {f"{name}_const": 1, f"{name}_prec": PRECISION[view.dtype.name], f"{name}_addr": view.bits}
+        assert buffer is not None
+        return sign | self._view_fields(name, buffer, view, place)
+
+    def _view_fields(self, name: str, buffer: Value, view: View, place: Placement) -> Fields:
+        shape = cast(Shape4, self.shape)
+        out = {f"{name}_prec": PRECISION[view.dtype.name], f"{name}_addr": place.tiu(buffer, view)}
+        aligned = place.tiu(buffer, view) % place.spec.eu_bytes == 0
+        if not view.strides or (aligned and same_layout(view.strides, shape, view, place.spec)):
+            return out
+        strides = {f"{name}_{axis}_str": s for axis, s in zip("nchw", view.strides, strict=True)}
+        return out | strides | {f"{name}_str": 3}
+
+
+def same_layout(strides: tuple[int, ...], shape: Shape4, view: View, spec: ChipSpec) -> bool:
+    """Whether `strides` address the EU-aligned layout of `shape`; the stride of an axis of size 1 does not matter."""
+    rows = (shape[0], -(-(view.lane + shape[1]) // spec.lanes), shape[2], shape[3])
+    expected = aligned_strides(shape, view.dtype, spec, view.lane)
+    return all(size == 1 or have == want for size, have, want in zip(rows, strides, expected, strict=True))
+
+
+@op("chip.select")
+class SelectOp(TiuOp):
+    """res = (opd0 == opd1) ? opd2 : opd3 over `shape` (also > and <); opd0 and opd1 aligned or one value per lane."""
+
+    family = "cmp"
+
+    dst: Operand[LocalType]
+    src0: Operand[LocalType]
+    src1: Operand[LocalType]
+    src2: Operand[LocalType]
+    kind: Attr[str]
+    shape: Attr[tuple[int, ...]]
+    res: Attr[View]
+    opd0: Attr[View]
+    opd1: Attr[View]
+    opd2: Attr[View]
+    opd3: Attr[Const]
+
+    def accesses(self, spec: ChipSpec) -> Iterator[Access]:
+        shape = cast(Shape4, self.shape)
+        yield local_access(self.src0, self.opd0, shape, spec, write=False)
+        yield local_access(self.src1, self.opd1, shape, spec, write=False)
+        yield local_access(self.src2, self.opd2, shape, spec, write=False)
+        yield local_access(self.dst, self.res, shape, spec, write=True)
+
+    def fields(self, place: Placement) -> Fields:
+        out = shape_fields("res0", cast(Shape4, self.shape))
+        out |= {"opd0_prec": PRECISION[self.opd0.dtype.name], "opd2_prec": PRECISION[self.res.dtype.name]}
+        out |= {"res0_addr": place.tiu(self.dst, self.res), "opd0_sign": 1}
+        for name, buffer, view in (("opd0", self.src0, self.opd0), ("opd1", self.src1, self.opd1)):
+            out |= {f"{name}_addr": place.tiu(buffer, view), f"{name}_str": 3 if view.strides else 0}
+        return out | {"opd2_addr": place.tiu(self.src2, self.opd2), "opd3_const": 1, "opd3_addr": self.opd3.bits}
+
+
+@op("chip.matmul")
+class MatmulOp(TiuOp):
+    """dst [m, n] = left [m, k] x right, plus dst's f32 when `accumulate`; rows lie on the lanes, EU-aligned.
+
+    kind "nn": right is [k, n]; "nt": right is [n, k]. The f32 sum is exact in blocks of `mm_k_block` products.
+    """
+
+    family = "mm2"
+
+    dst: Operand[LocalType]
+    left: Operand[LocalType]
+    right: Operand[LocalType]
+    kind: Attr[str]
+    m: Attr[int]
+    k: Attr[int]
+    n: Attr[int]
+    res: Attr[View]
+    opd0: Attr[View]
+    opd1: Attr[View]
+    accumulate: Attr[bool] = False
+
+    def _right_shape(self) -> Shape4:
+        return (1, self.k, 1, self.n) if self.kind == "nn" else (1, self.n, 1, self.k)
+
+    def accesses(self, spec: ChipSpec) -> Iterator[Access]:
+        result: Shape4 = (1, self.m, 1, self.n)
+        yield local_access(self.left, self.opd0, (1, self.m, 1, self.k), spec, write=False)
+        yield local_access(self.right, self.opd1, self._right_shape(), spec, write=False)
+        start = View(F32 if self.accumulate else self.res.dtype, self.res.offset, self.res.lane)
+        if self.accumulate:
+            yield local_access(self.dst, start, result, spec, write=False)
+        yield local_access(self.dst, self.res, result, spec, write=True)
+
+    def fields(self, place: Placement) -> Fields:
+        _, rows, _, columns = self._right_shape()
+        return {
+            "res0_prec": PRECISION[self.res.dtype.name],
+            "opd0_prec": PRECISION[self.opd0.dtype.name],
+            "opd0_sign": 1,
+            "opd1_sign": 1,
+            "opd2_const": 1,
+            "res_add": int(self.accumulate),
+            "res0_c": self.m,
+            "res0_w": self.n,
+            "opd1_c": rows,
+            "opd1_w": columns,
+            "res0_addr": place.tiu(self.dst, self.res),
+            "opd0_addr": place.tiu(self.left, self.opd0),
+            "opd1_addr": place.tiu(self.right, self.opd1),
+        }
+
+
+@op("chip.sfu")
+class SfuOp(TiuOp):
+    """kind "rsqrt": dst = 1/sqrt(src) by four Newton steps; "taylor": the polynomial whose `terms` coefficients lie,
+    constant term first, in every lane of `table`. Both over `shape` in the EU-aligned layout."""
+
+    family = "sfu"
+
+    dst: Operand[LocalType]
+    src: Operand[LocalType]
+    table: OptionalOperand[LocalType]
+    kind: Attr[str]
+    shape: Attr[tuple[int, ...]]
+    res: Attr[View]
+    opd0: Attr[View]
+    opd1: OptionalAttr[View]
+    terms: Attr[int] = 0
+
+    def accesses(self, spec: ChipSpec) -> Iterator[Access]:
+        shape = cast(Shape4, self.shape)
+        yield local_access(self.src, self.opd0, shape, spec, write=False)
+        if self.table is not None and self.opd1 is not None:
+            yield lane_access(self.table, self.opd1, spec.lanes, self.terms * self.opd1.dtype.bytes, write=False)
+        yield local_access(self.dst, self.res, shape, spec, write=True)
+
+    def fields(self, place: Placement) -> Fields:
+        out = shape_fields("res0", cast(Shape4, self.shape)) | {"opd2_n_str": 3 if self.kind == "rsqrt" else 1}
+        out |= {"res0_prec": PRECISION[self.res.dtype.name], "opd0_prec": PRECISION[self.opd0.dtype.name]}
+        out |= {"res0_addr": place.tiu(self.dst, self.res), "opd0_addr": place.tiu(self.src, self.opd0)}
+        if self.table is None or self.opd1 is None:
+            return out | {"opd1_n": 4}
+        return out | {"opd1_n": self.terms, "opd1_addr": place.tiu(self.table, self.opd1)}
+
+
+@op("chip.pool")
+class PoolOp(TiuOp):
+    """Reduce windows of `kernel` (h, w) of src (`shape`, EU-aligned f32), stride 1.
+
+    kind "avg": the sum of f32(x * scale) in two accumulators, by the parity of the position; "max": the largest.
+    """
+
+    family = "pord"
+
+    dst: Operand[LocalType]
+    src: Operand[LocalType]
+    kind: Attr[str]
+    shape: Attr[tuple[int, ...]]
+    kernel: Attr[tuple[int, ...]]
+    res: Attr[View]
+    opd0: Attr[View]
+    scale: Attr[float] = 1.0
+
+    def isa_kind(self) -> str:
+        return f"{self.kind}pooling"
+
+    def result_shape(self) -> Shape4:
+        n, c, h, w = self.shape
+        return n, c, h - self.kernel[0] + 1, w - self.kernel[1] + 1
+
+    def accesses(self, spec: ChipSpec) -> Iterator[Access]:
+        yield local_access(self.src, self.opd0, cast(Shape4, self.shape), spec, write=False)
+        yield local_access(self.dst, self.res, self.result_shape(), spec, write=True)
+
+    def fields(self, place: Placement) -> Fields:
+        out = shape_fields("res0", self.result_shape())
+        out |= {"opd0_h": self.shape[2], "opd0_w": self.shape[3], "opd1_h": self.kernel[0], "opd1_w": self.kernel[1]}
+        out |= {"res0_prec": 2, "opd0_prec": 2, "opd0_sign": 1, "res_op_x_str": 1, "res_op_y_str": 1}
+        out |= {"res0_addr": place.tiu(self.dst, self.res), "opd0_addr": place.tiu(self.src, self.opd0)}
+        lowest = constant(-3.4028234663852886e38, F32).bits
+        fill = 0 if self.kind == "avg" else lowest
+        scale = constant(self.scale, F32).bits if self.kind == "avg" else 0
+        return out | {"opd1_const": 1, "opd1_addr": scale, "opd3_const": 1, "opd3_addr": fill, "opd2_n_str": 5}
+
+
+@op("chip.lanes")
+class LanesOp(TiuOp):
+    """Move data across lanes; `shape` is the result's.
+
+    kind "cw_ts" and "wc_ts": dst(n, w, h, c) = src(n, c, h, w); "l_copy": dst = src from another
+    start lane; "l_bc": channel 0 of src to all channels of dst.
+    """
+
+    family = "tsbc"
+
+    dst: Operand[LocalType]
+    src: Operand[LocalType]
+    kind: Attr[str]
+    shape: Attr[tuple[int, ...]]
+    res: Attr[View]
+    opd0: Attr[View]
+
+    def source_shape(self) -> Shape4:
+        n, c, h, w = self.shape
+        if self.kind in ("cw_ts", "wc_ts"):
+            return n, w, h, c
+        return (n, 1, h, w) if self.kind == "l_bc" else (n, c, h, w)
+
+    def accesses(self, spec: ChipSpec) -> Iterator[Access]:
+        yield local_access(self.src, self.opd0, self.source_shape(), spec, write=False)
+        yield local_access(self.dst, self.res, cast(Shape4, self.shape), spec, write=True)
+
+    def fields(self, place: Placement) -> Fields:
+        _, channels, _, width = self.source_shape()
+        out = shape_fields("res0", cast(Shape4, self.shape)) | {"opd0_c": channels, "opd0_w": width}
+        out |= {"res0_prec": PRECISION[self.res.dtype.name]}
+        return out | {"res0_addr": place.tiu(self.dst, self.res), "opd0_addr": place.tiu(self.src, self.opd0)}
+
+
+# --------------------------------------------------------------------------------------------------------------- DMA
+
+
+class DmaOp(Instruction):
+    engine = "dma"
+
+
+@op("chip.dma")
+class DmaTensorOp(DmaOp):
+    """Copy a strided tensor of `shape` between DDR and local memory, either way; strides in elements.
+
+    kind "copy"; "broadcast": src (n, 1, h, w) to the `shape`'s c lanes of dst.
+    """
+
+    family = "dma_tensor"
+
+    dst: Operand[Type]
+    src: Operand[Type]
+    kind: Attr[str]
+    shape: Attr[tuple[int, ...]]
+    res: Attr[View]
+    opd0: Attr[View]
+
+    def source_shape(self) -> Shape4:
+        n, c, h, w = self.shape
+        return n, (1 if self.kind == "broadcast" else c), h, w
+
+    def accesses(self, spec: ChipSpec) -> Iterator[Access]:
+        yield any_access(self.src, self.opd0, self.source_shape(), spec, write=False)
+        yield any_access(self.dst, self.res, cast(Shape4, self.shape), spec, write=True)
+
+    def fields(self, place: Placement) -> Fields:
+        out = {"stride_enable": 1, "nchw_copy": 1, "src_data_format": PRECISION[self.opd0.dtype.name]}
+        ends = ("src", self.src, self.opd0, self.source_shape()), ("dst", self.dst, self.res, cast(Shape4, self.shape))
+        for name, buffer, view, shape in ends:
+            strides = view.strides or default_strides(buffer, view, shape, place.spec)
+            out |= {f"{name}_{axis}size": size for axis, size in zip("nchw", shape, strict=True)}
+            out |= {f"{name}_{axis}stride": stride for axis, stride in zip("nchw", strides, strict=True)}
+            out |= split_address(name, place.dma(buffer, view))
+        return out
+
+
+def default_strides(buffer: Value, view: View, shape: Shape4, spec: ChipSpec) -> tuple[int, ...]:
+    if isinstance(buffer.type, GlobalType):
+        return row_major(shape)
+    return aligned_strides(shape, view.dtype, spec, view.lane)
+
+
+@op("chip.dma_matrix")
+class DmaMatrixOp(DmaOp):
+    """Load a row-major matrix of `rows` x `columns` items: column block j of `block` items goes to lane j mod lanes.
+
+    row_stride is the source's, in items; n_stride and c_stride the destination's per row and per row of lanes.
+    """
+
+    family = "dma_matrix"
+
+    dst: Operand[LocalType]
+    src: Operand[GlobalType]
+    rows: Attr[int]
+    columns: Attr[int]
+    block: Attr[int]
+    row_stride: Attr[int]
+    n_stride: Attr[int]
+    c_stride: Attr[int]
+    res: Attr[View]
+    opd0: Attr[View]
+
+    def isa_kind(self) -> str:
+        return "copy"
+
+    def _blocks(self) -> int:
+        return -(-self.columns // self.block)
+
+    def accesses(self, spec: ChipSpec) -> Iterator[Access]:
+        yield global_access(self.src, View(self.opd0.dtype, self.opd0.offset, 0, (0, self.row_stride, 0, 1)),
+                            (1, self.rows, 1, self.columns), write=False)
+        view = View(self.res.dtype, self.res.offset, self.res.lane, (self.n_stride, self.c_stride, 0, 1))
+        yield local_access(self.dst, view, (self.rows, self._blocks(), 1, self.block), spec, write=True)
+
+    def fields(self, place: Placement) -> Fields:
+        ends = split_address("src", place.dma(self.src, self.opd0)) | split_address("dst", place.dma(self.dst, self.res))
+        return ends | {
+            "stride_enable": 1,
+            "src_data_format": PRECISION[self.opd0.dtype.name],
+            "src_hsize": self.rows,
+            "src_wsize": self.columns,
+            "src_hstride": self.row_stride,
+            "dst_nsize": self.rows,
+            "dst_csize": self._blocks(),
+            "dst_wsize": self.block,
+            "dst_nstride": self.n_stride,
+            "dst_cstride": self.c_stride,
+        }
+
+
+@op("chip.dma_gather")
+class DmaGatherOp(DmaOp):
+    """dst[c, i, :] = table[index[c, i], :]: rows of `width` items of a DDR table.
+
+    shape is (channels, rows per channel). index_stride is the index's channel stride in items, 0 for an index that
+    all channels share; dst strides are per channel (lane row in local memory) and per row.
+    """
+
+    family = "dma_gather"
+
+    dst: Operand[Type]
+    table: Operand[GlobalType]
+    index: Operand[GlobalType]
+    channels: Attr[int]
+    rows: Attr[int]
+    table_rows: Attr[int]
+    width: Attr[int]
+    index_stride: Attr[int]
+    c_stride: Attr[int]
+    res: Attr[View]
+    opd0: Attr[View]
+    opd1: Attr[View]
+
+    def isa_kind(self) -> str:
+        return "copy"
+
+    def accesses(self, spec: ChipSpec) -> Iterator[Access]:
+        yield global_access(self.table, self.opd0, (1, 1, self.table_rows, self.width), write=False)
+        index = View(UI32, self.opd1.offset, 0, (0, self.index_stride, 1, 0))
+        yield global_access(self.index, index, (1, self.channels, self.rows, 1), write=False)
+        result = View(self.res.dtype, self.res.offset, self.res.lane, (0, self.c_stride, self.width, 1))
+        yield any_access(self.dst, result, (1, self.channels, self.rows, self.width), spec, write=True)
+
+    def fields(self, place: Placement) -> Fields:
+        out = {"stride_enable": 1, "src_data_format": PRECISION[self.opd0.dtype.name]}
+        out |= {"src_csize": self.channels, "src_hsize": self.table_rows, "src_wsize": self.width}
+        out |= {"src_cstride": 0, "src_hstride": self.width, "index_hstride": 1}
+        out |= {"dst_cstride": self.c_stride, "dst_hstride": self.width, "dst_hsize": self.rows}
+        out |= {"dst_csize": self.channels, "dst_wsize": self.width}
+        out |= {"index_csize": self.channels, "index_hsize": self.rows, "index_cstride": self.index_stride}
+        for name, buffer, view in (("src", self.table, self.opd0), ("dst", self.dst, self.res),
+                                   ("index", self.index, self.opd1)):
+            out |= split_address(name, place.dma(buffer, view))
+        return out
+
+
+def is_dma(op_: Op) -> bool:
+    return isinstance(op_, DmaOp)
+
+
+def bytes_of(shape: tuple[int, ...], dtype: ElementType) -> int:
+    return prod(shape) * dtype.bytes
+

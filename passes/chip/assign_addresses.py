@@ -1,0 +1,86 @@
+"""Give every DDR region an address in the net's virtual map: coefficients, then I/O, then scratch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import ClassVar
+
+from compiler.chips import ChipSpec, chip
+from compiler.ir.core import Function, Module
+from compiler.ir.types import Attribute
+from compiler.pass_manager import Pass
+from dialects.chip import GlobalOp
+
+PAGE = 4096  # regions that the runtime moves are whole pages
+WEIGHT_ALIGNMENT = 256  # bytes; a shorter DMA burst costs as much
+
+
+@dataclass(frozen=True)
+class AssignAddresses(Pass):
+    """chip -> chip. All functions of the module share one coefficient blob, so equal sources get equal addresses.
+
+    In each function inputs and outputs follow each other in the order of the signature, then scratch. A function with
+    `bm.io_alone` has its inputs and outputs in memory of their own, else they are part of the scratch memory.
+    """
+
+    name: ClassVar[str] = "assign-addresses"
+
+    chip: str = "bm1684x"  # the chip whose address map is used
+
+    def run(self, module: Module) -> None:
+        spec = chip(self.chip)
+        end = assign_weights(module, spec)
+        for function in module.functions():
+            assign_function(function, spec, end)
+
+
+def globals_of(function: Function, *spaces: str) -> Iterator[GlobalOp]:
+    """The DDR regions of some spaces; inputs and outputs in the order of the signature."""
+    found = [op for op in function.block.ops if isinstance(op, GlobalOp) and op.space in spaces]
+    yield from sorted(found, key=lambda op: (spaces.index(op.space), op.index or 0))
+
+
+def assign_weights(module: Module, spec: ChipSpec) -> int:
+    """Addresses of the pieces of the blob; returns the blob's end.
+
+    Pieces follow each other in order of first use, those of one weight together: it is then quantized once.
+    """
+    regions = [op for function in module.functions() for op in globals_of(function, "weight")]
+    by_weight: dict[object, dict[Attribute, int]] = {}
+    for op in regions:
+        source = op.source
+        assert source is not None
+        by_weight.setdefault(getattr(source, "names", source), {})[source] = op.buffer.type.bytes
+    known: dict[Attribute, int] = {}
+    end = spec.coeff_base
+    for source, size in (item for pieces in by_weight.values() for item in pieces.items()):
+        known[source] = end
+        end = align(end + size, WEIGHT_ALIGNMENT)
+    for op in regions:
+        op.address = known[op.source]
+    return end
+
+
+def assign_function(function: Function, spec: ChipSpec, weights_end: int) -> None:
+    """Record the start of the I/O and scratch memory on the function, with the sizes."""
+    start = align(weights_end, PAGE)
+    end = place(globals_of(function, "input", "output"), start)
+    alone = bool(function.attributes.get("bm.io_alone"))
+    scratch = align(end, PAGE) if alone else start
+    if alone:
+        function.attributes |= {"bm.io_address": start, "bm.io_bytes": scratch - start}
+    end = place(globals_of(function, "scratch"), align(end, PAGE))
+    size = max(align(end, PAGE) - scratch, PAGE)  # the runtime refuses a net without any
+    function.attributes |= {"bm.scratch_address": scratch, "bm.scratch_bytes": size}
+
+
+def place(ops: Iterator[GlobalOp], start: int) -> int:
+    for op in ops:
+        op.address = start
+        start = align(start + op.buffer.type.bytes, PAGE)
+    return start
+
+
+def align(address: int, unit: int) -> int:
+    return -(-address // unit) * unit

@@ -1,0 +1,86 @@
+"""Number the instructions and compute what each must wait for."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from compiler.chips import ChipSpec, chip
+from compiler.ir.core import Function, Module, Value
+from compiler.pass_manager import Pass
+from dialects.chip import Access, GlobalType, Instruction, LocalOp
+
+OTHER = {"tiu": "dma", "dma": "tiu"}
+
+
+@dataclass(frozen=True)
+class InsertWaits(Pass):
+    """chip -> chip. An instruction waits for the newest one of the other engine that it conflicts with.
+
+    A wait is left out when an earlier one of the same engine covers it, since engines work in order.
+    """
+
+    name: ClassVar[str] = "insert-waits"
+
+    chip: str = "bm1684x"  # the chip whose local memory the ranges refer to
+
+    def run(self, module: Module) -> None:
+        for function in module.functions():
+            insert_waits(function, chip(self.chip))
+
+
+def insert_waits(function: Function, spec: ChipSpec) -> None:
+    memory = Touched(spec)
+    count = {"tiu": 0, "dma": 0}
+    waited = {"tiu": 0, "dma": 0}
+    for op in function.block.ops:
+        if not isinstance(op, Instruction):
+            continue
+        engine = op.engine
+        count[engine] += 1
+        accesses = list(op.accesses(spec))
+        wait = max(memory.newest_conflict(access, OTHER[engine]) for access in accesses)
+        op.attributes["chip.id"] = count[engine]
+        if wait > waited[engine]:
+            op.attributes["chip.wait"] = waited[engine] = wait
+        for access in accesses:
+            memory.record(access, engine, count[engine])
+
+
+class Touched:
+    """The id of each engine's last read and last write of every cell of memory.
+
+    A cell is one EU width of all lanes; lanes are not told apart, which can only add waits. DDR regions are recorded
+    access by access, since few are ever written.
+    """
+
+    def __init__(self, spec: ChipSpec):
+        self.cell = spec.eu_bytes
+        cells = spec.lane_bytes // self.cell
+        self.local = {(engine, write): np.zeros(cells, np.int64) for engine in OTHER for write in (False, True)}
+        self.ddr: dict[tuple[str, Value], list[tuple[Access, int]]] = {}
+
+    def newest_conflict(self, access: Access, engine: str) -> int:
+        """The highest id of that engine's instructions that must not overlap with `access`; 0 if none."""
+        if isinstance(access.buffer.type, GlobalType):
+            earlier = self.ddr.get((engine, access.buffer), ())
+            return max((number for other, number in earlier if other.conflicts(access)), default=0)
+        cells = self._cells(access)
+        newest = self.local[engine, True][cells].max()
+        if access.write:
+            newest = max(newest, self.local[engine, False][cells].max())
+        return int(newest)
+
+    def record(self, access: Access, engine: str, number: int) -> None:
+        if isinstance(access.buffer.type, GlobalType):
+            self.ddr.setdefault((engine, access.buffer), []).append((access, number))
+        else:
+            self.local[engine, access.write][self._cells(access)] = number
+
+    def _cells(self, access: Access) -> slice:
+        owner = access.buffer.owner
+        assert isinstance(owner, LocalOp) and owner.offset is not None, "local buffers have no offsets yet"
+        start, stop = owner.offset + access.start, owner.offset + access.stop
+        return slice(start // self.cell, -(-stop // self.cell))

@@ -1,0 +1,89 @@
+"""Turn chip functions into the command streams and the nets of a bmodel."""
+
+from __future__ import annotations
+
+from compiler.bmodel import AddrMode, BlobSource, Coeff, CommandStreams, Net, Stage, TensorInfo, WeightLocation
+from compiler.chips import ChipSpec
+from compiler.ir.core import Function, Value
+from compiler.isa import isa_for
+from dialects.chip import GlobalOp, Instruction, LocalOp, Placement
+from passes.chip.assign_addresses import globals_of
+
+STREAM_ALIGNMENT = 128  # bytes; the runtime reads past the end of a shorter stream
+SIGNATURES = {  # names of a function's inputs and outputs, for people: clients go by position
+    "embedding": (("input_ids",), ("output_states",)),
+    "embedding_cache": (("input_ids",), ("output_states",)),
+    "block": (("input_states", "position_ids", "attention_mask"), ("output_states", "k_cache", "v_cache")),
+    "block_cache": (
+        ("input_states", "position_ids", "attention_mask", "history_k", "history_v"),
+        ("output_states", "k_cache", "v_cache"),
+    ),
+    "lm_head": (("hidden_states",), ("token_id",)),
+}
+END = {"tiu": "sys", "dma": "dma_sys"}
+
+
+def encode(function: Function, spec: ChipSpec) -> CommandStreams:
+    """Both queues of a function whose buffers have addresses and whose instructions have ids and waits."""
+    place = Placement(spec, address_of, spec.lane_bytes)
+    isa = isa_for(spec)
+    queues: dict[str, list[bytes]] = {"tiu": [], "dma": []}
+    for op in function.block.ops:
+        if not isinstance(op, Instruction):
+            continue
+        fields = op.fields(place) | ({"cmd_id": op.id} if spec.command_ids else {})
+        try:
+            code = isa.encode(op.family, op.isa_kind(), fields | {"cmd_id_dep": op.wait})
+        except ValueError as error:
+            op.fail(f"cannot be encoded: {error}")
+        queues[op.engine].append(code)
+    for engine, queue in queues.items():
+        own_id = {"cmd_id": len(queue) + 1} if spec.command_ids else {}
+        queue.append(isa.encode(END[engine], "end", own_id))
+    tiu, dma = (padded(b"".join(queue)) for queue in queues.values())
+    return CommandStreams(tiu, len(queues["tiu"]), dma, len(queues["dma"]))
+
+
+def address_of(buffer: Value) -> int:
+    """Byte offset in the lane, or DDR address."""
+    owner = buffer.owner
+    assert isinstance(owner, LocalOp | GlobalOp)
+    address = owner.offset if isinstance(owner, LocalOp) else owner.address
+    assert address is not None, f"{owner} has no address yet"
+    return address
+
+
+def padded(stream: bytes) -> bytes:
+    return stream + bytes(-len(stream) % STREAM_ALIGNMENT)
+
+
+def net_of(function: Function, name: str, streams: CommandStreams, blob: BlobSource | None, spec: ChipSpec) -> Net:
+    """A net of one stage, called `name`; nets with equal graphs share `streams` and differ in `blob`."""
+    attributes = function.attributes
+    inputs, outputs = SIGNATURES[function.sym_name]
+    stage = Stage(
+        inputs=tensors(function, "input", inputs),
+        outputs=tensors(function, "output", outputs),
+        ctx_address=attributes["bm.scratch_address"],
+        ctx_size=attributes["bm.scratch_bytes"],
+        io_address=attributes.get("bm.io_address", 0),
+        io_size=attributes.get("bm.io_bytes", 0),
+        cores=[streams],
+        coeff=None if blob is None else Coeff(spec.coeff_base, blob, locations(function, spec)),
+    )
+    return Net(name, AddrMode.IO_ALONE if stage.io_size else AddrMode.BASIC, [stage])
+
+
+def tensors(function: Function, space: str, names: tuple[str, ...]) -> list[TensorInfo]:
+    found = []
+    for op, name in zip(globals_of(function, space), names, strict=True):
+        assert op.tensor is not None
+        found.append(TensorInfo(name, op.tensor.element.name, address_of(op.buffer), op.tensor.shape))
+    return found
+
+
+def locations(function: Function, spec: ChipSpec) -> tuple[WeightLocation, ...]:
+    return tuple(
+        WeightLocation(str(op.source), address_of(op.buffer) - spec.coeff_base, op.buffer.type.bytes)
+        for op in globals_of(function, "weight")
+    )

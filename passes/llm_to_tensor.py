@@ -1,0 +1,38 @@
+"""Lower what a transformer says to arrays on lanes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from compiler.ir.core import Function, Module
+from compiler.pass_manager import Pass
+from passes.lowering.llm_rules import TokenLowering
+
+
+@dataclass(frozen=True)
+class LlmToTensor(Pass):
+    """llm -> tensor. Choose what runs over the lanes: features where a call has one token, else tokens.
+
+    Values between ops are f32; they are rounded to 16 bit where a matrix product or the client reads them. A call with
+    many tokens is cut into runs of `tokens`, lowered one after the other, each attending to the keys of those before;
+    less local memory is then needed for activations, and the weights are read once per run.
+    """
+
+    name: ClassVar[str] = "llm-to-tensor"
+
+    tokens: int = 0  # tokens lowered at a time, a multiple of 64; 0 for all
+
+    def run(self, module: Module) -> None:
+        for function in module.functions():
+            lower_function(function, self.tokens)
+
+
+def lower_function(function: Function, tokens: int) -> None:
+    lowering = TokenLowering(function, tokens)
+    *old, terminator = list(function.block.ops)
+    results = lowering.run(old, terminator)
+    terminator.set_operands(results)
+    for op in reversed(old):
+        op.erase()
+    function.update_type()

@@ -1,0 +1,36 @@
+"""Small tables that instructions need: pieces of the coefficient blob, loaded to all lanes."""
+
+from __future__ import annotations
+
+from math import factorial
+
+from compiler.ir.types import F32, TensorType
+from dialects.chip import Floats, Iota, WeightSource
+from dialects.tensor import Lanes, Replicated
+from passes.lowering.context import Lowering
+from passes.lowering.placed import Placed
+
+EXP_TERMS = 10  # of the series of e**r for 0 <= r < ln 2: the first left out is 7e-9 of the result
+
+
+def broadcast(low: Lowering, source: WeightSource, count: int) -> Placed:
+    """A row of f32, the same in every lane; loaded where first needed."""
+    if source not in low.tables:
+        row = low.emit.new((1, count), F32, Replicated())
+        buffer = low.emit.weight(source, 4 * count)
+        low.emit.dma(row, low.row_major(buffer, TensorType((1, count), F32)), kind="broadcast")
+        low.tables[source] = row
+    return low.tables[source]
+
+
+def exp_table(low: Lowering) -> Placed:
+    return broadcast(low, Floats(tuple(1.0 / factorial(k) for k in range(EXP_TERMS))), EXP_TERMS)
+
+
+def lane_numbers(low: Lowering) -> Placed:
+    """f32: lane l holds l."""
+    lanes = low.spec.lanes
+    place = low.emit.new((lanes, 1), F32, Lanes(0))
+    buffer = low.emit.weight(Iota(lanes, 1.0), 4 * lanes)
+    low.emit.dma(place, low.row_major(buffer, TensorType((lanes, 1), F32)))
+    return place

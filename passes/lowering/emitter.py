@@ -1,0 +1,253 @@
+"""Emit chip instructions over placed values: fresh buffers, and element-wise instructions on any strides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from math import prod
+from typing import Any
+
+from compiler.chips import ChipSpec
+from compiler.ir.core import Builder, Op, Value
+from compiler.ir.location import Location
+from compiler.ir.types import F32, I16, I32, Attribute, ElementType, TensorType
+from dialects import chip
+from dialects.tensor import Lanes, Replicated
+from passes.lowering.placed import Placed, buffer_bytes, default_strides
+
+Operand = Placed | float  # an array, or one number for all positions
+
+MAX_STRIDE_AXES = 3  # n, h and w; the fourth, c, runs over the lanes
+
+
+@dataclass(frozen=True)
+class Step:
+    """One instruction's share of an iteration: the 4-D shape, and each operand's byte offset and strides."""
+
+    shape: chip.Shape4
+    offsets: tuple[int, ...]
+    strides: tuple[chip.Shape4, ...]
+
+
+class Emitter:
+    """Builds instructions at one place, all with the location of the tensor op being lowered."""
+
+    def __init__(self, builder: Builder, spec: ChipSpec):
+        self.builder = builder
+        self.spec = spec
+        self.loc: Location | None = None
+        self.weights: dict[Attribute, Value] = {}
+
+    def add(self, op: Op) -> Op:
+        if self.loc is not None:
+            op.loc = self.loc
+        return self.builder.add(op)
+
+    # ------------------------------------------------------------------------------------------------------- buffers
+
+    def buffer(self, bytes_: int) -> Value:
+        return self.add(chip.LocalOp(types=[chip.LocalType(bytes_)])).results[0]
+
+    def new(self, shape: Sequence[int], dtype: ElementType, layout: Attribute) -> Placed:
+        return self.of_type(TensorType(tuple(shape), dtype, layout))
+
+    def of_type(self, type_: TensorType) -> Placed:
+        axis = type_.layout.axis if isinstance(type_.layout, Lanes) else None
+        buffer = self.buffer(buffer_bytes(type_, self.spec))
+        strides = default_strides(type_, self.spec)
+        return Placed(buffer, type_.element, type_.shape, strides, axis, self.spec.lanes)
+
+    def like(self, model: Placed, dtype: ElementType = F32) -> Placed:
+        """A fresh array of the same shape on the same lanes, in the aligned layout (compact if nothing follows)."""
+        if model.axis is None:
+            return self.new(model.shape, dtype, Replicated())
+        compact = all(size == 1 for size in model.shape[model.axis + 1 :])
+        fresh = self.new(model.shape, dtype, Lanes(model.axis, compact))
+        return replace(fresh, lane=model.lane)
+
+    def weight(self, source: Attribute, bytes_: int) -> Value:
+        """The DDR region of a piece of the coefficient blob; the same piece is one region."""
+        if source not in self.weights:
+            op = chip.GlobalOp(space="weight", source=source, types=[chip.GlobalType(bytes_)])
+            self.weights[source] = self.add(op).results[0]
+        return self.weights[source]
+
+    # -------------------------------------------------------------------------------------------------- instructions
+
+    def ar(self, kind: str, res: Placed, a: Operand, b: Operand | None = None, **attrs: Any) -> Placed:
+        """Element-wise `kind`; arrays broadcast along axes of size 1, numbers take the other operand's type."""
+        arrays = [x for x in (res, a, b) if isinstance(x, Placed)]
+        for step in steps(arrays, self.spec):
+            views = iter(zip(arrays, step.offsets, step.strides, strict=True))
+            view = {id(x): x.view(strides, offset) for x, offset, strides in views}
+            self.add(self._ar_op(kind, step.shape, res, a, b, view, attrs))
+        return res
+
+    def _ar_op(
+        self, kind: str, shape: chip.Shape4, res: Placed, a: Operand, b: Operand | None,
+        view: dict[int, chip.View], attrs: dict[str, Any],
+    ) -> Op:  # fmt: skip
+        dtype = a.dtype if isinstance(a, Placed) else res.dtype
+        lane = res.lane
+
+        def operand(x: Operand | None) -> tuple[Value | None, Attribute | None]:
+            if x is None:
+                return None, None
+            if not isinstance(x, Placed):
+                return None, chip.constant(x, attrs.get("constant_type", dtype))
+            return x.buffer, replace(view[id(x)], lane=lane) if x.axis is None else view[id(x)]
+
+        (src0, opd0), (src1, opd1) = operand(a), operand(b)
+        kept = {name: value for name, value in attrs.items() if name != "constant_type"}
+        return chip.ArOp(
+            res.buffer, src0, src1, kind=kind, shape=shape, res=view[id(res)], opd0=opd0, opd1=opd1, **kept
+        )
+
+    def cast(self, res: Placed, x: Placed, rounding: int = 0) -> Placed:
+        """Convert, or copy bits where the type stays. rounding: 0 ties to even, 1 ties away, 3 down."""
+        if res.dtype == x.dtype and rounding == 0:
+            return self.ar("copy", res, x)
+        return self.ar("cast", res, x, round=rounding)
+
+    def fill(self, res: Placed, value: float) -> Placed:
+        return self.ar("copy", res, value, constant_type=res.dtype)
+
+    def sfu(self, kind: str, x: Placed, table: Placed | None = None) -> Placed:
+        """A special function on an array in the aligned layout, into a fresh one."""
+        res = self.like(x)
+        shape, offsets, _ = self.aligned(x)
+        extra = {} if table is None else {"opd1": table.view(()), "terms": table.shape[-1]}
+        self.add(
+            chip.SfuOp(
+                res.buffer, x.buffer, None if table is None else table.buffer, kind=kind, shape=shape,
+                res=res.view(()), opd0=x.view((), offsets), **extra,
+            )
+        )  # fmt: skip
+        return res
+
+    def aligned(self, x: Placed) -> tuple[chip.Shape4, int, chip.Shape4]:
+        """The one 4-D shape under which `x` has the EU-aligned layout; an assertion if there is none."""
+        (step,) = steps([x], self.spec)
+        view = x.view(step.strides[0])
+        assert chip.same_layout(step.strides[0], step.shape, view, self.spec), f"{x} is not in the aligned layout"
+        return step.shape, 0, step.strides[0]
+
+    def pool(self, kind: str, x: Placed, scale: float = 1.0) -> Placed:
+        """Reduce the last axis of an aligned array; a multiple of the EU's width goes in two steps, down then across."""
+        width = self.spec.eu_bytes // x.dtype.bytes
+        columns = x.shape[-1]
+        if columns % width or columns == width:
+            return self._pool(kind, x, (1, columns), scale)
+        tall = x.reshape((*x.shape[:-1], columns // width, width), x.axis)
+        return self._pool(kind, self._pool(kind, tall, (columns // width, 1), scale), (1, width), 1.0)
+
+    def _pool(self, kind: str, x: Placed, kernel: tuple[int, int], scale: float) -> Placed:
+        """Pool windows over the last two axes (or the last, as 1 x w)."""
+        depth = 2 if kernel[0] > 1 else 1
+        lead = x.shape[: len(x.shape) - depth]
+        out_shape = (*lead, x.shape[-1]) if depth == 2 else (*lead, 1)
+        res = self.new(out_shape, F32, Replicated() if x.axis is None else Lanes(x.axis))
+        res = replace(res, lane=x.lane)
+        outer = prod(size for i, size in enumerate(lead) if i != x.axis)
+        channels = self.spec.lanes if x.axis is None else x.shape[x.axis]
+        height = x.shape[-2] if depth == 2 else 1
+        shape: chip.Shape4 = (outer, channels, height, x.shape[-1])
+        self.add(
+            chip.PoolOp(res.buffer, x.buffer, kind=kind, shape=shape, kernel=kernel, scale=scale,
+                        res=res.view(()), opd0=x.view(()))
+        )  # fmt: skip
+        return res
+
+    def lanes(self, kind: str, res: Placed, x: Placed, shape: chip.Shape4) -> Placed:
+        self.add(chip.LanesOp(res.buffer, x.buffer, kind=kind, shape=shape, res=res.view(()), opd0=x.view(())))
+        return res
+
+    def exp_bits(self, x: Placed, table: Placed) -> Placed:
+        """e**x, as 2**n * e**r with n = floor(x log2 e) put into the exponent's bits and |r| < ln 2 by a polynomial.
+
+        x must lie in -87..87, where n + 127 is a normal exponent.
+        """
+        power = self.ar("mul", self.like(x), x, 1.442695040888963)
+        whole = self.cast(self.like(x), power, rounding=3)
+        product = self.ar("mul", self.like(x), whole, 0.6931471805599453)
+        fraction = self.ar("sub", self.like(x), x, product)
+        series = self.sfu("taylor", fraction, table)
+        exponent = self.cast(self.like(x, I16), whole, rounding=1)
+        biased = self.like(x, I32)
+        self.ar("adds", biased, exponent, 127.0, constant_type=I32, shift=23, round=1)
+        return self.ar("mul", self.like(x), series, replace(biased, dtype=F32))
+
+    def dma(self, dst: Placed, src: Placed, kind: str = "copy") -> None:
+        """Copy between DDR and local memory; c is the axis over the lanes of the local side."""
+        for step in dma_steps(dst, src):
+            res, opd0 = (x.view(s, o) for x, s, o in zip((dst, src), step.strides, step.offsets, strict=True))
+            n, c, h, w = step.shape
+            shape = (n, self.spec.lanes if kind == "broadcast" else c, h, w)
+            self.add(chip.DmaTensorOp(dst.buffer, src.buffer, kind=kind, shape=shape, res=res, opd0=opd0))
+
+
+# ---------------------------------------------------------------------------------------------------------- iteration
+
+
+def lane_axis(arrays: Sequence[Placed]) -> int | None:
+    return next((x.axis for x in arrays if x.axis is not None), None)
+
+
+def steps(arrays: Sequence[Placed], spec: ChipSpec) -> Iterator[Step]:
+    """Cover the first array's shape with instructions: one axis over the lanes, at most three others, more unrolled.
+
+    A vector over the lanes that fills whole rows of lanes is taken as one row with several items per lane.
+    """
+    axis = arrays[0].axis
+    channels = spec.lanes if axis is None else arrays[0].shape[axis]
+    lane_strides = [0 if axis is None or x.axis is None else x.strides[axis] for x in arrays]
+    rows = channels // spec.lanes
+    whole = axis is not None and prod(arrays[0].shape) == channels
+    if whole and rows > 1 and not channels % spec.lanes and not arrays[0].lane:
+        w_strides = tuple(lane_strides)
+        zeros = (0,) * len(arrays)
+        strides = tuple(zip(zeros, zeros, zeros, w_strides, strict=True))
+        yield Step((1, spec.lanes, 1, rows), zeros, strides)
+        return
+    yield from _cover(arrays, axis, channels, lane_strides)
+
+
+def dma_steps(dst: Placed, src: Placed) -> Iterator[Step]:
+    """As `steps`; in DDR the axis over the lanes steps by its own stride."""
+    axis = lane_axis([dst, src])
+    if axis is None:
+        yield from _cover([dst, src], None, 1, [0, 0])
+        return
+    yield from _cover([dst, src], axis, dst.shape[axis], [dst.strides[axis], src.strides[axis]])
+
+
+def _cover(arrays: Sequence[Placed], axis: int | None, channels: int, lane_strides: list[int]) -> Iterator[Step]:
+    axes = _collapse([a for a in range(len(arrays[0].shape)) if a != axis], arrays)
+    unrolled, kept = axes[: max(0, len(axes) - MAX_STRIDE_AXES)], axes[-MAX_STRIDE_AXES:]
+    while len(kept) < MAX_STRIDE_AXES:
+        kept.insert(0, (1, (0,) * len(arrays)))
+    (n, ns), (h, hs), (w, ws) = kept
+    strides = tuple(zip(ns, lane_strides, hs, ws, strict=True))
+    for index in product(*(range(size) for size, _ in unrolled)):
+        offsets = tuple(
+            sum(i * s[k] for i, (_, s) in zip(index, unrolled, strict=True)) * x.dtype.bytes
+            for k, x in enumerate(arrays)
+        )
+        yield Step((n, channels, h, w), offsets, strides)
+
+
+def _collapse(axes: Sequence[int], arrays: Sequence[Placed]) -> list[tuple[int, tuple[int, ...]]]:
+    """(size, strides per array) of each axis, with axes merged that follow each other in all arrays."""
+    merged: list[tuple[int, tuple[int, ...]]] = []
+    for axis in axes:
+        size = arrays[0].shape[axis]
+        if size == 1:
+            continue
+        strides = tuple(0 if x.shape[axis] == 1 else x.strides[axis] for x in arrays)
+        if merged and all(outer == size * inner for outer, inner in zip(merged[-1][1], strides, strict=True)):
+            merged[-1] = (merged[-1][0] * size, strides)
+        else:
+            merged.append((size, strides))
+    return merged
+

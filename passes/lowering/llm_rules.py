@@ -1,0 +1,397 @@
+"""One rule per llm op: the tensor ops that compute it for a run of tokens.
+
+Layouts: a call with one token keeps a vector's features over the lanes and, inside attention, heads over the lanes; a
+call with more keeps tokens over the lanes throughout.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from compiler.ir.core import Builder, Function, Op, Value
+from compiler.ir.types import F32, Attribute, ElementType, TensorType
+from dialects import llm, tensor
+from dialects.tensor import Lanes, Replicated
+from passes.lowering import attention
+from passes.lowering.build import Build
+
+RULES: dict[type[Op], Callable[..., Any]] = {}
+
+
+def lowers(op_class: type[Op]) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    def register(rule: Callable[..., Any]) -> Callable[..., Any]:
+        RULES[op_class] = rule
+        return rule
+
+    return register
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """Checkpoint tensors joined along axis 0: known by name until an op needs them in DDR."""
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """Rows of a named table, picked by position ids."""
+
+    table: str
+    ids: Value
+    shape: tuple[int, ...]
+
+
+class TokenLowering:
+    """Lowers one function, run of tokens by run of tokens."""
+
+    def __init__(self, function: Function, tokens: int):
+        self.function = function
+        self.tokens = token_count(function)
+        self.run_length = tokens or self.tokens
+        self.build = Build(Builder.before(function.terminator))
+        self.earlier: dict[Value, list[Value]] = {}  # keys and values of the runs so far, 16 bit
+        self.start = 0
+        self.stop = 0
+        self.values: dict[Value, Any] = {}
+        self.halves: dict[Value, Value] = {}
+
+    @property
+    def decode(self) -> bool:
+        return self.tokens == 1
+
+    def run(self, ops: Sequence[Op], terminator: Op) -> list[Value]:
+        """Lower all runs; returns the function's results, runs joined along the token axis."""
+        parts: list[list[Value]] = []
+        for start in range(0, self.tokens, self.run_length):
+            self.start, self.stop = start, min(start + self.run_length, self.tokens)
+            self.values, self.halves = {}, {}
+            for op in ops:
+                self.lower(op)
+            self.build.loc = terminator.loc
+            parts.append([self.stored(value) for value in terminator.operands])
+        axis = 1
+        return [p[0] if len(p) == 1 else self.build.concat(list(p), axis) for p in zip(*parts, strict=True)]
+
+    def lower(self, op: Op) -> None:
+        self.build.loc = op.loc
+        rule = RULES.get(type(op))
+        if rule is None:
+            op.fail("has no lowering to the tensor dialect")
+        result = rule(self, op)
+        if result is not None:
+            self.values[op.results[0]] = result
+
+    # ---------------------------------------------------------------------------------------------------------- values
+
+    def get(self, value: Value) -> Value:
+        """The local f32 or 16-bit array of an llm value; an argument is loaded, this run's tokens of it."""
+        if value not in self.values:
+            assert value.owner is self.function.block, "used before it is made"
+            self.values[value] = self.load_argument(value)
+        found = self.values[value]
+        assert isinstance(found, Value), f"{found} is not an array"
+        return found
+
+    def load_argument(self, value: Value) -> Value:
+        """Activations [1, tokens, width] (or [1, width]), in f32; where accumulated upon, in whole slots."""
+        rows = self.token_rows(value)
+        layout = Lanes(len(rows.type.shape) - 1) if self.decode else Lanes(1)
+        local = self.build.load(rows, Lanes(layout.axis, self.decode))
+        return self.build.cast(local, F32, layout)
+
+    def token_rows(self, value: Value) -> Value:
+        """This run's tokens of an argument in DDR, tokens on axis 1."""
+        if self.decode or self.stop - self.start == value.type.shape[1]:
+            return value
+        shape = list(value.type.shape)
+        starts = [0] * len(shape)
+        starts[1], shape[1] = self.start, self.stop - self.start
+        return self.build.slice(value, starts, shape)
+
+    def f32(self, value: Value) -> Value:
+        found = self.get(value)
+        return found if found.type.element == F32 else self.build.cast(found, F32, found.type.layout)
+
+    def half(self, value: Value) -> Value:
+        """The array rounded to the llm value's own type, as matrix operands need it."""
+        if value not in self.halves:
+            self.halves[value] = self.make_half(value)
+        return self.halves[value]
+
+    def make_half(self, value: Value) -> Value:
+        found = self.get(value)
+        if found.type.element != F32:
+            return found
+        layout = found.type.layout
+        assert isinstance(layout, Lanes)
+        return self.build.cast(found, value.type.element, Lanes(layout.axis))
+
+    def stored(self, value: Value) -> Value:
+        """A result of the function, written to DDR; heads that were rounded for attention are not rounded again."""
+        if isinstance(self.values.get(value), Value) and self.values[value].type.layout is None:
+            return self.values[value]
+        self.build.loc = value.owner.loc if isinstance(value.owner, Op) else self.build.loc
+        return self.build.add(tensor.StoreOp(self.rounded(value)))
+
+    def rounded(self, value: Value) -> Value:
+        permuted = value.defining(llm.PermuteOp)
+        if permuted is not None and permuted.x in self.halves:
+            return self.build.permute(self.halves[permuted.x], permuted.order)
+        for user in value.users:
+            if isinstance(user, llm.PermuteOp) and user.y in self.halves:
+                inverse = [user.order.index(axis) for axis in range(len(user.order))]
+                return self.build.permute(self.halves[user.y], inverse)
+        return self.for_client(value)
+
+    def for_client(self, value: Value) -> Value:
+        found = self.get(value)
+        if found.type.element != F32:
+            return found
+        layout = found.type.layout
+        assert isinstance(layout, Lanes)
+        return self.build.cast(found, value.type.element, Lanes(layout.axis, compact=self.decode))
+
+    # -------------------------------------------------------------------------------------------------------- weights
+
+    def parameter(self, value: Value) -> Parameter:
+        found = self.values[value]
+        assert isinstance(found, Parameter)
+        return found
+
+    def weight(self, value: Value, element: ElementType) -> Value:
+        """A parameter in DDR."""
+        parameter = self.parameter(value)
+        type_ = TensorType(parameter.shape, element)
+        return self.build.add(tensor.WeightOp(sources=list(parameter.names), types=[type_]))
+
+    def row(self, value: Value, like: Value) -> Value:
+        """A parameter [width] in f32, laid out to meet the last axis of `like`."""
+        type_ = like.type
+        shape = (*(1 for _ in type_.shape[:-1]), type_.shape[-1])
+        source = self.build.reshape(self.weight(value, F32), shape, None)
+        over_lanes = isinstance(type_.layout, Lanes) and type_.layout.axis == len(shape) - 1
+        layout: Attribute = Lanes(len(shape) - 1, compact=True) if over_lanes else Replicated()
+        return self.build.load(source, layout)
+
+
+def token_count(function: Function) -> int:
+    """Tokens per call: axis 1 of a [1, tokens, width] argument; a [1, width] or an id argument has no token axis."""
+    shape = function.args[0].type.shape
+    return int(shape[1]) if len(shape) == 3 else 1
+
+
+# ------------------------------------------------------------------------------------------------------- named data
+
+
+@lowers(llm.WeightOp)
+def weight(low: TokenLowering, op: llm.WeightOp) -> Parameter:
+    return Parameter((op.name,), op.y.type.shape)
+
+
+@lowers(llm.ConcatWeightsOp)
+def concat_weights(low: TokenLowering, op: llm.ConcatWeightsOp) -> Parameter:
+    names = tuple(name for value in op.operands for name in low.parameter(value).names)
+    return Parameter(names, op.y.type.shape)
+
+
+@lowers(llm.TableOp)
+def table(low: TokenLowering, op: llm.TableOp) -> Parameter:
+    return Parameter((op.name,), op.y.type.shape)
+
+
+@lowers(llm.GatherRowsOp)
+def gather_rows(low: TokenLowering, op: llm.GatherRowsOp) -> TableRows:
+    parameter = low.parameter(op.table)
+    return TableRows(parameter.names[0], op.ids, parameter.shape)
+
+
+@lowers(llm.EmbeddingOp)
+def embedding(low: TokenLowering, op: llm.EmbeddingOp) -> Value:
+    if op.scale != 1.0:
+        op.fail(f"scale {op.scale} is not supported")
+    source = low.weight(op.table, op.y.type.element)
+    return low.build.add(tensor.GatherOp(source, op.ids, types=[TensorType(op.y.type.shape, op.y.type.element)]))
+
+
+# ------------------------------------------------------------------------------------------------------------ linear
+
+
+def quant_of(op: llm.LinearOp | llm.GatedLinearOp, columns: int) -> tensor.Quant | None:
+    quant = op.quant
+    return None if quant is None else tensor.Quant(quant.bits, quant.group or columns, quant.symmetric)
+
+
+@lowers(llm.LinearOp)
+def linear(low: TokenLowering, op: llm.LinearOp) -> Value:
+    x, element = low.half(op.x), op.x.type.element
+    w = low.weight(op.weight, element)
+    start = None
+    if op.residual is not None:
+        start = low.f32(op.residual)
+        if op.bias is not None:
+            start = low.build.binary(tensor.AddOp, start, low.row(op.bias, start), compact=False)
+    type_ = TensorType((*x.type.shape[:-1], w.type.shape[0]), F32, Lanes(x.type.layout.axis))
+    y = low.build.add(tensor.LinearOp(x, w, start, quant=quant_of(op, w.type.shape[1]), types=[type_]))
+    if op.bias is not None and start is None:
+        y = low.build.binary(tensor.AddOp, y, low.row(op.bias, y))
+    return y
+
+
+@lowers(llm.GatedLinearOp)
+def gated_linear(low: TokenLowering, op: llm.GatedLinearOp) -> Value:
+    if op.act != "silu" or op.gate_bias is not None or op.up_bias is not None:
+        op.fail(f"activation {op.act!r} or a bias has no lowering to the tensor dialect")
+    x, element = low.half(op.x), op.x.type.element
+    gate, up = low.weight(op.gate_weight, element), low.weight(op.up_weight, element)
+    type_ = TensorType((*x.type.shape[:-1], gate.type.shape[0]), element, Lanes(x.type.layout.axis))
+    return low.build.add(tensor.GatedLinearOp(x, gate, up, quant=quant_of(op, gate.type.shape[1]), types=[type_]))
+
+
+@lowers(llm.ArgmaxOp)
+def argmax(low: TokenLowering, op: llm.ArgmaxOp) -> Value:
+    return low.build.add(tensor.StoreOp(low.build.add(tensor.ArgmaxOp(low.get(op.x)))))
+
+
+# -------------------------------------------------------------------------------------------- norms and element-wise
+
+
+@lowers(llm.RmsNormOp)
+def rms_norm(low: TokenLowering, op: llm.RmsNormOp) -> Value:
+    """x * rsqrt(mean(x**2) + eps) * w in f32; heads inside tokens change places with them around it."""
+    build, x = low.build, low.f32(op.x)
+    swap = None
+    if len(x.type.shape) == 4 and x.type.layout == Lanes(1) and not low.decode:
+        swap = (0, 2, 1, 3)
+        x = build.permute(x, swap)
+    last = len(x.type.shape) - 1
+    square = build.binary(tensor.MulOp, x, x)
+    mean = build.add(tensor.ReduceOp(square, kind="sum", axis=last, scale=1.0 / x.type.shape[last]))
+    root = build.add(tensor.RsqrtOp(build.scalar(tensor.AddOp, mean, op.eps)))
+    y = build.binary(tensor.MulOp, x, root)
+    if op.weight is not None:
+        gain = low.row(op.weight, y)
+        if op.offset:
+            gain = build.scalar(tensor.AddOp, gain, op.offset)
+        y = build.binary(tensor.MulOp, y, gain)
+    return y if swap is None else build.permute(y, swap)
+
+
+@lowers(llm.AddOp)
+def add(low: TokenLowering, op: llm.AddOp) -> Value:
+    return binary(low, op, tensor.AddOp)
+
+
+@lowers(llm.MulOp)
+def mul(low: TokenLowering, op: llm.MulOp) -> Value:
+    return binary(low, op, tensor.MulOp)
+
+
+def binary(low: TokenLowering, op: llm.AddOp | llm.MulOp, kind: type[tensor.Binary]) -> Value:
+    """The result may be accumulated upon, so it lies in whole slots."""
+    x = low.f32(op.lhs)
+    if op.rhs is None:
+        return low.build.scalar(kind, x, op.value, compact=False)
+    return low.build.binary(kind, x, low.f32(op.rhs), compact=False)
+
+
+# ----------------------------------------------------------------------------------------------------- data movement
+
+
+@lowers(llm.SliceOp)
+def slice_(low: TokenLowering, op: llm.SliceOp) -> Value:
+    if op.step != 1:
+        op.fail("a step has no lowering to the tensor dialect")
+    x = low.get(op.x)
+    starts, sizes = [0] * len(x.type.shape), list(x.type.shape)
+    starts[op.axis], sizes[op.axis] = op.start, op.stop - op.start
+    return low.build.slice(x, starts, sizes)
+
+
+@lowers(llm.ReshapeOp)
+def reshape(low: TokenLowering, op: llm.ReshapeOp) -> Value | TableRows:
+    """Splitting a row into heads, or joining them, moves data where features are over the lanes."""
+    found = low.values.get(op.x)
+    if isinstance(found, TableRows):
+        return found
+    x = low.get(op.x)
+    shape = op.shape if low.decode else run_shape(low, op.shape)
+    if low.decode:
+        axis = 2 if len(shape) in (3, 4) else len(shape) - 1
+        if len(shape) != len(x.type.shape):
+            return low.build.add(tensor.RelayoutOp(x, types=[TensorType(shape, x.type.element, Lanes(axis))]))
+        return low.build.reshape(x, shape, Lanes(axis))
+    return low.build.reshape(x, shape, Lanes(1))
+
+
+def run_shape(low: TokenLowering, shape: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape with tokens on axis 1, for this run's tokens."""
+    return (shape[0], low.stop - low.start, *shape[2:])
+
+
+@lowers(llm.PermuteOp)
+def permute(low: TokenLowering, op: llm.PermuteOp) -> Value | None:
+    if op.x.owner is low.function.block:  # history: loaded by the op that appends to it
+        return None
+    return low.build.permute(low.get(op.x), op.order)
+
+
+# --------------------------------------------------------------------------------------------------------- attention
+
+
+@lowers(llm.RopeOp)
+def rope(low: TokenLowering, op: llm.RopeOp) -> Value:
+    x = low.f32(op.x)
+    if op.mode != "half" or op.rotary_dim != x.type.shape[-1]:
+        op.fail(f"mode {op.mode!r} on {op.rotary_dim} of {x.type.shape[-1]} has no lowering to the tensor dialect")
+    return low.build.add(tensor.RopeOp(x, rope_rows(low, op)))
+
+
+def rope_rows(low: TokenLowering, op: llm.RopeOp) -> Value:
+    """cos and sin of this run's positions, in one gather shared by all heads of q and k."""
+    cos, sin = low.values[op.cos], low.values[op.sin]
+    assert isinstance(cos, TableRows) and isinstance(sin, TableRows)
+    key = op.cos
+    if key not in low.halves:
+        positions, width = cos.shape
+        source = low.build.add(
+            tensor.RopeTableOp(cos=cos.table, sin=sin.table, types=[TensorType((positions, 2 * width), F32)])
+        )
+        ids = low.token_rows(cos.ids)
+        shape = (1, low.stop - low.start, 2 * width)
+        layout: Attribute = Replicated() if low.decode else Lanes(1)
+        rows = low.build.add(tensor.GatherOp(source, ids, types=[TensorType(shape, F32, layout)]))
+        layout = Replicated() if low.decode else Lanes(2)
+        low.halves[key] = low.build.reshape(rows, (1, *shape), layout)
+    return low.halves[key]
+
+
+@lowers(llm.KvConcatOp)
+def kv_concat(low: TokenLowering, op: llm.KvConcatOp) -> Value:
+    """History [1, S, heads, d] in DDR and the new row of each head -> [heads, S + 1, d], keys over the lanes."""
+    source = op.history.defining(llm.PermuteOp)
+    if source is None or source.x.owner is not low.function.block or not low.decode:
+        op.fail("expected a history argument and one new token")
+    _, length, heads, width = source.x.type.shape
+    rows = low.build.reshape(source.x, (length, heads, width), None)
+    history = low.build.permute(low.build.load(rows, Lanes(0)), (1, 0, 2))
+    new = low.build.reshape(low.half(op.new), (heads, 1, width), Lanes(0))
+    return low.build.add(tensor.AppendOp(history, new))
+
+
+@lowers(llm.AttentionOp)
+def attend(low: TokenLowering, op: llm.AttentionOp) -> Value:
+    if op.softcap or op.sinks is not None or op.mask is None:
+        op.fail("softcap, sinks or a missing mask have no lowering to the tensor dialect")
+    if op.k.type.shape[-1] != op.v.type.shape[-1]:
+        op.fail("keys and values of different width have no lowering to the tensor dialect")
+    q = low.build.scalar(tensor.MulOp, low.f32(op.q), op.scale)
+    q = low.build.cast(q, op.q.type.element, q.type.layout)
+    if low.decode:
+        return attention.one_token(low.build, q, low.get(op.k), low.get(op.v), op.mask)
+    for value in (op.k, op.v):
+        low.earlier.setdefault(value, []).append(low.half(value))
+    return attention.many_tokens(low.build, q, low.earlier[op.k], low.earlier[op.v], op.mask, low.start)

@@ -1,0 +1,156 @@
+"""Cut linears into tiles of weights that stream through local memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from math import lcm
+from typing import ClassVar
+
+from compiler.chips import chip
+from compiler.ir.core import Builder, Module, Value
+from compiler.ir.types import F32, TensorType
+from compiler.pass_manager import Pass
+from compiler.rewrite import Rewriter, apply_patterns, rewrite
+from dialects import tensor
+from dialects.tensor import Lanes, PackedType
+from passes.lowering.build import Build, is_column
+
+
+@dataclass(frozen=True)
+class TileWeights(Pass):
+    """tensor -> tensor. Leave only linears whose weight is a tile in local memory.
+
+    A linear with an accumulator is cut along its inputs, so that each tile adds to the same sums; any other along its
+    outputs. A gated linear that feeds only such a sum is cut together with it: its activations never exist whole.
+    """
+
+    name: ClassVar[str] = "tile-weights"
+
+    chip: str = "bm1684x"  # the chip whose number of lanes a tile's rows fill
+    bytes: int = 16384  # the largest tile, as 16-bit weights, per lane
+
+    def run(self, module: Module) -> None:
+        apply_patterns(module, [self.tile_linear, self.tile_gated])
+
+    @rewrite(tensor.LinearOp)
+    def tile_linear(self, op: tensor.LinearOp, rw: Rewriter) -> None:
+        """linear(x, W) -> concat of linear(x, tile), or a chain of accumulating linear(x slice, tile)."""
+        if not tensor.in_ddr(op.w.type) or feeds_from_gate(op):
+            return
+        tiler = Tiler(self, op)
+        if op.accumulator is None:
+            parts = [tiler.linear(op.x, op.w, op.quant, rows=r) for r in tiler.row_ranges(op.w)]
+            rw.replace(op, [tiler.build.concat(parts, len(op.x.type.shape) - 1)])
+            return
+        total = op.accumulator
+        for columns in tiler.column_ranges(op.w, op.quant):
+            total = tiler.linear(tiler.columns(op.x, columns), op.w, op.quant, columns=columns, start=total)
+        rw.replace(op, [total])
+
+    @rewrite(tensor.GatedLinearOp)
+    def tile_gated(self, op: tensor.GatedLinearOp, rw: Rewriter) -> None:
+        """gated_linear, and the linear it feeds, tile by tile."""
+        down = op.y.users[0] if op.y.has_one_use() else None
+        tiler = Tiler(self, op)
+        if not isinstance(down, tensor.LinearOp) or down.accumulator is None:
+            parts = [tiler.gated(op, rows) for rows in tiler.row_ranges(op.gate)]
+            rw.replace(op, [tiler.build.concat(parts, len(op.x.type.shape) - 1)])
+            return
+        total, tiler = down.accumulator, Tiler(self, down)
+        limit = tiler.row_limit(op.gate)
+        for part in tiler.column_ranges(down.w, down.quant, limit):
+            total = tiler.linear(tiler.gated(op, part), down.w, down.quant, columns=part, start=total)
+        rw.replace(down, [total])
+
+
+def feeds_from_gate(op: tensor.LinearOp) -> bool:
+    """Whether `tile_gated` will cut this op, from the gated linear it alone reads."""
+    gate = op.x.defining(tensor.GatedLinearOp)
+    return gate is not None and gate.y.has_one_use() and op.accumulator is not None
+
+
+@dataclass(frozen=True)
+class Range:
+    """Items [start, stop) of an axis of a weight."""
+
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        return self.stop - self.start
+
+
+def even_ranges(total: int, unit: int, most: int) -> Iterator[Range]:
+    """Cover `total` with the fewest ranges of at most `most` units, as equal as whole units allow."""
+    units = -(-total // unit)
+    count = -(-units // max(1, most))
+    bounds = [min(total, units * i // count * unit) for i in range(count + 1)]
+    for start, stop in zip(bounds, bounds[1:], strict=False):
+        yield Range(start, stop)
+
+
+class Tiler:
+    """Makes the tiles of one linear, in front of it."""
+
+    def __init__(self, options: TileWeights, op: tensor.LinearOp | tensor.GatedLinearOp):
+        self.options = options
+        self.lanes = chip(options.chip).lanes
+        self.build = Build(Builder.before(op))
+        self.build.loc = op.loc
+
+    def row_limit(self, w: Value) -> int:
+        """How many rows of lanes of W fit a tile."""
+        return max(1, self.options.bytes // (2 * w.type.shape[1]))
+
+    def row_ranges(self, w: Value) -> Iterator[Range]:
+        return even_ranges(w.type.shape[0], self.lanes, self.row_limit(w))
+
+    def column_ranges(self, w: Value, quant: tensor.Quant | None, limit: int = 1 << 16) -> Iterator[Range]:
+        """Ranges of inputs that split no group; `limit` caps them in multiples of the number of lanes."""
+        rows, columns = w.type.shape
+        unit = lcm(self.lanes, quant.group) if quant is not None else self.lanes
+        if quant is not None and quant.group > columns // 2:
+            unit = columns
+        slot_bytes = 2 * -(-rows // self.lanes)
+        most = min(self.options.bytes // (slot_bytes * unit), limit * self.lanes // unit)
+        return even_ranges(columns, unit, most)
+
+    def columns(self, x: Value, part: Range) -> Value:
+        shape = x.type.shape
+        return self.build.slice(x, (*(0 for _ in shape[:-1]), part.start), (*shape[:-1], part.size))
+
+    def gated(self, op: tensor.GatedLinearOp, rows: Range) -> Value:
+        """act(x @ gate.T) * (x @ up.T) for some outputs, rounded to 16 bit as a matrix operand."""
+        gate, up = (self.linear(op.x, w, op.quant, rows=rows) for w in (op.gate, op.up))
+        type_ = gate.type
+        if is_column(type_):
+            type_ = replace(type_, layout=Lanes(type_.layout.axis, compact=True))
+        y = self.build.add(tensor.GateOp(gate, up, types=[type_]))
+        return self.build.cast(y, op.x.type.element, op.x.type.layout)
+
+    def linear(
+        self, x: Value, w: Value, quant: tensor.Quant | None, rows: Range | None = None, columns: Range | None = None,
+        start: Value | None = None,
+    ) -> Value:  # fmt: skip
+        rows = rows or Range(0, w.type.shape[0])
+        columns = columns or Range(0, w.type.shape[1])
+        tile = self.tile(w, quant, rows, columns)
+        type_ = TensorType((*x.type.shape[:-1], rows.size), F32, x.type.layout)
+        return self.build.add(tensor.LinearOp(x, tile, start, types=[type_]))
+
+    def tile(self, w: Value, quant: tensor.Quant | None, rows: Range, columns: Range) -> Value:
+        """A tile in local memory, as 16-bit weights with rows over the lanes."""
+        if quant is None:
+            part = self.build.slice(w, (rows.start, columns.start), (rows.size, columns.size))
+            return self.build.load(part, Lanes(0))
+        weight = w.defining(tensor.WeightOp)
+        assert weight is not None
+        symmetric = quant.symmetric or quant.bits == 8
+        type_ = PackedType(
+            rows.size, columns.size, quant.bits, quant.group, symmetric, w.type.element, local=False
+        )
+        op = tensor.PackedWeightOp(sources=weight.sources, row=rows.start, column=columns.start, types=[type_])
+        local = self.build.add(tensor.LoadOp(self.build.add(op), types=[replace(type_, local=True)]))
+        return self.build.add(tensor.DequantizeOp(local))
