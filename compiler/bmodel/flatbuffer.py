@@ -8,7 +8,7 @@ import struct
 from collections.abc import Callable
 from typing import Any
 
-import flatbuffers  # type: ignore[import-untyped]
+import flatbuffers
 
 from compiler.bmodel.schema import DEFAULTS, TABLES
 from compiler.diagnostics import UserError

@@ -1,0 +1,1 @@
+"""The commands of bmodel_tool.py, one per file."""

@@ -1,0 +1,139 @@
+"""`info`: what is in a file."""
+
+from __future__ import annotations
+
+import json
+from argparse import Namespace
+from collections.abc import Iterable, Iterator
+from itertools import groupby
+from typing import Any
+
+from compiler.bmodel import AddrMode, BModel, Net, Stage, TensorInfo, read_bmodel
+
+
+def run(arguments: Namespace) -> int:
+    bmodel = read_bmodel(arguments.file)
+    if arguments.json:
+        print(json.dumps(as_dict(bmodel), indent=2))
+    else:
+        print("\n".join(_lines(bmodel)))
+    return 0
+
+
+def as_dict(bmodel: BModel) -> dict[str, Any]:
+    return {
+        "chip": bmodel.chip,
+        "version": bmodel.version,
+        "file_bytes": bmodel.file_bytes,
+        "memory": _memory(bmodel),
+        "nets": [_net_dict(net) for net in bmodel.nets],
+    }
+
+
+def _memory(bmodel: BModel) -> dict[str, int]:
+    """Device memory in bytes, as a client of the runtime gets it: one scratch memory for all nets."""
+    stages = [stage for net in bmodel.nets for stage in net.stages]
+    blobs = {(stage.coeff.check_code, stage.coeff.size) for stage in stages if stage.coeff}
+    return {
+        "weights": sum(size for _, size in blobs),
+        "blobs": len(blobs),
+        "scratch": max((stage.ctx_size for stage in stages), default=0),
+        "io": sum(stage.io_size for stage in stages),
+    }
+
+
+def _net_dict(net: Net) -> dict[str, Any]:
+    mode = AddrMode(net.addr_mode).name.lower()
+    return {"name": net.name, "addr_mode": mode, "stages": [_stage_dict(stage) for stage in net.stages]}
+
+
+def _stage_dict(stage: Stage) -> dict[str, Any]:
+    cores = [{"tiu": core.tiu_count, "dma": core.dma_count} for core in stage.cores]
+    return {
+        "inputs": [_tensor_dict(tensor) for tensor in stage.inputs],
+        "outputs": [_tensor_dict(tensor) for tensor in stage.outputs],
+        "ctx": {"address": stage.ctx_address, "bytes": stage.ctx_size},
+        "io": {"address": stage.io_address, "bytes": stage.io_size},
+        "coeff": _coeff_dict(stage),
+        "dynamic": stage.is_dynamic,
+        "instructions": cores,
+    }
+
+
+def _tensor_dict(tensor: TensorInfo) -> dict[str, Any]:
+    return {
+        "name": tensor.name,
+        "dtype": tensor.dtype,
+        "shape": list(tensor.shape),
+        "address": tensor.address,
+    }
+
+
+def _coeff_dict(stage: Stage) -> dict[str, Any] | None:
+    if stage.coeff is None:
+        return None
+    coeff = stage.coeff
+    return {"address": coeff.address, "bytes": coeff.size, "sha256": coeff.check_code.hex()}
+
+
+def _lines(bmodel: BModel) -> Iterator[str]:
+    memory = _memory(bmodel)
+    yield f"{bmodel.chip}, {len(bmodel.nets)} nets, {human(bmodel.file_bytes)}"
+    yield (
+        f"device memory: weights {human(memory['weights'])} in {memory['blobs']} blobs, "
+        f"scratch {human(memory['scratch'])}, I/O of their own {human(memory['io'])}"
+    )
+    for nets in _alike(bmodel.nets):
+        yield ""
+        yield from _net_lines(nets)
+
+
+def _alike(nets: Iterable[Net]) -> list[list[Net]]:
+    """The nets, those of layers that look alike together."""
+    ordered = sorted(nets, key=_look)
+    groups = [list(group) for _, group in groupby(ordered, key=_look)]
+    place = {net.name: index for index, net in enumerate(nets)}
+    return sorted(groups, key=lambda group: place[group[0].name])
+
+
+def _look(net: Net) -> str:
+    """What `info` shows of a net, apart from its number; equal for nets to show together."""
+    kind = net.name.rstrip("0123456789")
+    stages = [(s.inputs, s.outputs, s.ctx_size, s.io_size, _counts(s), _weights(s)) for s in net.stages]
+    return repr((kind, int(net.addr_mode), stages))
+
+
+def _net_lines(nets: list[Net]) -> Iterator[str]:
+    net = nets[0]
+    numbers = [each.name[len(net.name.rstrip("0123456789")) :] for each in nets]
+    name = net.name if len(nets) == 1 else f"{net.name} .. {numbers[-1]} ({len(nets)} nets)"
+    for stage in net.stages:
+        notes = [AddrMode(net.addr_mode).name.lower(), _counts(stage), f"weights {_weights(stage)}"]
+        notes += [f"scratch {human(stage.ctx_size)}"] + (["dynamic"] if stage.is_dynamic else [])
+        yield f"{name}: {', '.join(notes)}"
+        for arrow, tensors in (("<-", stage.inputs), ("->", stage.outputs)):
+            yield from (f"  {arrow} {tensor_text(tensor)}" for tensor in tensors)
+
+
+def tensor_text(tensor: TensorInfo) -> str:
+    return f"{tensor.name} {tensor.dtype}{list(tensor.shape)} at {tensor.address:#x}"
+
+
+def _counts(stage: Stage) -> str:
+    if stage.unsupported:
+        return stage.unsupported
+    return " + ".join(f"{core.tiu_count} tiu {core.dma_count} dma" for core in stage.cores)
+
+
+def _weights(stage: Stage) -> str:
+    return human(stage.coeff.size) if stage.coeff else "none"
+
+
+def human(size: int) -> str:
+    """Bytes in the unit that leaves at least one digit before the point."""
+    value = float(size)
+    for unit in ("bytes", "KB", "MB"):
+        if value < 1000:
+            return f"{value:.3g} {unit}"
+        value /= 1000
+    return f"{value:.2f} GB"
