@@ -225,6 +225,8 @@ def dma_steps(dst: Placed, src: Placed) -> Iterator[Step]:
 def _cover(arrays: Sequence[Placed], axis: int | None, channels: int, lane_strides: list[int]) -> Iterator[Step]:
     axes = _collapse([a for a in range(len(arrays[0].shape)) if a != axis], arrays)
     unrolled, kept = axes[: max(0, len(axes) - MAX_STRIDE_AXES)], axes[-MAX_STRIDE_AXES:]
+    if not kept:
+        kept = [(1, (1,) * len(arrays))]  # the DMA does not accept a w stride of 0
     while len(kept) < MAX_STRIDE_AXES:
         kept.insert(0, (1, (0,) * len(arrays)))
     (n, ns), (h, hs), (w, ws) = kept
