@@ -44,7 +44,9 @@ def convert(arguments: Sequence[str] | None) -> None:
         convert as compile_model,
     )  # imports the whole compiler: after --help and bad flags
 
-    print(compile_model(options))
+    written = compile_model(options)
+    if written is not None:
+        print(written)
 
 
 def convert_parser() -> Parser:

@@ -30,9 +30,9 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     module = ModuleType("compiler.driver")
     module.seen = []
 
-    def convert(options: ConvertOptions) -> str:
+    def convert(options: ConvertOptions) -> Path | None:
         module.seen.append(options)
-        return "done"
+        return None if options.stop_after else Path("x.bmodel")
 
     module.convert = convert
     monkeypatch.setitem(sys.modules, "compiler.driver", module)
@@ -46,7 +46,12 @@ def test_flags_become_options(driver, capsys, tmp_path):
     )
     expected = ConvertOptions(Path("m"), 384, "w8f16", 32, symmetric=True, out_dir=tmp_path)
     assert driver.seen == [expected]
-    assert capsys.readouterr().out == "done\n"
+    assert capsys.readouterr().out == "x.bmodel\n"
+
+
+def test_no_file_no_name(driver, capsys):
+    assert convert_main([*FLAGS, "--stop-after", "a"]) == 0
+    assert capsys.readouterr().out == ""
 
 
 def test_defaults_are_those_of_the_options():

@@ -1,0 +1,130 @@
+"""Whatever is wrong with a checkpoint or a flag: one or two clear lines, exit code 2, nothing written."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from compiler.cli import convert_main
+
+Spoil = Callable[[Path], object]
+
+
+def edit_config(**changes: Any) -> Spoil:
+    def spoil(folder: Path) -> None:
+        path = folder / "config.json"
+        path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+    return spoil
+
+
+def edit_tensors(change: Callable[[dict[str, np.ndarray]], object]) -> Spoil:
+    def spoil(folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "model.safetensors")
+
+    return spoil
+
+
+def write(name: str, text: str) -> Spoil:
+    return lambda folder: (folder / name).write_text(text)
+
+
+def to_pickle(folder: Path) -> None:
+    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
+
+
+def truncate(folder: Path) -> None:
+    data = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(data[: len(data) // 2])
+
+
+def index(**weight_map: str) -> Spoil:
+    def spoil(folder: Path) -> None:
+        (folder / "model.safetensors").rename(folder / "model-1.safetensors")
+        (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": weight_map}))
+
+    return spoil
+
+
+def nothing(folder: Path) -> None:
+    pass
+
+
+class Case(NamedTuple):
+    name: str
+    spoil: Spoil
+    message: str
+    flags: str = ""
+
+
+CASES = [
+    Case("no folder", shutil.rmtree, "no folder"),
+    Case("no config", lambda folder: (folder / "config.json").unlink(), "no config.json in"),
+    Case("bad config", write("config.json", "{model_type: llama}"), "config.json:1:2: not valid JSON"),
+    Case("unknown type", edit_config(model_type="lamma"), "unknown model_type 'lamma'"),
+    Case(
+        "remote code",
+        edit_config(model_type="new", auto_map={"AutoModel": "code.Model"}),
+        "unknown model_type",
+    ),
+    Case("encoder", edit_config(model_type="vit"), "unknown model_type 'vit'"),
+    Case(
+        "quantized", edit_config(quantization_config={"quant_method": "gptq"}), "is quantized already (gptq)"
+    ),
+    Case("text for a number", edit_config(hidden_size="many"), "config.json"),
+    Case("no heads", edit_config(num_attention_heads=0), "config.json"),
+    Case("no weights", lambda folder: (folder / "model.safetensors").unlink(), "no weights in"),
+    Case("pickle", to_pickle, "has its weights as pickle only (pytorch_model.bin)"),
+    Case("truncated", truncate, "model.safetensors is truncated"),
+    Case("git-lfs pointer", write("model.safetensors", "version https://git-lfs"), "not a safetensors file"),
+    Case("key missing", edit_tensors(lambda t: t.pop("model.norm.weight")), "lacks key model.norm.weight"),
+    Case("key extra", edit_tensors(lambda t: t.update(more=np.ones(3))), "holds key more"),
+    Case(
+        "wrong shape",
+        edit_tensors(lambda t: t.update({"model.norm.weight": np.ones(255, np.float16)})),
+        "key model.norm.weight in",
+    ),
+    Case("more layers", edit_config(num_hidden_layers=3), "lacks keys model.layers.1."),
+    Case("shard missing", index(a="model-2.safetensors"), "shard model-2.safetensors is missing"),
+    Case("key not in shard", index(a="model-1.safetensors"), "key a is not in shard"),
+    Case("index leads outside", index(a="../../model.safetensors"), "which is not a file of that folder"),
+    Case("no tokens", nothing, "-s 0", "-s 0"),
+    Case("too long", nothing, "-s 513 is more than max_position_embeddings 512", "-s 513"),
+    Case("prefill too long", nothing, "--max_input_length 65", "--max_input_length 65"),
+    Case("group", nothing, "-g 96 does not divide hidden_size = 256", "-q w4bf16 -g 96"),
+    Case("chip", nothing, "unknown chip 'bm1680'", "-c bm1680"),
+    Case("output in checkpoint", nothing, "writes into the checkpoint", "-o {folder}/out"),
+]
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_bad_input(tiny_checkpoint, tmp_path, capsys, case):
+    folder = tmp_path / "model"
+    shutil.copytree(tiny_checkpoint("llama", layers=1), folder)
+    case.spoil(folder)
+    before = sorted(tmp_path.rglob("*"))
+    flags = ["-m", folder, "-s", "64", "-q", "bf16", "-o", tmp_path / "out", *case.flags.split()]
+    assert convert_main([str(flag).format(folder=folder) for flag in flags]) == 2
+    errors = capsys.readouterr().err.splitlines()
+    assert errors[0].startswith("error: ")
+    assert case.message in errors[0]
+    assert len(errors) <= 2
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_no_disk_space(tiny_checkpoint, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("shutil.disk_usage", lambda _: shutil._ntuple_diskusage(10**9, 10**9 - 1000, 1000))
+    out = tmp_path / "out"
+    folder = tiny_checkpoint("llama", layers=1)
+    assert convert_main(["-m", str(folder), "-s", "64", "-q", "bf16", "-o", str(out)]) == 2
+    assert "no space for -o" in capsys.readouterr().err
+    assert not out.exists()
