@@ -17,6 +17,7 @@ def default_pipeline(options: ConvertOptions, tokens: int = 0) -> str:
         f"llm-to-tensor{{tokens={tokens}}}" if tokens else "llm-to-tensor",
         f"tile-weights{chip}",
         f"tensor-to-chip{chip}",
+        f"hoist-loads{chip}",
         f"allocate-local{chip}",
         f"assign-addresses{chip}",
         f"insert-waits{chip}",

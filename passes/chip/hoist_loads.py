@@ -1,0 +1,90 @@
+"""Issue loads early, so that data is there when the compute engine wants it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+
+from compiler.chips import ChipSpec, chip
+from compiler.ir.core import Function, Module, Op, Value
+from compiler.pass_manager import Pass
+from dialects.chip import DmaOp, GlobalOp, Instruction, LocalOp
+from passes.chip.allocate_local import lives
+
+
+@dataclass(frozen=True)
+class HoistLoads(Pass):
+    """chip -> chip. Move each load of weights or inputs up the program as far as local memory allows.
+
+    Loads keep their order. A load that moves up keeps its buffer alive for longer; `fill` bounds the memory in use at
+    any point, as a share of the lane, since buffers of many sizes never pack perfectly.
+    """
+
+    name: ClassVar[str] = "hoist-loads"
+
+    chip: str = "bm1684x"  # the chip whose local memory may be filled
+    fill: float = 0.85  # share of local memory that live buffers may take
+
+    def run(self, module: Module) -> None:
+        spec = chip(self.chip)
+        for function in module.functions():
+            hoist_loads(function, spec, int(self.fill * spec.lane_bytes))
+
+
+def hoist_loads(function: Function, spec: ChipSpec, capacity: int) -> None:
+    *ops, _ = list(function.block.ops)
+    live = live_bytes(function, spec, len(ops))
+    first_use = first_uses(ops)
+    order: list[tuple[int, bool, int]] = []  # where each op goes: before the op at a position, or at it
+    earliest = 0  # no load overtakes another
+    for position, op in enumerate(ops):
+        target = position
+        if isinstance(op, DmaOp) and first_use.get(op.operands[0]) is op and reads_only_constants(op):
+            size = op.operands[0].type.bytes
+            target = earliest = highest_fit(live, earliest, position, capacity - size)
+            live[target:position] += size
+        order.append((target, target == position, position))
+    reorder(function, [ops[position] for _, _, position in sorted(order)])
+
+
+def live_bytes(function: Function, spec: ChipSpec, length: int) -> np.ndarray:
+    """Bytes of the buffers alive at each position of the program."""
+    change = np.zeros(length + 1, np.int64)
+    for life in lives(function, spec):
+        change[life.first] += life.bytes
+        change[life.last + 1] -= life.bytes
+    return np.cumsum(change[:-1])
+
+
+def first_uses(ops: list[Op]) -> dict[Value, Op]:
+    """The first instruction that touches each local buffer."""
+    found: dict[Value, Op] = {}
+    for op in ops:
+        if isinstance(op, Instruction):
+            for value in op.operands:
+                if isinstance(value.owner, LocalOp):
+                    found.setdefault(value, op)
+    return found
+
+
+def reads_only_constants(op: DmaOp) -> bool:
+    """Whether everything it reads is there before the program starts."""
+    sources = (value.owner for value in op.operands[1:])
+    return all(isinstance(owner, GlobalOp) and owner.space in ("weight", "input") for owner in sources)
+
+
+def highest_fit(live: np.ndarray, start: int, stop: int, room: int) -> int:
+    """The first position from `start` on from which all up to `stop` leave enough room."""
+    full = np.flatnonzero(live[start:stop] > room)
+    return int(start + full[-1] + 1) if full.size else start
+
+
+def reorder(function: Function, ops: list[Op]) -> None:
+    """Put the ops into this order; definitions of buffers, which no order binds, come first."""
+    terminator = function.terminator
+    for op in ops:
+        op.detach()
+    for op in sorted(ops, key=lambda op: isinstance(op, Instruction)):
+        function.block.insert_before(terminator, op)
