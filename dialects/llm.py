@@ -85,6 +85,24 @@ class ConcatWeightsOp(Op):
         _check_concatenation(self, self.weights, 0)
 
 
+@op("llm.slice_weights")
+class SliceWeightsOp(Op):
+    """Rows start, start + step, ... before stop of a weight [N, K], or of a bias [N]; known at compile time."""
+
+    weight: Operand[TensorType]
+    start: Attr[int]
+    stop: Attr[int]
+    step: Attr[int] = 1
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        rows = len(range(self.start, self.stop, self.step))
+        return (TensorType((rows, *self.weight.type.shape[1:]), self.weight.type.element),)
+
+    def verify(self) -> None:
+        _check_range(self, self.weight.type, 0, (self.start, self.stop, self.step))
+
+
 @op("llm.table")
 class TableOp(Op):
     """Rows computed at compile time, by name: a rotary table of one row per position, [positions, R].
@@ -185,7 +203,7 @@ class GatedLinearOp(Op):
             _check_projection(self, self.x.type, weight.type, bias.type if bias else None)
             _check_groups(self, self.quant, weight.type)
         if self.gate_weight.type.shape != self.up_weight.type.shape:
-            self.fail(f"gate weight {self.gate_weight.type} and up weight {self.up_weight.type} differ in shape")
+            self.fail(f"gate weight {self.gate_weight.type} and up weight {self.up_weight.type} differ")
 
 
 @op("llm.matmul")
@@ -251,7 +269,7 @@ class LayerNormOp(Op):
     def verify(self) -> None:
         for value in (self.weight, self.bias):
             if value is not None and value.type.shape != self.x.type.shape[-len(value.type.shape) :]:
-                self.fail(f"weight or bias is {value.type}, which does not match the last axes of {self.x.type}")
+                self.fail(f"weight or bias is {value.type}, expected the last axes of {self.x.type}")
 
 
 # ---- attention ----
@@ -293,7 +311,10 @@ class RopeOp(Op):
 
 @op("llm.kv_concat")
 class KvConcatOp(Op):
-    """Append the keys or values of this call to the history; [1, h, H, D] and [1, h, S, D] -> [1, h, T, D]."""
+    """Append the keys or values of this call to the history.
+
+    Shapes: history [1, h, H, D], new [1, h, S, D], y [1, h, T, D].
+    """
 
     history: Operand[TensorType]
     new: Operand[TensorType]
@@ -564,8 +585,7 @@ class SliceOp(Op):
 
     def verify(self) -> None:
         _check_axis(self, self.axis, self.x.type)
-        if not 0 <= self.start < self.stop <= self.x.type.shape[self.axis] or self.step < 1:
-            self.fail(f"range {self.start}:{self.stop}:{self.step} does not fit axis {self.axis} of {self.x.type}")
+        _check_range(self, self.x.type, self.axis, (self.start, self.stop, self.step))
 
 
 @op("llm.concat")
@@ -597,8 +617,18 @@ class BroadcastOp(Op):
 
     def verify(self) -> None:
         shape = self.x.type.shape
-        if len(shape) != len(self.shape) or any(a not in (1, b) for a, b in zip(shape, self.shape)):
+        if len(shape) != len(self.shape) or any(
+            a not in (1, b) for a, b in zip(shape, self.shape, strict=True)
+        ):
             self.fail(f"{self.x.type} does not broadcast to {list(self.shape)}")
+
+
+def is_weight(x: Value) -> bool:
+    """Whether the value is computed from weights alone, so that it is known at compile time."""
+    owner = x.owner
+    if not isinstance(owner, Op):
+        return False
+    return isinstance(owner, WeightOp) or (bool(owner.operands) and all(map(is_weight, owner.operands)))
 
 
 # ---- what several ops check ----
@@ -607,7 +637,7 @@ class BroadcastOp(Op):
 def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
     rank = max(len(a), len(b))
     padded = [(1,) * (rank - len(shape)) + shape for shape in (a, b)]
-    return tuple(y if x == 1 else x for x, y in zip(*padded))
+    return tuple(y if x == 1 else x for x, y in zip(*padded, strict=True))
 
 
 def _concatenated(parts: Sequence[Value[TensorType]], axis: int) -> TensorType:
@@ -629,6 +659,12 @@ def _check_concatenation(op: Op, parts: Sequence[Value[TensorType]], axis: int) 
 def _check_axis(op: Op, axis: int, x: TensorType) -> None:
     if not 0 <= axis < len(x.shape):
         op.fail(f"axis {axis} is outside of {x}")
+
+
+def _check_range(op: Op, x: TensorType, axis: int, bounds: tuple[int, int, int]) -> None:
+    start, stop, step = bounds
+    if not 0 <= start < stop <= x.shape[axis] or step < 1:
+        op.fail(f"range {start}:{stop}:{step} does not fit axis {axis} of {x}")
 
 
 def _check_row_indices(op: Op, table: TensorType, ids: TensorType) -> None:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch import nn
-from torch.utils._pytree import tree_flatten_with_path, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from compiler.diagnostics import UserError
 from compiler.frontend.graph import Graph, GraphValue
@@ -26,13 +25,12 @@ from compiler.frontend.trace import Recorder, Traced
 class LayerCapture:
     """One decoder layer: outputs of the graph are the hidden state, keys and values of this call.
 
-    Inputs are nodes whose arguments are a role and a key: ("hidden",), ("mask", kind), ("table", name),
-    ("position", name), ("history_k",) and ("history_v",), where the name tells arguments of a call apart.
+    Inputs are nodes whose arguments say what they are: ("hidden",), ("mask", kind), ("history_k",) and
+    ("history_v",). Whatever the layer makes of positions runs for real and is a constant of this graph.
     """
 
     path: str
     graph: Graph
-    tables: dict[str, np.ndarray] = field(default_factory=dict)
     given: GraphValue | None = None  # the hidden state in the outer graph
     result: GraphValue | None = None  # what the outer graph gets for it
 
@@ -59,32 +57,25 @@ class LayerStub:
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         capture = LayerCapture(self.path, Graph())
-        leaves, spec = tree_flatten_with_path((args, kwargs))
-        hidden = [leaf for _, leaf in leaves if is_hidden(leaf)]
+        leaves, spec = tree_flatten((args, kwargs))
+        hidden = [leaf for leaf in leaves if is_hidden(leaf)]
         if len({id(leaf) for leaf in hidden}) != 1:
             raise self.recorder.refuse(f"layer {self.path} takes {len(hidden)} computed values, expected one")
         capture.given = hidden[0].read()
         with self.recorder.into(capture.graph):
-            inner = [self._input(capture, key_text(key), leaf) for key, leaf in leaves]
-            inner_args, inner_kwargs = tree_unflatten(inner, spec)
+            inner_args, inner_kwargs = tree_unflatten([self._input(leaf) for leaf in leaves], spec)
             self.cache.new.clear()
             returned = self.forward(*inner_args, **inner_kwargs)
             result = self._finish(capture, returned)
         self.captures.append(capture)
         return self._outer(capture, returned, result)
 
-    def _input(self, capture: LayerCapture, key: str, leaf: Any) -> Any:
+    def _input(self, leaf: Any) -> Any:
         """The layer's own version of one argument."""
-        if not isinstance(leaf, torch.Tensor):
+        if not isinstance(leaf, Traced):
             return leaf
-        if is_hidden(leaf):
-            return self.recorder.input(leaf.shape, leaf.dtype, "hidden")
-        if isinstance(leaf, Traced):
-            return self.recorder.input(leaf.shape, leaf.dtype, "mask", leaf.value.node.args[0])
-        if not leaf.is_floating_point():
-            return self.recorder.input(leaf.shape, leaf.dtype, "position", key)
-        capture.tables[key] = leaf.numpy()
-        return self.recorder.input(leaf.shape, leaf.dtype, "table", key)
+        key = ("hidden",) if is_hidden(leaf) else ("mask", leaf.value.node.args[0])
+        return self.recorder.input(leaf.shape, leaf.dtype, *key)
 
     def _finish(self, capture: LayerCapture, returned: Any) -> Traced:
         """Check and store the outputs of the layer's graph; gives the hidden state among them."""
@@ -92,7 +83,7 @@ class LayerStub:
             raise self.recorder.refuse(
                 f"layer {self.path} updates the key-value cache {len(self.cache.new)} times, expected once"
             )
-        results = [leaf for leaf in leaves_of(returned) if isinstance(leaf, Traced)]
+        results = [leaf for leaf in tree_leaves(returned) if isinstance(leaf, Traced)]
         if not results:
             raise self.recorder.refuse(f"layer {self.path} returns no hidden state")
         capture.graph.outputs = [results[0].read(), *(part.read() for part in self.cache.new[0])]
@@ -102,7 +93,7 @@ class LayerStub:
         """What the layer returned, with its hidden state as a value of the outer graph."""
         capture.result = self.recorder.graph.add_call(capture.given, capture.path)
         outer = Traced(self.recorder, result.meta, capture.result)
-        leaves, spec = torch.utils._pytree.tree_flatten(returned)
+        leaves, spec = tree_flatten(returned)
         return tree_unflatten([outer if leaf is result else leaf for leaf in leaves], spec)
 
 
@@ -112,7 +103,7 @@ def capture_model(model: nn.Module, tokens: int, position: int = 0, history: int
     cache = RecordingCache(history)
     captures: list[LayerCapture] = []
     try:
-        with recorder.recording(), stubbed_layers(recorder, cache, captures):
+        with one_thread(), recorder.recording(), stubbed_layers(recorder, cache, captures):
             ids = recorder.input((1, tokens), torch.int64, "ids")
             positions = torch.arange(position, position + tokens)[None]
             output = model(input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True)
@@ -127,9 +118,22 @@ def capture_model(model: nn.Module, tokens: int, position: int = 0, history: int
 
 
 @contextmanager
-def stubbed_layers(
-    recorder: Recorder, cache: RecordingCache, captures: list[LayerCapture]
-) -> Iterator[None]:
+def one_thread() -> Iterator[None]:
+    """Real arithmetic on one thread: rotary tables go into the compiled file, which must be reproducible.
+
+    With torch 2.13 on two threads, the first cos of a process was seen to return values wrong by 1.5e-4,
+    in a few processes of a hundred; later calls were right.
+    """
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+@contextmanager
+def stubbed_layers(recorder: Recorder, cache: RecordingCache, captures: list[LayerCapture]) -> Iterator[None]:
     with ExitStack() as stack:
         for layer in find_layers(recorder.model):
             path = recorder.paths[id(layer)]
@@ -168,13 +172,3 @@ def head_weight_name(model: Any) -> str:
 
 def is_hidden(leaf: Any) -> bool:
     return isinstance(leaf, Traced) and leaf.value.node.name != "llm.mask"
-
-
-def key_text(path: Any) -> str:
-    """("kwargs", "position_embeddings", 0) as "position_embeddings.0"."""
-    parts = [str(getattr(part, "key", getattr(part, "idx", part))) for part in path]
-    return ".".join(parts[1:])
-
-
-def leaves_of(item: Any) -> list[Any]:
-    return torch.utils._pytree.tree_leaves(item)

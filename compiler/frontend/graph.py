@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -38,6 +39,21 @@ class Node:
         found: list[GraphValue] = []
         map_values((self.args, self.kwargs), found.append)
         return found
+
+
+@dataclass(eq=False)
+class Constant:
+    """A real array that met a traced tensor: the only argument of a node named "constant"."""
+
+    data: np.ndarray
+
+    @cached_property
+    def digest(self) -> str:
+        content = hashlib.sha256(np.ascontiguousarray(self.data).tobytes()).hexdigest()
+        return f"{self.data.dtype}{list(self.data.shape)}:{content}"
+
+    def __repr__(self) -> str:
+        return self.digest
 
 
 @dataclass(eq=False)
@@ -101,10 +117,7 @@ def map_values(item: Any, change: Callable[[GraphValue], Any]) -> Any:
 
 
 def describe(item: Any, prefix: str) -> str:
-    """Text of an argument for a fingerprint: arrays by content, parameter names relative to `prefix`."""
+    """Text of an argument for a fingerprint, with names of parameters relative to `prefix`."""
     if isinstance(item, tuple | list):
         return "[" + ", ".join(describe(part, prefix) for part in item) + "]"
-    if isinstance(item, np.ndarray):
-        digest = hashlib.sha256(np.ascontiguousarray(item).tobytes()).hexdigest()
-        return f"array({item.dtype}, {item.shape}, {digest})"
-    return str(item).removeprefix(prefix) if isinstance(item, str) else repr(item)
+    return item.removeprefix(prefix) if isinstance(item, str) else repr(item)

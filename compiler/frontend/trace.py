@@ -21,7 +21,7 @@ from torch.nn import functional as F
 from torch.utils._pytree import tree_map
 
 from compiler.diagnostics import UserError
-from compiler.frontend.graph import Graph, GraphValue, Node
+from compiler.frontend.graph import Constant, Graph, GraphValue, Node
 
 # Functions recorded as one node; ATen would take them apart.
 WHOLE: dict[Any, str] = {
@@ -79,6 +79,7 @@ class Recorder:
         self.graph = Graph()
         self.paths = {id(module): name for name, module in model.named_modules()}
         self.running: list[str] = [""]
+        self.constants: dict[Any, tuple[torch.Tensor, Constant]] = {}
 
     @property
     def path(self) -> str:
@@ -117,8 +118,16 @@ class Recorder:
         return self.graph.parameters[name]
 
     def constant(self, tensor: torch.Tensor) -> GraphValue:
-        node = Node("constant", (tensor.detach().numpy().copy(),), path=self.path)
+        node = Node("constant", (self._constant(tensor),), path=self.path)
         return self.graph.add(node, [signature(tensor)])[0]
+
+    def _constant(self, tensor: torch.Tensor) -> Constant:
+        """The values as they are now; layers that share a tensor, or views of one, share the constant."""
+        key = (tensor.data_ptr(), tensor.shape, tensor.stride(), tensor.dtype, tensor._version)
+        if key not in self.constants:
+            # The tensor is kept too, so that its memory is not used again under the same key.
+            self.constants[key] = (tensor, Constant(tensor.detach().numpy().copy()))
+        return self.constants[key][1]
 
     def record(self, name: str, args: Any, kwargs: dict[str, Any], result: Any) -> Any:
         """Append a node; `result`, of meta tensors, comes back with traced tensors in their place."""
@@ -164,6 +173,7 @@ class Traced(torch.Tensor):
 
     recorder: Recorder
     meta: torch.Tensor  # shape, strides and dtype
+    graph: Graph  # that the value belongs to; a parameter belongs to any
     source: GraphValue | str  # the value of the graph, or the name of a parameter
     view_of: tuple[Traced, str, tuple[Any, ...]] | None
     storage: Storage
@@ -179,7 +189,7 @@ class Traced(torch.Tensor):
             dtype=meta.dtype,
             device="cpu",
         )
-        made.recorder, made.meta, made.source = recorder, meta, source
+        made.recorder, made.meta, made.graph, made.source = recorder, meta, recorder.graph, source
         made.view_of, made.storage, made.seen = None, Storage(), 0
         return made
 
@@ -193,6 +203,8 @@ class Traced(torch.Tensor):
         """The value as an operand; a stale view, or one of another graph, is refused."""
         if self.seen != self.storage.writes:
             raise self.recorder.refuse("a view is read after its tensor was written to")
+        if self.graph is not self.recorder.graph and not isinstance(self.source, str):
+            raise self.recorder.refuse("a layer and the code around it share a value beside the hidden state")
         return self.value
 
     def __repr__(self) -> str:  # type: ignore[override]
@@ -204,7 +216,9 @@ class Traced(torch.Tensor):
     ) -> Any:
         kwargs = kwargs or {}
         if func in READS:
-            raise first_traced((args, kwargs)).recorder.refuse(f"the data of a traced tensor is read by {READS[func]}")
+            raise first_traced((args, kwargs)).recorder.refuse(
+                f"the data of a traced tensor is read by {READS[func]}"
+            )
         if func in WHOLE:
             recorder = first_traced((args, kwargs)).recorder
             result = func(*on_meta(args), **on_meta(kwargs))
@@ -316,5 +330,3 @@ def _leaf_on_meta(leaf: Any) -> Any:
     if isinstance(leaf, torch.Tensor):
         return leaf.to("meta")
     return torch.device("meta") if isinstance(leaf, torch.device) else leaf
-
-

@@ -1,0 +1,139 @@
+"""Bring data movement to its shortest form, compute each value once, and drop what nobody reads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from compiler.ir.core import Block, Module, Op, Value, walk
+from compiler.ir.location import fused
+from compiler.pass_manager import Pass
+from compiler.rewrite import Rewriter, apply_patterns, rewrite
+from dialects import llm
+
+
+@dataclass(frozen=True)
+class Canonicalize(Pass):
+    """llm -> llm. Merge and drop reshapes, permutes and slices; common subexpressions; dead code."""
+
+    name = "canonicalize"
+
+    def run(self, module: Module) -> None:
+        canonicalize(module)
+
+
+def canonicalize(module: Module) -> None:
+    """To a fixed point: sharing a value may let two ops merge, and merging may let two values be shared."""
+    changes = 1
+    while changes:
+        changes = apply_patterns(module, PATTERNS)
+        for block in [region.block for op in walk(module) for region in op.regions]:
+            changes += share_common(block)
+            erase_dead(block)
+
+
+def share_common(block: Block) -> int:
+    """Replace each op by an earlier one that computes the same; gives how many were replaced."""
+    seen: dict[tuple[object, ...], Op] = {}
+    replaced = 0
+    for op in list(block.ops):
+        if op.has_effects or op.regions or not op.results:
+            continue
+        attributes = sorted((name, str(value)) for name, value in op.attributes.items())
+        types = tuple(result.type for result in op.results)
+        first = seen.setdefault((op.opname, op.operands, op.segments, str(attributes), types), op)
+        if first is not op:
+            for old, new in zip(op.results, first.results, strict=True):
+                old.replace_by(new)
+            op.erase()
+            replaced += 1
+    return replaced
+
+
+def erase_dead(block: Block) -> None:
+    for op in reversed(block.ops):
+        if op.is_dead():
+            op.erase()
+
+
+@rewrite(llm.ReshapeOp)
+def merge_reshapes(op: llm.ReshapeOp, rw: Rewriter) -> None:
+    """reshape(reshape(x)) -> reshape(x), and reshape(x) to its own shape -> x."""
+    before = op.x.defining(llm.ReshapeOp)
+    source = before.x if before else op.x
+    if source.type == op.y.type:
+        rw.replace(op, source)
+    elif before is not None:
+        rw.replace(op, llm.ReshapeOp(source, shape=op.shape, loc=fused(before.loc, op.loc)))
+
+
+@rewrite(llm.PermuteOp)
+def merge_permutes(op: llm.PermuteOp, rw: Rewriter) -> None:
+    """permute(permute(x)) -> permute(x), and a permute that changes no axis -> x."""
+    before = op.x.defining(llm.PermuteOp)
+    source = before.x if before else op.x
+    order = tuple(before.order[axis] for axis in op.order) if before else op.order
+    if order == tuple(range(len(order))):
+        rw.replace(op, source)
+    elif before is not None:
+        rw.replace(op, llm.PermuteOp(source, order=order, loc=fused(before.loc, op.loc)))
+
+
+@rewrite(llm.SliceOp)
+def drop_whole_slice(op: llm.SliceOp, rw: Rewriter) -> None:
+    """slice(x) of all elements of the axis -> x."""
+    if op.y.type == op.x.type:
+        rw.replace(op, op.x)
+
+
+@rewrite(llm.SliceOp)
+def merge_slices(op: llm.SliceOp, rw: Rewriter) -> None:
+    """slice(slice(x)) along one axis -> slice(x)."""
+    before = op.x.defining(llm.SliceOp)
+    if before is None or before.axis != op.axis:
+        return
+    kept = range(before.start, before.stop, before.step)[op.start : op.stop : op.step]
+    merged = llm.SliceOp(
+        before.x,
+        axis=op.axis,
+        start=kept.start,
+        stop=kept[-1] + 1,
+        step=kept.step,
+        loc=fused(before.loc, op.loc),
+    )
+    rw.replace(op, merged)
+
+
+@rewrite(llm.SliceOp)
+def slice_one_part(op: llm.SliceOp, rw: Rewriter) -> None:
+    """slice(concat(a, b)) that lies in one part -> slice of that part."""
+    joined = op.x.defining(llm.ConcatOp)
+    if joined is None or joined.axis != op.axis:
+        return
+    begin = 0
+    for part in joined.parts:
+        end = begin + part.type.shape[op.axis]
+        if begin <= op.start and op.stop <= end:
+            rw.replace(op, shifted(op, part, begin))
+            return
+        begin = end
+
+
+def shifted(op: llm.SliceOp, x: Value, by: int) -> llm.SliceOp:
+    return llm.SliceOp(x, axis=op.axis, start=op.start - by, stop=op.stop - by, step=op.step, loc=op.loc)
+
+
+@rewrite(llm.ConcatOp)
+def drop_single_concat(op: llm.ConcatOp, rw: Rewriter) -> None:
+    """concat(x) -> x."""
+    if len(op.parts) == 1:
+        rw.replace(op, op.parts[0])
+
+
+PATTERNS = [
+    merge_reshapes,
+    merge_permutes,
+    drop_whole_slice,
+    merge_slices,
+    slice_one_part,
+    drop_single_concat,
+]
