@@ -10,7 +10,7 @@ import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn, TextIO
+from typing import Any, ClassVar, TextIO
 
 from compiler.diagnostics import CompileError, UserError
 from compiler.ir.core import Module, Op
@@ -100,18 +100,13 @@ def _parse_option(what: str, hint: Any, text: str) -> Any:
         return text == "true"
     if hint is str:
         return text
-    read = {int: _integer, float: float}.get(hint)
     try:
-        return read(text) if read else _refuse_option(what, hint, text)
+        if hint is int:
+            return int(text, 0)
+        if hint is float:
+            return float(text)
     except ValueError:
-        _refuse_option(what, hint, text)
-
-
-def _integer(text: str) -> int:
-    return int(text, 0)
-
-
-def _refuse_option(what: str, hint: Any, text: str) -> NoReturn:
+        pass
     raise UserError(f"{what} is {text!r}, expected {getattr(hint, '__name__', hint)}")
 
 

@@ -24,6 +24,13 @@ class ModuleOp(Module):
             module.block.append(function)
         return module
 
+    def verify(self) -> None:
+        names: set[str] = set()
+        for function in self.functions():
+            if function.sym_name in names:
+                function.fail(f"a second function is called {function.sym_name!r}")
+            names.add(function.sym_name)
+
 
 @op("func.func", isolated=True)
 class FuncOp(Function):
@@ -48,7 +55,7 @@ class FuncOp(Function):
         inputs = tuple(arg.type for arg in self.args)
         if inputs != self.function_type.inputs:
             self.fail(f"block arguments do not match function_type {self.function_type}")
-        if not isinstance(self.terminator, ReturnOp):
+        if not isinstance(self.block.ops.last, ReturnOp):
             self.fail("the body does not end with func.return")
 
 

@@ -21,8 +21,8 @@ from compiler.pass_manager import PassManager, parse_pipeline
 def check_pass(pipeline: str, before: str, after: str) -> None:
     """Run passes on ``before``, compare with ``after`` by structure: value names and locations do not count.
 
-    Either side is a list of ops or a whole module. In a list, a value that nothing defines becomes an argument
-    of the function around it, and a value that nothing reads is returned, so that no pass takes it for dead.
+    Either side is a list of ops or a whole module. In a list, values that nothing defines become arguments of
+    the function around it, and values that nothing reads are returned, so that no pass takes them for dead.
     """
     passes.load_all()
     module, args = parse_ir(before, "before")

@@ -1,40 +1,56 @@
-"""setup.cfg lists what the tree holds."""
+"""The wheel holds the whole tree: setup.cfg lists packages, for setuptools cannot find mapped ones."""
 
 from __future__ import annotations
 
 import configparser
+import re
+from importlib.metadata import version
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parent.parent
-SHIPPED = ("compiler", "dialects", "passes", "runtime_sim")
+import pytest
+
+ROOT = Path(__file__).parent.parent
+FOLDERS = ("compiler", "dialects", "passes", "runtime_sim")
 
 
-def config() -> configparser.ConfigParser:
-    parser = configparser.ConfigParser()
-    parser.read(ROOT / "setup.cfg")
-    return parser
+@pytest.fixture(scope="module")
+def setup() -> configparser.ConfigParser:
+    config = configparser.ConfigParser()
+    config.read(ROOT / "setup.cfg")
+    return config
 
 
-def test_every_folder_with_code_is_a_package_of_the_wheel():
-    folders = {path.parent for name in SHIPPED for path in (ROOT / name).rglob("*.py")}
-    expected = {"bmllm", *("bmllm." + ".".join(path.relative_to(ROOT).parts) for path in folders)}
-    assert set(config()["options"]["packages"].split()) == expected
+def listed(text: str) -> list[str]:
+    return [item.strip() for item in re.split(r"[,\n]", text) if item.strip()]
 
 
-def test_every_file_that_is_no_code_is_shipped_too():
-    others = {
-        path.relative_to(ROOT)
-        for name in SHIPPED
-        for path in (ROOT / name).rglob("*")
-        if path.is_file() and path.suffix not in (".py", ".pyc")
+def test_every_folder_with_code_is_a_listed_package(setup):
+    folders = {path.parent for folder in FOLDERS for path in (ROOT / folder).rglob("*.py")}
+    found = {"bmllm." + ".".join(folder.relative_to(ROOT).parts) for folder in folders}
+    assert listed(setup["options"]["packages"]) == sorted(found | {"bmllm"})
+
+
+def test_data_files_ship(setup):
+    data = {path for folder in FOLDERS for path in (ROOT / folder).rglob("*")}
+    data = {path for path in data if path.is_file() and path.suffix not in (".py", ".pyc")}
+    shipped = {
+        path
+        for package, patterns in setup["options.package_data"].items()
+        for pattern in listed(patterns)
+        for path in ROOT.joinpath(*package.split(".")[1:]).glob(pattern)
     }
-    data = config()["options.package_data"]
-    for path in others:
-        package = "bmllm." + ".".join(path.parent.parts)
-        assert f"*{path.suffix}" in data.get(package, "").split(), path
+    assert data == shipped
 
 
-def test_every_command_is_installed():
-    lines = config()["options.entry_points"]["console_scripts"].split("\n")
-    commands = {line.split("=")[0].strip() for line in lines if line}
-    assert commands == {path.name for path in ROOT.glob("*.py")} | {"bmodel_tool.py"}
+def test_commands_are_the_root_scripts(setup):
+    lines = listed(setup["options.entry_points"]["console_scripts"])
+    commands = dict(line.split(" = ") for line in lines)
+    scripts = {path.name for path in ROOT.glob("*.py")}
+    assert scripts <= set(commands) == {"llm_convert.py", "llm_opt.py", "bmodel_tool.py"}
+    assert all(target == f"bmllm.{name[:-3]}:main" for name, target in commands.items())
+
+
+def test_transformers_is_pinned_to_the_minor_version_that_is_tested(setup):
+    (pin,) = [line for line in listed(setup["options"]["install_requires"]) if "transformers" in line]
+    major, minor, *_ = version("transformers").split(".")
+    assert pin == f"transformers == {major}.{minor}.*"

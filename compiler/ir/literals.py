@@ -49,7 +49,11 @@ def number(token: Token, kind: ElementType | None) -> int | float:
     text = str(token)
     if text.startswith("0x"):
         bits = int(text, 16)
-        return _float_of_bits(token, bits, kind) if kind is not None and kind.is_float else bits
+        if kind is None or not kind.is_float:
+            return bits
+        if kind.bits not in _BITS_FORMAT or bits >> kind.bits:
+            raise TextError(f"{text} is not a number of type {kind}", token.start_pos or 0)
+        return _float_of_bits(bits, kind)
     if "." in text:
         return float(text)
     if kind is not None and kind.is_float:
@@ -57,14 +61,12 @@ def number(token: Token, kind: ElementType | None) -> int | float:
     return int(text)
 
 
-def _float_of_bits(token: Token, bits: int, kind: ElementType) -> float:
+@cache
+def _float_of_bits(bits: int, kind: ElementType) -> float:
+    """Remembered, so that attributes holding the same NaN are equal: Python compares them by identity."""
     if kind.name == "bf16":
-        bits, size = bits << 16, 32
-    else:
-        size = kind.bits
-    if size not in _BITS_FORMAT or bits >> size:
-        raise TextError(f"{token} is not a number of type {kind}", token.start_pos or 0)
-    integer, floating = _BITS_FORMAT[size]
+        return _float_of_bits(bits << 16, ELEMENTS["f32"])
+    integer, floating = _BITS_FORMAT[kind.bits]
     value: float = struct.unpack(floating, struct.pack(integer, bits))[0]
     return value
 

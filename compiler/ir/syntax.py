@@ -12,7 +12,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
-from lark import Lark, Token, Transformer, UnexpectedInput, v_args
+from lark import Lark, Token, Transformer, UnexpectedInput, UnexpectedToken, v_args
 
 from compiler.ir import literals
 from compiler.ir.literals import TextError
@@ -71,8 +71,8 @@ def _parse(start: str, text: str, offset: int = 0) -> Any:
     try:
         return _lark().parse(text, start=start)
     except UnexpectedInput as error:
-        pos = error.pos_in_stream
-        if pos is None or not text[pos:].strip():
+        pos = error.pos_in_stream or 0
+        if isinstance(error, UnexpectedToken) and error.token.type == "$END":
             raise TextError("the text ends too early here", offset + len(text.rstrip())) from None
         found = re.match(r"\"?[^\s,:()<>\"]*|.", text[pos:])
         shown = found.group() if found and found.group() else text[pos]

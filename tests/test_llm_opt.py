@@ -1,0 +1,79 @@
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import llm_opt
+import tests.toy_passes  # noqa: F401  (registers the toy passes)
+
+ROOT = Path(__file__).parent.parent
+TEXT = """\
+"builtin.module"() ({
+  "func.func"() <{sym_name = "test", function_type = (tensor<2xf32>) -> tensor<2xf32>}> ({
+  ^bb0(%x: tensor<2xf32>):
+    %a = "toy.silu"(%x) : (tensor<2xf32>) -> tensor<2xf32> loc("mlp.act")
+    %y = "toy.mul"(%a, %x) : (tensor<2xf32>, tensor<2xf32>) -> tensor<2xf32>
+    "func.return"(%y) : (tensor<2xf32>) -> ()
+  }) : () -> ()
+}) : () -> ()
+"""
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    path = tmp_path / "block_0.mlir"
+    path.write_text(TEXT)
+    return path
+
+
+def test_without_passes_the_text_comes_back(source, capsys):
+    assert llm_opt.main([str(source)]) == 0
+    assert capsys.readouterr().out == TEXT
+
+
+def test_a_stopped_run_continues_to_the_same_text(source, tmp_path, capsys):
+    pipeline = "toy-options{count=1},toy-fuse"
+    whole, half = tmp_path / "whole.mlir", tmp_path / "half.mlir"
+    assert llm_opt.main([str(source), "-p", pipeline, "-o", str(whole)]) == 0
+    assert llm_opt.main([str(source), "-p", pipeline, "--stop-after", "toy-options", "-o", str(half)]) == 0
+    assert half.read_text().startswith("// passes-left: toy-fuse\n")
+    assert "toy.swiglu" in whole.read_text()
+    assert llm_opt.main([str(half)]) == 0
+    assert capsys.readouterr().out == whole.read_text()
+
+
+def test_dumps_are_named_after_the_file(source, tmp_path):
+    folder = str(tmp_path / "ir")
+    assert llm_opt.main([str(source), "-p", "toy-fuse", "--dump-ir", folder, "-o", "/dev/null"]) == 0
+    assert (tmp_path / "ir" / "block_0.01.toy-fuse.mlir").exists()
+
+
+def test_time_and_list(source, capsys):
+    assert llm_opt.main([str(source), "-p", "toy-fuse", "--time-passes", "--print-ir-after", "toy-fuse"]) == 0
+    captured = capsys.readouterr().err
+    assert "// IR after toy-fuse" in captured
+    assert "100%  total" in captured
+    assert llm_opt.main(["--list-passes"]) == 0
+    assert "toy-fuse" in capsys.readouterr().out
+
+
+def test_errors_of_the_ir_and_of_the_user(source, tmp_path, capsys):
+    assert llm_opt.main([str(source), "-p", "toy-refuse"]) == 1
+    err = capsys.readouterr().err
+    assert err.startswith(f"{source}:4:10: error: 'toy.silu' op is not wanted\n")
+    assert err.endswith(f"note: in pass toy-refuse; reproduce with: llm_opt.py {source} -p 'toy-refuse'\n")
+    assert llm_opt.main([str(tmp_path / "absent.mlir")]) == 2
+    assert llm_opt.main([str(source), "-o", str(tmp_path / "no" / "such.mlir")]) == 2
+    source.write_text("hello")
+    assert llm_opt.main([str(source)]) == 2
+    captured = capsys.readouterr()
+    assert f"{source}:1:1: error: unexpected 'hello'" in captured.err
+    assert captured.out == ""
+
+
+def test_it_reads_standard_input_and_runs_from_any_folder(tmp_path):
+    empty = '"builtin.module"() ({\n}) : () -> ()\n'
+    command = [sys.executable, str(ROOT / "llm_opt.py"), "-"]
+    done = subprocess.run(command, input=empty, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, empty, "")
