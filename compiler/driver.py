@@ -29,6 +29,8 @@ from dialects.builtin import FuncOp, ModuleOp
 from passes import load_all
 from passes.chip.assign_addresses import globals_of
 from passes.emit_bmodel import encode, net_of
+from runtime_sim.contract import check_file
+from runtime_sim.loader import Program
 
 log = logging.getLogger("compiler")
 
@@ -48,6 +50,7 @@ def convert(options: ConvertOptions) -> Path | None:
     if options.stop_after:
         return None
     bmodel = job.bmodel()
+    prove(bmodel)
     return write(options, config, bmodel, weights)
 
 
@@ -67,6 +70,12 @@ def note_conversion(options: ConvertOptions, weights: Weights) -> None:
     stored = {"bfloat16": "bf16", "float16": "f16"}.get(weights.dtype.name, weights.dtype.name)
     if stored != options.half:
         log.warning("the checkpoint is %s; activations and weights are converted to %s", stored, options.half)
+
+
+def prove(bmodel: BModel) -> None:
+    """Check the finished programs as if they came from elsewhere: waits, addresses, and what clients rely on."""
+    problems = check_file(Program(bmodel), hashes=False)
+    assert not problems, "\n".join(["the compiled programs are not sound:", *problems])
 
 
 @dataclass

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -20,8 +20,10 @@ WEIGHT_ALIGNMENT = 256  # bytes; a shorter DMA burst costs as much
 class AssignAddresses(Pass):
     """chip -> chip. All functions of the module share one coefficient blob, so equal sources get equal addresses.
 
-    In each function inputs and outputs follow each other in the order of the signature, then scratch. A function with
-    `bm.io_alone` has its inputs and outputs in memory of their own, else they are part of the scratch memory.
+    In each function inputs and outputs follow each other in the order of the signature, integers last, then scratch. So
+    what `embedding` writes and what a block reads first start at the same place, as clients that copy from one to the
+    other need. A function with `bm.io_alone` has its inputs and outputs in memory of their own, else they are part of
+    the scratch memory.
     """
 
     name: ClassVar[str] = "assign-addresses"
@@ -65,7 +67,7 @@ def assign_weights(module: Module, spec: ChipSpec) -> int:
 def assign_function(function: Function, spec: ChipSpec, weights_end: int) -> None:
     """Record the start of the I/O and scratch memory on the function, with the sizes."""
     start = align(weights_end, PAGE)
-    end = place(globals_of(function, "input", "output"), start)
+    end = place(sorted(globals_of(function, "input", "output"), key=is_integer), start)
     alone = bool(function.attributes.get("bm.io_alone"))
     scratch = align(end, PAGE) if alone else start
     if alone:
@@ -75,7 +77,11 @@ def assign_function(function: Function, spec: ChipSpec, weights_end: int) -> Non
     function.attributes |= {"bm.scratch_address": scratch, "bm.scratch_bytes": size}
 
 
-def place(ops: Iterator[GlobalOp], start: int) -> int:
+def is_integer(op: GlobalOp) -> bool:
+    return op.tensor is not None and not op.tensor.element.is_float
+
+
+def place(ops: Iterable[GlobalOp], start: int) -> int:
     for op in ops:
         op.address = start
         start = align(start + op.buffer.type.bytes, PAGE)
