@@ -87,7 +87,7 @@ class ConcatWeightsOp(Op):
 
 @op("llm.slice_weights")
 class SliceWeightsOp(Op):
-    """Rows start, start + step, ... before stop of a weight [N, K], or of a bias [N]; known at compile time."""
+    """Rows start, start + step, ... before stop of a weight [N, K] or a bias [N]; known at compile time."""
 
     weight: Operand[TensorType]
     start: Attr[int]

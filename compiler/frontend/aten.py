@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from typing import Any, TypeVar
 
 from compiler.ir.core import Builder, Op, Value
 from compiler.ir.location import UNKNOWN, Location
@@ -19,6 +19,7 @@ from dialects import llm
 
 Number = float | int
 Tensor = Value | Number
+Handler = TypeVar("Handler", bound=Callable[..., Any])
 
 HANDLERS: dict[str, Callable[..., Any]] = {}
 
@@ -42,10 +43,10 @@ class Emitter:
         return x if x.type.shape == tuple(shape) else self(llm.ReshapeOp, x, shape=tuple(shape))
 
 
-def handles(*names: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+def handles(*names: str) -> Callable[[Handler], Handler]:
     """Register a handler under the names of functions, without their overload."""
 
-    def wrap(function: Callable[..., Any]) -> Callable[..., Any]:
+    def wrap(function: Handler) -> Handler:
         HANDLERS.update(dict.fromkeys(names, function))
         return function
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -30,9 +31,9 @@ class LayerCapture:
     """
 
     path: str
-    graph: Graph
-    given: GraphValue | None = None  # the hidden state in the outer graph
-    result: GraphValue | None = None  # what the outer graph gets for it
+    given: GraphValue  # the hidden state in the outer graph
+    result: GraphValue  # what the outer graph goes on with
+    graph: Graph = field(default_factory=Graph)
 
 
 @dataclass(eq=False)
@@ -56,12 +57,12 @@ class LayerStub:
     captures: list[LayerCapture]
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        capture = LayerCapture(self.path, Graph())
         leaves, spec = tree_flatten((args, kwargs))
         hidden = [leaf for leaf in leaves if is_hidden(leaf)]
         if len({id(leaf) for leaf in hidden}) != 1:
             raise self.recorder.refuse(f"layer {self.path} takes {len(hidden)} computed values, expected one")
-        capture.given = hidden[0].read()
+        given = hidden[0].read()
+        capture = LayerCapture(self.path, given, self.recorder.graph.add_call(given, self.path))
         with self.recorder.into(capture.graph):
             inner_args, inner_kwargs = tree_unflatten([self._input(leaf) for leaf in leaves], spec)
             self.cache.new.clear()
@@ -91,7 +92,6 @@ class LayerStub:
 
     def _outer(self, capture: LayerCapture, returned: Any, result: Traced) -> Any:
         """What the layer returned, with its hidden state as a value of the outer graph."""
-        capture.result = self.recorder.graph.add_call(capture.given, capture.path)
         outer = Traced(self.recorder, result.meta, capture.result)
         leaves, spec = tree_flatten(returned)
         return tree_unflatten([outer if leaf is result else leaf for leaf in leaves], spec)
@@ -155,7 +155,7 @@ def find_layers(model: Any) -> list[nn.Module]:
 
 def check_chain(recorder: Recorder, layers: list[LayerCapture]) -> None:
     """Each layer takes exactly what the one before it returned."""
-    for before, after in zip(layers, layers[1:], strict=False):
+    for before, after in pairwise(layers):
         if after.given is not before.result:
             raise recorder.refuse(f"{after.path} does not take the result of {before.path} as it is")
     if len(layers) != len(find_layers(recorder.model)):

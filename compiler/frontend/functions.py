@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,15 +28,14 @@ class GraphReader:
     function: FuncOp
     element: ElementType
     prefix: str = ""  # of parameters that are named relative to the layer
-    constants: Iterable[Use] = ()  # what each constant is, in order
-    table_rows: dict[str, int] = field(default_factory=dict)
+    constants: Iterator[Use] = field(default_factory=lambda: iter(()))  # what each constant is, in order
+    table_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     ids: Value | None = None  # position ids [1, tokens]
     free_rank: bool = False  # results may lack leading axes that the trace had
     values: dict[int, Any] = field(default_factory=dict)  # by id of the GraphValue
 
     def __post_init__(self) -> None:
         self.emit = Emitter(Builder(self.function.block), self.element)
-        self.constants = iter(self.constants)
 
     def bind(self, recorded: GraphValue, value: Value) -> None:
         self.values[id(recorded)] = value
@@ -71,14 +70,13 @@ class GraphReader:
         return self.emit(llm.WeightOp, name=name, types=[type])
 
     def _constant(self, node: Node) -> Value | float:
-        use = next(self.constants)  # type: ignore[call-overload]
+        use = next(self.constants)
         if isinstance(use, float):
             return use
         shape = node.results[0].shape
         if not use.by_position:
             return self.emit(llm.TableOp, name=use.name, types=[TensorType(shape, F32)])
-        rows, width = self.table_rows[use.name]
-        table = self.emit(llm.TableOp, name=use.name, types=[TensorType((rows, width), F32)])
+        table = self.emit(llm.TableOp, name=use.name, types=[TensorType(self.table_shapes[use.name], F32)])
         return self.emit.reshape(self.emit(llm.GatherRowsOp, table, self.ids), shape)
 
     def _call(self, node: Node) -> Any:
@@ -112,7 +110,7 @@ def refusal(node: Node, why: str) -> UserError:
 
 
 def block_function(
-    name: str, layer: LayerCapture, uses: list[Use], table_rows: dict[str, Any], element: ElementType
+    name: str, layer: LayerCapture, uses: list[Use], tables: dict[str, tuple[int, ...]], element: ElementType
 ) -> GraphReader:
     """A layer as a function up to its results; the caller may go on from the hidden state and finishes it.
 
@@ -132,7 +130,7 @@ def block_function(
             types[key] = TensorType((1, length, heads, width), element)
     function = FuncOp.with_args(name, list(types.values()), names=list(types))
     args = dict(zip(types, function.args, strict=True))
-    reader = GraphReader(function, element, f"{layer.path}.", uses, table_rows, args["position_ids"])
+    reader = GraphReader(function, element, f"{layer.path}.", iter(uses), tables, args["position_ids"])
     _bind_inputs(reader, layer.graph, args)
     reader.run(live_nodes(layer.graph))
     return reader
@@ -165,7 +163,7 @@ def embedding_function(name: str, run: Capture, element: ElementType) -> FuncOp:
     function = FuncOp.with_args(name, [TensorType(ids.shape, I32)], names=["ids"])
     target = run.layers[0].given
     nodes = run.graph.slice_to([target], [])
-    reader = GraphReader(function, element, constants=numbers(nodes))
+    reader = GraphReader(function, element, constants=iter(numbers(nodes)))
     reader.bind(ids, function.args[0])
     reader.run(nodes)
     return reader.finish(reader.get(target))
@@ -187,7 +185,7 @@ def head_function(run: Capture, element: ElementType) -> FuncOp:
     _, hidden, nodes = head_nodes(run)
     width = hidden.shape[-1]
     function = FuncOp.with_args("lm_head", [TensorType((1, width), element)], names=["hidden"])
-    reader = GraphReader(function, element, constants=numbers(nodes), free_rank=True)
+    reader = GraphReader(function, element, constants=iter(numbers(nodes)), free_rank=True)
     reader.bind(hidden, function.args[0])
     reader.run(nodes)
     logits = reader.get(run.logits)

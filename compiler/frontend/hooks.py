@@ -6,6 +6,7 @@ node of the graph whatever the architecture, and the mask is known by its functi
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -75,12 +76,13 @@ def mask_kind(mask_function: Any, length: int) -> str:
     position = torch.arange(length)
     last = visible(mask_function, position[-1:], position)
     window = int(last.sum())
-    kinds = {
+    kinds: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
         "causal": lambda query: position <= query,
         "full": lambda query: torch.ones(len(query), length, dtype=torch.bool),
         f"sliding window of {window}": lambda query: (position <= query) & (position > query - window),
     }
-    for rows in position.split(ROWS_AT_ONCE):
+    for start in range(0, length, ROWS_AT_ONCE):
+        rows = position[start : start + ROWS_AT_ONCE]
         seen = visible(mask_function, rows, position)
         kinds = {kind: shape for kind, shape in kinds.items() if torch.equal(seen, shape(rows[:, None]))}
     return next(iter(kinds), "custom")

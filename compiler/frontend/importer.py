@@ -1,4 +1,4 @@
-"""A model's configuration to the llm dialect: one module for each distinct layer, and the nets around them."""
+"""A model's configuration to the llm dialect: a module for each distinct layer, and the nets around them."""
 
 from __future__ import annotations
 
@@ -10,8 +10,9 @@ import numpy as np
 from torch import nn
 
 from compiler.diagnostics import UserError
-from compiler.frontend.build import native_model, read_config
+from compiler.frontend.build import native_model
 from compiler.frontend.capture import Capture, capture_model
+from compiler.frontend.config import read_config
 from compiler.frontend.functions import (
     block_function,
     embedding_function,
@@ -32,24 +33,27 @@ from dialects.builtin import FuncOp, ModuleOp
 
 
 def import_model(
-    config: str | Path | dict[str, Any],
+    config: str | Path | dict[str, Any] | nn.Module,
     seq_length: int,
     max_input_length: int | None = None,
     dtype: ElementType = BF16,
 ) -> ImportedModel:
-    """Trace the transformers class of a config.json (a folder, or the parsed file) at these lengths.
+    """Trace a model at these lengths: that of a folder, of a parsed config.json, or from `native_model`.
 
     `seq_length` is the number of positions, `max_input_length` that of prefill tokens (the same by default),
     `dtype` the element type of activations and parameters in the modules. Raises UserError for a model that
     is not understood; nothing of the checkpoint but its configuration is read.
     """
-    settings = config if isinstance(config, dict) else read_config(Path(config))
-    model = native_model(settings)
+    model = config if isinstance(config, nn.Module) else native_model(settings_of(config))
     prefill_length = max_input_length or seq_length
     prefill = capture_model(model, prefill_length)
     decode = capture_model(model, 1, position=seq_length - 1, history=seq_length)
     whole = prefill if prefill_length == seq_length else capture_model(model, seq_length)
     return Importer(model, prefill, decode, whole, dtype).run()
+
+
+def settings_of(config: str | Path | dict[str, Any]) -> dict[str, Any]:
+    return config if isinstance(config, dict) else dict(read_config(Path(config)).values)
 
 
 class Importer:
@@ -58,7 +62,7 @@ class Importer:
     def __init__(
         self, model: nn.Module, prefill: Capture, decode: Capture, whole: Capture, dtype: ElementType
     ) -> None:
-        self.model = model
+        self.model: Any = model
         self.prefill, self.decode, self.whole = prefill, decode, whole
         self.dtype = dtype
         self.tables = Tables()
@@ -78,7 +82,7 @@ class Importer:
             lm_head=lm_head,
             tables=name_tables([layer.module for layer in layers], self.tables.arrays),
             parameters=parameter_shapes(self.model),
-            tied=dict(self.model.all_tied_weights_keys),  # type: ignore[arg-type]
+            tied=dict(self.model.all_tied_weights_keys),
             layer_prefixes=[f"{layer.path}." for layer in self.prefill.layers],
         )
 

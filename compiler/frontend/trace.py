@@ -107,7 +107,7 @@ class Recorder:
     def input(self, shape: Sequence[int], dtype: torch.dtype, *key: str) -> Traced:
         """A new input of the graph; `key` says what it stands for."""
         meta = torch.empty(tuple(shape), dtype=dtype, device="meta")
-        traced = self.record("input", key, {}, meta)
+        traced: Traced = self.record("input", key, {}, meta)
         self.graph.inputs.append(traced.value)
         return traced
 
@@ -176,21 +176,21 @@ class Traced(torch.Tensor):
     graph: Graph  # that the value belongs to; a parameter belongs to any
     source: GraphValue | str  # the value of the graph, or the name of a parameter
     view_of: tuple[Traced, str, tuple[Any, ...]] | None
-    storage: Storage
+    memory: Storage
     seen: int  # writes to the storage that this value includes
 
     @staticmethod
     def __new__(cls, recorder: Recorder, meta: torch.Tensor, source: GraphValue | str) -> Traced:
-        made: Traced = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
+        made: Traced = torch.Tensor._make_wrapper_subclass(
             cls,
             meta.shape,
             strides=meta.stride(),
             storage_offset=meta.storage_offset(),
             dtype=meta.dtype,
-            device="cpu",
+            device=torch.device("cpu"),
         )
         made.recorder, made.meta, made.graph, made.source = recorder, meta, recorder.graph, source
-        made.view_of, made.storage, made.seen = None, Storage(), 0
+        made.view_of, made.memory, made.seen = None, Storage(), 0
         return made
 
     @property
@@ -201,7 +201,7 @@ class Traced(torch.Tensor):
 
     def read(self) -> GraphValue:
         """The value as an operand; a stale view, or one of another graph, is refused."""
-        if self.seen != self.storage.writes:
+        if self.seen != self.memory.writes:
             raise self.recorder.refuse("a view is read after its tensor was written to")
         if self.graph is not self.recorder.graph and not isinstance(self.source, str):
             raise self.recorder.refuse("a layer and the code around it share a value beside the hidden state")
@@ -227,7 +227,7 @@ class Traced(torch.Tensor):
             return func(*args, **kwargs)
 
     @classmethod
-    def __torch_dispatch__(
+    def __torch_dispatch__(  # type: ignore[override]
         cls, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> Any:
         kwargs = kwargs or {}
@@ -248,7 +248,7 @@ def read(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     if func.is_view:
         for view in flatten(result):
             view.view_of = (args[0], str(func), args[1:])
-            view.storage, view.seen = args[0].storage, args[0].seen
+            view.memory, view.seen = args[0].memory, args[0].seen
     return result
 
 
@@ -263,21 +263,21 @@ def write(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str
         raise recorder.refuse(f"{func} writes a traced value into a constant")
     result = functional(*on_meta(args), **on_meta(kwargs))
     written = recorder.record(str(functional), args, kwargs, result)
-    target.storage.writes += 1
+    target.memory.writes += 1
     update(target, written)
     return target
 
 
 def update(target: Traced, written: Traced) -> None:
     """Make `target` the value `written`, and so on through the tensors that it is a view of."""
-    target.source, target.seen = written.value, target.storage.writes
+    target.source, target.seen = written.value, target.memory.writes
     if target.view_of is None:
         return
     base, view, arguments = target.view_of
     recorder = target.recorder
     if view not in WRITE_BACK:
         raise recorder.refuse(f"a write through {view} is not understood")
-    base.seen = target.storage.writes
+    base.seen = target.memory.writes
     if WRITE_BACK[view] == "view":
         whole = recorder.record("aten.view.default", (written, list(base.shape)), {}, base.meta)
     elif "scatter" in WRITE_BACK[view]:
@@ -297,9 +297,9 @@ def traced_parameters(recorder: Recorder) -> Iterator[None]:
             for name in sorted(names):
                 tensor = table[name]
                 if tensor is not None and not isinstance(tensor, Traced):
-                    replaced.append((table, name, tensor))  # type: ignore[arg-type]
+                    replaced.append((table, name, tensor))
                     full_name = f"{path}.{name}" if path else name
-                    table[name] = Traced(recorder, tensor.detach().to("meta"), full_name)  # type: ignore[assignment]
+                    table[name] = Traced(recorder, tensor.detach().to("meta"), full_name)
     try:
         yield
     finally:

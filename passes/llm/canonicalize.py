@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from compiler.ir.core import Block, Module, Op, Value, walk
 from compiler.ir.location import fused
 from compiler.pass_manager import Pass
-from compiler.rewrite import Rewriter, apply_patterns, rewrite
+from compiler.rewrite import Pattern, Rewriter, apply_patterns, rewrite
 from dialects import llm
 
 
@@ -129,7 +129,7 @@ def drop_single_concat(op: llm.ConcatOp, rw: Rewriter) -> None:
         rw.replace(op, op.parts[0])
 
 
-PATTERNS = [
+PATTERNS: list[Pattern] = [
     merge_reshapes,
     merge_permutes,
     drop_whole_slice,

@@ -7,7 +7,7 @@ import math
 from compiler.frontend.patterns.matching import both_orders, close, scaled_by
 from compiler.ir.core import Value
 from compiler.ir.location import fused
-from compiler.rewrite import Rewriter, rewrite
+from compiler.rewrite import Pattern, Rewriter, rewrite
 from dialects import llm
 
 CUBIC = 0.044715  # of the tanh approximation of gelu
@@ -89,4 +89,4 @@ def scale_embedding(op: llm.MulOp, rw: Rewriter) -> None:
     rw.replace(op, llm.EmbeddingOp(embedding.ids, embedding.table, scale=scale, loc=loc))
 
 
-PATTERNS = [find_sigmoid_forms, find_relu2, find_gelu_tanh, find_softcap, scale_embedding]
+PATTERNS: list[Pattern] = [find_sigmoid_forms, find_relu2, find_gelu_tanh, find_softcap, scale_embedding]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from compiler.frontend.patterns.matching import both_orders, last_axis
 from compiler.ir.core import Value
 from compiler.ir.location import fused
-from compiler.rewrite import Rewriter, rewrite
+from compiler.rewrite import Pattern, Rewriter, rewrite
 from dialects import llm
 
 
@@ -75,4 +75,9 @@ def give_layer_norm_its_weight(op: llm.MulOp, rw: Rewriter) -> None:
             return
 
 
-PATTERNS = [find_rms_norm, give_rms_norm_its_weight, find_layer_norm, give_layer_norm_its_weight]
+PATTERNS: list[Pattern] = [
+    find_rms_norm,
+    give_rms_norm_its_weight,
+    find_layer_norm,
+    give_layer_norm_its_weight,
+]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from compiler.frontend.patterns.matching import both_orders, last_axis, slice_range, sliced
 from compiler.ir.core import Value
-from compiler.rewrite import Rewriter, rewrite
+from compiler.rewrite import Pattern, Rewriter, rewrite
 from dialects import llm
 
 
@@ -125,4 +125,4 @@ def fits(x: Value, cos: Value, sin: Value, width: int | None = None) -> bool:
     return len(shape) == 4 and cos.type.shape == table and sin.type.shape == table
 
 
-PATTERNS = [find_rope, find_half_tables, widen_partial_rope]
+PATTERNS: list[Pattern] = [find_rope, find_half_tables, widen_partial_rope]
