@@ -33,10 +33,10 @@ class Race:
     first: Step
     second: Step
     place: str
-    what: str  # "write after read", ...
+    what: str  # "write and read", ...
 
     def __str__(self) -> str:
-        return f"{self.second} does not wait for {self.first}: {self.what} of {self.place}"
+        return f"nothing orders {self.first} and {self.second}: {self.what} of {self.place}"
 
 
 def prove_waits(cores: Sequence[CoreProgram], spec: ChipSpec) -> None:
@@ -118,7 +118,7 @@ class _Memories:
 
     def _race(self, step: Step, access: Access, conflict: _Conflict) -> Race:
         first = self.steps[conflict.queue, conflict.number]
-        what = f"{_verb(access.write)} after {_verb(conflict.was_write)}"
+        what = f"{_verb(conflict.was_write)} and {_verb(access.write)}"
         return Race(first, step, _describe(conflict.box, access), what)
 
 
