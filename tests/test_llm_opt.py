@@ -73,7 +73,7 @@ def test_errors_of_the_ir_and_of_the_user(source, tmp_path, capsys):
 
 
 def test_it_reads_standard_input_and_runs_from_any_folder(tmp_path):
-    empty = '"builtin.module"() ({\n}) : () -> ()\n'
+    empty = '"builtin.module"() ({\n^bb0:\n}) : () -> ()\n'
     command = [sys.executable, str(ROOT / "llm_opt.py"), "-"]
     done = subprocess.run(command, input=empty, capture_output=True, text=True, cwd=tmp_path, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, empty, "")

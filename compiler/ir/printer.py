@@ -108,6 +108,8 @@ class _Printer:
         if block.args:
             args = ", ".join([f"{self.names[arg]}: {attribute_text(arg.type)}" for arg in block.args])
             self.lines.append(f"{INDENT * depth}^bb0({args}):")
+        elif not block.ops.first:
+            self.lines.append(f"{INDENT * depth}^bb0:")  # nothing at all would be a region without a block
         for op in block.ops:
             self.print_op(op, depth + 1)
 
