@@ -89,3 +89,10 @@ def test_an_output_that_cannot_be_made_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(UserError, match=f"no permission to write in {tmp_path}$"):
         options(tmp_path)
+
+
+def test_a_checkpoint_behind_a_link_is_known_by_its_real_place(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "model").symlink_to(tmp_path / "real")
+    with pytest.raises(UserError, match="writes into the checkpoint"):
+        options(tmp_path, out_dir=tmp_path / "real" / "out")
