@@ -1,0 +1,156 @@
+"""Run an imported model by the client's rules, and the transformers model itself, on the same weights."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+
+import runtime_sim.llm  # noqa: F401  (registers the rules)
+from compiler.frontend.imported import ImportedModel
+from compiler.frontend.importer import import_model
+from compiler.ir.types import F32
+from compiler.pass_manager import PassManager, parse_pipeline
+from passes import load_all
+from runtime_sim.rules import interpret
+
+SEQ_LENGTH, INPUT_LENGTH, PROMPT = 24, 16, 11
+HIDDEN = -9984.0  # the client's mask word
+SMALL = {
+    "hidden_size": 64,
+    "intermediate_size": 96,
+    "num_hidden_layers": 3,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "vocab_size": 128,
+    "max_position_embeddings": 64,
+    "pad_token_id": 0,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+}
+FUSED = "canonicalize,fuse-swiglu,fuse-qkv,fuse-gate-up,fuse-residual,canonicalize"
+
+
+@dataclass
+class Subject:
+    """A model of transformers with random weights, and what we make of its configuration."""
+
+    reference: Any
+    imported: ImportedModel
+    parameters: dict[str, np.ndarray]
+
+    @classmethod
+    def make(cls, model_type: str, **settings: Any) -> Subject:
+        config = {**SMALL, **settings, "model_type": model_type}
+        reference = reference_model(config)
+        imported = import_model(config, SEQ_LENGTH, INPUT_LENGTH, dtype=F32)
+        parameters = {name: tensor.numpy() for name, tensor in reference.state_dict().items()}
+        return cls(reference, imported, parameters)
+
+    def fuse(self, pipeline: str = FUSED) -> Subject:
+        load_all()
+        for layer in self.imported.layers:
+            PassManager(parse_pipeline(pipeline)).run(layer.module)
+        return self
+
+    def error(self) -> float:
+        """Largest difference of logits over the last prompt token and one decode step, over the largest logit."""
+        ids = np.random.default_rng(1).integers(3, 128, PROMPT + 1)
+        expected = self.expected(ids)
+        got = np.concatenate(self.logits(ids))
+        return float(np.abs(got - expected).max() / np.abs(expected).max())
+
+    def expected(self, ids: np.ndarray) -> np.ndarray:
+        """Logits [2, V] after the last prompt token and after the one that follows."""
+        with torch.no_grad():
+            logits = self.reference(input_ids=torch.from_numpy(ids)[None], use_cache=False).logits
+        return np.asarray(logits[0, -2:].numpy())
+
+    def logits(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The same from our modules: a padded prefill, then a decode step with rubbish in unused history."""
+        prompt = np.zeros((1, INPUT_LENGTH), np.int32)
+        prompt[0, :PROMPT] = ids[:-1]
+        positions = np.where(prompt > 0, np.arange(INPUT_LENGTH, dtype=np.int32), 0)
+        x = self.run("embedding", None, [prompt])[0]
+        history = []
+        for index in range(len(self.imported.layer_prefixes)):
+            x, k, v = self.run("block", index, [x, positions, prefill_mask()])
+            history.append([with_rubbish(k), with_rubbish(v)])
+        first = self.head(x[:, PROMPT - 1])
+        x = self.run("embedding_cache", None, [ids[None, -1:].astype(np.int32)])[0]
+        position = np.array([[PROMPT]], np.int32)
+        for index, (k, v) in enumerate(history):
+            x, _, _ = self.run("block_cache", index, [x, position, decode_mask(), k, v])
+        return first, self.head(x[:, 0])
+
+    def run(
+        self, function: str, layer: int | None, inputs: Sequence[np.ndarray], observer: Any = None
+    ) -> list[np.ndarray]:
+        modules = {"lm_head": self.imported.lm_head}
+        module = modules.get(function, self.imported.embedding)
+        if layer is not None:
+            module = self.imported.module_of(layer).module
+        return interpret(
+            module.function(function),
+            inputs,
+            lambda name: self.parameters[self.imported.parameter_name(name, layer)],
+            self.imported.tables,
+            observer,
+        )
+
+    def head(self, hidden: np.ndarray) -> np.ndarray:
+        """Logits [1, V], which the module keeps to itself; its token must be the largest."""
+        seen: list[np.ndarray] = []
+        (token,) = self.run("lm_head", None, [hidden], lambda op, results: seen.append(results[0]))
+        assert token[0, 0] == seen[-2].argmax()
+        return seen[-2]
+
+
+def reference_model(config: dict[str, Any]) -> Any:
+    """The eager float32 model, every parameter random: fresh norms of 1 and biases of 0 hide a lost one."""
+    torch.manual_seed(0)
+    settings = transformers.AutoConfig.for_model(**config)
+    model = transformers.AutoModelForCausalLM.from_config(
+        settings, attn_implementation="eager", dtype=torch.float32
+    )
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn_like(parameter)
+            if parameter.ndim > 1:
+                parameter.copy_(noise / parameter.shape[-1] ** 0.5)
+            else:
+                parameter.add_(0.3 * noise)
+    return model.eval()
+
+
+def prefill_mask() -> np.ndarray:
+    """[1, 1, M, M]: causal among prompt tokens; padding sees nothing, and nothing sees padding."""
+    row, column = np.mgrid[:INPUT_LENGTH, :INPUT_LENGTH]
+    visible = (column <= row) & (row < PROMPT)
+    return np.where(visible, 0, HIDDEN).astype(np.float32)[None, None]
+
+
+def decode_mask() -> np.ndarray:
+    """[1, 1, 1, S + 1]: the prompt and the new token itself, which is the last column."""
+    slot = np.arange(SEQ_LENGTH + 1)
+    visible = (slot < PROMPT) | (slot == SEQ_LENGTH)
+    return np.where(visible, 0, HIDDEN).astype(np.float32)[None, None, None]
+
+
+def with_rubbish(rows: np.ndarray) -> np.ndarray:
+    """History [1, S, h, D] with the prompt's rows and finite nonsense behind them."""
+    history = np.full((1, SEQ_LENGTH, *rows.shape[2:]), 7.0, np.float32)
+    history[:, :PROMPT] = rows[:, :PROMPT]
+    return history
+
+
+def ops_of(subject: Subject, kind: type[Any]) -> list[Any]:
+    """Every op of a class in the layers."""
+    functions = [f for layer in subject.imported.layers for f in layer.module.functions()]
+    return [op for function in functions for op in function.block.ops if isinstance(op, kind)]
+
+
