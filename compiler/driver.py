@@ -10,35 +10,40 @@ from pathlib import Path
 
 import numpy as np
 
-from compiler.bmodel import BModel, Net, write_bmodel
+from compiler.bmodel import BModel, CommandStreams, Net, write_bmodel
 from compiler.diagnostics import UserError
 from compiler.frontend.binding import Weights, bind, expected_of
 from compiler.frontend.checkpoint import Checkpoint
-from compiler.frontend.config import ModelConfig, read_config
+from compiler.frontend.config import read_config
 from compiler.frontend.imported import ImportedModel
-from compiler.ir.core import Module, walk
-from compiler.ir.types import element
+from compiler.ir.core import Function, Module, walk
+from compiler.ir.types import ElementType, element
 from compiler.options import ConvertOptions
 from compiler.output import require_space, staged_output
 from compiler.pass_manager import PassManager, parse_pipeline
-from compiler.pipelines import default_pipeline
+from compiler.pipelines import default_pipeline, efforts
 from compiler.progress import track
 from compiler.weights import Materializer, Piece, WeightBlob
+from compiler.weights import convert as convert_values
 from dialects import llm
-from dialects.builtin import FuncOp, ModuleOp
+from dialects.builtin import ModuleOp
 from passes import load_all
-from passes.chip.assign_addresses import globals_of
-from passes.emit_bmodel import encode, net_of
+from passes.chip.allocate_local import DoesNotFit
+from passes.chip.assign_addresses import globals_of, weight_source
+from passes.emit_bmodel import address_of, encode, net_of
 from runtime_sim.contract import check_file
 from runtime_sim.loader import Program
 
 log = logging.getLogger("compiler")
 
+EMBEDDING_ROWS = 4096  # converted at a time
 NOT_COPIED = (".safetensors", ".bin", ".pth", ".pt", ".py", ".index.json")
 
 
 def convert(options: ConvertOptions) -> Path | None:
-    """Compile the model of `options`; returns the bmodel's path, or None when a flag asked to stop before it."""
+    """Compile the model of `options`; returns the bmodel's path, or None when a flag asked to stop before
+    it.
+    """
     config = read_config(options.model_path)
     config.check_length(options.seq_length)
     if options.weight_bits < 16:
@@ -51,7 +56,7 @@ def convert(options: ConvertOptions) -> Path | None:
         return None
     bmodel = job.bmodel()
     prove(bmodel)
-    return write(options, config, bmodel, weights)
+    return write(job, bmodel)
 
 
 def load_model(options: ConvertOptions) -> tuple[ImportedModel, Weights]:
@@ -73,7 +78,9 @@ def note_conversion(options: ConvertOptions, weights: Weights) -> None:
 
 
 def prove(bmodel: BModel) -> None:
-    """Check the finished programs as if they came from elsewhere: waits, addresses, and what clients rely on."""
+    """Check the finished programs as if they came from elsewhere: waits, addresses, and what clients rely
+    on.
+    """
     problems = check_file(Program(bmodel), hashes=False)
     assert not problems, "\n".join(["the compiled programs are not sound:", *problems])
 
@@ -85,45 +92,65 @@ class Job:
     options: ConvertOptions
     model: ImportedModel
     weights: Weights
-    layers: list[ModuleOp] = field(default_factory=list)
-    tails: list[ModuleOp] = field(default_factory=list)  # embedding and head; one module where they share weights
+    layers: list[ModuleOp] = field(default_factory=list)  # as in the model, compiled
+    tails: list[ModuleOp] = field(
+        default_factory=list
+    )  # embedding and head; one module where they share weights
+    _streams: dict[Function, CommandStreams] = field(default_factory=dict)
 
     def compile(self) -> None:
         """Run the passes over each distinct module."""
         load_all()
-        self.tails = tail_modules(self.model, self.weights, self.options)
-        self.layers = [group.module for group in self.model.layers]
-        for function in (f for module in self.layers for f in module.functions()):
-            if function.sym_name == "block_cache":
-                function.attributes["bm.io_alone"] = True
-        named = [*self._named(self.tails), *self._named(self.layers)]
-        for name, module in track(named, "compile"):
-            self.run_passes(name, module)
+        self.tails = [
+            self.compiled("embedding", m) for m in tail_modules(self.model, self.weights, self.options)
+        ]
+        for group in self.model.layers:
+            group.module.function("block_cache").attributes["bm.io_alone"] = True
+        for group in track(self.model.layers, "compile"):
+            self.layers.append(self.compiled(f"block_{group.layer_indices[0]}", group.module))
 
-    def _named(self, modules: list[ModuleOp]) -> Iterator[tuple[str, ModuleOp]]:
-        for module in modules:
-            group = next((g for g in self.model.layers if g.module is module), None)
-            first = next(iter(module.functions())).sym_name
-            yield (f"block_{group.layer_indices[0]}" if group else first), module
+    def compiled(self, name: str, module: ModuleOp) -> ModuleOp:
+        """The module after the passes, by the fastest of our ways to use local memory that fits."""
+        spec = self.options.spec
+        pipelines = (
+            [self.options.passes]
+            if self.options.passes
+            else [
+                default_pipeline(self.options, effort)
+                for effort in efforts(self.options.input_length, spec.lanes)
+            ]
+        )
+        for text in pipelines:
+            copy = module.clone()
+            assert isinstance(copy, ModuleOp)
+            try:
+                self.run_passes(name, copy, text)
+            except DoesNotFit as error:
+                problem = error
+                continue
+            return copy
+        raise UserError(
+            f"-s {self.options.seq_length}: {problem.message}; use a shorter sequence"
+        ) from problem
 
-    def run_passes(self, name: str, module: ModuleOp) -> None:
-        text = self.options.passes or default_pipeline(self.options)
+    def run_passes(self, name: str, module: ModuleOp, pipeline: str) -> None:
+        log.debug("%s: %s", name, pipeline)
         manager = PassManager(
-            parse_pipeline(text),
+            parse_pipeline(pipeline),
             dump_dir=self.options.dump_ir,
             dump_prefix=name,
             stop_after=self.options.stop_after,
         )
         manager.run(module)
 
-    # ------------------------------------------------------------------------------------------------------ the result
+    # ------------------------------------------------------------------------------------------- the result
 
     def bmodel(self) -> BModel:
         nets = [net for module in self.tails for net in self.nets(module, None)]
         blocks: dict[str, Net] = {}
-        for group in self.model.layers:
+        for group, module in zip(self.model.layers, self.layers, strict=True):
             for index in group.layer_indices:
-                blocks |= {net.name: net for net in self.nets(group.module, index)}
+                blocks |= {net.name: net for net in self.nets(module, index)}
         count = len(self.model.layer_prefixes)
         order = [f"{kind}_{i}" for kind in ("block", "block_cache") for i in range(count)]
         return BModel(self.options.spec.chip, [*nets, *(blocks[name] for name in order)])
@@ -137,19 +164,18 @@ class Job:
             streams = self.encoded(function)
             yield net_of(function, name, streams, blob if blob.size else None, spec)
 
-    def encoded(self, function: FuncOp):
+    def encoded(self, function: Function) -> CommandStreams:
         if function not in self._streams:
             self._streams[function] = encode(function, self.options.spec)
         return self._streams[function]
-
-    _streams: dict = field(default_factory=dict)
 
     def pieces(self, module: ModuleOp) -> list[Piece]:
         base = self.options.spec.coeff_base
         found = {}
         for function in module.functions():
             for op in globals_of(function, "weight"):
-                found[op.address] = Piece(op.address - base, op.buffer.type.bytes, op.source)
+                offset = address_of(op.buffer) - base
+                found[offset] = Piece(offset, op.buffer.type.bytes, weight_source(op))
         return list(found.values())
 
     def materializer(self, layer: int | None) -> Materializer:
@@ -179,17 +205,20 @@ def weight_of(module: Module) -> llm.WeightOp | None:
     return max(found, key=lambda op: op.y.type.size, default=None)
 
 
-# ------------------------------------------------------------------------------------------------------------- writing
+# -------------------------------------------------------------------------------------------------- writing
 
 
-def write(options: ConvertOptions, config: ModelConfig, bmodel: BModel, weights: Weights) -> Path:
+def write(job: Job, bmodel: BModel) -> Path:
     """Everything in the output folder, or nothing."""
+    options = job.options
     name = bmodel_name(options)
     require_space(options.out_dir, size_of(bmodel))
     with staged_output(options.out_dir) as folder:
         copy_config(options.model_path, folder / "config")
         if options.embedding_disk:
-            write_embedding(options, weights, folder / "config" / "embedding.bin")
+            write_embedding(
+                job.model, job.weights, element(options.half), folder / "config" / "embedding.bin"
+            )
         write_bmodel(folder / name, bmodel)
         (folder / "model.log").write_text(listing(bmodel))
     return options.out_dir / name
@@ -210,12 +239,24 @@ def copy_config(source: Path, target: Path) -> None:
             shutil.copyfile(path, target / path.name)
 
 
-def write_embedding(options: ConvertOptions, weights: Weights, path: Path) -> None:
-    raise UserError("--embedding_disk is not supported yet")
+def write_embedding(model: ImportedModel, weights: Weights, half: ElementType, path: Path) -> None:
+    """The embedding's rows as little-endian words of the activations' type, for clients that look them up
+    themselves.
+    """
+    op = weight_of(model.embedding)
+    assert op is not None
+    name = model.parameter_name(op.name)
+    rows = weights.shape(name)[0]
+    with path.open("wb") as file:
+        for start in range(0, rows, EMBEDDING_ROWS):
+            values = weights.read(name, slice(start, min(start + EMBEDDING_ROWS, rows)))
+            file.write(convert_values(values, half.numpy).tobytes())
 
 
 def size_of(bmodel: BModel) -> int:
-    blobs = {stage.coeff.blob.key: stage.coeff.size for net in bmodel.nets for stage in net.stages if stage.coeff}
+    blobs = {
+        stage.coeff.blob.key: stage.coeff.size for net in bmodel.nets for stage in net.stages if stage.coeff
+    }
     return sum(blobs.values()) + 4096 * len(bmodel.nets)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, field
 from functools import singledispatchmethod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +16,7 @@ import numpy.typing as npt
 from compiler.quant import Quantized, TileFormat, pack, quantize, to_float32
 from dialects.chip import Floats, Iota, Joined, Packed, RopeTable, WeightSource
 
-Array = npt.NDArray[np.generic]
+Array = npt.NDArray[Any]
 ReadTensor = Callable[[str], Array]
 
 
@@ -29,7 +30,9 @@ class Piece:
 
 
 class Materializer:
-    """Computes pieces. `read` gives a checkpoint tensor by the name the IR uses; `tables` the rotary tables."""
+    """Computes pieces. `read` gives a checkpoint tensor by the name the IR uses; `tables` the rotary
+    tables.
+    """
 
     def __init__(self, read: ReadTensor, tables: dict[str, Array], lanes: int):
         self.read = read
@@ -116,6 +119,6 @@ class WeightBlob:
                 yield memoryview(bytes(piece.offset - position))
             data = np.ascontiguousarray(self.materializer.bytes_of(piece.source)).view(np.uint8).reshape(-1)
             assert data.nbytes == piece.size, f"{piece.source} is {data.nbytes} bytes, expected {piece.size}"
-            yield memoryview(data)
+            yield data.data
             position = piece.offset + piece.size
         self.materializer.drop()

@@ -1,9 +1,9 @@
 """The chip dialect: the TPU's own instructions, over buffers that are values.
 
 An operand is a buffer (a local buffer of so many bytes in every lane, or a region of DDR) seen through a
-`#chip.view`. Until a buffer has an address, dependence follows from buffers and byte ranges; afterwards the same
-ops carry offsets, ids and waits. One class per instruction family; `fields` is the only place that knows how an
-op's operands become the registers that `compiler.isa` packs into bits.
+`#chip.view`. Until a buffer has an address, dependence follows from buffers and byte ranges; afterwards the
+same ops carry offsets, ids and waits. One class per instruction family; `fields` is the only place that knows
+how an op's operands become the registers that `compiler.isa` packs into bits.
 
 Source of the instruction fields: the BM1684X register tables, rendered in `compiler.isa`.
 """
@@ -20,8 +20,8 @@ from compiler import isa
 from compiler.chips import ChipSpec
 from compiler.ir.core import Op, Value
 from compiler.ir.define import Attr, Operand, OptionalAttr, OptionalOperand, Result, op
-from compiler.isa import split_address
 from compiler.ir.types import F32, UI32, Attribute, ElementType, TensorType, Type, attr_def, type_def
+from compiler.isa import split_address
 
 Shape4 = tuple[int, int, int, int]  # n, c (channels, spread over the lanes), h, w
 Fields = dict[str, int]
@@ -51,9 +51,9 @@ class GlobalType(Type):
 class View(Attribute):
     """Where an operand lies in its buffer.
 
-    offset: bytes from the buffer's start, the same in every lane; lane: where channel 0 sits; strides: n, c, h, w
-    in elements, the c stride from one row of lanes to the next. No strides means the EU-aligned layout of the shape
-    in local memory, and row-major order in DDR.
+    offset: bytes from the buffer's start, the same in every lane; lane: where channel 0 sits; strides: n, c,
+    h, w in elements, the c stride from one row of lanes to the next. No strides means the EU-aligned layout
+    of the shape in local memory, and row-major order in DDR.
     """
 
     dtype: ElementType
@@ -86,7 +86,7 @@ def aligned_strides(shape: Shape4, dtype: ElementType, spec: ChipSpec, lane: int
 
 
 def row_major(shape: Shape4) -> Shape4:
-    n, c, h, w = shape
+    _n, c, h, w = shape
     return c * h * w, h * w, w, 1
 
 
@@ -114,7 +114,9 @@ class Access:
 
 @dataclass(frozen=True)
 class Placement:
-    """The chip and the address of every buffer: bytes in the lane for local ones, a 40-bit address for DDR."""
+    """The chip and the address of every buffer: bytes in the lane for local ones, a 40-bit address for
+    DDR.
+    """
 
     spec: ChipSpec
     address: Callable[[Value], int]
@@ -129,7 +131,7 @@ class Placement:
         return self.spec.dma_local_base + self.tiu(buffer, view)
 
 
-# ------------------------------------------------------------------------------------- what a coefficient region holds
+# -------------------------------------------------------------------------- what a coefficient region holds
 
 
 class WeightSource(Attribute):
@@ -148,7 +150,8 @@ class Joined(WeightSource):
 @attr_def("chip.packed")
 @dataclass(frozen=True)
 class Packed(WeightSource):
-    """The rectangle of the joined tensors from (row, column) on, quantized and packed as `compiler.quant.TileFormat`.
+    """The rectangle of the joined tensors from (row, column) on, quantized and packed as
+    `compiler.quant.TileFormat`.
 
     Groups are counted along the columns of the whole tensor.
     """
@@ -167,7 +170,9 @@ class Packed(WeightSource):
 @attr_def("chip.rope_table")
 @dataclass(frozen=True)
 class RopeTable(WeightSource):
-    """f32 rows [cos (d) | sin of the first half | minus sin of the second half], from two tables of width d."""
+    """f32 rows [cos (d) | sin of the first half | minus sin of the second half], from two tables of width
+    d.
+    """
 
     cos: str
     sin: str
@@ -206,14 +211,14 @@ class LocalOp(BufferOp):
 class GlobalOp(BufferOp):
     """A region of DDR at `address`.
 
-    space: "input" and "output" (`index` counts in the net's signature, `tensor` is what the client sees), "scratch",
-    or "weight", in which case `source` says which bytes of the coefficient blob it holds.
+    space: "input" and "output" (`index` counts in the net's signature, `tensor` is what the client sees),
+    "scratch", or "weight", in which case `source` says which bytes of the coefficient blob it holds.
     """
 
     space: Attr[str]
     index: OptionalAttr[int]
     tensor: OptionalAttr[TensorType]
-    source: OptionalAttr[Attribute]
+    source: OptionalAttr[WeightSource]
     address: OptionalAttr[int]
     buffer: Result[GlobalType]
 
@@ -282,7 +287,7 @@ def shape_fields(prefix: str, shape: Shape4) -> Fields:
     return {f"{prefix}_{axis}": size for axis, size in zip("nchw", shape, strict=True)}
 
 
-# --------------------------------------------------------------------------------------------------------------- TIU
+# ------------------------------------------------------------------------------------------------------ TIU
 
 
 class TiuOp(Instruction):
@@ -293,8 +298,8 @@ class TiuOp(Instruction):
 class ArOp(TiuOp):
     """Element-wise: res = kind(opd0, opd1) over `shape`; a `#chip.const` operand has no buffer.
 
-    round is the rounding mode of cast and the shifts, or the iteration count less one of div; shift is the constant
-    third operand of adds.
+    round is the rounding mode of cast and the shifts, or the iteration count less one of div; shift is the
+    constant third operand of adds.
     """
 
     family = "ar"
@@ -325,7 +330,10 @@ class ArOp(TiuOp):
 
     def fields(self, place: Placement) -> Fields:
         shape = cast(Shape4, self.shape)
-        out = shape_fields("res0", shape) | {"opd2_n_str": self.round, "tsk_opd_num": 1 + (self.opd1 is not None)}
+        out = shape_fields("res0", shape) | {
+            "opd2_n_str": self.round,
+            "tsk_opd_num": 1 + (self.opd1 is not None),
+        }
         out |= self._view_fields("res0", self.dst, self.res, place)
         out["opd2_sign"] = int(self.res.dtype.name in SIGNED)
         for name, buffer, view in self._sources():
@@ -337,7 +345,11 @@ class ArOp(TiuOp):
     def _source_fields(self, name: str, buffer: Value | None, view: View | Const, place: Placement) -> Fields:
         sign = {f"{name}_sign": int(view.dtype.name in SIGNED)}
         if isinstance(view, Const):
-            return sign | {f"{name}_const": 1, f"{name}_prec": PRECISION[view.dtype.name], f"{name}_addr": view.bits}
+            return sign | {
+                f"{name}_const": 1,
+                f"{name}_prec": PRECISION[view.dtype.name],
+                f"{name}_addr": view.bits,
+            }
         assert buffer is not None
         return sign | self._view_fields(name, buffer, view, place)
 
@@ -352,7 +364,9 @@ class ArOp(TiuOp):
 
 
 def same_layout(strides: tuple[int, ...], shape: Shape4, view: View, spec: ChipSpec) -> bool:
-    """Whether `strides` address the EU-aligned layout of `shape`; the stride of an axis of size 1 does not matter."""
+    """Whether `strides` address the EU-aligned layout of `shape`; the stride of an axis of size 1 does not
+    matter.
+    """
     rows = (shape[0], -(-(view.lane + shape[1]) // spec.lanes), shape[2], shape[3])
     expected = aligned_strides(shape, view.dtype, spec, view.lane)
     return all(size == 1 or have == want for size, have, want in zip(rows, strides, expected, strict=True))
@@ -360,7 +374,9 @@ def same_layout(strides: tuple[int, ...], shape: Shape4, view: View, spec: ChipS
 
 @op("chip.select")
 class SelectOp(TiuOp):
-    """res = (opd0 == opd1) ? opd2 : opd3 over `shape` (also > and <); opd0 and opd1 aligned or one value per lane."""
+    """res = (opd0 == opd1) ? opd2 : opd3 over `shape` (also > and <); opd0 and opd1 aligned or one value
+    per lane.
+    """
 
     family = "cmp"
 
@@ -389,14 +405,19 @@ class SelectOp(TiuOp):
         out |= {"res0_addr": place.tiu(self.dst, self.res), "opd0_sign": 1}
         for name, buffer, view in (("opd0", self.src0, self.opd0), ("opd1", self.src1, self.opd1)):
             out |= {f"{name}_addr": place.tiu(buffer, view), f"{name}_str": 3 if view.strides else 0}
-        return out | {"opd2_addr": place.tiu(self.src2, self.opd2), "opd3_const": 1, "opd3_addr": self.opd3.bits}
+        return out | {
+            "opd2_addr": place.tiu(self.src2, self.opd2),
+            "opd3_const": 1,
+            "opd3_addr": self.opd3.bits,
+        }
 
 
 @op("chip.matmul")
 class MatmulOp(TiuOp):
     """dst [m, n] = left [m, k] x right, plus dst's f32 when `accumulate`; rows lie on the lanes, EU-aligned.
 
-    kind "nn": right is [k, n]; "nt": right is [n, k]. The f32 sum is exact in blocks of `mm_k_block` products.
+    kind "nn": right is [k, n]; "nt": right is [n, k]. The f32 sum is exact in blocks of `mm_k_block`
+    products.
     """
 
     family = "mm2"
@@ -446,7 +467,8 @@ class MatmulOp(TiuOp):
 
 @op("chip.sfu")
 class SfuOp(TiuOp):
-    """kind "rsqrt": dst = 1/sqrt(src) by four Newton steps; "taylor": the polynomial whose `terms` coefficients lie,
+    """kind "rsqrt": dst = 1/sqrt(src) by four Newton steps; "taylor": the polynomial whose `terms`
+    coefficients lie,
     constant term first, in every lane of `table`. Both over `shape` in the EU-aligned layout."""
 
     family = "sfu"
@@ -465,11 +487,15 @@ class SfuOp(TiuOp):
         shape = cast(Shape4, self.shape)
         yield local_access(self.src, self.opd0, shape, spec, write=False)
         if self.table is not None and self.opd1 is not None:
-            yield lane_access(self.table, self.opd1, spec.lanes, self.terms * self.opd1.dtype.bytes, write=False)
+            yield lane_access(
+                self.table, self.opd1, spec.lanes, self.terms * self.opd1.dtype.bytes, write=False
+            )
         yield local_access(self.dst, self.res, shape, spec, write=True)
 
     def fields(self, place: Placement) -> Fields:
-        out = shape_fields("res0", cast(Shape4, self.shape)) | {"opd2_n_str": 3 if self.kind == "rsqrt" else 1}
+        out = shape_fields("res0", cast(Shape4, self.shape)) | {
+            "opd2_n_str": 3 if self.kind == "rsqrt" else 1
+        }
         out |= {"res0_prec": PRECISION[self.res.dtype.name], "opd0_prec": PRECISION[self.opd0.dtype.name]}
         out |= {"res0_addr": place.tiu(self.dst, self.res), "opd0_addr": place.tiu(self.src, self.opd0)}
         if self.table is None or self.opd1 is None:
@@ -481,7 +507,8 @@ class SfuOp(TiuOp):
 class PoolOp(TiuOp):
     """Reduce windows of `kernel` (h, w) of src (`shape`, EU-aligned f32), stride 1.
 
-    kind "avg": the sum of f32(x * scale) in two accumulators, by the parity of the position; "max": the largest.
+    kind "avg": the sum of f32(x * scale) in two accumulators, by the parity of the position; "max": the
+    largest.
     """
 
     family = "pord"
@@ -508,13 +535,24 @@ class PoolOp(TiuOp):
 
     def fields(self, place: Placement) -> Fields:
         out = shape_fields("res0", self.result_shape())
-        out |= {"opd0_h": self.shape[2], "opd0_w": self.shape[3], "opd1_h": self.kernel[0], "opd1_w": self.kernel[1]}
+        out |= {
+            "opd0_h": self.shape[2],
+            "opd0_w": self.shape[3],
+            "opd1_h": self.kernel[0],
+            "opd1_w": self.kernel[1],
+        }
         out |= {"res0_prec": 2, "opd0_prec": 2, "opd0_sign": 1, "res_op_x_str": 1, "res_op_y_str": 1}
         out |= {"res0_addr": place.tiu(self.dst, self.res), "opd0_addr": place.tiu(self.src, self.opd0)}
         lowest = constant(-3.4028234663852886e38, F32).bits
         fill = 0 if self.kind == "avg" else lowest
         scale = constant(self.scale, F32).bits if self.kind == "avg" else 0
-        return out | {"opd1_const": 1, "opd1_addr": scale, "opd3_const": 1, "opd3_addr": fill, "opd2_n_str": 5}
+        return out | {
+            "opd1_const": 1,
+            "opd1_addr": scale,
+            "opd3_const": 1,
+            "opd3_addr": fill,
+            "opd2_n_str": 5,
+        }
 
 
 @op("chip.lanes")
@@ -551,7 +589,7 @@ class LanesOp(TiuOp):
         return out | {"res0_addr": place.tiu(self.dst, self.res), "opd0_addr": place.tiu(self.src, self.opd0)}
 
 
-# --------------------------------------------------------------------------------------------------------------- DMA
+# ------------------------------------------------------------------------------------------------------ DMA
 
 
 class DmaOp(Instruction):
@@ -584,7 +622,10 @@ class DmaTensorOp(DmaOp):
 
     def fields(self, place: Placement) -> Fields:
         out = {"stride_enable": 1, "nchw_copy": 1, "src_data_format": PRECISION[self.opd0.dtype.name]}
-        ends = ("src", self.src, self.opd0, self.source_shape()), ("dst", self.dst, self.res, cast(Shape4, self.shape))
+        ends = (
+            ("src", self.src, self.opd0, self.source_shape()),
+            ("dst", self.dst, self.res, cast(Shape4, self.shape)),
+        )
         for name, buffer, view, shape in ends:
             strides = view.strides or default_strides(buffer, view, shape, place.spec)
             out |= {f"{name}_{axis}size": size for axis, size in zip("nchw", shape, strict=True)}
@@ -601,9 +642,11 @@ def default_strides(buffer: Value, view: View, shape: Shape4, spec: ChipSpec) ->
 
 @op("chip.dma_matrix")
 class DmaMatrixOp(DmaOp):
-    """Load a row-major matrix of `rows` x `columns` items: column block j of `block` items goes to lane j mod lanes.
+    """Load a row-major matrix of `rows` x `columns` items: column block j of `block` items goes to lane j mod
+    lanes.
 
-    row_stride is the source's, in items; n_stride and c_stride the destination's per row and per row of lanes.
+    row_stride is the source's, in items; n_stride and c_stride the destination's per row and per row of
+    lanes.
     """
 
     family = "dma_matrix"
@@ -626,13 +669,19 @@ class DmaMatrixOp(DmaOp):
         return -(-self.columns // self.block)
 
     def accesses(self, spec: ChipSpec) -> Iterator[Access]:
-        yield global_access(self.src, View(self.opd0.dtype, self.opd0.offset, 0, (0, self.row_stride, 0, 1)),
-                            (1, self.rows, 1, self.columns), write=False)
+        yield global_access(
+            self.src,
+            View(self.opd0.dtype, self.opd0.offset, 0, (0, self.row_stride, 0, 1)),
+            (1, self.rows, 1, self.columns),
+            write=False,
+        )
         view = View(self.res.dtype, self.res.offset, self.res.lane, (self.n_stride, self.c_stride, 0, 1))
         yield local_access(self.dst, view, (self.rows, self._blocks(), 1, self.block), spec, write=True)
 
     def fields(self, place: Placement) -> Fields:
-        ends = split_address("src", place.dma(self.src, self.opd0)) | split_address("dst", place.dma(self.dst, self.res))
+        ends = split_address("src", place.dma(self.src, self.opd0)) | split_address(
+            "dst", place.dma(self.dst, self.res)
+        )
         return ends | {
             "stride_enable": 1,
             "src_data_format": PRECISION[self.opd0.dtype.name],
@@ -651,8 +700,8 @@ class DmaMatrixOp(DmaOp):
 class DmaGatherOp(DmaOp):
     """dst[c, i, :] = table[index[c, i], :]: rows of `width` items of a DDR table.
 
-    shape is (channels, rows per channel). index_stride is the index's channel stride in items, 0 for an index that
-    all channels share; dst strides are per channel (lane row in local memory) and per row.
+    shape is (channels, rows per channel). index_stride is the index's channel stride in items, 0 for an index
+    that all channels share; dst strides are per channel (lane row in local memory) and per row.
     """
 
     family = "dma_gather"
@@ -687,8 +736,11 @@ class DmaGatherOp(DmaOp):
         out |= {"dst_cstride": self.c_stride, "dst_hstride": self.width, "dst_hsize": self.rows}
         out |= {"dst_csize": self.channels, "dst_wsize": self.width}
         out |= {"index_csize": self.channels, "index_hsize": self.rows, "index_cstride": self.index_stride}
-        for name, buffer, view in (("src", self.table, self.opd0), ("dst", self.dst, self.res),
-                                   ("index", self.index, self.opd1)):
+        for name, buffer, view in (
+            ("src", self.table, self.opd0),
+            ("dst", self.dst, self.res),
+            ("index", self.index, self.opd1),
+        ):
             out |= split_address(name, place.dma(buffer, view))
         return out
 
@@ -699,4 +751,3 @@ def is_dma(op_: Op) -> bool:
 
 def bytes_of(shape: tuple[int, ...], dtype: ElementType) -> int:
     return prod(shape) * dtype.bytes
-

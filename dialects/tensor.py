@@ -1,8 +1,9 @@
 """The tensor dialect: arrays on a chip with lanes.
 
-A tensor type without a layout lies in DDR, row-major. In local memory its layout says which axis runs over the lanes;
-the same ops then serve decode (features over the lanes) and prefill (tokens over the lanes), and only the lowering to
-the chip looks at layouts. Ops that only rename positions (slice, reshape, permute) move no data.
+A tensor type without a layout lies in DDR, row-major. In local memory its layout says which axis runs over
+the lanes; the same ops then serve decode (features over the lanes) and prefill (tokens over the lanes), and
+only the lowering to the chip looks at layouts. Ops that only rename positions (slice, reshape, permute) move
+no data.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
+
 from compiler.ir.core import Op
 from compiler.ir.define import Attr, Operand, OptionalAttr, OptionalOperand, Result, VariadicOperand, op
 from compiler.ir.types import I32, Attribute, ElementType, TensorType, Type, attr_def, type_def
@@ -20,8 +22,8 @@ from compiler.ir.types import I32, Attribute, ElementType, TensorType, Type, att
 class Lanes(Attribute):
     """Item i of `axis` on lane i mod lanes, in row i div lanes.
 
-    In a lane: the axes before `axis` outermost, then the rows, then the axes after it. Every row starts on a multiple
-    of the EU's bytes, the layout of matrix operands, unless `compact`.
+    In a lane: the axes before `axis` outermost, then the rows, then the axes after it. Every row starts on a
+    multiple of the EU's bytes, the layout of matrix operands, unless `compact`.
     """
 
     axis: int
@@ -39,7 +41,8 @@ class Replicated(Attribute):
 class PackedType(Type):
     """A tile of quantized weights, `rows` (outputs) over the lanes x `columns` (inputs), in the DMA's order.
 
-    Codes of `bits` bits, one `scale` and, unless `symmetric`, one zero point for `group` neighbouring columns.
+    Codes of `bits` bits, one `scale` and, unless `symmetric`, one zero point for `group` neighbouring
+    columns.
     """
 
     rows: int
@@ -75,7 +78,7 @@ class TensorOp(Op):
         return type_
 
 
-# ------------------------------------------------------------------------------------------------------- DDR and back
+# --------------------------------------------------------------------------------------------- DDR and back
 
 
 @op("tensor.weight")
@@ -88,7 +91,9 @@ class WeightOp(TensorOp):
 
 @op("tensor.packed_weight")
 class PackedWeightOp(TensorOp):
-    """Rows [row, row + rows) and columns [column, column + columns) of the joined sources, quantized and packed."""
+    """Rows [row, row + rows) and columns [column, column + columns) of the joined sources, quantized and
+    packed.
+    """
 
     sources: Attr[list[str]]
     row: Attr[int]
@@ -98,7 +103,9 @@ class PackedWeightOp(TensorOp):
 
 @op("tensor.rope_table")
 class RopeTableOp(TensorOp):
-    """[positions, 2 d] f32 in DDR: a row is cos (d), sin of the first half (d/2), minus sin of the second (d/2)."""
+    """[positions, 2 d] f32 in DDR: a row is cos (d), sin of the first half (d/2), minus sin of the second
+    (d/2).
+    """
 
     cos: Attr[str]
     sin: Attr[str]
@@ -134,7 +141,7 @@ class GatherOp(TensorOp):
     rows: Result[TensorType]
 
 
-# --------------------------------------------------------------------------------------------------------- arithmetic
+# ----------------------------------------------------------------------------------------------- arithmetic
 
 
 def broadcast_shape(op_: Op, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
@@ -213,7 +220,9 @@ class ReciprocalOp(Unary):
 
 @op("tensor.cast")
 class CastOp(TensorOp):
-    """Round to nearest, ties to even, into the result's element type and layout (the same lanes, maybe packed)."""
+    """Round to nearest, ties to even, into the result's element type and layout (the same lanes, maybe
+    packed).
+    """
 
     x: Operand[TensorType]
     y: Result[TensorType]
@@ -253,7 +262,9 @@ class ReduceOp(TensorOp):
 
 @op("tensor.rope")
 class RopeOp(TensorOp):
-    """Rotate halves: y = [x1 cos - x2 sin, x2 cos + x1 sin]; x [..., d] f32, rows [..., 2 d] as in `RopeTableOp`."""
+    """Rotate halves: y = [x1 cos - x2 sin, x2 cos + x1 sin]; x [..., d] f32, rows [..., 2 d] as in
+    `RopeTableOp`.
+    """
 
     x: Operand[TensorType]
     rows: Operand[TensorType]
@@ -274,7 +285,7 @@ class ArgmaxOp(TensorOp):
         return (TensorType((1, 1), I32, Lanes(0)),)
 
 
-# ------------------------------------------------------------------------------------------------------------- matmul
+# --------------------------------------------------------------------------------------------------- matmul
 
 
 @op("tensor.dequantize")
@@ -294,7 +305,8 @@ class DequantizeOp(TensorOp):
 class LinearOp(TensorOp):
     """y = x @ w.T + accumulator in f32; x [..., k] of 16 bit, w [n, k], accumulator and y [..., n].
 
-    With w in DDR the op stands for the whole weight, stored as `quant` says; `tile-weights` leaves only local w.
+    With w in DDR the op stands for the whole weight, stored as `quant` says; `tile-weights` leaves only local
+    w.
     """
 
     x: Operand[TensorType]
@@ -329,7 +341,7 @@ class MatmulOp(TensorOp):
     y: Result[TensorType]
 
 
-# ------------------------------------------------------------------------------------------------------ data movement
+# -------------------------------------------------------------------------------------------- data movement
 
 
 class Movement(TensorOp):
@@ -361,7 +373,9 @@ class SliceOp(Movement):
 
 @op("tensor.reshape")
 class ReshapeOp(Movement):
-    """The same items in row-major order under another shape; the axis over the lanes is not split or merged."""
+    """The same items in row-major order under another shape; the axis over the lanes is not split or
+    merged.
+    """
 
     x: Operand[TensorType]
     y: Result[TensorType]
@@ -405,7 +419,8 @@ class ConcatOp(Movement):
 
 @op("tensor.relayout")
 class RelayoutOp(Movement):
-    """The same items in row-major order, other axes over the lanes: a row [1, h d] over the lanes becomes heads
+    """The same items in row-major order, other axes over the lanes: a row [1, h d] over the lanes becomes
+    heads
     [h, d] with heads over the lanes, or the reverse."""
 
     x: Operand[TensorType]
@@ -414,7 +429,9 @@ class RelayoutOp(Movement):
 
 @op("tensor.append")
 class AppendOp(Movement):
-    """history [heads, s, d], s over the lanes, with the rows of new [heads, 1, d], heads over the lanes, at its end."""
+    """history [heads, s, d], s over the lanes, with the rows of new [heads, 1, d], heads over the lanes,
+    at its end.
+    """
 
     history: Operand[TensorType]
     new: Operand[TensorType]

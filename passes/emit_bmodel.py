@@ -2,7 +2,16 @@
 
 from __future__ import annotations
 
-from compiler.bmodel import AddrMode, BlobSource, Coeff, CommandStreams, Net, Stage, TensorInfo, WeightLocation
+from compiler.bmodel import (
+    AddrMode,
+    BlobSource,
+    Coeff,
+    CommandStreams,
+    Net,
+    Stage,
+    TensorInfo,
+    WeightLocation,
+)
 from compiler.chips import ChipSpec
 from compiler.ir.core import Function, Value
 from compiler.isa import isa_for
@@ -57,7 +66,9 @@ def padded(stream: bytes) -> bytes:
     return stream + bytes(-len(stream) % STREAM_ALIGNMENT)
 
 
-def net_of(function: Function, name: str, streams: CommandStreams, blob: BlobSource | None, spec: ChipSpec) -> Net:
+def net_of(
+    function: Function, name: str, streams: CommandStreams, blob: BlobSource | None, spec: ChipSpec
+) -> Net:
     """A net of one stage, called `name`; nets with equal graphs share `streams` and differ in `blob`."""
     attributes = function.attributes
     inputs, outputs = SIGNATURES[function.sym_name]

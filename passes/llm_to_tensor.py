@@ -14,9 +14,10 @@ from passes.lowering.llm_rules import TokenLowering
 class LlmToTensor(Pass):
     """llm -> tensor. Choose what runs over the lanes: features where a call has one token, else tokens.
 
-    Values between ops are f32; they are rounded to 16 bit where a matrix product or the client reads them. A call with
-    many tokens is cut into runs of `tokens`, lowered one after the other, each attending to the keys of those before;
-    less local memory is then needed for activations, and the weights are read once per run.
+    Values between ops are f32; they are rounded to 16 bit where a matrix product or the client reads them. A
+    call with many tokens is cut into runs of `tokens`, lowered one after the other, each attending to the
+    keys of those before; less local memory is then needed for activations, and the weights are read once per
+    run.
     """
 
     name: ClassVar[str] = "llm-to-tensor"

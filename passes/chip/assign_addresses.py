@@ -8,9 +8,8 @@ from typing import ClassVar
 
 from compiler.chips import ChipSpec, chip
 from compiler.ir.core import Function, Module
-from compiler.ir.types import Attribute
 from compiler.pass_manager import Pass
-from dialects.chip import GlobalOp
+from dialects.chip import GlobalOp, WeightSource
 
 PAGE = 4096  # regions that the runtime moves are whole pages
 WEIGHT_ALIGNMENT = 256  # bytes; a shorter DMA burst costs as much
@@ -18,12 +17,13 @@ WEIGHT_ALIGNMENT = 256  # bytes; a shorter DMA burst costs as much
 
 @dataclass(frozen=True)
 class AssignAddresses(Pass):
-    """chip -> chip. All functions of the module share one coefficient blob, so equal sources get equal addresses.
+    """chip -> chip. All functions of the module share one coefficient blob, so equal sources get equal
+    addresses.
 
-    In each function inputs and outputs follow each other in the order of the signature, integers last, then scratch. So
-    what `embedding` writes and what a block reads first start at the same place, as clients that copy from one to the
-    other need. A function with `bm.io_alone` has its inputs and outputs in memory of their own, else they are part of
-    the scratch memory.
+    In each function inputs and outputs follow each other in the order of the signature, integers last, then
+    scratch. So what `embedding` writes and what a block reads first start at the same place, as clients that
+    copy from one to the other need. A function with `bm.io_alone` has its inputs and outputs in memory of
+    their own, else they are part of the scratch memory.
     """
 
     name: ClassVar[str] = "assign-addresses"
@@ -49,19 +49,23 @@ def assign_weights(module: Module, spec: ChipSpec) -> int:
     Pieces follow each other in order of first use, those of one weight together: it is then quantized once.
     """
     regions = [op for function in module.functions() for op in globals_of(function, "weight")]
-    by_weight: dict[object, dict[Attribute, int]] = {}
+    by_weight: dict[object, dict[WeightSource, int]] = {}
     for op in regions:
-        source = op.source
-        assert source is not None
+        source = weight_source(op)
         by_weight.setdefault(getattr(source, "names", source), {})[source] = op.buffer.type.bytes
-    known: dict[Attribute, int] = {}
+    known: dict[WeightSource, int] = {}
     end = spec.coeff_base
     for source, size in (item for pieces in by_weight.values() for item in pieces.items()):
         known[source] = end
         end = align(end + size, WEIGHT_ALIGNMENT)
     for op in regions:
-        op.address = known[op.source]
+        op.address = known[weight_source(op)]
     return end
+
+
+def weight_source(op: GlobalOp) -> WeightSource:
+    assert op.source is not None, f"{op} does not say what it holds"
+    return op.source
 
 
 def assign_function(function: Function, spec: ChipSpec, weights_end: int) -> None:

@@ -18,8 +18,8 @@ from passes.chip.allocate_local import lives
 class HoistLoads(Pass):
     """chip -> chip. Move each load of weights or inputs up the program as far as local memory allows.
 
-    Loads keep their order. A load that moves up keeps its buffer alive for longer; `fill` bounds the memory in use at
-    any point, as a share of the lane, since buffers of many sizes never pack perfectly.
+    Loads keep their order. A load that moves up keeps its buffer alive for longer; `fill` bounds the memory
+    in use at any point, as a share of the lane, since buffers of many sizes never pack perfectly.
     """
 
     name: ClassVar[str] = "hoist-loads"

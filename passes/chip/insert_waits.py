@@ -52,14 +52,16 @@ def insert_waits(function: Function, spec: ChipSpec) -> None:
 class Touched:
     """The id of each engine's last read and last write of every cell of memory.
 
-    A cell is one EU width of all lanes; lanes are not told apart, which can only add waits. DDR regions are recorded
-    access by access, since few are ever written.
+    A cell is one EU width of all lanes; lanes are not told apart, which can only add waits. DDR regions are
+    recorded access by access, since few are ever written.
     """
 
     def __init__(self, spec: ChipSpec):
         self.cell = spec.eu_bytes
         cells = spec.lane_bytes // self.cell
-        self.local = {(engine, write): np.zeros(cells, np.int64) for engine in OTHER for write in (False, True)}
+        self.local = {
+            (engine, write): np.zeros(cells, np.int64) for engine in OTHER for write in (False, True)
+        }
         self.ddr: dict[tuple[str, Value], list[tuple[Access, int]]] = {}
 
     def newest_conflict(self, access: Access, engine: str) -> int:
@@ -81,6 +83,7 @@ class Touched:
 
     def _cells(self, access: Access) -> slice:
         owner = access.buffer.owner
-        assert isinstance(owner, LocalOp) and owner.offset is not None, "local buffers have no offsets yet"
+        assert isinstance(owner, LocalOp)
+        assert owner.offset is not None, "local buffers have no offsets yet"
         start, stop = owner.offset + access.start, owner.offset + access.stop
         return slice(start // self.cell, -(-stop // self.cell))

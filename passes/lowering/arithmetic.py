@@ -7,8 +7,8 @@ from dataclasses import replace
 from compiler.ir.core import Op
 from compiler.ir.types import F32, I32, TensorType
 from dialects import chip, tensor
-from dialects.tensor import Lanes, Replicated
 from dialects.chip import Iota
+from dialects.tensor import Lanes, Replicated
 from passes.lowering.constants import exp_table, lane_numbers
 from passes.lowering.context import Lowering, axis_of, lowers
 from passes.lowering.placed import Placed
@@ -81,7 +81,7 @@ def rope(low: Lowering, op: Op) -> None:
     low.emit.ar("add", result.slice((*zeros, half), (*lead, half)), part(0, half), part(1, 0))
 
 
-# ---------------------------------------------------------------------------------------------------------- reductions
+# ----------------------------------------------------------------------------------------------- reductions
 
 
 @lowers(tensor.ReduceOp)
@@ -98,7 +98,9 @@ def reduce(low: Lowering, op: Op) -> None:
 
 
 def reduce_lanes(low: Lowering, x: Placed, kind: str, scale: float) -> Placed:
-    """Reduce a column: in each lane, then the 64 partial results on lane 0, spread to all lanes and reduced there."""
+    """Reduce a column: in each lane, then the 64 partial results on lane 0, spread to all lanes and
+    reduced there.
+    """
     emit, lanes = low.emit, low.spec.lanes
     partial = emit.pool(kind, as_lane_rows(low, x))
     row = emit.new((1, lanes), F32, Lanes(0))
@@ -126,9 +128,9 @@ def as_lane_rows(low: Lowering, x: Placed) -> Placed:
 def argmax(low: Lowering, op: Op) -> None:
     """The largest value on every lane; then the smallest index among the places that hold it.
 
-    Item i sits on lane i mod lanes in column i div lanes. Places that hold the maximum give minus their column's first
-    index, all others a number below any; the largest of those, less the lane number, is minus the index.
-    Indices are exact in f32 below 2**24.
+    Item i sits on lane i mod lanes in column i div lanes. Places that hold the maximum give minus their
+    column's first index, all others a number below any; the largest of those, less the lane number, is minus
+    the index. Indices are exact in f32 below 2**24.
     """
     emit, lanes = low.emit, low.spec.lanes
     x = columns_of(low, op)
@@ -179,8 +181,17 @@ def select_equal(low: Lowering, x: Placed, value: Placed, then: Placed) -> Place
     res = low.emit.like(x)
     shape, _, _ = low.emit.aligned(x)
     op = chip.SelectOp(
-        res.buffer, x.buffer, value.buffer, then.buffer, kind="sel_eq", shape=shape, res=res.view(()),
-        opd0=x.view(()), opd1=value.view((0, 0, 0, 0)), opd2=then.view(()), opd3=chip.constant(-1.0e9, F32),
-    )  # fmt: skip
+        res.buffer,
+        x.buffer,
+        value.buffer,
+        then.buffer,
+        kind="sel_eq",
+        shape=shape,
+        res=res.view(()),
+        opd0=x.view(()),
+        opd1=value.view((0, 0, 0, 0)),
+        opd2=then.view(()),
+        opd3=chip.constant(-1.0e9, F32),
+    )
     low.emit.add(op)
     return res

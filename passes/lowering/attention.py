@@ -1,7 +1,7 @@
 """Attention in tensor ops.
 
-One token: every query head on a lane of its own, one softmax for all heads. Many: tokens over the lanes, 64 queries and
-the heads of one KV head at a time, keys up to the last of those queries.
+One token: every query head on a lane of its own, one softmax for all heads. Many: tokens over the lanes, 64
+queries and the heads of one KV head at a time, keys up to the last of those queries.
 """
 
 from __future__ import annotations
@@ -60,8 +60,8 @@ def matmul(build: Build, a: Value, b: Value, transpose: bool, start: Value | Non
 def softmax(build: Build, scores: Value, element: tensor.ElementType) -> tuple[Value, Value]:
     """e**(x - max) of each row in 16 bit, not yet divided, and 1 / its sum in f32.
 
-    Dividing the product with v afterwards is cheaper, and rounds less. The maximum is taken after the mask was added,
-    so a row that is masked everywhere stays finite.
+    Dividing the product with v afterwards is cheaper, and rounds less. The maximum is taken after the mask
+    was added, so a row that is masked everywhere stays finite.
     """
     *lead, keys = scores.type.shape
     last = len(lead)
@@ -78,7 +78,8 @@ def softmax(build: Build, scores: Value, element: tensor.ElementType) -> tuple[V
 def many_tokens(
     build: Build, q: Value, keys: Sequence[Value], values: Sequence[Value], mask: Value, start: int
 ) -> Value:
-    """q [1, heads, n, d] of the tokens from `start` on; keys and values [1, kv heads, n_i, d] of all runs of tokens
+    """q [1, heads, n, d] of the tokens from `start` on; keys and values [1, kv heads, n_i, d] of all runs of
+    tokens
     so far, this one last; mask [1, 1, all, all] in DDR -> [1, n, heads, d]."""
     _, heads, count, width = q.type.shape
     blocks = []

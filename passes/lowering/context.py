@@ -1,7 +1,7 @@
 """The state of lowering one function: where each value lies, and where it should be produced.
 
-Concatenation moves nothing if the parts are produced in their place. So before any instruction is emitted, a walk
-from the end of the function gives each part, through renaming ops, its share of the whole's buffer.
+Concatenation moves nothing if the parts are produced in their place. So before any instruction is emitted, a
+walk from the end of the function gives each part, through renaming ops, its share of the whole's buffer.
 """
 
 from __future__ import annotations
@@ -20,9 +20,16 @@ Rule = Callable[["Lowering", Op], None]
 RULES: dict[type[Op], Rule] = {}
 
 PRODUCERS = (  # ops whose last instruction can write any strides
-    tensor.Binary, tensor.CastOp, tensor.GateOp, tensor.RopeOp, tensor.ExpOp, tensor.MatmulOp, tensor.LinearOp,
-    tensor.StoreOp, tensor.LoadOp,
-)  # fmt: skip
+    tensor.Binary,
+    tensor.CastOp,
+    tensor.GateOp,
+    tensor.RopeOp,
+    tensor.ExpOp,
+    tensor.MatmulOp,
+    tensor.LinearOp,
+    tensor.StoreOp,
+    tensor.LoadOp,
+)
 
 
 def lowers(op_class: type[Op]) -> Callable[[Rule], Rule]:
@@ -57,7 +64,7 @@ class Lowering:
         self.wanted: dict[Value, Placed] = {}
         self.tables: dict[Attribute, Placed] = {}
 
-    # ---------------------------------------------------------------------------------------------------- destinations
+    # ----------------------------------------------------------------------------------------- destinations
 
     def plan(self, ops: list[Op]) -> None:
         """Decide, from the last op to the first, which values are produced inside another's buffer."""
@@ -108,7 +115,7 @@ class Lowering:
         except CannotView:
             return
 
-    # ------------------------------------------------------------------------------------------------------------ DDR
+    # -------------------------------------------------------------------------------------------------- DDR
 
     def scratch(self, type_: TensorType) -> Placed:
         return self.in_ddr(type_, space="scratch")
@@ -126,7 +133,7 @@ class Lowering:
             step *= type_.shape[axis]
         return Placed(buffer, type_.element, type_.shape, tuple(strides), None, self.spec.lanes)
 
-    # --------------------------------------------------------------------------------------------------------- values
+    # ----------------------------------------------------------------------------------------------- values
 
     def get(self, value: Value) -> Placed:
         return self.placed[value]
@@ -152,7 +159,8 @@ class Lowering:
         """As `put`, and in the strides of the result's type."""
         fresh = default_strides(op.results[0].type, self.spec)
         if op.results[0] not in self.wanted and all(
-            size == 1 or ours == theirs for size, ours, theirs in zip(source.shape, source.strides, fresh, strict=True)
+            size == 1 or ours == theirs
+            for size, ours, theirs in zip(source.shape, source.strides, fresh, strict=True)
         ):
             self.placed[op.results[0]] = source
         else:

@@ -44,7 +44,7 @@ class Emitter:
             op.loc = self.loc
         return self.builder.add(op)
 
-    # ------------------------------------------------------------------------------------------------------- buffers
+    # ---------------------------------------------------------------------------------------------- buffers
 
     def buffer(self, bytes_: int) -> Value:
         return self.add(chip.LocalOp(types=[chip.LocalType(bytes_)])).results[0]
@@ -59,7 +59,9 @@ class Emitter:
         return Placed(buffer, type_.element, type_.shape, strides, axis, self.spec.lanes)
 
     def like(self, model: Placed, dtype: ElementType = F32) -> Placed:
-        """A fresh array of the same shape on the same lanes, in the aligned layout (compact if nothing follows)."""
+        """A fresh array of the same shape on the same lanes, in the aligned layout (compact if nothing
+        follows).
+        """
         if model.axis is None:
             return self.new(model.shape, dtype, Replicated())
         compact = all(size == 1 for size in model.shape[model.axis + 1 :])
@@ -73,10 +75,12 @@ class Emitter:
             self.weights[source] = self.add(op).results[0]
         return self.weights[source]
 
-    # -------------------------------------------------------------------------------------------------- instructions
+    # ----------------------------------------------------------------------------------------- instructions
 
     def ar(self, kind: str, res: Placed, a: Operand, b: Operand | None = None, **attrs: Any) -> Placed:
-        """Element-wise `kind`; arrays broadcast along axes of size 1, numbers take the other operand's type."""
+        """Element-wise `kind`; arrays broadcast along axes of size 1, numbers take the other operand's
+        type.
+        """
         arrays = [x for x in (res, a, b) if isinstance(x, Placed)]
         for step in steps(arrays, self.spec):
             views = iter(zip(arrays, step.offsets, step.strides, strict=True))
@@ -85,9 +89,15 @@ class Emitter:
         return res
 
     def _ar_op(
-        self, kind: str, shape: chip.Shape4, res: Placed, a: Operand, b: Operand | None,
-        view: dict[int, chip.View], attrs: dict[str, Any],
-    ) -> Op:  # fmt: skip
+        self,
+        kind: str,
+        shape: chip.Shape4,
+        res: Placed,
+        a: Operand,
+        b: Operand | None,
+        view: dict[int, chip.View],
+        attrs: dict[str, Any],
+    ) -> Op:
         dtype = a.dtype if isinstance(a, Placed) else res.dtype
         lane = res.lane
 
@@ -120,21 +130,31 @@ class Emitter:
         extra = {} if table is None else {"opd1": table.view(()), "terms": table.shape[-1]}
         self.add(
             chip.SfuOp(
-                res.buffer, x.buffer, None if table is None else table.buffer, kind=kind, shape=shape,
-                res=res.view(()), opd0=x.view((), offsets), **extra,
+                res.buffer,
+                x.buffer,
+                None if table is None else table.buffer,
+                kind=kind,
+                shape=shape,
+                res=res.view(()),
+                opd0=x.view((), offsets),
+                **extra,
             )
-        )  # fmt: skip
+        )
         return res
 
     def aligned(self, x: Placed) -> tuple[chip.Shape4, int, chip.Shape4]:
         """The one 4-D shape under which `x` has the EU-aligned layout; an assertion if there is none."""
         (step,) = steps([x], self.spec)
         view = x.view(step.strides[0])
-        assert chip.same_layout(step.strides[0], step.shape, view, self.spec), f"{x} is not in the aligned layout"
+        assert chip.same_layout(step.strides[0], step.shape, view, self.spec), (
+            f"{x} is not in the aligned layout"
+        )
         return step.shape, 0, step.strides[0]
 
     def pool(self, kind: str, x: Placed, scale: float = 1.0) -> Placed:
-        """Reduce the last axis of an aligned array; a multiple of the EU's width goes in two steps, down then across."""
+        """Reduce the last axis of an aligned array; a multiple of the EU's width goes in two steps, down
+        then across.
+        """
         width = self.spec.eu_bytes // x.dtype.bytes
         columns = x.shape[-1]
         if columns % width or columns == width:
@@ -154,17 +174,28 @@ class Emitter:
         height = x.shape[-2] if depth == 2 else 1
         shape: chip.Shape4 = (outer, channels, height, x.shape[-1])
         self.add(
-            chip.PoolOp(res.buffer, x.buffer, kind=kind, shape=shape, kernel=kernel, scale=scale,
-                        res=res.view(()), opd0=x.view(()))
-        )  # fmt: skip
+            chip.PoolOp(
+                res.buffer,
+                x.buffer,
+                kind=kind,
+                shape=shape,
+                kernel=kernel,
+                scale=scale,
+                res=res.view(()),
+                opd0=x.view(()),
+            )
+        )
         return res
 
     def lanes(self, kind: str, res: Placed, x: Placed, shape: chip.Shape4) -> Placed:
-        self.add(chip.LanesOp(res.buffer, x.buffer, kind=kind, shape=shape, res=res.view(()), opd0=x.view(())))
+        self.add(
+            chip.LanesOp(res.buffer, x.buffer, kind=kind, shape=shape, res=res.view(()), opd0=x.view(()))
+        )
         return res
 
     def exp_bits(self, x: Placed, table: Placed) -> Placed:
-        """e**x, as 2**n * e**r with n = floor(x log2 e) put into the exponent's bits and |r| < ln 2 by a polynomial.
+        """e**x, as 2**n * e**r with n = floor(x log2 e) put into the exponent's bits and |r| < ln 2 by a
+        polynomial.
 
         x must lie in -87..87, where n + 127 is a normal exponent.
         """
@@ -187,7 +218,7 @@ class Emitter:
             self.add(chip.DmaTensorOp(dst.buffer, src.buffer, kind=kind, shape=shape, res=res, opd0=opd0))
 
 
-# ---------------------------------------------------------------------------------------------------------- iteration
+# ------------------------------------------------------------------------------------------------ iteration
 
 
 def lane_axis(arrays: Sequence[Placed]) -> int | None:
@@ -195,7 +226,8 @@ def lane_axis(arrays: Sequence[Placed]) -> int | None:
 
 
 def steps(arrays: Sequence[Placed], spec: ChipSpec) -> Iterator[Step]:
-    """Cover the first array's shape with instructions: one axis over the lanes, at most three others, more unrolled.
+    """Cover the first array's shape with instructions: one axis over the lanes, at most three others, more
+    unrolled.
 
     A vector over the lanes that fills whole rows of lanes is taken as one row with several items per lane.
     """
@@ -222,7 +254,9 @@ def dma_steps(dst: Placed, src: Placed) -> Iterator[Step]:
     yield from _cover([dst, src], axis, dst.shape[axis], [dst.strides[axis], src.strides[axis]])
 
 
-def _cover(arrays: Sequence[Placed], axis: int | None, channels: int, lane_strides: list[int]) -> Iterator[Step]:
+def _cover(
+    arrays: Sequence[Placed], axis: int | None, channels: int, lane_strides: list[int]
+) -> Iterator[Step]:
     axes = _collapse([a for a in range(len(arrays[0].shape)) if a != axis], arrays)
     unrolled, kept = axes[: max(0, len(axes) - MAX_STRIDE_AXES)], axes[-MAX_STRIDE_AXES:]
     if not kept:
@@ -252,4 +286,3 @@ def _collapse(axes: Sequence[int], arrays: Sequence[Placed]) -> list[tuple[int, 
         else:
             merged.append((size, strides))
     return merged
-

@@ -1,7 +1,7 @@
 """One rule per llm op: the tensor ops that compute it for a run of tokens.
 
-Layouts: a call with one token keeps a vector's features over the lanes and, inside attention, heads over the lanes; a
-call with more keeps tokens over the lanes throughout.
+Layouts: a call with one token keeps a vector's features over the lanes and, inside attention, heads over the
+lanes; a call with more keeps tokens over the lanes throughout.
 """
 
 from __future__ import annotations
@@ -85,7 +85,7 @@ class TokenLowering:
         if result is not None:
             self.values[op.results[0]] = result
 
-    # ---------------------------------------------------------------------------------------------------------- values
+    # ----------------------------------------------------------------------------------------------- values
 
     def get(self, value: Value) -> Value:
         """The local f32 or 16-bit array of an llm value; an argument is loaded, this run's tokens of it."""
@@ -131,7 +131,9 @@ class TokenLowering:
         return self.build.cast(found, value.type.element, Lanes(layout.axis))
 
     def stored(self, value: Value) -> Value:
-        """A result of the function, written to DDR; heads that were rounded for attention are not rounded again."""
+        """A result of the function, written to DDR; heads that were rounded for attention are not rounded
+        again.
+        """
         if isinstance(self.values.get(value), Value) and self.values[value].type.layout is None:
             return self.values[value]
         self.build.loc = value.owner.loc if isinstance(value.owner, Op) else self.build.loc
@@ -155,7 +157,7 @@ class TokenLowering:
         assert isinstance(layout, Lanes)
         return self.build.cast(found, value.type.element, Lanes(layout.axis, compact=self.decode))
 
-    # -------------------------------------------------------------------------------------------------------- weights
+    # ---------------------------------------------------------------------------------------------- weights
 
     def parameter(self, value: Value) -> Parameter:
         found = self.values[value]
@@ -179,12 +181,14 @@ class TokenLowering:
 
 
 def token_count(function: Function) -> int:
-    """Tokens per call: axis 1 of a [1, tokens, width] argument; a [1, width] or an id argument has no token axis."""
+    """Tokens per call: axis 1 of a [1, tokens, width] argument; a [1, width] or an id argument has no
+    token axis.
+    """
     shape = function.args[0].type.shape
     return int(shape[1]) if len(shape) == 3 else 1
 
 
-# ------------------------------------------------------------------------------------------------------- named data
+# ----------------------------------------------------------------------------------------------- named data
 
 
 @lowers(llm.WeightOp)
@@ -214,10 +218,12 @@ def embedding(low: TokenLowering, op: llm.EmbeddingOp) -> Value:
     if op.scale != 1.0:
         op.fail(f"scale {op.scale} is not supported")
     source = low.weight(op.table, op.y.type.element)
-    return low.build.add(tensor.GatherOp(source, op.ids, types=[TensorType(op.y.type.shape, op.y.type.element)]))
+    return low.build.add(
+        tensor.GatherOp(source, op.ids, types=[TensorType(op.y.type.shape, op.y.type.element)])
+    )
 
 
-# ------------------------------------------------------------------------------------------------------------ linear
+# --------------------------------------------------------------------------------------------------- linear
 
 
 def quant_of(op: llm.LinearOp | llm.GatedLinearOp, columns: int) -> tensor.Quant | None:
@@ -248,7 +254,9 @@ def gated_linear(low: TokenLowering, op: llm.GatedLinearOp) -> Value:
     x, element = low.half(op.x), op.x.type.element
     gate, up = low.weight(op.gate_weight, element), low.weight(op.up_weight, element)
     type_ = TensorType((*x.type.shape[:-1], gate.type.shape[0]), element, Lanes(x.type.layout.axis))
-    return low.build.add(tensor.GatedLinearOp(x, gate, up, quant=quant_of(op, gate.type.shape[1]), types=[type_]))
+    return low.build.add(
+        tensor.GatedLinearOp(x, gate, up, quant=quant_of(op, gate.type.shape[1]), types=[type_])
+    )
 
 
 @lowers(llm.ArgmaxOp)
@@ -256,7 +264,7 @@ def argmax(low: TokenLowering, op: llm.ArgmaxOp) -> Value:
     return low.build.add(tensor.StoreOp(low.build.add(tensor.ArgmaxOp(low.get(op.x)))))
 
 
-# -------------------------------------------------------------------------------------------- norms and element-wise
+# ----------------------------------------------------------------------------------- norms and element-wise
 
 
 @lowers(llm.RmsNormOp)
@@ -298,7 +306,7 @@ def binary(low: TokenLowering, op: llm.AddOp | llm.MulOp, kind: type[tensor.Bina
     return low.build.binary(kind, x, low.f32(op.rhs), compact=False)
 
 
-# ----------------------------------------------------------------------------------------------------- data movement
+# -------------------------------------------------------------------------------------------- data movement
 
 
 @lowers(llm.SliceOp)
@@ -339,21 +347,24 @@ def permute(low: TokenLowering, op: llm.PermuteOp) -> Value | None:
     return low.build.permute(low.get(op.x), op.order)
 
 
-# --------------------------------------------------------------------------------------------------------- attention
+# ------------------------------------------------------------------------------------------------ attention
 
 
 @lowers(llm.RopeOp)
 def rope(low: TokenLowering, op: llm.RopeOp) -> Value:
     x = low.f32(op.x)
     if op.mode != "half" or op.rotary_dim != x.type.shape[-1]:
-        op.fail(f"mode {op.mode!r} on {op.rotary_dim} of {x.type.shape[-1]} has no lowering to the tensor dialect")
+        op.fail(
+            f"mode {op.mode!r} on {op.rotary_dim} of {x.type.shape[-1]} has no lowering to the tensor dialect"
+        )
     return low.build.add(tensor.RopeOp(x, rope_rows(low, op)))
 
 
 def rope_rows(low: TokenLowering, op: llm.RopeOp) -> Value:
     """cos and sin of this run's positions, in one gather shared by all heads of q and k."""
     cos, sin = low.values[op.cos], low.values[op.sin]
-    assert isinstance(cos, TableRows) and isinstance(sin, TableRows)
+    assert isinstance(cos, TableRows)
+    assert isinstance(sin, TableRows)
     key = op.cos
     if key not in low.halves:
         positions, width = cos.shape
@@ -371,7 +382,9 @@ def rope_rows(low: TokenLowering, op: llm.RopeOp) -> Value:
 
 @lowers(llm.KvConcatOp)
 def kv_concat(low: TokenLowering, op: llm.KvConcatOp) -> Value:
-    """History [1, S, heads, d] in DDR and the new row of each head -> [heads, S + 1, d], keys over the lanes."""
+    """History [1, S, heads, d] in DDR and the new row of each head -> [heads, S + 1, d], keys over the
+    lanes.
+    """
     source = op.history.defining(llm.PermuteOp)
     if source is None or source.x.owner is not low.function.block or not low.decode:
         op.fail("expected a history argument and one new token")

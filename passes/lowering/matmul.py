@@ -1,4 +1,6 @@
-"""Matrix products: rows of the left operand and of the result on the same lanes, the right one read by all."""
+"""Matrix products: rows of the left operand and of the result on the same lanes, the right one read by
+all.
+"""
 
 from __future__ import annotations
 
@@ -23,7 +25,9 @@ def tile_format(packed: PackedType, lanes: int) -> TileFormat:
 
 @lowers(tensor.DequantizeOp)
 def dequantize(low: Lowering, op: Op) -> None:
-    """(code - zero) * scale: both 4-bit halves to bytes, less the zero points, to 16 bit, times the scales."""
+    """(code - zero) * scale: both 4-bit halves to bytes, less the zero points, to 16 bit, times the
+    scales.
+    """
     packed = op.operands[0].type
     assert isinstance(packed, PackedType)
     tile = tile_format(packed, low.spec.lanes)
@@ -66,7 +70,9 @@ def section(
 
 def rows_in_lanes(whole: Placed, tile: TileFormat) -> Placed:
     """A matrix [rows, columns], rows over the lanes, as [lanes, slots, columns]."""
-    return replace(whole, shape=(tile.lanes, tile.slots, tile.columns), strides=(0, whole.strides[0], 1), axis=0)
+    return replace(
+        whole, shape=(tile.lanes, tile.slots, tile.columns), strides=(0, whole.strides[0], 1), axis=0
+    )
 
 
 @lowers(tensor.LinearOp)
@@ -83,7 +89,9 @@ def linear(low: Lowering, op: Op) -> None:
 
 
 def destination(low: Lowering, op: tensor.LinearOp | tensor.MatmulOp) -> tuple[Placed, bool]:
-    """Where the sum is built, and whether on what is there: it replaces its accumulator, whose last use this must be."""
+    """Where the sum is built, and whether on what is there: it replaces its accumulator, whose last use
+    this must be.
+    """
     start = op.accumulator
     if start is None:
         return low.result(op), False
@@ -121,8 +129,9 @@ def matrices(low: Lowering, left: Placed, result: Placed) -> Iterator[tuple[Plac
             continue
         for start in range(0, rows, low.spec.lanes):
             count = min(low.spec.lanes, rows - start)
-            yield pair[0].slice((start, 0), (count, left.shape[-1])), pair[1].slice(
-                (start, 0), (count, result.shape[-1])
+            yield (
+                pair[0].slice((start, 0), (count, left.shape[-1])),
+                pair[1].slice((start, 0), (count, result.shape[-1])),
             )
 
 
@@ -145,8 +154,16 @@ def emit_matmul(low: Lowering, kind: str, res: Placed, left: Placed, right: Plac
     assert right.shape == ((k, n) if kind == "nn" else (n, k)), f"{right.shape} for k={k} n={n}"
     low.emit.add(
         chip.MatmulOp(
-            res.buffer, left.buffer, right.buffer, kind=kind, m=m, k=k, n=n, res=res.view(()), opd0=left.view(()),
-            opd1=right.view(()), accumulate=accumulate,
+            res.buffer,
+            left.buffer,
+            right.buffer,
+            kind=kind,
+            m=m,
+            k=k,
+            n=n,
+            res=res.view(()),
+            opd0=left.view(()),
+            opd1=right.view(()),
+            accumulate=accumulate,
         )
-    )  # fmt: skip
-
+    )

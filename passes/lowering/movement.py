@@ -12,7 +12,7 @@ from passes.lowering.context import Lowering, axis_of, lowers
 from passes.lowering.matmul import tile_format
 from passes.lowering.placed import CannotView, Placed
 
-# ------------------------------------------------------------------------------------------------------------ renaming
+# ------------------------------------------------------------------------------------------------- renaming
 
 
 @lowers(tensor.SliceOp)
@@ -65,7 +65,7 @@ def pad(low: Lowering, op: Op) -> None:
         low.emit.fill(tail, op.value)
 
 
-# ----------------------------------------------------------------------------------------------------------------- DDR
+# ------------------------------------------------------------------------------------------------------ DDR
 
 
 @lowers(tensor.WeightOp)
@@ -91,9 +91,16 @@ def packed_weight(low: Lowering, op: Op) -> None:
     assert isinstance(type_, PackedType)
     tile = tile_format(type_, low.spec.lanes)
     source = chip.Packed(
-        tuple(op.sources), op.row, type_.rows, op.column, type_.columns, type_.bits, type_.group, type_.symmetric,
+        tuple(op.sources),
+        op.row,
+        type_.rows,
+        op.column,
+        type_.columns,
+        type_.bits,
+        type_.group,
+        type_.symmetric,
         type_.scale,
-    )  # fmt: skip
+    )
     buffer = low.emit.weight(source, tile.total_bytes)
     low.set(op.results[0], low.row_major(buffer, TensorType((tile.lanes, tile.run_bytes), UI8)))
 
@@ -117,11 +124,18 @@ def load_packed(low: Lowering, op: Op, source: Placed) -> None:
     place = low.emit.new((low.spec.lanes, run), UI8, Lanes(0))
     low.emit.add(
         chip.DmaMatrixOp(
-            place.buffer, source.buffer, rows=1, columns=low.spec.lanes * run // 4, block=run // 4,
-            row_stride=low.spec.lanes * run // 4, n_stride=run // 4, c_stride=run // 4,
-            res=replace(place, dtype=I32).view(()), opd0=replace(source, dtype=I32).view(()),
+            place.buffer,
+            source.buffer,
+            rows=1,
+            columns=low.spec.lanes * run // 4,
+            block=run // 4,
+            row_stride=low.spec.lanes * run // 4,
+            n_stride=run // 4,
+            c_stride=run // 4,
+            res=replace(place, dtype=I32).view(()),
+            opd0=replace(source, dtype=I32).view(()),
         )
-    )  # fmt: skip
+    )
     low.set(op.results[0], place)
 
 
@@ -183,14 +197,23 @@ def gather(low: Lowering, op: Op) -> None:
         channels, rows, index_stride, c_stride = count, 1, 1, res.strides[res.axis]
     low.emit.add(
         chip.DmaGatherOp(
-            res.buffer, table.buffer, ids.buffer, channels=channels, rows=rows, table_rows=table.shape[0],
-            width=width, index_stride=index_stride, c_stride=c_stride, res=res.view(()), opd0=table.view(()),
+            res.buffer,
+            table.buffer,
+            ids.buffer,
+            channels=channels,
+            rows=rows,
+            table_rows=table.shape[0],
+            width=width,
+            index_stride=index_stride,
+            c_stride=c_stride,
+            res=res.view(()),
+            opd0=table.view(()),
             opd1=ids.view(()),
         )
-    )  # fmt: skip
+    )
 
 
-# --------------------------------------------------------------------------------------------------------- across lanes
+# --------------------------------------------------------------------------------------------- across lanes
 
 
 @lowers(tensor.RelayoutOp)
@@ -247,7 +270,9 @@ def head_sizes(low: Lowering, op: Op, type_: TensorType) -> tuple[int, int]:
 
 @lowers(tensor.AppendOp)
 def append(low: Lowering, op: Op) -> None:
-    """Copy the history head by head into matrices with one more row, and each new row from its head's lane."""
+    """Copy the history head by head into matrices with one more row, and each new row from its head's
+    lane.
+    """
     emit, lanes = low.emit, low.spec.lanes
     history, new = low.get(op.operands[0]), low.get(op.operands[1])
     result = low.result(op)

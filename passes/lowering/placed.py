@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
@@ -25,9 +26,9 @@ class CannotView(Exception):
 class Placed:
     """A tensor of `shape` in `buffer`.
 
-    strides: elements per step of each axis; for `axis`, the one over the lanes, elements from one row of lanes to the
-    next, and in DDR simply elements. offset: bytes, the same in all lanes; lane: where item 0 of `axis` sits.
-    axis None: in DDR, or the same data in every lane.
+    strides: elements per step of each axis; for `axis`, the one over the lanes, elements from one row of
+    lanes to the next, and in DDR simply elements. offset: bytes, the same in all lanes; lane: where item 0 of
+    `axis` sits. axis None: in DDR, or the same data in every lane.
     """
 
     buffer: Value
@@ -71,8 +72,8 @@ class Placed:
     def reshape(self, shape: Sequence[int], axis: int | None) -> Placed:
         """The same items in row-major order; `axis` is the one over the lanes in the new shape.
 
-        Raises CannotView when an axis would have to be merged with one that does not follow it in memory, or when
-        the axis over the lanes would be split or merged.
+        Raises CannotView when an axis would have to be merged with one that does not follow it in memory, or
+        when the axis over the lanes would be split or merged.
         """
         strides = [0] * len(shape)
         for old, new in matching_axes(self.shape, tuple(shape)):
@@ -86,7 +87,11 @@ class Placed:
         self, old: list[int], new: list[int], shape: tuple[int, ...], axis: int | None, strides: list[int]
     ) -> None:
         assert self.axis is not None
-        if axis not in new or shape[axis] != self.shape[self.axis] or prod(shape[i] for i in new) != shape[axis]:
+        if (
+            axis not in new
+            or shape[axis] != self.shape[self.axis]
+            or prod(shape[i] for i in new) != shape[axis]
+        ):
             raise CannotView(f"{list(self.shape)} to {list(shape)} moves the axis over the lanes")
         strides[axis] = self.strides[self.axis]
 
@@ -96,7 +101,7 @@ class Placed:
             for source, target in zip(wide, (i for i in new if shape[i] > 1), strict=True):
                 strides[target] = self.strides[source]
             return
-        for outer, inner in zip(wide, wide[1:], strict=False):
+        for outer, inner in itertools.pairwise(wide):
             if self.strides[outer] != self.shape[inner] * self.strides[inner]:
                 raise CannotView(f"axes {outer} and {inner} of {list(self.shape)} do not follow each other")
         stride = self.strides[wide[-1]] if wide else 1
@@ -107,10 +112,12 @@ class Placed:
     def same_place(self, other: Placed) -> bool:
         """Whether both address the same bytes; strides of axes of size 1 do not matter."""
         strides = zip(self.shape, self.strides, other.strides, strict=True)
-        return (
-            (self.buffer, self.offset, self.lane, self.shape) == (other.buffer, other.offset, other.lane, other.shape)
-            and all(size == 1 or ours == theirs for size, ours, theirs in strides)
-        )  # fmt: skip
+        return (self.buffer, self.offset, self.lane, self.shape) == (
+            other.buffer,
+            other.offset,
+            other.lane,
+            other.shape,
+        ) and all(size == 1 or ours == theirs for size, ours, theirs in strides)
 
     def view(self, strides: tuple[int, ...], extra: int = 0) -> View:
         return View(self.dtype, self.offset + extra, self.lane, strides)
@@ -124,7 +131,9 @@ def matching_axes(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list
         left, right = [], []
         items_left = items_right = 1
         while True:
-            if i < len(old) and (items_left < items_right or not left or (items_left == items_right and old[i] == 1)):
+            if i < len(old) and (
+                items_left < items_right or not left or (items_left == items_right and old[i] == 1)
+            ):
                 items_left *= old[i]
                 left.append(i)
                 i += 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import lcm
@@ -21,8 +22,9 @@ from passes.lowering.build import Build, is_column
 class TileWeights(Pass):
     """tensor -> tensor. Leave only linears whose weight is a tile in local memory.
 
-    A linear with an accumulator is cut along its inputs, so that each tile adds to the same sums; any other along its
-    outputs. A gated linear that feeds only such a sum is cut together with it: its activations never exist whole.
+    A linear with an accumulator is cut along its inputs, so that each tile adds to the same sums; any other
+    along its outputs. A gated linear that feeds only such a sum is cut together with it: its activations
+    never exist whole.
     """
 
     name: ClassVar[str] = "tile-weights"
@@ -87,7 +89,7 @@ def even_ranges(total: int, unit: int, most: int) -> Iterator[Range]:
     units = -(-total // unit)
     count = -(-units // max(1, most))
     bounds = [min(total, units * i // count * unit) for i in range(count + 1)]
-    for start, stop in zip(bounds, bounds[1:], strict=False):
+    for start, stop in itertools.pairwise(bounds):
         yield Range(start, stop)
 
 
@@ -131,9 +133,14 @@ class Tiler:
         return self.build.cast(y, op.x.type.element, op.x.type.layout)
 
     def linear(
-        self, x: Value, w: Value, quant: tensor.Quant | None, rows: Range | None = None, columns: Range | None = None,
+        self,
+        x: Value,
+        w: Value,
+        quant: tensor.Quant | None,
+        rows: Range | None = None,
+        columns: Range | None = None,
         start: Value | None = None,
-    ) -> Value:  # fmt: skip
+    ) -> Value:
         rows = rows or Range(0, w.type.shape[0])
         columns = columns or Range(0, w.type.shape[1])
         tile = self.tile(w, quant, rows, columns)
@@ -151,6 +158,8 @@ class Tiler:
         type_ = PackedType(
             rows.size, columns.size, quant.bits, quant.group, symmetric, w.type.element, local=False
         )
-        op = tensor.PackedWeightOp(sources=weight.sources, row=rows.start, column=columns.start, types=[type_])
+        op = tensor.PackedWeightOp(
+            sources=weight.sources, row=rows.start, column=columns.start, types=[type_]
+        )
         local = self.build.add(tensor.LoadOp(self.build.add(op), types=[replace(type_, local=True)]))
         return self.build.add(tensor.DequantizeOp(local))
