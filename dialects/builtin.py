@@ -18,7 +18,7 @@ class ModuleOp(Module):
     body: Region
 
     @classmethod
-    def of(cls, *functions: FuncOp) -> ModuleOp:
+    def of(cls, *functions: Function) -> ModuleOp:
         module = cls()
         for function in functions:
             module.block.append(function)
