@@ -49,7 +49,7 @@ class VendorFailed(Exception):
 
 
 def libraries_for(chip: str) -> Path:
-    """A folder from which the runtime loads with the model of `chip`: it opens "libcmodel.so" next to itself."""
+    """A folder to load the runtime from: it opens "libcmodel.so", the model of the chip, next to itself."""
     folder = CACHE / chip.lower()
     if not (folder / "libcmodel.so").exists():
         fetch()
@@ -149,7 +149,7 @@ class VendorRuntime:
         }
 
     def generate(self, prompt: list[int], count: int) -> Generation:
-        """`count` greedy tokens by the client contract: prefill, then a decode step for each further token."""
+        """`count` greedy tokens by the client contract: prefill, then a decode step for each further one."""
         self.pipe.send(("generate", prompt, count))
         tokens, states = self._answer("generating")
         hidden = self.model.net("lm_head").stages[0].inputs[0]

@@ -280,3 +280,15 @@ def toy_tokens(last: int, count: int) -> list[int]:
         last = int(table[last, 0])
         tokens.append(last)
     return tokens
+
+
+def changed_model(model: BModel, engine: str, number: int, **fields: int) -> BModel:
+    """The model with some fields of one instruction of its first net replaced."""
+    net = model.nets[0]
+    streams = net.stages[0].cores[0]
+    core = CoreProgram(ISA.decode("tiu", streams.tiu), ISA.decode("dma", streams.dma))
+    stream = getattr(changed(core, engine, number, **fields), engine)
+    data = b"".join(ISA.encode(each.name, each.kind, each.fields, each.size) for each in stream)
+    padded = data.ljust(len(getattr(streams, engine)), b"\0")
+    stage = replace(net.stages[0], cores=[replace(streams, **{engine: padded})])
+    return replace(model, nets=[replace(net, stages=[stage]), *model.nets[1:]])
