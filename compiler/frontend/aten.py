@@ -28,6 +28,13 @@ class Unsupported(Exception):
     """The arguments are not among those that the handler understands."""
 
 
+class Nothing:
+    """A tensor without elements, such as the rest of a head that is rotated as a whole."""
+
+
+NOTHING = Nothing()
+
+
 @dataclass
 class Emitter:
     """Adds llm ops at the end of a block, all from the module that is being imported."""
@@ -298,12 +305,14 @@ def slice_of(
     start: int | None = None,
     end: int | None = None,
     step: int = 1,
-) -> Value:
+) -> Any:
     axis = axis_of(self, dim)
     length = self.type.shape[axis]
     first, last, _ = slice(start, end, step).indices(length)
     if (first, last, step) == (0, length, 1):
         return self
+    if first >= last:
+        return NOTHING
     return emit(llm.SliceOp, self, axis=axis, start=first, stop=last, step=step)
 
 
@@ -333,8 +342,9 @@ def unbind(emit: Emitter, self: Value, dim: int = 0) -> list[Value]:
 
 
 @handles("aten.cat")
-def cat(emit: Emitter, tensors: Sequence[Value], dim: int = 0) -> Value:
-    return emit(llm.ConcatOp, tuple(tensors), axis=axis_of(tensors[0], dim))
+def cat(emit: Emitter, tensors: Sequence[Value | Nothing], dim: int = 0) -> Value:
+    parts = [part for part in tensors if isinstance(part, Value)]
+    return emit(llm.ConcatOp, tuple(parts), axis=axis_of(parts[0], dim))
 
 
 @handles("aten.stack")

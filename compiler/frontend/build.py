@@ -13,7 +13,7 @@ from torch import nn
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
 from compiler.diagnostics import UserError
-from compiler.frontend.hooks import ATTENTION_NAME
+from compiler.frontend.hooks import ATTENTION_NAME, EXPERTS_NAME
 
 # Keys of config.json that say how weights are stored or who wrote the code, not what the model computes.
 STORAGE_KEYS = ("quantization_config", "auto_map", "dtype", "torch_dtype", "attn_implementation")
@@ -32,11 +32,22 @@ def native_model(config: dict[str, Any]) -> nn.Module:
         try:
             made = transformers.AutoConfig.for_model(**settings)
             build: Any = transformers.AutoModelForCausalLM.from_config
-            model: nn.Module = build(made, dtype=torch.float32, attn_implementation=ATTENTION_NAME)
+            model: nn.Module = build(
+                made,
+                dtype=torch.float32,
+                attn_implementation=ATTENTION_NAME,
+                experts_implementation=EXPERTS_NAME,
+            )
         except Exception as error:
-            reason = " ".join(str(error).split())
-            raise UserError(f"config.json: cannot build the {model_type} model: {reason}") from error
+            raise UserError(f"config.json: cannot build the {model_type} model: {reason(error)}") from error
     return model.eval().requires_grad_(False)
+
+
+def reason(error: Exception) -> str:
+    if error.args == (ATTENTION_NAME,):
+        # From a table of attention classes by name, older than the library's one interface for all.
+        return "its attention does not use the library's attention interface"
+    return " ".join(str(error).split())
 
 
 def check_model_type(model_type: Any) -> None:

@@ -83,6 +83,8 @@ class GraphReader:
         handler = HANDLERS.get(base_name(node.name))
         if handler is None:
             raise refusal(node, "it has no counterpart in the llm dialect")
+        if node.name != "aten.cat.default" and any(0 in operand.shape for operand in node.operands()):
+            raise refusal(node, "an operand has no elements")
         arguments = map_values((node.args, node.kwargs), self.get)
         try:
             bound = inspect.signature(handler).bind(self.emit, *arguments[0], **arguments[1])

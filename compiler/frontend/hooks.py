@@ -11,12 +11,13 @@ from typing import Any
 
 import torch
 from transformers.cache_utils import Cache
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from compiler.frontend.trace import Recorder, Traced
 
-ATTENTION_NAME = "traced"
+ATTENTION_NAME = EXPERTS_NAME = "traced"
 
 # Masks are compared in pieces of this many rows, which bounds the memory for long sequences.
 ROWS_AT_ONCE = 512
@@ -95,6 +96,11 @@ def visible(mask_function: Any, query: torch.Tensor, key: torch.Tensor) -> torch
     return torch.broadcast_to(seen, (len(query), len(key)))
 
 
+def experts(module: torch.nn.Module, hidden_states: Traced, *_args: Any, **_keywords: Any) -> Any:
+    """Refuse a mixture of experts, whose work depends on the data."""
+    raise hidden_states.recorder.refuse("a mixture of experts is not supported yet")
+
+
 class RecordingCache(Cache):
     """Collects the keys and values of the layer being recorded, with `history` tokens before them."""
 
@@ -131,3 +137,4 @@ class RecordingCache(Cache):
 
 ALL_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, attention)
 ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, mask)
+ALL_EXPERTS_FUNCTIONS.register(EXPERTS_NAME, experts)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Protocol
 
 from compiler.ir.core import Value
@@ -39,15 +40,35 @@ def last_axis(x: Value) -> int:
     return len(x.type.shape) - 1
 
 
-def slice_range(x: Value, of: Value) -> tuple[int, int, int] | None:
-    """Start, stop and step if `x` is a slice of the last axis of `of`."""
+@dataclass(frozen=True)
+class Region:
+    """Elements start, start + step, ... before stop of the last axis of a value."""
+
+    of: Value
+    start: int
+    stop: int
+    step: int = 1
+
+    def part(self, start: int, stop: int, step: int = 1) -> Region:
+        """A region of this one, which must be contiguous."""
+        return Region(self.of, self.start + start, self.start + stop, step)
+
+    @property
+    def width(self) -> int:
+        return len(range(self.start, self.stop, self.step))
+
+
+def region(x: Value) -> Region:
+    """What `x` is a slice of; all of itself if it is none."""
     op = x.defining(llm.SliceOp)
-    if op is None or op.x is not of or op.axis != last_axis(of):
+    if op is None or op.axis != last_axis(x):
+        return Region(x, 0, x.type.shape[-1])
+    return Region(op.x, op.start, range(op.start, op.stop, op.step)[-1] + 1, op.step)
+
+
+def concat_parts(x: Value) -> tuple[Value, Value] | None:
+    """The two values that `x` joins along its last axis."""
+    op = x.defining(llm.ConcatOp)
+    if op is None or op.axis != last_axis(x) or len(op.parts) != 2:
         return None
-    return op.start, op.stop, op.step
-
-
-def sliced(x: Value) -> Value | None:
-    """What `x` is a slice of."""
-    op = x.defining(llm.SliceOp)
-    return op.x if op else None
+    return op.parts[0], op.parts[1]

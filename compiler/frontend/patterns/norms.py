@@ -51,14 +51,14 @@ def give_rms_norm_its_weight(op: llm.MulOp, rw: Rewriter) -> None:
 
 @rewrite(llm.RmsNormOp)
 def find_layer_norm(op: llm.RmsNormOp, rw: Rewriter) -> None:
-    """rms_norm(x - mean(x)) -> layer_norm(x)."""
+    """rms_norm(x - mean(x), w) -> layer_norm(x, w)."""
     centred = op.x.defining(llm.SubOp)
     mean = centred.rhs.defining(llm.MeanOp) if centred and centred.rhs else None
-    if centred is None or mean is None or op.weight is not None:
+    if centred is None or mean is None or op.offset:
         return
     if mean.x is not centred.lhs or mean.axis != last_axis(mean.x):
         return
-    rw.replace(op, llm.LayerNormOp(mean.x, eps=op.eps, loc=op.loc))
+    rw.replace(op, llm.LayerNormOp(mean.x, op.weight, eps=op.eps, loc=op.loc))
 
 
 @rewrite(llm.MulOp)
