@@ -31,7 +31,8 @@ class TensorToChip(Pass):
             lower_function(function, chip(self.chip))
 
 
-def lower_function(function: Function, spec: ChipSpec) -> None:
+def lower_function(function: Function, spec: ChipSpec) -> Lowering:
+    """Lower in place; what is returned knows where each value was put."""
     block = function.block
     *ops, terminator = list(block.ops)
     low = Lowering(block, spec, Emitter(Builder.before(block.ops[0]), spec))
@@ -48,3 +49,4 @@ def lower_function(function: Function, spec: ChipSpec) -> None:
     for arg in list(function.args):
         block.erase_arg(arg)
     function.update_type()
+    return low
