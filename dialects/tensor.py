@@ -203,9 +203,9 @@ class Unary(TensorOp):
         return (self.tensor(0),)
 
 
-@op("tensor.exp")
-class ExpOp(Unary):
-    """e to the x, for x <= 0; x below -87 counts as -87, so that nothing becomes subnormal."""
+@op("tensor.exp2")
+class Exp2Op(Unary):
+    """2 to the x, for x <= 0; below -126 the result is some number between 0 and 2**-125."""
 
 
 @op("tensor.rsqrt")

@@ -9,12 +9,13 @@ from compiler.ir.types import F32, I32, TensorType
 from dialects import chip, tensor
 from dialects.chip import Iota
 from dialects.tensor import Lanes, Replicated
-from passes.lowering.constants import exp_table, lane_numbers
+from passes.lowering.constants import exp2_table, lane_numbers
 from passes.lowering.context import Lowering, axis_of, lowers
 from passes.lowering.placed import Placed
 
 KINDS = {tensor.AddOp: "add", tensor.SubOp: "sub", tensor.MulOp: "mul", tensor.MaxOp: "max"}
-EXP_LIMIT = 87.0  # e**-87 is the last power of e that is a normal f32 under the recipe
+LOG2_E = 1.4426950408889634
+GATE_LIMIT = 64  # g * 2**-64 is as good as 0, and its reciprocal is far from subnormal
 
 
 @lowers(tensor.Binary)
@@ -29,11 +30,9 @@ def cast(low: Lowering, op: Op) -> None:
     low.emit.cast(low.result(op), low.get(op.operands[0]))
 
 
-@lowers(tensor.ExpOp)
-def exp(low: Lowering, op: Op) -> None:
-    x = low.get(op.operands[0])
-    limited = low.emit.ar("max", low.emit.like(x), x, -EXP_LIMIT)
-    low.put(op, low.emit.exp_bits(limited, exp_table(low)))
+@lowers(tensor.Exp2Op)
+def exp2(low: Lowering, op: Op) -> None:
+    low.put(op, low.emit.exp2(low.get(op.operands[0]), exp2_table(low)))
 
 
 @lowers(tensor.RsqrtOp)
@@ -49,14 +48,12 @@ def reciprocal(low: Lowering, op: Op) -> None:
 
 @lowers(tensor.GateOp)
 def gate(low: Lowering, op: Op) -> None:
-    """silu(g) * u = g / (1 + e**-g) * u; two iterations of the division are enough for a 16-bit result."""
+    """silu(g) * u = g / (1 + 2**(-g log2 e)) * u."""
     g, up = low.get(op.operands[0]), low.get(op.operands[1])
     emit = low.emit
-    negative = emit.ar("mul", emit.like(g), g, -1.0)
-    low_side = emit.ar("max", emit.like(g), negative, -EXP_LIMIT)
-    both = emit.ar("min", emit.like(g), low_side, EXP_LIMIT)
-    bottom = emit.ar("add", emit.like(g), emit.exp_bits(both, exp_table(low)), 1.0)
-    silu = emit.ar("div", emit.like(g), g, bottom, round=1)
+    power = emit.ar("mul", emit.like(g), g, -LOG2_E)
+    bottom = emit.ar("add", emit.like(g), emit.exp2(power, exp2_table(low), highest=GATE_LIMIT), 1.0)
+    silu = emit.ar("mul", emit.like(g), g, emit.reciprocal(bottom))
     emit.ar("mul", low.result(op), silu, up)
 
 

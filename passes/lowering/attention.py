@@ -2,6 +2,8 @@
 
 One token: every query head on a lane of its own, one softmax for all heads. Many: tokens over the lanes, 64
 queries and the heads of one KV head at a time, keys up to the last of those queries.
+
+Scores and masks are in units of log2 e throughout, so that the softmax is one of powers of two.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from dialects import tensor
 from dialects.tensor import Lanes, Replicated
 from passes.lowering.build import Build
 
+LOG2_E = 1.4426950408889634
 LOWEST = -1.0e30  # of padding behind a row of scores: far below any masked score that matters
 ROW_UNIT = 16  # f32 of one EU width: rows of scores are padded to it, so that reductions go in two steps
 QUERIES = 64  # queries handled together, one per lane
@@ -26,7 +29,7 @@ def one_token(build: Build, q: Value, k: Value, v: Value, mask: Value) -> Value:
     q = build.reshape(q, (heads, width), Lanes(0))
     group = heads // kv_heads
     row = build.load(build.reshape(mask, (1, keys), None), Replicated())
-    row = build.cast(row, F32, Replicated())
+    row = build.scalar(tensor.MulOp, build.cast(row, F32, Replicated()), LOG2_E)
     products = [
         matmul(build, build.slice(q, (j * group, 0), (group, width)), head(build, k, j), transpose=True)
         for j in range(kv_heads)
@@ -58,7 +61,7 @@ def matmul(build: Build, a: Value, b: Value, transpose: bool, start: Value | Non
 
 
 def softmax(build: Build, scores: Value, element: tensor.ElementType) -> tuple[Value, Value]:
-    """e**(x - max) of each row in 16 bit, not yet divided, and 1 / its sum in f32.
+    """2**(x - max) of each row in 16 bit, not yet divided, and 1 / its sum in f32.
 
     Dividing the product with v afterwards is cheaper, and rounds less. The maximum is taken after the mask
     was added, so a row that is masked everywhere stays finite.
@@ -70,7 +73,7 @@ def softmax(build: Build, scores: Value, element: tensor.ElementType) -> tuple[V
         type_ = TensorType((*lead, padded), F32, scores.type.layout)
         scores = build.add(tensor.PadOp(scores, value=LOWEST, types=[type_]))
     highest = build.add(tensor.ReduceOp(scores, kind="max", axis=last))
-    power = build.add(tensor.ExpOp(build.binary(tensor.SubOp, scores, highest)))
+    power = build.add(tensor.Exp2Op(build.binary(tensor.SubOp, scores, highest)))
     total = build.add(tensor.ReduceOp(power, kind="sum", axis=last))
     return build.cast(power, element, power.type.layout), build.add(tensor.ReciprocalOp(total))
 
@@ -91,7 +94,7 @@ def many_tokens(
         visible = start + first + size
         rows = build.slice(mask, (0, 0, start + first, 0), (1, 1, size, visible))
         rows = build.load(build.reshape(rows, (1, size, visible), None), Lanes(1))
-        rows = build.cast(rows, F32, Lanes(1))
+        rows = build.scalar(tensor.MulOp, build.cast(rows, F32, Lanes(1)), LOG2_E)
         blocks.append(query_block(build, block, keys, values, rows))
     return build.reshape(build.concat(blocks, 0), (1, count, heads, width), Lanes(1))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import factorial
+from math import factorial, log
 
 from compiler.ir.types import F32, TensorType
 from dialects.chip import Floats, Iota, WeightSource
@@ -10,7 +10,7 @@ from dialects.tensor import Lanes, Replicated
 from passes.lowering.context import Lowering
 from passes.lowering.placed import Placed
 
-EXP_TERMS = 10  # of the series of e**r for 0 <= r < ln 2: the first left out is 7e-9 of the result
+EXP2_TERMS = 6  # of the series of 2**r for |r| <= 1/2: the first left out is 2.4e-6 of the result
 
 
 def broadcast(low: Lowering, source: WeightSource, count: int) -> Placed:
@@ -23,8 +23,9 @@ def broadcast(low: Lowering, source: WeightSource, count: int) -> Placed:
     return low.tables[source]
 
 
-def exp_table(low: Lowering) -> Placed:
-    return broadcast(low, Floats(tuple(1.0 / factorial(k) for k in range(EXP_TERMS))), EXP_TERMS)
+def exp2_table(low: Lowering) -> Placed:
+    terms = tuple(log(2.0) ** k / factorial(k) for k in range(EXP2_TERMS))
+    return broadcast(low, Floats(terms), EXP2_TERMS)
 
 
 def lane_numbers(low: Lowering) -> Placed:

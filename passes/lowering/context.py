@@ -24,7 +24,7 @@ PRODUCERS = (  # ops whose last instruction can write any strides
     tensor.CastOp,
     tensor.GateOp,
     tensor.RopeOp,
-    tensor.ExpOp,
+    tensor.Exp2Op,
     tensor.MatmulOp,
     tensor.LinearOp,
     tensor.StoreOp,

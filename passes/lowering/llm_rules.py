@@ -401,7 +401,7 @@ def attend(low: TokenLowering, op: llm.AttentionOp) -> Value:
         op.fail("softcap, sinks or a missing mask have no lowering to the tensor dialect")
     if op.k.type.shape[-1] != op.v.type.shape[-1]:
         op.fail("keys and values of different width have no lowering to the tensor dialect")
-    q = low.build.scalar(tensor.MulOp, low.f32(op.q), op.scale)
+    q = low.build.scalar(tensor.MulOp, low.f32(op.q), op.scale * attention.LOG2_E)
     q = low.build.cast(q, op.q.type.element, q.type.layout)
     if low.decode:
         return attention.one_token(low.build, q, low.get(op.k), low.get(op.v), op.mask)
