@@ -70,6 +70,28 @@ def test_rewrites_run_to_a_fixed_point_and_reach_users():
     assert names(loop) == ["toy.silu"]
 
 
+def test_readers_of_a_replaced_value_are_visited_again():
+    """The silu is visited first, and fits only once the mul below has replaced its producer."""
+
+    @rewrite(MulOp)
+    def replace_producer(op: MulOp, rw: Rewriter) -> None:
+        if store := op.lhs.defining(StoreOp):
+            rw.replace(store, SwigluOp(store.x, store.x))
+
+    @rewrite(SiluOp)
+    def fold(op: SiluOp, rw: Rewriter) -> None:
+        if op.x.defining(SwigluOp):
+            rw.replace(op, op.x)
+
+    loop = loop_over("""
+        %p = "toy.store"(%x) : (T) -> T
+        %u = "toy.silu"(%p) : (T) -> T
+        %v = "toy.mul"(%p, %u) : (T, T) -> T
+    """)
+    apply_patterns(loop, [fold, replace_producer])
+    assert names(loop) == ["toy.swiglu", "toy.mul"]
+
+
 def test_replacing_by_a_value():
     @rewrite(SiluOp)
     def drop(op: SiluOp, rw: Rewriter) -> None:

@@ -139,6 +139,7 @@ def test_names_are_made_unique_and_kept():
         ('"toy.loop"() ({}) : (!toy.buffer) -> ()', "1:22", r"!toy\.buffer needs bytes"),
         ('\n  "toy.weight"() <{name = 1e-6}> : () -> ()', "2:28", "unexpected 'e-6'"),
         ('"toy.weight"() <{name = u4}> : () -> ()', "1:25", "unknown type 'u4'; known: .*ui4"),
+        ('"toy.weight"() <{name = [[u4]]}> : () -> ()', "1:27", "unknown type 'u4'"),
         ('"toy.weight"() <{name = 1 : f32}> : () -> ()', "1:25", "needs a decimal point"),
         ('%y = "toy.weight"() : () -> f32', "1:6", r"toy\.weight needs attribute name"),
         ('"toy.weight"() <{name = "a"}> : () -> f32', "1:1", "names 0 results of 1 types"),
@@ -174,6 +175,17 @@ def test_values_of_a_region_are_not_seen_outside():
     text = f'"toy.loop"() ({{ {inner} }}) : () -> ()\n "toy.loop"(%y) ({{}}) : ({ROW_TEXT}) -> ()'
     with pytest.raises(UserError, match="uses %y, which nothing before it defines"):
         parse_body(text, args=[("x", ROW)])
+
+
+def test_integers_in_float_fields_are_floats():
+    assert type(parse_attribute("!toy.buffer<bytes = 1, share = 1>").share) is float
+
+
+def test_an_isolated_op_does_not_see_values_around_it():
+    body = '"func.return"(%x) : (f32) -> ()'
+    function = f'"func.func"() <{{sym_name = "f", function_type = () -> f32}}> ({{ {body} }}) : () -> ()'
+    with pytest.raises(UserError, match="uses %x"):
+        parse_body(f'"toy.loop"(%x) ({{ {function} }}) : (f32) -> ()', args=[("x", F32)])
 
 
 def test_a_function_does_not_see_values_of_another():

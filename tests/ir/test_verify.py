@@ -51,6 +51,15 @@ def test_value_of_a_region_used_outside(function):
     check(function, "operand 0 is used before its definition or outside of its region")
 
 
+def test_an_isolated_op_may_not_read_values_around_it(function):
+    inner = FuncOp.with_args("g", [], [ROW])
+    inner.block.append(ReturnOp(function.args[0]))
+    body = Block()
+    body.append(inner)
+    function.block.append(LoopOp(body=Region(body)))
+    check(function, "outside of its region")
+
+
 def test_a_function_may_not_read_values_of_another(function):
     other = FuncOp.with_args("g", [])
     other.block.append(ReturnOp(function.args[0]))
