@@ -1,0 +1,130 @@
+from tests.helpers import check_pass
+
+A, B, C = "tensor<1x8x32xbf16>", "tensor<1x8x4x8xbf16>", "tensor<1x4x8x8xbf16>"
+
+
+def test_reshape_of_a_reshape_is_one_reshape():
+    before = f"""
+    %a = "llm.reshape"(%x) <{{shape = array<i64: 8, 32>}}> : ({A}) -> tensor<8x32xbf16>
+    %y = "llm.reshape"(%a) <{{shape = array<i64: 1, 8, 4, 8>}}> : (tensor<8x32xbf16>) -> {B}
+"""
+    after = f"""
+    %y = "llm.reshape"(%x) <{{shape = array<i64: 1, 8, 4, 8>}}> : ({A}) -> {B}
+"""
+    check_pass("canonicalize", before=before, after=after)
+
+
+def test_reshape_and_permute_there_and_back_vanish():
+    before = f"""
+    %h = "llm.reshape"(%x) <{{shape = array<i64: 1, 8, 4, 8>}}> : ({A}) -> {B}
+    %p = "llm.permute"(%h) <{{order = array<i64: 0, 2, 1, 3>}}> : ({B}) -> {C}
+    %q = "llm.permute"(%p) <{{order = array<i64: 0, 2, 1, 3>}}> : ({C}) -> {B}
+    %f = "llm.reshape"(%q) <{{shape = array<i64: 1, 8, 32>}}> : ({B}) -> {A}
+    %y = "llm.neg"(%f) : ({A}) -> {A}
+"""
+    after = f"""
+    %y = "llm.neg"(%x) : ({A}) -> {A}
+"""
+    check_pass("canonicalize", before=before, after=after)
+
+
+def test_two_permutes_compose():
+    before = """
+    %a = "llm.permute"(%x) <{order = array<i64: 1, 2, 0>}> : (tensor<2x3x4xbf16>) -> tensor<3x4x2xbf16>
+    %y = "llm.permute"(%a) <{order = array<i64: 0, 2, 1>}> : (tensor<3x4x2xbf16>) -> tensor<3x2x4xbf16>
+"""
+    after = """
+    %y = "llm.permute"(%x) <{order = array<i64: 1, 0, 2>}> : (tensor<2x3x4xbf16>) -> tensor<3x2x4xbf16>
+"""
+    check_pass("canonicalize", before=before, after=after)
+
+
+def slice_of(result: str, x: str, start: int, stop: int, step: int, types: str, axis: int = 1) -> str:
+    bounds = f"axis = {axis} : i64, start = {start} : i64, stop = {stop} : i64, step = {step} : i64"
+    return f"""
+    %{result} = "llm.slice"(%{x}) <{{{bounds}}}> : {types}
+"""
+
+
+def test_slice_of_a_slice_is_one_slice():
+    before = slice_of("a", "x", 2, 18, 2, "(tensor<8x32xbf16>) -> tensor<8x8xbf16>") + slice_of(
+        "y", "a", 1, 8, 3, "(tensor<8x8xbf16>) -> tensor<8x3xbf16>"
+    )
+    after = slice_of("y", "x", 4, 17, 6, "(tensor<8x32xbf16>) -> tensor<8x3xbf16>")
+    check_pass("canonicalize", before=before, after=after)
+
+
+def test_slices_along_two_axes_stay():
+    text = slice_of("a", "x", 2, 18, 1, "(tensor<8x32xbf16>) -> tensor<8x16xbf16>") + slice_of(
+        "y", "a", 1, 8, 1, "(tensor<8x16xbf16>) -> tensor<7x16xbf16>", axis=0
+    )
+    check_pass("canonicalize", before=text, after=text)
+
+
+def test_slice_of_one_part_of_a_concat_is_a_slice_of_that_part():
+    joined = """
+    %j = "llm.concat"(%a, %b) <{axis = 1 : i64}> : (tensor<8x4xbf16>, tensor<8x6xbf16>) -> tensor<8x10xbf16>
+"""
+    before = joined + slice_of("s", "j", 5, 8, 1, "(tensor<8x10xbf16>) -> tensor<8x3xbf16>")
+    before += """
+    %y = "llm.concat"(%a, %s) <{axis = 1 : i64}> : (tensor<8x4xbf16>, tensor<8x3xbf16>) -> tensor<8x7xbf16>
+"""
+    after = (
+        """
+    %n = "llm.neg"(%a) : (tensor<8x4xbf16>) -> tensor<8x4xbf16>
+"""
+        + slice_of("s", "b", 1, 4, 1, "(tensor<8x6xbf16>) -> tensor<8x3xbf16>")
+        + """
+    %y = "llm.concat"(%n, %s) <{axis = 1 : i64}> : (tensor<8x4xbf16>, tensor<8x3xbf16>) -> tensor<8x7xbf16>
+"""
+    )
+    first = """
+    %n = "llm.neg"(%a) : (tensor<8x4xbf16>) -> tensor<8x4xbf16>
+"""
+    check_pass("canonicalize", before=first + before.replace("%a, %s", "%n, %s"), after=after)
+
+
+def test_slice_across_parts_of_a_concat_stays():
+    text = """
+    %j = "llm.concat"(%a, %b) <{axis = 1 : i64}> : (tensor<8x4xbf16>, tensor<8x6xbf16>) -> tensor<8x10xbf16>
+""" + slice_of("y", "j", 3, 8, 1, "(tensor<8x10xbf16>) -> tensor<8x5xbf16>")
+    check_pass("canonicalize", before=text, after=text)
+
+
+def test_equal_ops_are_computed_once_and_unread_ones_not_at_all():
+    before = f"""
+    %a = "llm.neg"(%x) : ({A}) -> {A}
+    %b = "llm.neg"(%x) : ({A}) -> {A}
+    %c = "llm.add"(%a, %b) : ({A}, {A}) -> {A}
+    %y = "llm.mul"(%c, %b) : ({A}, {A}) -> {A}
+"""
+    after = f"""
+    %a = "llm.neg"(%x) : ({A}) -> {A}
+    %c = "llm.add"(%a, %a) : ({A}, {A}) -> {A}
+    %y = "llm.mul"(%c, %a) : ({A}, {A}) -> {A}
+"""
+    check_pass("canonicalize", before=before, after=after)
+
+
+def test_ops_that_differ_in_an_attribute_are_both_kept():
+    text = f"""
+    %a = "llm.act"(%x) <{{kind = "silu"}}> : ({A}) -> {A}
+    %b = "llm.act"(%x) <{{kind = "gelu"}}> : ({A}) -> {A}
+    %y = "llm.mul"(%a, %b) : ({A}, {A}) -> {A}
+"""
+    check_pass("canonicalize", before=text, after=text)
+
+
+def test_unread_op_is_dropped():
+    function = """
+"builtin.module"() ({{
+  "func.func"() <{{sym_name = "f", function_type = (tensor<4xbf16>) -> tensor<4xbf16>}}> ({{
+  ^bb0(%x: tensor<4xbf16>):{dead}
+    "func.return"(%x) : (tensor<4xbf16>) -> ()
+  }}) : () -> ()
+}}) : () -> ()
+"""
+    dead = """
+    %a = "llm.neg"(%x) : (tensor<4xbf16>) -> tensor<4xbf16>
+    %b = "llm.neg"(%a) : (tensor<4xbf16>) -> tensor<4xbf16>"""
+    check_pass("canonicalize", before=function.format(dead=dead), after=function.format(dead=""))
