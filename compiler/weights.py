@@ -51,8 +51,9 @@ class Materializer:
     @bytes_of.register
     def _(self, source: Packed) -> Array:
         whole = self.quantized(source)
-        rows = slice(source.row, source.row + source.rows)
-        part = whole.tile(rows, slice(source.column, source.column + source.columns))
+        columns = slice(source.column, source.column + source.columns)
+        shares = len(source.names) if source.each else 1
+        part = stacked([whole.tile(rows, columns) for rows in share_rows(source, len(whole.codes), shares)])
         tile = TileFormat(
             source.rows, source.columns, source.bits, source.group, source.symmetric, self.lanes
         )
@@ -88,6 +89,23 @@ class Materializer:
             result = quantize(weight, source.bits, source.group, source.symmetric, source.scale.numpy)
             self._last = (key, result)
         return self._last[1]
+
+
+def share_rows(source: Packed, total: int, shares: int) -> Iterator[slice]:
+    """The rows of a packed tile among the `total` of its joined tensors; see `Packed.each`."""
+    for start in range(source.row, total, total // shares):
+        yield slice(start, start + source.rows // shares)
+        if shares == 1:
+            return
+
+
+def stacked(parts: list[Quantized]) -> Quantized:
+    """Parts with the same columns as one, row after row."""
+    if len(parts) == 1:
+        return parts[0]
+    codes, scales = (np.concatenate([getattr(p, name) for p in parts]) for name in ("codes", "scales"))
+    zeros = [p.zeros for p in parts if p.zeros is not None]
+    return Quantized(codes, scales, np.concatenate(zeros) if zeros else None, parts[0].bits, parts[0].group)
 
 
 def convert(values: Array, dtype: np.dtype) -> Array:

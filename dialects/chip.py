@@ -150,10 +150,11 @@ class Joined(WeightSource):
 @attr_def("chip.packed")
 @dataclass(frozen=True)
 class Packed(WeightSource):
-    """The rectangle of the joined tensors from (row, column) on, quantized and packed as
+    """A rectangle of the joined tensors from (row, column) on, quantized and packed as
     `compiler.quant.TileFormat`.
 
-    Groups are counted along the columns of the whole tensor.
+    With `each`, the rows are an equal share of every tensor, from its row `row` on, one share after the
+    other. Groups are counted along the columns of the whole tensor.
     """
 
     names: tuple[str, ...]
@@ -165,6 +166,7 @@ class Packed(WeightSource):
     group: int
     symmetric: bool
     scale: ElementType
+    each: bool = False
 
 
 @attr_def("chip.rope_table")
@@ -642,17 +644,16 @@ def default_strides(buffer: Value, view: View, shape: Shape4, spec: ChipSpec) ->
 
 @op("chip.dma_matrix")
 class DmaMatrixOp(DmaOp):
-    """Load a row-major matrix of `rows` x `columns` items: column block j of `block` items goes to lane j mod
-    lanes.
+    """Copy a row-major matrix of `rows` x `columns` items between DDR and local memory, either way.
 
-    row_stride is the source's, in items; n_stride and c_stride the destination's per row and per row of
-    lanes.
+    Column block j, `block` items wide, lies in lane j mod lanes. row_stride is the DDR side's, in items;
+    n_stride and c_stride are the local side's, per row and per row of lanes.
     """
 
     family = "dma_matrix"
 
-    dst: Operand[LocalType]
-    src: Operand[GlobalType]
+    dst: Operand[Type]
+    src: Operand[Type]
     rows: Attr[int]
     columns: Attr[int]
     block: Attr[int]
@@ -669,31 +670,31 @@ class DmaMatrixOp(DmaOp):
         return -(-self.columns // self.block)
 
     def accesses(self, spec: ChipSpec) -> Iterator[Access]:
-        yield global_access(
-            self.src,
-            View(self.opd0.dtype, self.opd0.offset, 0, (0, self.row_stride, 0, 1)),
-            (1, self.rows, 1, self.columns),
-            write=False,
-        )
-        view = View(self.res.dtype, self.res.offset, self.res.lane, (self.n_stride, self.c_stride, 0, 1))
-        yield local_access(self.dst, view, (self.rows, self._blocks(), 1, self.block), spec, write=True)
+        yield self._access(self.src, self.opd0, spec, write=False)
+        yield self._access(self.dst, self.res, spec, write=True)
+
+    def _access(self, buffer: Value, view: View, spec: ChipSpec, write: bool) -> Access:
+        if isinstance(buffer.type, GlobalType):
+            rows = View(view.dtype, view.offset, 0, (0, self.row_stride, 0, 1))
+            return global_access(buffer, rows, (1, self.rows, 1, self.columns), write)
+        blocks = View(view.dtype, view.offset, view.lane, (self.n_stride, self.c_stride, 0, 1))
+        return local_access(buffer, blocks, (self.rows, self._blocks(), 1, self.block), spec, write)
 
     def fields(self, place: Placement) -> Fields:
-        ends = split_address("src", place.dma(self.src, self.opd0)) | split_address(
-            "dst", place.dma(self.dst, self.res)
-        )
-        return ends | {
-            "stride_enable": 1,
-            "src_data_format": PRECISION[self.opd0.dtype.name],
-            "src_hsize": self.rows,
-            "src_wsize": self.columns,
-            "src_hstride": self.row_stride,
-            "dst_nsize": self.rows,
-            "dst_csize": self._blocks(),
-            "dst_wsize": self.block,
-            "dst_nstride": self.n_stride,
-            "dst_cstride": self.c_stride,
-        }
+        out = {"stride_enable": 1, "src_data_format": PRECISION[self.opd0.dtype.name]}
+        for name, buffer, view in (("src", self.src, self.opd0), ("dst", self.dst, self.res)):
+            out |= split_address(name, place.dma(buffer, view)) | self._side(name, buffer)
+        return out
+
+    def _side(self, name: str, buffer: Value) -> Fields:
+        if isinstance(buffer.type, GlobalType):
+            return {
+                f"{name}_hsize": self.rows,
+                f"{name}_wsize": self.columns,
+                f"{name}_hstride": self.row_stride,
+            }
+        sizes = {f"{name}_nsize": self.rows, f"{name}_csize": self._blocks(), f"{name}_wsize": self.block}
+        return sizes | {f"{name}_nstride": self.n_stride, f"{name}_cstride": self.c_stride}
 
 
 @op("chip.dma_gather")

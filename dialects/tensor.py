@@ -91,13 +91,17 @@ class WeightOp(TensorOp):
 
 @op("tensor.packed_weight")
 class PackedWeightOp(TensorOp):
-    """Rows [row, row + rows) and columns [column, column + columns) of the joined sources, quantized and
-    packed.
+    """A rectangle of the joined sources, quantized and packed: the type's rows from `row`, columns from
+    `column`.
+
+    With `each`, the rows are an equal share of every source, from its row `row` on, one share after the
+    other.
     """
 
     sources: Attr[list[str]]
     row: Attr[int]
     column: Attr[int]
+    each: Attr[bool] = False
     result_: Result[PackedType]
 
 

@@ -19,6 +19,7 @@ from passes.lowering.placed import Placed, buffer_bytes, default_strides
 Operand = Placed | float  # an array, or one number for all positions
 
 RECIPROCAL_MAGIC = float(0x7EF311C7)  # makes the largest error of the guess least, 5.05 %
+MAX_ITEMS = 0xFFFF  # of one row of a matrix command
 MAX_STRIDE_AXES = 3  # n, h and w; the fourth, c, runs over the lanes
 
 
@@ -195,7 +196,8 @@ class Emitter:
         return res
 
     def exp2(self, x: Placed, table: Placed, highest: int | None = None) -> Placed:
-        """2**x, as 2**n * 2**r with n the nearest integer, put into the exponent's bits, and a polynomial in r.
+        """2**x, as 2**n * 2**r with n the nearest integer, put into the exponent's bits, and a polynomial in
+        r.
 
         n is limited to -126..highest, where 2**n is a normal number; no `highest` means that x <= 0.
         """
@@ -212,8 +214,8 @@ class Emitter:
     def reciprocal(self, x: Placed) -> Placed:
         """1 / x for 1 <= x < 2**126, to 7e-6: a guess from the bits, and two of Newton's steps y (2 - x y).
 
-        The division instruction takes four times as long. The guess, a constant less the bits of x, is off by at
-        most 5 %, and each step squares the error.
+        The division instruction takes four times as long. The guess, a constant less the bits of x, is off by
+        at most 5 %, and each step squares the error.
         """
         guess = self.like(x, I32)
         self.ar("sub", guess, RECIPROCAL_MAGIC, replace(x, dtype=I32), constant_type=I32)
@@ -225,6 +227,10 @@ class Emitter:
 
     def dma(self, dst: Placed, src: Placed, kind: str = "copy") -> None:
         """Copy between DDR and local memory; c is the axis over the lanes of the local side."""
+        matrix = None if kind == "broadcast" else matrix_copy(dst, src)
+        if matrix is not None:
+            self.add(matrix)
+            return
         for step in dma_steps(dst, src):
             res, opd0 = (x.view(s, o) for x, s, o in zip((dst, src), step.strides, step.offsets, strict=True))
             n, c, h, w = step.shape
@@ -266,6 +272,38 @@ def dma_steps(dst: Placed, src: Placed) -> Iterator[Step]:
         yield from _cover([dst, src], None, 1, [0, 0])
         return
     yield from _cover([dst, src], axis, dst.shape[axis], [dst.strides[axis], src.strides[axis]])
+
+
+def matrix_copy(dst: Placed, src: Placed) -> chip.DmaMatrixOp | None:
+    """The copy as one matrix command, which is the faster kind; None when the arrays do not allow it.
+
+    That takes rows over whole rows of lanes, contiguous within DDR and from one to the next. Items are moved
+    in fours of bytes, since a matrix row has at most 65,535 of them.
+    """
+    local = src if dst.in_ddr else dst
+    axis, lanes, item = local.axis, local.lanes, local.dtype.bytes
+    found = list(dma_steps(dst, src))
+    if axis is None or local.lane or local.shape[axis] % lanes or len(found) != 1:
+        return None
+    strides = dict(zip((dst.in_ddr, src.in_ddr), found[0].strides, strict=True))
+    _, ddr_pitch, _, ddr_step = strides[True]
+    n, _, h, w = found[0].shape
+    words = w * item // 4
+    contiguous = n == h == 1 and ddr_pitch == w and (ddr_step == 1 or w == 1)
+    if not contiguous or w * item % 4 or words * lanes > MAX_ITEMS:
+        return None
+    return chip.DmaMatrixOp(
+        dst.buffer,
+        src.buffer,
+        rows=local.shape[axis] // lanes,
+        columns=lanes * words,
+        block=words,
+        row_stride=lanes * words,
+        n_stride=strides[False][1] * item // 4,
+        c_stride=words,
+        res=replace(dst, dtype=I32).view(()),
+        opd0=replace(src, dtype=I32).view(()),
+    )
 
 
 def _cover(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from compiler.ir.core import Op
-from compiler.ir.types import I32, UI8, TensorType
+from compiler.ir.types import UI8, TensorType
 from dialects import chip, tensor
 from dialects.tensor import Lanes, PackedType, Replicated
 from passes.lowering.context import Lowering, axis_of, lowers
@@ -100,6 +100,7 @@ def packed_weight(low: Lowering, op: Op) -> None:
         type_.group,
         type_.symmetric,
         type_.scale,
+        op.each,
     )
     buffer = low.emit.weight(source, tile.total_bytes)
     low.set(op.results[0], low.row_major(buffer, TensorType((tile.lanes, tile.run_bytes), UI8)))
@@ -119,23 +120,9 @@ def load(low: Lowering, op: Op) -> None:
 
 
 def load_packed(low: Lowering, op: Op, source: Placed) -> None:
-    """One run of bytes per lane, moved as int32 because a row of the command has at most 65,535 items."""
-    run = source.shape[1]
-    place = low.emit.new((low.spec.lanes, run), UI8, Lanes(0))
-    low.emit.add(
-        chip.DmaMatrixOp(
-            place.buffer,
-            source.buffer,
-            rows=1,
-            columns=low.spec.lanes * run // 4,
-            block=run // 4,
-            row_stride=low.spec.lanes * run // 4,
-            n_stride=run // 4,
-            c_stride=run // 4,
-            res=replace(place, dtype=I32).view(()),
-            opd0=replace(source, dtype=I32).view(()),
-        )
-    )
+    """One run of bytes per lane."""
+    place = low.emit.new(source.shape, UI8, Lanes(0))
+    low.emit.dma(place, source)
     low.set(op.results[0], place)
 
 
@@ -185,16 +172,33 @@ def store_column(low: Lowering, result: Placed, x: Placed) -> None:
 
 @lowers(tensor.GatherOp)
 def gather(low: Lowering, op: Op) -> None:
-    """One row per lane, one row for all lanes, or rows to DDR."""
+    """One row per lane, one for all lanes, or rows to DDR."""
     assert isinstance(op, tensor.GatherOp)
     table, ids, res = low.get(op.table), low.get(op.ids), low.result(op)
     count, width = ids.shape[-1], table.shape[1]
     if res.in_ddr:
         channels, rows, index_stride, c_stride = 1, count, 0, count * width
     elif res.axis is None:
-        channels, rows, index_stride, c_stride = low.spec.lanes, 1, 0, width
+        spread_row(low, op, res)
+        return
     else:
         channels, rows, index_stride, c_stride = count, 1, 1, res.strides[res.axis]
+    emit_gather(low, res, table, ids, (channels, rows, index_stride, c_stride))
+
+
+def spread_row(low: Lowering, op: tensor.GatherOp, res: Placed) -> None:
+    """One row to lane 0, and from there to all: the DMA would fetch it once per lane."""
+    table = low.get(op.table)
+    row = low.emit.new((1, table.shape[1]), table.dtype, Lanes(0))
+    emit_gather(low, row, table, low.get(op.ids), (1, 1, 0, table.shape[1]))
+    low.emit.lanes("l_bc", res, row, (1, low.spec.lanes, 1, table.shape[1]))
+
+
+def emit_gather(
+    low: Lowering, res: Placed, table: Placed, ids: Placed, sizes: tuple[int, int, int, int]
+) -> None:
+    """sizes: channels, rows per channel, the index's stride from channel to channel, the result's."""
+    channels, rows, index_stride, c_stride = sizes
     low.emit.add(
         chip.DmaGatherOp(
             res.buffer,
@@ -203,7 +207,7 @@ def gather(low: Lowering, op: Op) -> None:
             channels=channels,
             rows=rows,
             table_rows=table.shape[0],
-            width=width,
+            width=table.shape[1],
             index_stride=index_stride,
             c_stride=c_stride,
             res=res.view(()),

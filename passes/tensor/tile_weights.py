@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import lcm
 from typing import ClassVar
@@ -30,7 +30,7 @@ class TileWeights(Pass):
     name: ClassVar[str] = "tile-weights"
 
     chip: str = "bm1684x"  # the chip whose number of lanes a tile's rows fill
-    bytes: int = 16384  # the largest tile, as 16-bit weights, per lane
+    bytes: int = 32768  # the largest tile, as 16-bit weights, per lane
 
     def run(self, module: Module) -> None:
         apply_patterns(module, [self.tile_linear, self.tile_gated])
@@ -56,11 +56,12 @@ class TileWeights(Pass):
         down = op.y.users[0] if op.y.has_one_use() else None
         tiler = Tiler(self, op)
         if not isinstance(down, tensor.LinearOp) or down.accumulator is None:
-            parts = [tiler.gated(op, rows) for rows in tiler.row_ranges(op.gate)]
+            ranges = even_ranges(op.gate.type.shape[0], tiler.lanes, tiler.row_limit(op.gate) // 2)
+            parts = [tiler.gated(op, rows) for rows in ranges]
             rw.replace(op, [tiler.build.concat(parts, len(op.x.type.shape) - 1)])
             return
         total, tiler = down.accumulator, Tiler(self, down)
-        limit = tiler.row_limit(op.gate)
+        limit = max(1, tiler.row_limit(op.gate) // 2)
         for part in tiler.column_ranges(down.w, down.quant, limit):
             total = tiler.linear(tiler.gated(op, part), down.w, down.quant, columns=part, start=total)
         rw.replace(down, [total])
@@ -124,8 +125,17 @@ class Tiler:
         return self.build.slice(x, (*(0 for _ in shape[:-1]), part.start), (*shape[:-1], part.size))
 
     def gated(self, op: tensor.GatedLinearOp, rows: Range) -> Value:
-        """act(x @ gate.T) * (x @ up.T) for some outputs, rounded to 16 bit as a matrix operand."""
-        gate, up = (self.linear(op.x, w, op.quant, rows=rows) for w in (op.gate, op.up))
+        """act(x @ gate.T) * (x @ up.T) for some outputs, rounded to 16 bit as a matrix operand.
+
+        The rows of both weights are one tile, and their products one array.
+        """
+        whole = Range(0, op.gate.type.shape[1])
+        if op.quant is None:
+            tile = self.build.concat([self.float_tile(w, rows, whole) for w in (op.gate, op.up)], 0)
+        else:
+            tile = self.packed_tile([op.gate, op.up], op.quant, rows, whole)
+        both = self.product(op.x, tile, None)
+        gate, up = (self.columns(both, Range(i * rows.size, (i + 1) * rows.size)) for i in (0, 1))
         type_ = gate.type
         if is_column(type_):
             type_ = replace(type_, layout=Lanes(type_.layout.axis, compact=True))
@@ -143,23 +153,28 @@ class Tiler:
     ) -> Value:
         rows = rows or Range(0, w.type.shape[0])
         columns = columns or Range(0, w.type.shape[1])
-        tile = self.tile(w, quant, rows, columns)
-        type_ = TensorType((*x.type.shape[:-1], rows.size), F32, x.type.layout)
+        if quant is None:
+            return self.product(x, self.float_tile(w, rows, columns), start)
+        return self.product(x, self.packed_tile([w], quant, rows, columns), start)
+
+    def product(self, x: Value, tile: Value, start: Value | None) -> Value:
+        type_ = TensorType((*x.type.shape[:-1], tile.type.shape[0]), F32, x.type.layout)
         return self.build.add(tensor.LinearOp(x, tile, start, types=[type_]))
 
-    def tile(self, w: Value, quant: tensor.Quant | None, rows: Range, columns: Range) -> Value:
-        """A tile in local memory, as 16-bit weights with rows over the lanes."""
-        if quant is None:
-            part = self.build.slice(w, (rows.start, columns.start), (rows.size, columns.size))
-            return self.build.load(part, Lanes(0))
-        weight = w.defining(tensor.WeightOp)
-        assert weight is not None
+    def float_tile(self, w: Value, rows: Range, columns: Range) -> Value:
+        part = self.build.slice(w, (rows.start, columns.start), (rows.size, columns.size))
+        return self.build.load(part, Lanes(0))
+
+    def packed_tile(self, ws: Sequence[Value], quant: tensor.Quant, rows: Range, columns: Range) -> Value:
+        """These rows of each weight, one after the other, dequantized in local memory."""
+        weights = [w.defining(tensor.WeightOp) for w in ws]
+        sources = [name for weight in weights if weight is not None for name in weight.sources]
         symmetric = quant.symmetric or quant.bits == 8
-        type_ = PackedType(
-            rows.size, columns.size, quant.bits, quant.group, symmetric, w.type.element, local=False
-        )
+        count = rows.size * len(ws)
+        type_ = PackedType(count, columns.size, quant.bits, quant.group, symmetric, ws[0].type.element)
+        each = len(ws) > 1
         op = tensor.PackedWeightOp(
-            sources=weight.sources, row=rows.start, column=columns.start, types=[type_]
+            sources=sources, row=rows.start, column=columns.start, each=each, types=[type_]
         )
         local = self.build.add(tensor.LoadOp(self.build.add(op), types=[replace(type_, local=True)]))
         return self.build.add(tensor.DequantizeOp(local))
