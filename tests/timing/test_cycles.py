@@ -1,0 +1,206 @@
+"""Cycles of single instructions: facts of the vendor's estimate, and what the cautious one adds."""
+
+from __future__ import annotations
+
+import pytest
+
+from compiler.chips import BM1684X, BM1688, CV186AH
+from compiler.isa import PER_CHANNEL, STRIDED, Instruction, split_address
+from compiler.timing import cycles
+from tests.timing.instructions import (
+    BF16,
+    COLUMN,
+    F32,
+    F32_IN_OUT,
+    I8,
+    I32,
+    ar,
+    gather,
+    make,
+    matmul,
+    matrix,
+    on_8,
+    rows_of,
+    shaped,
+    tensor,
+)
+
+# Tokens x hidden of SmolLM2: 8 rounds of lanes.
+TOKENS = (1, 512, 576, 1)
+
+
+IN_PLACE = {"opd0_addr": 0x10000}
+UNPACK = {"res0_str": STRIDED, "opd0_str": STRIDED, "res0_h_str": 2, "opd1_const": 1, "opd1_addr": 15}
+
+AR_FACTS = [
+    ("a group is 64 bytes of the widest type", ar("cast", TOKENS, 1, opd0_prec=BF16), 288),
+    ("a square", ar("mul", TOKENS, 2, opd1_addr=0x20000), 288),
+    ("16-bit items go twice as fast", ar("add", (1, 512, 9, 64), 2, BF16), 144),
+    ("8-bit items four times", ar("sub", (1, 576, 9, 64), 2, I8), 81),
+    (
+        "a constant is as wide as its type",
+        ar("add", TOKENS, 2, opd0_prec=I8, res0_prec=I8, opd1_const=1),
+        288,
+    ),
+    ("rows shorter than a group", ar("add", (1, 512, 1, 1), 2, opd1_const=1), 8),
+    ("a batch starts anew", ar("copy", (3, 256, 1, 1), 1, opd0_const=1), 12),
+    ("broadcast operand", ar("mul", TOKENS, 2, opd0_str=STRIDED, opd0_c_str=16), 288),
+    ("per channel operand", ar("mul", TOKENS, 2, opd1_str=PER_CHANNEL), 288),
+    ("in place", ar("mul", (3, 256, 1, 256), 2, opd1_const=1, **IN_PLACE), 384),
+    ("onto the second operand", ar("add", (3, 256, 1, 64), 2, opd1_addr=0x10000), 96),
+    ("a constant equal to the address", ar("max", TOKENS, 2, opd1_const=1, opd1_addr=0x10000), 288),
+    ("an operand that is not there", ar("cast", TOKENS, 1, res0_addr=0, opd1_addr=0), 288),
+    ("same bank, other address", ar("add", TOKENS, 2, opd0_addr=0x10040), 288),
+    ("two operands of free strides", ar("add", TOKENS, 2, BF16, opd0_str=3, opd1_str=3), 288),
+    ("and in place", ar("mul", TOKENS, 2, BF16, opd0_str=3, opd1_str=3, **IN_PLACE), 576),
+    ("free strides of one operand", ar("cast", TOKENS, 1, opd0_str=3, opd1_str=3), 288),
+    ("nibbles from padded rows", ar("and", (1, 576, 288, 1), 2, I8, opd0_c_str=320, **UNPACK), 45),
+    ("nibbles from rows back to back", ar("and", (1, 576, 288, 1), 2, I8, opd0_c_str=288, **UNPACK), 90),
+    ("division", ar("div", (3, 256, 1, 1), 2, opd0_const=1, opd2_n_str=2), 372),
+    ("division in place", ar("div", (3, 256, 1, 1), 2, opd0_const=1, opd1_addr=0x10000, opd2_n_str=2), 372),
+]
+
+POOL = {"opd1_const": 1, "opd3_const": 1, **F32_IN_OUT}
+
+
+# One row of 64 in two blocks, times 640 columns in five blocks.
+BLOCKED = {**F32_IN_OUT, "res0_c": 5, "res0_w": 128, "opd0_n": 1, "opd0_c": 2, "opd0_w": 32, "opd1_w": 32}
+
+
+def transpose(kind: str, c: int, w: int) -> Instruction:
+    return shaped("tsbc", kind, (1, w, 1, c), res0_prec=BF16, opd0_c=c, opd0_w=w)
+
+
+OTHER_TIU_FACTS = [
+    ("compare", shaped("cmp", "sel_eq", COLUMN, opd0_prec=I32, opd2_prec=I32), 16),
+    ("compare rows", shaped("cmp", "sel_lt", (1, 64, 512, 1), opd0_prec=I32, opd2_prec=I32), 64),
+    ("reciprocal root", shaped("sfu", "rsqrt", COLUMN, opd2_n_str=3, **F32_IN_OUT), 240),
+    ("series of 10", shaped("sfu", "taylor_4x", (3, 256, 1, 1), opd1_n=10, **F32_IN_OUT), 120),
+    ("mean of a row", shaped("pord", "avgpooling", COLUMN, opd1_h=576, opd1_w=1, **POOL), 4608),
+    ("maximum of a row", shaped("pord", "maxpooling", (3, 256, 1, 16), opd1_h=16, opd1_w=1, **POOL), 192),
+    ("pooled rows do not share groups", shaped("pord", "avgpooling", (1, 64, 3, 2), opd1_h=1, opd1_w=2, **POOL), 6),
+    ("product with rows", matmul("nt", 576, 576, 512), 20736),
+    ("product with columns", matmul("nn", 256, 256, 64), 512),
+    ("one column costs as four", matmul("nn", 64, 32, 1), 1),
+    ("adding to the result is free", matmul("nn", 256, 256, 64, res_add=1), 512),
+    ("f32 product", make("mm", "normal", opd2_const=1, **BLOCKED), 512),
+    ("f32 product, sum and bias", make("mm", "normal", res_add=1, **BLOCKED), 528),
+    ("one lane to all", shaped("tsbc", "l_bc", (1, 64, 576, 1), res0_prec=BF16, opd0_addr=64), 18),
+    ("one lane to all, in place", shaped("tsbc", "l_bc", (1, 64, 576, 1), res0_prec=BF16), 36),
+    ("lanes do not count", shaped("tsbc", "l_bc", (1, 640, 576, 1), res0_prec=BF16, opd0_addr=64), 18),
+    ("transpose by channels", transpose("wc_ts", 576, 512), 18),
+    ("transpose by columns", transpose("cw_ts", 192, 512), 16),
+    ("static memory to all lanes", shaped("tsbc", "s_bc", (1, 64, 1, 10), res0_prec=F32), 1),
+    ("end", make("sys", "end"), 0),
+]  # fmt: skip
+
+
+DMA_FACTS = [
+    ("load rows", tensor("copy", *rows_of(512, 576)), 10919),
+    ("store rows", tensor("copy", *rows_of(512, 576), store=True), 14393),
+    ("h joins w where rows touch", tensor("copy", (1, 512, 576, 1), (294912, 576, 1, 1)), 10919),
+    ("a row uses one channel", tensor("copy", *rows_of(1, 576)), 85),
+    ("short rows, one channel", tensor("copy", *rows_of(64, 27)), 1213),
+    ("short rows, two channels", tensor("copy", *rows_of(64, 81), item=I8), 606),
+    ("short rows, three channels", tensor("copy", *rows_of(64, 81)), 404),
+    ("short rows, four channels", tensor("copy", *rows_of(64, 108)), 303),
+    ("a column", tensor("copy", (1, 576, 1, 1), (576, 1, 1, 1)), 10919),
+    ("items apart are rows", tensor("copy", (1, 1, 1, 64), (64, 64, 64, 512)), 1213),
+    ("rows apart do not join", tensor("copy", (1, 64, 2, 128), (0, 32768, 256, 1)), 606),
+    ("the stride of c counts, not its bytes", tensor("copy", (1, 1, 1, 576), (0, 8192, 0, 1)), 21),
+    ("batches on one channel", tensor("copy", (8, 1, 1, 128), (8192, 128, 128, 1)), 151),
+    ("heads to lanes", tensor("transpose", (256, 3, 1, 64), (576, 64, 64, 1)), 3639),
+    ("tokens to lanes", tensor("transpose", (256, 1, 1, 64), (64, 64, 64, 1)), 1213),
+    ("store by n where c was", tensor("transpose", (1, 4, 1, 2048), (2048, 64, 64, 1), store=True), 399),
+    ("no strides: DDR is compact", tensor("copy", (1, 512, 1, 576), (0, 0, 0, 0), stride_enable=0), 10919),
+    ("one word to all lanes", tensor("broadcast", (1, 1, 1, 1), (1, 1, 1, 1), item=I32, dst_csize=64), 4),
+    ("rows of words to all lanes", tensor("broadcast", (1, 1, 512, 1), (0, 0, 1, 1), item=I32, dst_csize=64), 2259),
+    ("a matrix over the lanes", matrix(1, 576, 9), 282),
+    ("a matrix of wide blocks", matrix(24, 16384, 256), 13559),
+    ("store a matrix", matrix(24, 16384, 256, store=True), 17873),
+    ("gather", gather(512, 64), 1024),
+    ("gather one row", gather(1, 64), 2),
+    ("end", make("dma_sys", "end"), 0),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("instruction", "expected"),
+    [pytest.param(i, n, id=text) for text, i, n in AR_FACTS + OTHER_TIU_FACTS + DMA_FACTS],
+)
+def test_cycles_of_the_vendors_estimate(instruction, expected):
+    assert cycles(instruction, BM1684X) == expected
+
+
+CAUTIOUS_FACTS = [
+    ("arithmetic begins", ar("add", COLUMN, 2), 8 + 11),
+    ("a product with columns begins", matmul("nn", 64, 32, 4), 1 + 81),
+    ("a product with rows begins sooner", matmul("nt", 64, 32, 4), 1 + 56),
+    ("a pool begins", shaped("pord", "maxpooling", COLUMN, opd1_h=2, opd1_w=1, **POOL), 16 + 10),
+    ("a series begins at once", shaped("sfu", "taylor", COLUMN, opd1_n=10, **F32_IN_OUT), 80),
+    ("a root does not", shaped("sfu", "rsqrt", COLUMN, opd2_n_str=3, **F32_IN_OUT), 240 + 14),
+    ("a transpose moves every item", transpose("wc_ts", 576, 512), 576 * 512 * 2 // 64 + 30),
+    ("the end is free", make("sys", "end"), 0),
+    ("a load waits for DDR", tensor("copy", *rows_of(512, 576)), 10919 + 387),
+    ("a store less so", tensor("copy", *rows_of(512, 576), store=True), 14393 + 227),
+    ("a gather reads and writes whole bursts", gather(1, 64), int(256 / 64 * (1.18482 + 1.561803)) + 614),
+]
+
+
+@pytest.mark.parametrize(
+    ("instruction", "expected"), [pytest.param(i, n, id=text) for text, i, n in CAUTIOUS_FACTS]
+)
+def test_cycles_of_the_cautious_estimate(instruction, expected):
+    assert cycles(instruction, BM1684X, cautious=True) == expected
+
+
+def test_a_result_in_the_bank_of_an_operand_costs_double_only_where_banks_count():
+    near = ar("add", TOKENS, 2, opd0_addr=0x10040)
+    other_lane = ar("add", TOKENS, 2, opd0_addr=0x10040 + 3 * BM1684X.lane_bytes)
+    assert cycles(near, BM1684X, cautious=True) == 288 + 11
+    assert cycles(near, BM1684X, cautious=True, banks=True) == 2 * 288 + 11
+    assert cycles(other_lane, BM1684X, cautious=True, banks=True) == 2 * 288 + 11
+    assert cycles(ar("add", TOKENS, 2), BM1684X, cautious=True, banks=True) == 288 + 11
+
+
+def test_fewer_iterations_than_were_seen_are_no_cheaper():
+    three, one, four = (cycles(ar("div", TOKENS, 2, opd2_n_str=n), BM1684X) for n in (2, 0, 3))
+    assert one == three < four
+
+
+# BM1688
+
+
+def rows_on_8(kind: str, channels: int, width: int, item: int, **fields: int) -> Instruction:
+    """Arithmetic on one or two operands, not in place."""
+    shape = {"res0_n": 1, "res0_c": channels, "res0_h": 1, "res0_w": width}
+    types = {"res0_prec": item, "opd0_prec": item, "opd1_prec": item, "opd0_addr": 64, "opd1_addr": 128}
+    return on_8("ar", kind, **(shape | types | {"tsk_opd_num": 2} | fields))
+
+
+SQUARE = {"res0_c": 64, "res0_w": 64, "opd1_c": 64, "opd1_w": 64}
+ONE_IN_PLACE = {"tsk_opd_num": 1, "opd0_addr": 0}
+WITHIN_DDR = split_address("dst", BM1688.ddr_base + 65536)
+
+BM1688_FACTS = [
+    ("a group is 16 bytes of 32 lanes", rows_on_8("add", 64, 64, BF16), 16),
+    ("4-bit items", rows_on_8("cast", 32, 64, 6), 2),
+    ("a product", on_8("mm2", "nn", opd0_prec=BF16, res0_prec=F32, **SQUARE), 2 * 4 * 32),
+    ("static memory to all lanes", on_8("tsbc", "s_bc", res0_c=32, res0_w=10), 3),
+    ("the copy before a product", rows_on_8("copy", 1, 1, BF16, **ONE_IN_PLACE), 0),
+    ("another copy", rows_on_8("copy", 1, 2, BF16, **ONE_IN_PLACE), 2),
+    ("load rows", tensor("copy", *rows_of(64, 64), spec=BM1688), 290 + 307),
+    ("store rows", tensor("copy", *rows_of(64, 64), store=True, spec=BM1688), 170 + 307),
+    ("short rows on two channels", tensor("copy", *rows_of(16, 16), spec=BM1688), 290 + 96),
+    ("batches on two channels", tensor("copy", (8, 1, 1, 64), (256, 64, 64, 1), spec=BM1688), 290 + 76),
+    ("a copy within DDR", tensor("copy", *rows_of(64, 8), spec=BM1688, **WITHIN_DDR), 290 + 76),
+    ("a matrix", matrix(1, 1024, 32, spec=BM1688), 290 + 96),
+    ("a gather", gather(64, 64, BM1688), 290 + 614),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("instruction", "expected"), [pytest.param(i, n, id=text) for text, i, n in BM1688_FACTS]
+)
+def test_cycles_on_bm1688(instruction, expected):
+    assert cycles(instruction, BM1688) == cycles(instruction, CV186AH) == expected

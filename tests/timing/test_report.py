@@ -1,0 +1,100 @@
+"""What programs move and compute, and the figures of nets and models."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from compiler.chips import BM1684X
+from compiler.isa import split_address
+from compiler.timing import costs_of, estimate, measure, work_of
+from compiler.timing.report import ModelTiming, bound
+from runtime_sim.queues import CoreProgram
+from tests.timing.instructions import (
+    COLUMN,
+    F32,
+    I8,
+    I32,
+    gather,
+    load,
+    make,
+    matmul,
+    matrix,
+    rows_of,
+    shaped,
+    step,
+    tensor,
+)
+
+
+def test_work_counts_bytes_commands_and_products():
+    program = CoreProgram(
+        [matmul("nn", 64, 32, 4), step(1), make("sys", "end")],
+        [tensor("copy", *rows_of(2, 100)), tensor("copy", *rows_of(1, 100), store=True), gather(3, 64),
+         make("dma_sys", "end")],
+    )  # fmt: skip
+    work = work_of([program], BM1684X)
+    assert (work.ddr_read, work.ddr_write) == (400 + 384, 200 + 384)
+    assert (work.dma_commands, work.macs) == (3, 64 * 32 * 4)
+    assert not work.guessed
+
+
+def test_work_counts_what_lanes_share_once_and_indices_in_ddr():
+    words = tensor("broadcast", (1, 1, 8, 16), (0, 0, 16, 1), item=I32, dst_csize=64)
+    far = gather(3, 64, **split_address("index", BM1684X.ddr_base))
+    fill = tensor("copy", *rows_of(2, 100), fill_constant_en=1)
+    assert work_of([CoreProgram([], [words])], BM1684X).ddr_read == 512
+    assert work_of([CoreProgram([], [far])], BM1684X).ddr_read == 384 + 12
+    assert work_of([CoreProgram([], [fill])], BM1684X).ddr_read == 0
+
+
+def test_instructions_that_were_never_seen_are_named():
+    program = CoreProgram([shaped("lin", "mac", COLUMN, res0_prec=F32)], [matrix(1, 576, 9)])
+    assert work_of([program], BM1684X).guessed == {"lin.mac": 1}
+
+
+def test_the_roofline_is_the_larger_of_bytes_and_products():
+    load_only = CoreProgram([], [matrix(1, 58 * 640, 580, item=I8)])
+    product_only = CoreProgram([matmul("nn", 256, 256, 64)], [])
+    costs = costs_of(BM1684X)
+    assert work_of([load_only], BM1684X).bound(costs) == 640
+    assert work_of([product_only], BM1684X).bound(costs) == 512
+    assert work_of([load_only, product_only], BM1684X).bound(costs) == 640
+    assert work_of([load_only, load_only], BM1684X).bound(costs, cores=2) == 640
+
+
+def test_no_estimate_is_below_the_roofline():
+    rng = np.random.default_rng(0)
+    for _ in range(50):
+        count, width = (int(n) for n in rng.integers(1, 600, 2))
+        commands = [
+            tensor("copy", *rows_of(count, width)),
+            matrix(count, width, 1 + width // 64),
+            gather(count, width),
+        ]
+        timing = measure("net", [CoreProgram([], commands)], BM1684X)
+        assert timing.roofline <= timing.cycles <= timing.cycles_cautious
+
+
+@pytest.mark.parametrize(
+    ("tiu", "dma", "expected"),
+    [
+        ([step(100)], [load(5)], "tiu"),
+        ([step(5)], [load(100)], "dma"),
+        ([step(50), step(50, wait=1)], [load(100, wait=1)], "waits"),
+    ],
+)
+def test_what_bounds_a_program(tiu, dma, expected):
+    assert bound([estimate(tiu, dma, BM1684X)]) == expected
+
+
+def test_a_model_is_its_embedding_its_blocks_and_its_head():
+    names = {"embedding": 1, "embedding_cache": 2, "block_0": 10, "block_1": 10, "block_cache_0": 20,
+             "block_cache_1": 20, "block_2": 1000, "lm_head": 5}  # fmt: skip
+    nets = {name: measure(name, [CoreProgram([step(width)], [])], BM1684X) for name, width in names.items()}
+    model = ModelTiming(nets, mhz=1000)
+    assert model.layers == 2
+    figures = model.as_dict()
+    assert figures["prefill_seconds"]["cycles"] == pytest.approx((1 + 20 + 5) * 1e-9)
+    assert figures["tokens_per_second"]["cycles"] == pytest.approx(1e9 / (2 + 40 + 5))
+    assert figures["prefill_seconds"]["cycles_cautious"] == pytest.approx((1 + 20 + 5 + 4 * 11) * 1e-9)
