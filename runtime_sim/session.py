@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -46,6 +47,10 @@ class Session:
         self.masked = MASK_WORDS[self.caches[0].inputs[0].info.dtype]
         self.length = 0  # tokens whose keys and values are in the caches
 
+    @property
+    def chip(self) -> str:
+        return self.runtime.program.spec.chip
+
     def generate(
         self, prompt: Sequence[int], count: int, stop: Collection[int] = (), on_token: OnToken | None = None
     ) -> list[int]:
@@ -77,13 +82,11 @@ class Session:
         state = self._embed_prompt(prompt)
         for buffer in self.blocks[0].inputs + self.blocks[0].outputs:
             buffer.data[...] = 0
-        # Layers after the first find these where the first had them: all blocks share one memory.
-        self._write_prompt_positions(count)
-        self._write_prompt_mask(count)
+        self.set_prompt(count)
         for layer, block in enumerate(self.blocks):
             block.inputs[0].data[: len(state)] = state
             self.runtime.launch(block)
-            for history, rows in zip(self._history(layer), block.outputs[1:], strict=True):
+            for history, rows in zip(self.history(layer), block.outputs[1:], strict=True):
                 history.data[: count * sizes.row_bytes] = rows.data[: count * sizes.row_bytes]
             state = block.outputs[0].data[: count * sizes.hidden_bytes].copy()
         self.length = count
@@ -93,26 +96,46 @@ class Session:
         """Feed one token; its hidden state after all layers, as bytes."""
         row = self.length
         state = self._embed_token(token)
+        self.set_step(row)
+        for layer, cache in enumerate(self.caches):
+            rows = [self._row(history, row) for history in self.history(layer)]
+            given, state = state, cache.outputs[0].data
+            self.runtime.launch(cache, self.step_inputs(layer, given), [state, *rows])
+        self.length = row + 1
+        return state
+
+    def set_prompt(self, count: int) -> None:
+        """Positions and mask of a prompt, for all layers: those after the first find them in the same place.
+
+        Token i sees tokens 0..i; the rows of padding see nothing at all.
+        """
+        positions, mask = self.blocks[0].inputs[1:3]
+        positions.array[...] = 0
+        positions.array.flat[:count] = np.arange(count)
+        words = mask.data.view(np.uint16).reshape(self.sizes.prefill_rows, -1)
+        words[...] = self.masked
+        for row in range(count):
+            words[row, : row + 1] = 0
+
+    def set_step(self, row: int) -> None:
+        """Position and mask of one token after `row` others; all layers are given those of the first."""
         positions, mask = self.caches[0].inputs[1:3]
         positions.array[...] = row
         words = mask.data.view(np.uint16)
         words[:] = 0
         words[row : self.sizes.history_rows] = self.masked  # the last column is the new token itself
-        for layer, cache in enumerate(self.caches):
-            keys, values = self._history(layer)
-            rows = [self._row(history, row) for history in (keys, values)]
-            inputs = [state, positions.data, mask.data, keys.data, values.data]
-            state = cache.outputs[0].data
-            self.runtime.launch(cache, inputs, [state, *rows])
-        self.length = row + 1
-        return state
+
+    def step_inputs(self, layer: int, state: np.ndarray) -> list[np.ndarray]:
+        """The inputs of a layer's cache net, as bytes."""
+        shared = [buffer.data for buffer in self.caches[0].inputs[1:3]]
+        return [state, *shared, *(buffer.data for buffer in self.history(layer))]
 
     def next_token(self, state: np.ndarray) -> int:
         output = self.lm_head.outputs[0]
         self.runtime.launch(self.lm_head, [state], [output.data])
         return int(output.array.flat[0])
 
-    def _history(self, layer: int) -> list[Buffer]:
+    def history(self, layer: int) -> list[Buffer]:
         """A layer's keys and values: the buffers are inputs 3 and 4 of its cache net."""
         return self.caches[layer].inputs[3:5]
 
@@ -140,18 +163,6 @@ class Session:
     def _look_up(self, tokens: Sequence[int]) -> np.ndarray:
         assert self.table is not None
         return np.ascontiguousarray(self.table[list(tokens)]).reshape(-1).view(np.uint8)
-
-    def _write_prompt_positions(self, count: int) -> None:
-        positions = self.blocks[0].inputs[1].array
-        positions.flat[:count] = np.arange(count)
-
-    def _write_prompt_mask(self, count: int) -> None:
-        """Token i sees tokens 0..i; the rows of padding see nothing at all."""
-        rows = self.sizes.prefill_rows
-        mask = self.blocks[0].inputs[2].data.view(np.uint16).reshape(rows, rows)
-        mask[...] = self.masked
-        for row in range(count):
-            mask[row, : row + 1] = 0
 
 
 def _need(runtime: Runtime, name: str) -> RuntimeNet:
@@ -184,11 +195,11 @@ def _sizes(blocks: list[RuntimeNet], caches: list[RuntimeNet]) -> Sizes:
     )
 
 
-def embedding_table(data: bytes | memoryview, runtime: Runtime) -> np.ndarray:
-    """The rows of `embedding.bin`, [vocabulary, hidden], from the model's type and width."""
+def embedding_table(path: Path, runtime: Runtime) -> np.ndarray:
+    """The rows of an `embedding.bin`, [vocabulary, hidden], mapped from the file."""
     state = _need(runtime, "block_cache_0").inputs[0].info
+    items = np.memmap(path, NUMPY_TYPES[state.dtype], mode="r")
     width = state.shape[-1]
-    items = np.frombuffer(data, NUMPY_TYPES[state.dtype])
     if items.size % width:
-        raise UserError(f"embedding.bin has {items.size} values, not a multiple of the hidden size {width}")
+        raise UserError(f"{path} has {items.size} values, not a multiple of the hidden size {width}")
     return items.reshape(-1, width)

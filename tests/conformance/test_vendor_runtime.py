@@ -54,13 +54,13 @@ def test_a_session_by_the_client_contract(toy_file):
 @pytest.mark.parametrize("net", ["block_0", "block_cache_0"])
 @pytest.mark.parametrize("rewritten", [False, True], ids=["theirs", "rewritten"])
 def test_programs_of_the_vendors_compiler(tmp_path, net, rewritten):
-    """Their file, and the same nets written by us."""
+    """Their file, and the same net written by us: outputs as recorded. The simulator's are compared elsewhere."""
     path = PROGRAMS / f"{net}.bmodel"
     if not path.exists():
         pytest.skip(f"NOT RUN: {path} is missing")
     model = read_bmodel(path)
+    stage = model.net(net).stages[0]
     with np.load(path.with_suffix(".npz")) as arrays:
-        stage = model.net(net).stages[0]
         inputs = {
             each.name: arrays[f"in.{each.name}"].astype(NUMPY_TYPES[each.dtype]) for each in stage.inputs
         }
@@ -73,7 +73,6 @@ def test_programs_of_the_vendors_compiler(tmp_path, net, rewritten):
     with VendorRuntime(path) as vendor:
         for name, output in vendor.run(net, inputs).items():
             assert_equal_bits(name, output, outputs[name])
-    assert_same_on_vendor(path, {net: inputs})
 
 
 def test_a_program_that_hangs_is_stopped(tmp_path):
