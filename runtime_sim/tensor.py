@@ -13,7 +13,8 @@ from compiler.quant import quantize
 from dialects import tensor
 from runtime_sim.rules import Array, Data, simulates, supplies
 
-EXP_LIMIT = np.float32(87)  # beyond it the chip's exponential leaves the normal numbers
+LOWEST_EXPONENT = np.float32(-126)  # of a normal f32
+LIMIT = np.float32(87)  # of the exponent inside silu, both ways
 LARGEST_F16 = 65504
 
 
@@ -93,9 +94,9 @@ def max_(op: tensor.MaxOp, lhs: Array, rhs: Array | None) -> Array:
     return np.maximum(lhs, second(op, rhs))
 
 
-@simulates(tensor.ExpOp)
-def exp(op: tensor.ExpOp, x: Array) -> Array:
-    return np.exp(np.maximum(x, -EXP_LIMIT))
+@simulates(tensor.Exp2Op)
+def exp2(op: tensor.Exp2Op, x: Array) -> Array:
+    return np.exp2(np.maximum(x, LOWEST_EXPONENT))
 
 
 @simulates(tensor.RsqrtOp)
@@ -119,7 +120,7 @@ def gate(op: tensor.GateOp, gate: Array, up: Array) -> Array:
 
 
 def silu(x: Array) -> Array:
-    return x / (np.float32(1) + np.exp(np.clip(-x, -EXP_LIMIT, EXP_LIMIT)))
+    return x / (np.float32(1) + np.exp(np.clip(-x, -LIMIT, LIMIT)))
 
 
 @simulates(tensor.ReduceOp)

@@ -1,0 +1,117 @@
+"""A tiny model through every stage: each stage of each net is run and compared with the one before."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from compiler.frontend.importer import import_model
+from compiler.ir.types import F32
+from dialects.chip import Instruction
+from runtime_sim.chip import ChipProgram
+from runtime_sim.compare import compare
+from runtime_sim.parting import Log, Trace, first_parting, first_unequal, partings
+from runtime_sim.rules import interpret
+from tests.end_to_end.placed_values import place_values
+from tests.end_to_end.tiny import Net, Tiny, fused
+
+CASES = [
+    ("llama", "bf16"),
+    ("qwen2", "bf16"),
+    ("qwen3", "bf16"),
+    ("llama", "w4bf16"),
+    ("qwen2", "w8bf16"),
+    ("qwen3", "f16"),
+    ("llama", "w8f16"),
+    ("qwen2", "w4f16"),
+]
+ROUNDING = 0.9999  # cosine of two runs that round to 16 bit in different places
+SUMMING = 0.999999  # of two that add in different orders before they round
+
+
+@pytest.mark.parametrize(("family", "mode"), CASES)
+def test_every_stage_computes_what_the_one_before_does(tiny, family, mode):
+    model = tiny(family, mode)
+    for name in ("embedding", "embedding_cache", "block_1", "block_cache_1", "lm_head"):
+        net = model.nets[name]
+        inputs = model.inputs(net)
+        said, done = Trace(), Trace()
+        llm, tensor = model.run(net, "llm", inputs, said), model.run(net, "tensor", inputs, done)
+        parting = first_parting(said, done, ROUNDING)
+        assert parting is None, f"{name}, llm to tensor: parts at {parting}"
+        check_close(net, tensor, llm, ROUNDING)
+        chip, placed, file = (model.run(net, stage, inputs) for stage in ("chip", "placed", "file"))
+        check_close(net, chip, tensor, SUMMING)
+        assert not different(chip, placed), f"{name}, addresses: parts at {parting_of_programs(model, net)}"
+        assert not different(placed, file), f"{name}: {[str(compare(*p)) for p in zip(file, placed, strict=True)]}"
+
+
+@pytest.mark.parametrize(("family", "mode"), [("qwen3", "bf16"), ("qwen2", "w4bf16"), ("llama", "w8f16")])
+def test_every_value_lies_where_it_was_put(tiny, family, mode):
+    """Memory after the chip program, against the tensor level, value by value."""
+    model = tiny(family, mode)
+    for net in (model.nets["block_1"], model.nets["block_cache_1"], model.nets["lm_head"]):
+        function, inputs = net.stages["tensor"].clone(), model.inputs(net)
+        pairs = list(
+            place_values(
+                function,
+                model.options.spec,
+                lambda watch, f=function, n=net, i=inputs: interpret(
+                    f, i, model.reader(n), model.model.tables, watch
+                ),
+                inputs,
+                model.materializer(net).bytes_of,
+            )
+        )
+        assert len(pairs) >= sum(op.opname.startswith("tensor.") for op in net.stages["tensor"].block.ops) * 0.9
+        for pair in pairs:
+            difference = compare(pair.found, pair.wanted)
+            assert difference.cosine > SUMMING, f"{net.name}: {difference} in {pair.what}"
+
+
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_16_bit_stays_close_to_float32(tiny, family):
+    model = tiny(family, "bf16")
+    options = model.options
+    exact = import_model(options.model_path, options.seq_length, options.input_length, F32)
+    for group in exact.layers:
+        module = fused(group.module, options)
+        for function in module.functions():
+            net = model.nets[f"{function.sym_name}_{group.layer_indices[0]}"]
+            inputs = model.inputs(net)
+            wide = [x if x.dtype == np.int32 else x.astype(np.float32) for x in inputs]
+            precise, rounded = Trace(), Trace()
+            wanted = interpret(function, wide, model.reader(net), exact.tables, precise)
+            check_close(net, model.run(net, "llm", inputs, rounded), wanted, ROUNDING)
+            assert len(list(partings(precise, rounded))) > 5
+            assert first_parting(precise, rounded, ROUNDING) is None
+
+
+def test_the_file_holds_the_instructions_of_its_ir(tiny):
+    model = tiny("qwen3", "w4bf16")
+    for name, net in model.nets.items():
+        ir = ChipProgram(net.stages["placed"], model.options.spec, model.materializer(net).bytes_of)
+        ops = [op for op in net.stages["placed"].block.ops if isinstance(op, Instruction)]
+        (core,) = model.runtime.net(name).program.cores
+        for engine, stream in (("tiu", core.tiu), ("dma", core.dma)):
+            queue = [op for op in ops if op.engine == engine]
+            for op, found in zip(queue, stream[:-1], strict=True):
+                wanted = ir.instruction(op).fields | {"cmd_id": op.id, "cmd_id_dep": op.wait}
+                assert found.fields == wanted, f"{op} became {found}"
+
+
+def check_close(net: Net, found: list[np.ndarray], wanted: list[np.ndarray], cosine: float) -> None:
+    for index, (ours, theirs) in enumerate(zip(found, wanted, strict=True)):
+        difference = compare(ours, theirs)
+        assert difference.cosine > cosine, f"{net.name}, output {index}: {difference}"
+
+
+def different(one: list[np.ndarray], other: list[np.ndarray]) -> bool:
+    return any(a.tobytes() != b.tobytes() for a, b in zip(one, other, strict=True))
+
+
+def parting_of_programs(model: Tiny, net: Net) -> str:
+    logs = Log(), Log()
+    for stage, log in zip(("chip", "placed"), logs, strict=True):
+        model.run(net, stage, model.inputs(net), log)
+    return str(first_unequal(*logs))

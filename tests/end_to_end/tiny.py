@@ -1,0 +1,149 @@
+"""Tiny models compiled stage by stage: every net as a function of each level, and as a file."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from compiler.bmodel import read_bmodel
+from compiler.driver import Job, load_model, prove, write
+from compiler.ir.core import Function, Module
+from compiler.ir.types import I32, TensorType
+from compiler.options import ConvertOptions
+from compiler.pass_manager import PassManager, parse_pipeline
+from compiler.pipelines import default_pipeline
+from compiler.weights import Materializer
+from passes import load_all
+from runtime_sim import chip, llm, tensor  # noqa: F401  (importing them registers their rules)
+from runtime_sim.rules import interpret
+from runtime_sim.runtime import Runtime
+
+Array = np.ndarray
+MASKED = -9984.0  # what a client adds for "not visible"
+STAGE_BEFORE = {"llm-to-tensor": "llm", "tensor-to-chip": "tensor", "allocate-local": "chip"}
+STAGES = ("llm", "tensor", "chip", "placed")
+
+
+@dataclass
+class Net:
+    """One net, bound to a layer's weights: its function at each stage."""
+
+    name: str
+    layer: int | None
+    stages: dict[str, Function] = field(default_factory=dict)
+
+
+class RecordingJob(Job):
+    """A job that keeps copies of each module between passes."""
+
+    def run_passes(self, name: str, module: Module, pipeline: str) -> None:
+        kept: dict[str, Module] = {}
+        for step in parse_pipeline(pipeline):
+            if step.name in STAGE_BEFORE:
+                kept[STAGE_BEFORE[step.name]] = module.clone()
+            PassManager([step]).run(module)
+        self.__dict__.setdefault("kept", {})[module] = kept | {"placed": module}
+
+
+class Tiny:
+    """A compiled tiny model.
+
+    Stages of a net: "llm" (fused), "tensor" (tiled), "chip" (no addresses yet), "placed" (what is encoded).
+    """
+
+    def __init__(self, options: ConvertOptions) -> None:
+        load_all()
+        self.options = options
+        self.model, self.weights = load_model(options)
+        self.job = RecordingJob(options, self.model, self.weights)
+        self.job.compile()
+        self.nets: dict[str, Net] = {}
+        for module in self.job.tails:
+            self._add(module, [None])
+        for group, module in zip(self.model.layers, self.job.layers, strict=True):
+            self._add(module, group.layer_indices)
+
+    def _add(self, compiled: Module, layers: Sequence[int | None]) -> None:
+        for stage, module in self.job.kept[compiled].items():
+            for function in module.functions():
+                for layer in layers:
+                    name = function.sym_name if layer is None else f"{function.sym_name}_{layer}"
+                    self.nets.setdefault(name, Net(name, layer)).stages[stage] = function
+
+    @cached_property
+    def path(self) -> Path:
+        bmodel = self.job.bmodel()
+        prove(bmodel)
+        return write(self.job, bmodel)
+
+    @cached_property
+    def runtime(self) -> Runtime:
+        """The file, written and read again."""
+        return Runtime(read_bmodel(self.path))
+
+    def reader(self, net: Net) -> Callable[[str], Array]:
+        return lambda name: self.weights.read(self.model.parameter_name(name, net.layer))
+
+    def materializer(self, net: Net) -> Materializer:
+        return Materializer(self.reader(net), self.model.tables, self.options.spec.lanes)
+
+    def inputs(self, net: Net) -> list[Array]:
+        vocabulary = self.model.parameters["model.embed_tokens.weight"][0]
+        return sample_inputs(net.stages["llm"].function_type.inputs, vocabulary)
+
+    def run(self, net: Net, stage: str, inputs: Sequence[Array], observer: Any = None) -> list[Array]:
+        """The outputs of one stage of a net; "file" is what the written file computes."""
+        if stage == "file":
+            return self._run_file(net, inputs)
+        function = net.stages[stage]
+        if stage in ("llm", "tensor"):
+            return interpret(function, inputs, self.reader(net), self.model.tables, observer)
+        weights = self.materializer(net).bytes_of
+        return chip.run_function(function, self.options.spec, inputs, weights, observe=observer)
+
+    def _run_file(self, net: Net, inputs: Sequence[Array]) -> list[Array]:
+        placed = self.runtime.net(net.name)
+        for buffer, array in zip(placed.inputs, inputs, strict=True):
+            buffer.array[...] = array
+        self.runtime.launch(placed)
+        return [buffer.array.copy() for buffer in placed.outputs]
+
+
+def fused(module: Module, options: ConvertOptions) -> Module:
+    """A copy of an imported module after the passes of the llm level."""
+    copy = module.clone()
+    assert isinstance(copy, Module)
+    steps = parse_pipeline(default_pipeline(options))
+    names = [step.name for step in steps]
+    PassManager(steps[: names.index("llm-to-tensor")]).run(copy)
+    return copy
+
+
+def sample_inputs(types: Sequence[TensorType], vocabulary: int) -> list[Array]:
+    """Arrays as a client would give them: positions in order, causal masks with rows of padding.
+
+    Prefill fills all but a few rows; decode stands in the middle of its history.
+    """
+    rng = np.random.default_rng(7)
+    if types[0].element == I32:
+        return [rng.integers(0, vocabulary, types[0].shape).astype(np.int32)]
+    arrays = [rng.standard_normal(type_.shape).astype(type_.element.numpy) for type_ in types]
+    if len(types) == 1:
+        return arrays
+    tokens = types[0].shape[1]
+    length = types[2].shape[-1]
+    used = max(1, tokens - 5) if tokens > 1 else length // 2
+    arrays[1] = np.arange(tokens, dtype=np.int32)[None] if tokens > 1 else np.array([[used]], np.int32)
+    mask = np.zeros((tokens, length), np.float32)
+    if tokens > 1:
+        mask[np.triu_indices(length, 1)] = MASKED
+        mask[used:] = MASKED
+    else:
+        mask[:, used : length - 1] = MASKED
+    arrays[2] = mask.reshape(types[2].shape).astype(types[2].element.numpy)
+    return arrays
