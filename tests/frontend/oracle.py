@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, cast
 
 import numpy as np
 import torch
 import transformers
 
 import runtime_sim.llm  # noqa: F401  (registers the rules)
-from compiler.frontend.imported import ImportedModel
+from compiler.frontend.imported import ImportedModel, LayerModule
 from compiler.frontend.importer import import_model
 from compiler.ir.types import F32
 from compiler.pass_manager import PassManager, parse_pipeline
+from dialects.builtin import ModuleOp
 from passes import load_all
 from runtime_sim.rules import interpret
 
@@ -56,6 +57,16 @@ class Subject:
         for layer in self.imported.layers:
             PassManager(parse_pipeline(pipeline)).run(layer.module)
         return self
+
+    def copy(self) -> Subject:
+        """The same, with modules of its own."""
+        layers = [
+            LayerModule(cast(ModuleOp, layer.module.clone()), list(layer.layer_indices))
+            for layer in self.imported.layers
+        ]
+        prefixes = list(self.imported.layer_prefixes)
+        imported = replace(self.imported, layers=layers, layer_prefixes=prefixes)
+        return replace(self, imported=imported)
 
     def error(self) -> float:
         """Largest difference of logits over the last prompt token and one decode step, over the largest logit."""
@@ -152,5 +163,3 @@ def ops_of(subject: Subject, kind: type[Any]) -> list[Any]:
     """Every op of a class in the layers."""
     functions = [f for layer in subject.imported.layers for f in layer.module.functions()]
     return [op for function in functions for op in function.block.ops if isinstance(op, kind)]
-
-

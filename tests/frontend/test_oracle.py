@@ -1,0 +1,119 @@
+"""Each architecture against transformers in eager float32: a padded prefill, then a decode step.
+
+No line of the frontend names an architecture; that those below pass is what shows it. Each passes as
+imported and again after the fusions, and mutated imports fail.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from compiler.ir.core import walk
+from dialects import llm
+from tests.frontend.oracle import Subject, ops_of
+
+LLAMA3_ROPE = {
+    "rope_type": "llama3",
+    "factor": 8.0,
+    "low_freq_factor": 1.0,
+    "high_freq_factor": 4.0,
+    "original_max_position_embeddings": 16,
+}
+ARCHITECTURES = {
+    "llama": {"rope_scaling": LLAMA3_ROPE, "attention_bias": True, "mlp_bias": True},
+    "qwen2": {},
+    "qwen3": {"head_dim": 32, "tie_word_embeddings": True},
+    "mistral": {"sliding_window": None},
+    "granite": {  # multipliers of embedding, residual, attention and logits
+        "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.5,
+        "attention_multiplier": 0.3,
+        "logits_scaling": 2.0,
+    },
+    "olmo2": {},  # norms of whole q and k, and behind each part instead of before it
+    "gemma": {"head_dim": 32},  # norm weights plus one, gelu, scaled embedding
+    "gemma2": {"head_dim": 32, "sliding_window": 64},  # soft caps
+    "cohere": {},  # layer norms, interleaved rope, parallel attention
+    "phi": {},  # rope of a part of each head, no gate
+    "phi3": {},  # one linear for q, k and v, one for gate and up
+    "glm4": {"head_dim": 16},  # interleaved rope of a part of each head
+    "smollm3": {},  # a layer without rope among others
+}
+TOLERANCE = 1e-5  # of the largest logit
+
+
+@pytest.mark.parametrize("model_type", ARCHITECTURES)
+def test_import_computes_what_the_model_computes(model_type):
+    subject = Subject.make(model_type, **ARCHITECTURES[model_type])
+    assert subject.error() < TOLERANCE
+    assert subject.fuse().error() < TOLERANCE
+
+
+@pytest.fixture(scope="module")
+def qwen3():
+    return Subject.make("qwen3", head_dim=32, attention_bias=True)
+
+
+def change_eps(subject):
+    for op in ops_of(subject, llm.RmsNormOp):
+        op.eps = 1e-2
+
+
+def change_rope_mode(subject):
+    for op in ops_of(subject, llm.RopeOp):
+        op.mode = "interleaved"
+
+
+def change_scale(subject):
+    for op in ops_of(subject, llm.AttentionOp):
+        op.scale *= 1.1
+
+
+def drop_a_norm_weight(subject):
+    for op in ops_of(subject, llm.RmsNormOp):
+        if op.weight.owner.name == "self_attn.k_norm.weight":
+            op.weight = None
+
+
+def drop_a_bias(subject):
+    for op in ops_of(subject, llm.LinearOp):
+        if op.bias is not None and op.bias.owner.name == "self_attn.v_proj.bias":
+            op.bias = None
+
+
+def swap_tables(subject):
+    for op in ops_of(subject, llm.TableOp):
+        op.name = {"cos": "sin", "sin": "cos"}[op.name]
+
+
+def share_a_layer(subject):
+    prefixes = subject.imported.layer_prefixes
+    prefixes[1] = prefixes[0]
+
+
+MUTATIONS = [
+    change_eps,
+    change_rope_mode,
+    change_scale,
+    drop_a_norm_weight,
+    drop_a_bias,
+    swap_tables,
+    share_a_layer,
+]
+
+
+@pytest.mark.parametrize("mutate", MUTATIONS)
+def test_wrong_import_is_noticed(qwen3, mutate):
+    mutant = qwen3.copy()
+    mutate(mutant)
+    assert mutant.error() > 100 * TOLERANCE
+    assert qwen3.error() < TOLERANCE
+
+
+def test_mistake_in_decode_alone_is_noticed(qwen3):
+    mutant = qwen3.copy()
+    for layer in mutant.imported.layers:
+        for op in walk(layer.module.function("block_cache")):
+            if isinstance(op, llm.RopeOp):
+                op.mode = "interleaved"
+    assert mutant.error() > 100 * TOLERANCE
