@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.quant import Quantized, TileFormat, pack, quantize, to_float32
-from dialects.chip import Floats, Iota, Joined, Packed, RopeTable, WeightSource
+from dialects.chip import Floats, Iota, Joined, LaneRecord, Packed, RopeTable, WeightSource
 
 Array = npt.NDArray[Any]
 ReadTensor = Callable[[str], Array]
@@ -57,7 +57,8 @@ class Materializer:
         tile = TileFormat(
             source.rows, source.columns, source.bits, source.group, source.symmetric, self.lanes
         )
-        return pack(tile, part)
+        runs = pack(tile, part)
+        return runs.reshape(self.lanes, source.pieces, -1).swapaxes(0, 1)
 
     @bytes_of.register
     def _(self, source: RopeTable) -> Array:
@@ -72,6 +73,17 @@ class Materializer:
     @bytes_of.register
     def _(self, source: Iota) -> Array:
         return np.arange(source.count, dtype=np.float32) * np.float32(source.step)
+
+    @bytes_of.register
+    def _(self, source: LaneRecord) -> Array:
+        record = np.zeros((source.lanes, source.run_bytes // 4), np.float32)
+        offset = 0
+        for part in source.parts:
+            values = self.bytes_of(part.source)
+            rows = values.reshape(-1, source.lanes).T if part.over_lanes else values[None]
+            record[:, offset : offset + rows.shape[1]] = rows
+            offset += source.part_bytes(part) // 4
+        return record
 
     def drop(self) -> None:
         """Forget the quantized weight kept for the next tile."""

@@ -167,6 +167,7 @@ class Packed(WeightSource):
     symmetric: bool
     scale: ElementType
     each: bool = False
+    pieces: int = 1
 
 
 @attr_def("chip.rope_table")
@@ -195,6 +196,39 @@ class Iota(WeightSource):
 
     count: int
     step: float
+
+
+@attr_def("chip.lane_part")
+@dataclass(frozen=True)
+class LanePart(Attribute):
+    """`count` f32 numbers of a record: dealt over the lanes, item i to lane i mod lanes, or whole in every
+    lane.
+    """
+
+    source: WeightSource
+    count: int
+    over_lanes: bool
+
+
+@attr_def("chip.lane_record")
+@dataclass(frozen=True)
+class LaneRecord(WeightSource):
+    """The same number of bytes for every lane, one lane after the other: the parts, each in whole EU
+    widths.
+    """
+
+    parts: tuple[LanePart, ...]
+    lanes: int
+    eu_bytes: int
+
+    def part_bytes(self, part: LanePart) -> int:
+        """Bytes of a part in one lane."""
+        items = part.count // self.lanes if part.over_lanes else part.count
+        return -(-items * 4 // self.eu_bytes) * self.eu_bytes
+
+    @property
+    def run_bytes(self) -> int:
+        return sum(self.part_bytes(part) for part in self.parts)
 
 
 class BufferOp(Op):

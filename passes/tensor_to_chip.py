@@ -11,6 +11,7 @@ from compiler.pass_manager import Pass
 from passes.lowering import arithmetic, matmul, movement
 from passes.lowering.context import Lowering
 from passes.lowering.emitter import Emitter
+from passes.lowering.record import plan_record
 
 RULE_FILES = (arithmetic, matmul, movement)  # importing them fills the table of rules
 
@@ -41,6 +42,7 @@ def lower_function(function: Function, spec: ChipSpec) -> Lowering:
     for index, value in enumerate(terminator.operands):
         low.wanted[value] = low.in_ddr(value.type, space="output", index=index, tensor=value.type)
     low.plan(ops)
+    plan_record(low, ops)
     for op in ops:
         low.lower(op)
     terminator.set_operands((), (0,))

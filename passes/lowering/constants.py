@@ -23,9 +23,12 @@ def broadcast(low: Lowering, source: WeightSource, count: int) -> Placed:
     return low.tables[source]
 
 
+def exp2_source() -> Floats:
+    return Floats(tuple(log(2.0) ** k / factorial(k) for k in range(EXP2_TERMS)))
+
+
 def exp2_table(low: Lowering) -> Placed:
-    terms = tuple(log(2.0) ** k / factorial(k) for k in range(EXP2_TERMS))
-    return broadcast(low, Floats(terms), EXP2_TERMS)
+    return broadcast(low, exp2_source(), EXP2_TERMS)
 
 
 def lane_numbers(low: Lowering) -> Placed:

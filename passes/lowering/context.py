@@ -62,7 +62,8 @@ class Lowering:
         self.emit = emit
         self.placed: dict[Value, Placed] = {}
         self.wanted: dict[Value, Placed] = {}
-        self.tables: dict[Attribute, Placed] = {}
+        self.tables: dict[Attribute, Placed] = {}  # constants in all lanes, by where they come from
+        self.recorded: dict[Op, Placed] = {}  # loads that the record of constants serves
 
     # ----------------------------------------------------------------------------------------- destinations
 

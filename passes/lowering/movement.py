@@ -5,10 +5,11 @@ from __future__ import annotations
 from dataclasses import replace
 
 from compiler.ir.core import Op
-from compiler.ir.types import UI8, TensorType
+from compiler.ir.types import I32, UI8, TensorType
 from dialects import chip, tensor
 from dialects.tensor import Lanes, PackedType, Replicated
 from passes.lowering.context import Lowering, axis_of, lowers
+from passes.lowering.emitter import MAX_ITEMS
 from passes.lowering.matmul import tile_format
 from passes.lowering.placed import CannotView, Placed
 
@@ -90,6 +91,9 @@ def packed_weight(low: Lowering, op: Op) -> None:
     type_ = op.results[0].type
     assert isinstance(type_, PackedType)
     tile = tile_format(type_, low.spec.lanes)
+    pieces = 1
+    while tile.total_bytes // 4 > MAX_ITEMS * pieces:
+        pieces *= 2
     source = chip.Packed(
         tuple(op.sources),
         op.row,
@@ -101,15 +105,19 @@ def packed_weight(low: Lowering, op: Op) -> None:
         type_.symmetric,
         type_.scale,
         op.each,
+        pieces,
     )
     buffer = low.emit.weight(source, tile.total_bytes)
-    low.set(op.results[0], low.row_major(buffer, TensorType((tile.lanes, tile.run_bytes), UI8)))
+    shape = (pieces, tile.lanes, tile.run_bytes // pieces)
+    low.set(op.results[0], low.row_major(buffer, TensorType(shape, UI8)))
 
 
 @lowers(tensor.LoadOp)
 def load(low: Lowering, op: Op) -> None:
     source, type_ = low.get(op.operands[0]), op.results[0].type
-    if isinstance(type_, PackedType):
+    if op in low.recorded:
+        low.put_or_copy(op, low.recorded[op].reshape(type_.shape, axis_of(type_)))
+    elif isinstance(type_, PackedType):
         load_packed(low, op, source)
     elif isinstance(type_.layout, Replicated):
         low.emit.dma(low.result(op), source, kind="broadcast")
@@ -120,9 +128,24 @@ def load(low: Lowering, op: Op) -> None:
 
 
 def load_packed(low: Lowering, op: Op, source: Placed) -> None:
-    """One run of bytes per lane."""
-    place = low.emit.new(source.shape, UI8, Lanes(0))
-    low.emit.dma(place, source)
+    """One run of bytes per lane, in pieces; see `chip.Packed`."""
+    pieces, lanes, part = source.shape
+    place = low.emit.new((lanes, pieces * part), UI8, Lanes(0))
+    words = part // 4
+    low.emit.add(
+        chip.DmaMatrixOp(
+            place.buffer,
+            source.buffer,
+            rows=pieces,
+            columns=lanes * words,
+            block=words,
+            row_stride=lanes * words,
+            n_stride=words,
+            c_stride=words,
+            res=replace(place, dtype=I32).view(()),
+            opd0=replace(source, dtype=I32).view(()),
+        )
+    )
     low.set(op.results[0], place)
 
 

@@ -30,7 +30,7 @@ class TileWeights(Pass):
     name: ClassVar[str] = "tile-weights"
 
     chip: str = "bm1684x"  # the chip whose number of lanes a tile's rows fill
-    bytes: int = 32768  # the largest tile, as 16-bit weights, per lane
+    bytes: int = 16384  # the largest tile, as 16-bit weights, per lane
 
     def run(self, module: Module) -> None:
         apply_patterns(module, [self.tile_linear, self.tile_gated])
