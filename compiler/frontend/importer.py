@@ -100,8 +100,8 @@ class Importer:
     def _layer_module(self, indices: list[int]) -> LayerModule:
         runs = [run.layers[indices[0]] for run in (self.prefill, self.decode, self.whole)]
         uses = self.tables.uses([live_nodes(layer.graph) for layer in runs], self.whole.logits.shape[1] - 1)
-        block = self._block("block", self.prefill, indices[-1], uses)
-        block_cache = self._block("block_cache", self.decode, indices[-1], uses)
+        block = self._block("block", self.prefill, indices[0], uses)
+        block_cache = self._block("block_cache", self.decode, indices[0], uses)
         return LayerModule(ModuleOp.of(block, block_cache), indices)
 
     def _block(self, name: str, run: Capture, index: int, uses: list[Use]) -> FuncOp:

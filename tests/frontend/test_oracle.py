@@ -37,7 +37,7 @@ ARCHITECTURES = {
     "phi": {},  # rope of a part of each head, no gate
     "phi3": {},  # one linear for q, k and v, one for gate and up
     "glm4": {"head_dim": 16},  # interleaved rope of a part of each head
-    "smollm3": {},  # a layer without rope among others
+    "smollm3": {"no_rope_layers": [1, 0, 1]},  # a layer without rope between two with it
 }
 TOLERANCE = 1e-5  # of the largest logit
 

@@ -1,0 +1,62 @@
+"""Constants of a layer: numbers, fixed tables, and tables with a row per position."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from compiler.diagnostics import UserError
+from compiler.frontend.graph import Constant, Node
+from compiler.frontend.tables import Tables, TableUse
+
+ROWS = np.random.default_rng(0).standard_normal((1, 1, 8, 4)).astype(np.float32)
+POSITION = 7
+
+
+def uses(prefill, decode, whole):
+    """How one constant is classified, and the tables that result."""
+    tables = Tables()
+    runs = [
+        [Node("constant", (Constant(np.asarray(run)),), path="layer")] for run in (prefill, decode, whole)
+    ]
+    return tables.uses(runs, POSITION)[0], tables.arrays
+
+
+def test_rows_by_position_become_a_table():
+    use, arrays = uses(ROWS[:, :, :5], ROWS[:, :, 7:], ROWS)
+    assert use == TableUse("table_0", by_position=True)
+    np.testing.assert_array_equal(arrays["table_0"], ROWS[0, 0])
+
+
+def test_equal_arrays_are_a_fixed_table_and_equal_numbers_a_number():
+    use, arrays = uses(ROWS, ROWS, ROWS)
+    assert use == TableUse("table_0", by_position=False)
+    assert arrays["table_0"].shape == ROWS.shape
+    assert uses(0.5, 0.5, 0.5) == (0.5, {})
+
+
+def test_equal_tables_share_a_name():
+    tables = Tables()
+    assert tables.add(ROWS[0, 0]) == tables.add(ROWS[0, 0].copy()) != tables.add(ROWS[0, 0] + 1)
+
+
+@pytest.mark.parametrize(
+    ("prefill", "decode", "whole"),
+    [
+        (ROWS[:, :, :5] + 1e-3, ROWS[:, :, 7:], ROWS),  # other rows in a shorter prefill
+        (ROWS[:, :, :5], ROWS[:, :, 6:7], ROWS),  # the row of another position
+        (np.float32(4), np.float32(7), np.float32(7)),  # a number that counts tokens
+        (np.eye(5), np.ones((1, 8)), np.eye(8)),  # two axes of tokens
+        (ROWS.reshape(8, 4)[None, :5].repeat(2, 0), ROWS[:, 0, 7:].repeat(2, 0), ROWS[0].repeat(2, 0)),
+        (np.arange(5)[None], np.array([[7]]), np.arange(8)[None]),  # positions themselves
+    ],
+)
+def test_constants_that_depend_on_the_number_of_tokens_are_refused(prefill, decode, whole):
+    with pytest.raises(UserError, match=r"cannot import the model: .* in layer"):
+        uses(prefill, decode, whole)
+
+
+def test_runs_with_different_numbers_of_constants_are_refused():
+    node = Node("constant", (Constant(ROWS),), path="layer")
+    with pytest.raises(UserError, match="other constants in decode than in prefill"):
+        Tables().uses([[node], [], [node]], POSITION)
