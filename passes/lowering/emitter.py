@@ -126,8 +126,12 @@ class Emitter:
         return self.ar("copy", res, value, constant_type=res.dtype)
 
     def sfu(self, kind: str, x: Placed, table: Placed | None = None) -> Placed:
-        """A special function on an array in the aligned layout, into a fresh one."""
+        """A special function on an array in the aligned layout, into a fresh one; others are copied first."""
         res = self.like(x)
+        if not self.is_aligned(x):
+            fresh = self.new(x.shape, x.dtype, Replicated() if x.axis is None else Lanes(x.axis))
+            x = self.cast(replace(fresh, lane=x.lane), x)
+            res = replace(x, buffer=self.buffer(x.buffer.type.bytes))
         shape, offsets, _ = self.aligned(x)
         extra = {} if table is None else {"opd1": table.view(()), "terms": table.shape[-1]}
         self.add(
@@ -144,13 +148,14 @@ class Emitter:
         )
         return res
 
+    def is_aligned(self, x: Placed) -> bool:
+        first, *rest = steps([x], self.spec)
+        return not rest and chip.same_layout(first.strides[0], first.shape, x.view(first.strides[0]), self.spec)
+
     def aligned(self, x: Placed) -> tuple[chip.Shape4, int, chip.Shape4]:
         """The one 4-D shape under which `x` has the EU-aligned layout; an assertion if there is none."""
         (step,) = steps([x], self.spec)
-        view = x.view(step.strides[0])
-        assert chip.same_layout(step.strides[0], step.shape, view, self.spec), (
-            f"{x} is not in the aligned layout"
-        )
+        assert self.is_aligned(x), f"{x} is not in the aligned layout"
         return step.shape, 0, step.strides[0]
 
     def pool(self, kind: str, x: Placed, scale: float = 1.0) -> Placed:

@@ -6,16 +6,22 @@ lanes; a call with more keeps tokens over the lanes throughout.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from compiler.ir.core import Builder, Function, Op, Value
 from compiler.ir.types import F32, Attribute, ElementType, TensorType
 from dialects import llm, tensor
+from dialects.builtin import ReturnOp
 from dialects.tensor import Lanes, Replicated
 from passes.lowering import attention
 from passes.lowering.build import Build
+
+LANES = 64  # tokens that a slice of a run is a multiple of
+WORK_BYTES = 16384  # of local memory, per lane, for the temporaries of norms and rope
+MATRIX_READERS = (llm.LinearOp, llm.GatedLinearOp, ReturnOp)  # they read a norm as 16 bit
+HALF_READERS = (llm.AttentionOp, llm.KvConcatOp, llm.PermuteOp)  # as these do a rotated head
 
 RULES: dict[type[Op], Callable[..., Any]] = {}
 
@@ -58,6 +64,9 @@ class TokenLowering:
         self.stop = 0
         self.values: dict[Value, Any] = {}
         self.halves: dict[Value, Value] = {}
+        self.rope_tables: dict[tuple[Value, float | None], Value] = {}
+        self.scaled: set[Value] = set()  # queries that the factor of the scores is in already
+        self.lanes = LANES
 
     @property
     def decode(self) -> bool:
@@ -68,7 +77,7 @@ class TokenLowering:
         parts: list[list[Value]] = []
         for start in range(0, self.tokens, self.run_length):
             self.start, self.stop = start, min(start + self.run_length, self.tokens)
-            self.values, self.halves = {}, {}
+            self.values, self.halves, self.rope_tables = {}, {}, {}
             for op in ops:
                 self.lower(op)
             self.build.loc = terminator.loc
@@ -111,6 +120,43 @@ class TokenLowering:
         starts = [0] * len(shape)
         starts[1], shape[1] = self.start, self.stop - self.start
         return self.build.slice(value, starts, shape)
+
+    def token_slices(self, width: int) -> Iterator[tuple[int, int]]:
+        """(start, size) of parts of this run's tokens, `width` f32 wide, that keep temporaries small."""
+        count, lanes = self.stop - self.start, self.lanes
+        most = max(1, WORK_BYTES // (4 * width)) * lanes
+        parts = -(-count // most)
+        size = -(-count // parts // lanes) * lanes
+        for start in range(0, count, size):
+            yield start, min(size, count - start)
+
+    def some_tokens(self, value: Value, start: int, size: int) -> Value:
+        """Tokens [start, start + size) of this run, in f32; of an argument, only those are loaded."""
+        shape = list(value.type.shape)
+        starts = [0] * len(shape)
+        shape[1] = size
+        if value.owner is not self.function.block or value in self.values:
+            starts[1] = start
+            return self.build.slice(self.f32(value), starts, shape)
+        starts[1] = self.start + start
+        local = self.build.load(self.build.slice(value, starts, shape), Lanes(1))
+        return self.build.cast(local, F32, Lanes(1))
+
+    def head_slices(self, x: Value) -> Iterator[Value]:
+        """[1, heads, tokens, d] as parts with fewer heads, so that twice their size in f32 is small."""
+        _, heads, tokens, width = x.type.shape
+        head_bytes = 8 * width * -(-tokens // self.lanes)
+        parts = -(-heads // max(1, WORK_BYTES // head_bytes))
+        size = -(-heads // (1 if self.decode else parts))
+        for start in range(0, heads, size):
+            count = min(size, heads - start)
+            yield self.build.slice(x, (0, start, 0, 0), (1, count, tokens, width))
+
+    def accumulator(self, value: Value) -> Value:
+        """An array to add to. An argument is loaded anew rather than kept in local memory for so long."""
+        if not self.decode and value.owner is self.function.block:
+            return self.load_argument(value)
+        return self.f32(value)
 
     def f32(self, value: Value) -> Value:
         found = self.get(value)
@@ -237,7 +283,7 @@ def linear(low: TokenLowering, op: llm.LinearOp) -> Value:
     w = low.weight(op.weight, element)
     start = None
     if op.residual is not None:
-        start = low.f32(op.residual)
+        start = low.accumulator(op.residual)
         if op.bias is not None:
             start = low.build.binary(tensor.AddOp, start, low.row(op.bias, start), compact=False)
     type_ = TensorType((*x.type.shape[:-1], w.type.shape[0]), F32, Lanes(x.type.layout.axis))
@@ -269,23 +315,44 @@ def argmax(low: TokenLowering, op: llm.ArgmaxOp) -> Value:
 
 @lowers(llm.RmsNormOp)
 def rms_norm(low: TokenLowering, op: llm.RmsNormOp) -> Value:
-    """x * rsqrt(mean(x**2) + eps) * w in f32; heads inside tokens change places with them around it."""
-    build, x = low.build, low.f32(op.x)
-    swap = None
-    if len(x.type.shape) == 4 and x.type.layout == Lanes(1) and not low.decode:
-        swap = (0, 2, 1, 3)
-        x = build.permute(x, swap)
-    last = len(x.type.shape) - 1
+    """x * rsqrt(mean(x**2) + eps) * w in f32, some tokens or heads at a time."""
+    if low.decode:
+        x = low.f32(op.x)
+        return normalized(low, x, op, gain_of(low, op, x))
+    if len(op.x.type.shape) == 4:
+        return norm_of_heads(low, op)
+    rounded = all(isinstance(user, MATRIX_READERS) for user in op.y.users)
+    gain, parts = None, []
+    for start, size in low.token_slices(op.x.type.shape[-1]):
+        x = low.some_tokens(op.x, start, size)
+        gain = gain or gain_of(low, op, x)
+        y = normalized(low, x, op, gain)
+        parts.append(low.build.cast(y, op.x.type.element, Lanes(1)) if rounded else y)
+    return low.build.concat(parts, 1)
+
+
+def norm_of_heads(low: TokenLowering, op: llm.RmsNormOp) -> Value:
+    """A norm of each head [1, tokens, heads, d], heads moved outside of tokens meanwhile."""
+    x = low.build.permute(low.f32(op.x), (0, 2, 1, 3))
+    gain = gain_of(low, op, x)
+    parts = [normalized(low, part, op, gain) for part in low.head_slices(x)]
+    return low.build.permute(low.build.concat(parts, 1), (0, 2, 1, 3))
+
+
+def gain_of(low: TokenLowering, op: llm.RmsNormOp, x: Value) -> Value | None:
+    if op.weight is None:
+        return None
+    gain = low.row(op.weight, x)
+    return low.build.scalar(tensor.AddOp, gain, op.offset) if op.offset else gain
+
+
+def normalized(low: TokenLowering, x: Value, op: llm.RmsNormOp, gain: Value | None) -> Value:
+    build, last = low.build, len(x.type.shape) - 1
     square = build.binary(tensor.MulOp, x, x)
     mean = build.add(tensor.ReduceOp(square, kind="sum", axis=last, scale=1.0 / x.type.shape[last]))
     root = build.add(tensor.RsqrtOp(build.scalar(tensor.AddOp, mean, op.eps)))
     y = build.binary(tensor.MulOp, x, root)
-    if op.weight is not None:
-        gain = low.row(op.weight, y)
-        if op.offset:
-            gain = build.scalar(tensor.AddOp, gain, op.offset)
-        y = build.binary(tensor.MulOp, y, gain)
-    return y if swap is None else build.permute(y, swap)
+    return y if gain is None else build.binary(tensor.MulOp, y, gain)
 
 
 @lowers(llm.AddOp)
@@ -357,27 +424,49 @@ def rope(low: TokenLowering, op: llm.RopeOp) -> Value:
         op.fail(
             f"mode {op.mode!r} on {op.rotary_dim} of {x.type.shape[-1]} has no lowering to the tensor dialect"
         )
-    return low.build.add(tensor.RopeOp(x, rope_rows(low, op)))
+    scale = score_scale(op)
+    rows = rope_rows(low, op, scale)
+    if scale is not None:
+        low.scaled.add(op.y)
+    rounded = all(isinstance(user, HALF_READERS) for user in op.y.users)
+    parts = [low.build.add(tensor.RopeOp(part, rows)) for part in low.head_slices(x)]
+    if rounded:
+        parts = [low.build.cast(part, op.x.type.element, part.type.layout) for part in parts]
+    return low.build.concat(parts, 1)
 
 
-def rope_rows(low: TokenLowering, op: llm.RopeOp) -> Value:
-    """cos and sin of this run's positions, in one gather shared by all heads of q and k."""
+def score_scale(op: llm.RopeOp) -> float | None:
+    """The factor of the scores, if y is only ever a query: it then goes into the few numbers of the
+    table's rows.
+    """
+    scales = {
+        user.scale if isinstance(user, llm.AttentionOp) and user.q is op.y else None for user in op.y.users
+    }
+    (scale,) = scales if len(scales) == 1 else (None,)
+    return None if scale is None else scale * attention.LOG2_E
+
+
+def rope_rows(low: TokenLowering, op: llm.RopeOp, scale: float | None) -> Value:
+    """cos and sin of this run's positions, perhaps scaled; one gather serves all heads of q and k."""
+    if (op.cos, scale) not in low.rope_tables:
+        rows = gathered_rows(low, op) if scale is None else rope_rows(low, op, None)
+        scaled = rows if scale is None else low.build.scalar(tensor.MulOp, rows, scale)
+        low.rope_tables[op.cos, scale] = scaled
+    return low.rope_tables[op.cos, scale]
+
+
+def gathered_rows(low: TokenLowering, op: llm.RopeOp) -> Value:
     cos, sin = low.values[op.cos], low.values[op.sin]
     assert isinstance(cos, TableRows)
     assert isinstance(sin, TableRows)
-    key = op.cos
-    if key not in low.halves:
-        positions, width = cos.shape
-        source = low.build.add(
-            tensor.RopeTableOp(cos=cos.table, sin=sin.table, types=[TensorType((positions, 2 * width), F32)])
-        )
-        ids = low.token_rows(cos.ids)
-        shape = (1, low.stop - low.start, 2 * width)
-        layout: Attribute = Replicated() if low.decode else Lanes(1)
-        rows = low.build.add(tensor.GatherOp(source, ids, types=[TensorType(shape, F32, layout)]))
-        layout = Replicated() if low.decode else Lanes(2)
-        low.halves[key] = low.build.reshape(rows, (1, *shape), layout)
-    return low.halves[key]
+    positions, width = cos.shape
+    type_ = TensorType((positions, 2 * width), F32)
+    source = low.build.add(tensor.RopeTableOp(cos=cos.table, sin=sin.table, types=[type_]))
+    shape = (1, low.stop - low.start, 2 * width)
+    layout: Attribute = Replicated() if low.decode else Lanes(1)
+    gather = tensor.GatherOp(source, low.token_rows(cos.ids), types=[TensorType(shape, F32, layout)])
+    layout = Replicated() if low.decode else Lanes(2)
+    return low.build.reshape(low.build.add(gather), (1, *shape), layout)
 
 
 @lowers(llm.KvConcatOp)
@@ -401,7 +490,9 @@ def attend(low: TokenLowering, op: llm.AttentionOp) -> Value:
         op.fail("softcap, sinks or a missing mask have no lowering to the tensor dialect")
     if op.k.type.shape[-1] != op.v.type.shape[-1]:
         op.fail("keys and values of different width have no lowering to the tensor dialect")
-    q = low.build.scalar(tensor.MulOp, low.f32(op.q), op.scale * attention.LOG2_E)
+    q = low.get(op.q)
+    if op.q not in low.scaled:
+        q = low.build.scalar(tensor.MulOp, low.f32(op.q), op.scale * attention.LOG2_E)
     q = low.build.cast(q, op.q.type.element, q.type.layout)
     if low.decode:
         return attention.one_token(low.build, q, low.get(op.k), low.get(op.v), op.mask)
