@@ -68,8 +68,7 @@ class Costs:
         """The fewest cycles per byte of any command in that direction."""
         if direction == MOVE:
             return self.gather_rate
-        rates = [self.tensor_rate[direction], self.matrix_rate[direction]]
-        return min([*rates, self.broadcast_rate] if direction == LOAD else rates)
+        return min(self.tensor_rate[direction], self.matrix_rate[direction])
 
 
 def _same(loads: float, stores: float) -> dict[str, float]:

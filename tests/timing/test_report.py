@@ -61,6 +61,7 @@ def test_the_roofline_is_the_larger_of_bytes_and_products():
     assert work_of([product_only], BM1684X).bound(costs) == 512
     assert work_of([load_only, product_only], BM1684X).bound(costs) == 640
     assert work_of([load_only, load_only], BM1684X).bound(costs, cores=2) == 640
+    assert work_of([CoreProgram([], [gather(500, 32)])], BM1684X).bound(costs) == 500
 
 
 def test_no_estimate_is_below_the_roofline():
