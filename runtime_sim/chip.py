@@ -145,6 +145,9 @@ def written(op: chip.Instruction) -> tuple[Value, View, Shape4]:
     if isinstance(op, chip.PoolOp):
         return buffer, view, op.result_shape()
     if isinstance(op, chip.DmaMatrixOp):
+        if isinstance(buffer.type, GlobalType):
+            strided = View(view.dtype, view.offset, 0, (0, op.row_stride, 0, 1))
+            return buffer, strided, (1, op.rows, 1, op.columns)
         strided = View(view.dtype, view.offset, view.lane, (op.n_stride, op.c_stride, 0, 1))
         return buffer, strided, (op.rows, -(-op.columns // op.block), 1, op.block)
     if isinstance(op, chip.DmaGatherOp):

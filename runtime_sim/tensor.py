@@ -49,8 +49,10 @@ def weight(op: tensor.WeightOp, data: Data) -> Array:
 def packed_weight(op: tensor.PackedWeightOp, data: Data) -> Array:
     """The tile decoded, f32: the bytes are the chip's affair. Groups are quantized each by itself."""
     type_ = op.result_.type
-    rows, columns = slice(op.row, op.row + type_.rows), slice(op.column, op.column + type_.columns)
-    return decoded(joined(op.sources, data)[rows, columns], type_, type_.scale.numpy)
+    sources = [[name] for name in op.sources] if op.each else [op.sources]
+    rows = slice(op.row, op.row + type_.rows // len(sources))
+    parts = [joined(names, data)[rows, op.column : op.column + type_.columns] for names in sources]
+    return decoded(np.concatenate(parts), type_, type_.scale.numpy)
 
 
 @supplies(tensor.RopeTableOp)

@@ -126,12 +126,10 @@ class Emitter:
         return self.ar("copy", res, value, constant_type=res.dtype)
 
     def sfu(self, kind: str, x: Placed, table: Placed | None = None) -> Placed:
-        """A special function on an array in the aligned layout, into a fresh one; others are copied first."""
-        res = self.like(x)
+        """A special function on an array, into a fresh one."""
         if not self.is_aligned(x):
-            fresh = self.new(x.shape, x.dtype, Replicated() if x.axis is None else Lanes(x.axis))
-            x = self.cast(replace(fresh, lane=x.lane), x)
-            res = replace(x, buffer=self.buffer(x.buffer.type.bytes))
+            return self._sfu_of_copy(kind, x, table)
+        res = self.like(x)
         shape, offsets, _ = self.aligned(x)
         extra = {} if table is None else {"opd1": table.view(()), "terms": table.shape[-1]}
         self.add(
@@ -148,9 +146,25 @@ class Emitter:
         )
         return res
 
+    def _sfu_of_copy(self, kind: str, x: Placed, table: Placed | None) -> Placed:
+        """`sfu` of an array whose rows of lanes are not whole slots, by way of a packed copy.
+
+        The copy is taken as one run per lane; on lanes that hold no item of the last row, what it computes is
+        not read.
+        """
+        assert x.axis is not None
+        assert not x.lane
+        copy = self.cast(self.new(x.shape, x.dtype, Lanes(x.axis, compact=True)), x)
+        items = copy.buffer.type.bytes // x.dtype.bytes
+        runs = replace(copy, shape=(x.lanes, items), strides=(0, 1), axis=0)
+        return replace(copy, buffer=self.sfu(kind, runs, table).buffer)
+
     def is_aligned(self, x: Placed) -> bool:
+        """Whether `sfu` and `pool` can take x as it lies."""
         first, *rest = steps([x], self.spec)
-        return not rest and chip.same_layout(first.strides[0], first.shape, x.view(first.strides[0]), self.spec)
+        return not rest and chip.same_layout(
+            first.strides[0], first.shape, x.view(first.strides[0]), self.spec
+        )
 
     def aligned(self, x: Placed) -> tuple[chip.Shape4, int, chip.Shape4]:
         """The one 4-D shape under which `x` has the EU-aligned layout; an assertion if there is none."""
