@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar, NoReturn
 
+import numpy as np
+
 from compiler.chips import ChipSpec, chip
 from compiler.diagnostics import CompileError
 from compiler.ir.core import Function, Module, Value
@@ -55,38 +57,66 @@ def lives(function: Function, spec: ChipSpec) -> list[Life]:
 
 
 def allocate(function: Function, spec: ChipSpec) -> None:
+    found = lives(function, spec)
+    try:
+        in_program_order(function, found, spec)
+    except DoesNotFit:
+        largest_first(function, found, spec)
+
+
+def in_program_order(function: Function, found: list[Life], spec: ChipSpec) -> None:
     """Loaded data goes to the high end of memory, the rest to the low end.
 
     Loads come and go in order and live long when hoisted; results are short-lived. Kept apart, neither leaves
     holes among the other.
     """
     live: list[tuple[int, int, Life]] = []  # start, stop, life; by start
-    for life in lives(function, spec):
+    for life in found:
         live = [item for item in live if item[2].last >= life.first]
-        gaps = free_ranges(live, life.bytes, spec)
+        gaps = free_ranges([(start, stop) for start, stop, _ in live], life.bytes, spec)
         if not gaps:
-            refuse(function, life, live, spec)
+            refuse(function, life, sum(other.bytes for _, _, other in live), spec)
         start = gaps[-1][1] - life.bytes if life.loaded else gaps[0][0]
         life.op.offset = start
         live.append((start, start + life.bytes, life))
         live.sort(key=lambda item: item[0])
 
 
-def free_ranges(live: list[tuple[int, int, Life]], size: int, spec: ChipSpec) -> list[tuple[int, int]]:
-    """The free ranges [start, stop) of at least `size` bytes, between the live ones; buffers are whole EU
-    widths.
+def largest_first(function: Function, found: list[Life], spec: ChipSpec) -> None:
+    """Each buffer at the lowest place free for all its life, the largest first: slower to work out, and
+    tighter.
     """
-    ends = [0, *(stop for _, stop, _ in live)]
-    starts = [*(start for start, _, _ in live), spec.lane_bytes]
-    return [(start, stop) for start, stop in zip(ends, starts, strict=True) if stop - start >= size]
+    order = sorted(found, key=lambda life: (-life.bytes, life.first))
+    first, last, starts, stops = (np.zeros(len(order), np.int64) for _ in range(4))
+    for count, life in enumerate(order):
+        meets = np.flatnonzero((first[:count] <= life.last) & (last[:count] >= life.first))
+        by_start = meets[np.argsort(starts[meets], kind="stable")]
+        taken = list(zip(starts[by_start].tolist(), stops[by_start].tolist(), strict=True))
+        gaps = free_ranges(taken, life.bytes, spec)
+        if not gaps:
+            refuse(function, life, int((stops - starts)[meets].sum()), spec)
+        life.op.offset = gaps[0][0]
+        first[count], last[count] = life.first, life.last
+        starts[count], stops[count] = gaps[0][0], gaps[0][0] + life.bytes
+
+
+def free_ranges(taken: list[tuple[int, int]], size: int, spec: ChipSpec) -> list[tuple[int, int]]:
+    """The free ranges [start, stop) of at least `size` bytes, between taken ones, which are sorted by their
+    start
+    and may overlap; all are whole EU widths."""
+    free, end = [], 0
+    for start, stop in [*taken, (spec.lane_bytes, spec.lane_bytes)]:
+        if start - end >= size:
+            free.append((end, start))
+        end = max(end, stop)
+    return free
 
 
 class DoesNotFit(CompileError):
     """Local memory is too small for what is alive at one point of the program."""
 
 
-def refuse(function: Function, life: Life, live: list[tuple[int, int, Life]], spec: ChipSpec) -> NoReturn:
-    taken = sum(other.bytes for _, _, other in live)
+def refuse(function: Function, life: Life, taken: int, spec: ChipSpec) -> NoReturn:
     raise DoesNotFit(
         f"{function.sym_name} needs {taken + life.bytes} bytes of local memory per lane at one point, "
         f"in pieces that do not fit the {spec.lane_bytes} of {spec.name}",

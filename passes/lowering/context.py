@@ -170,4 +170,7 @@ class Lowering:
     def lower(self, op: Op) -> None:
         self.emit.builder = Builder.before(op)
         self.emit.loc = op.loc
-        rule_for(op)(self, op)
+        try:
+            rule_for(op)(self, op)
+        except CannotView as reason:
+            op.fail(f"would move data: {reason}")
