@@ -11,7 +11,7 @@ from dialects.tensor import Lanes, PackedType, Replicated
 from passes.lowering.context import Lowering, axis_of, lowers
 from passes.lowering.emitter import MAX_ITEMS
 from passes.lowering.matmul import tile_format
-from passes.lowering.placed import CannotView, Placed
+from passes.lowering.placed import Placed
 
 # ------------------------------------------------------------------------------------------------- renaming
 
@@ -30,11 +30,8 @@ def permute(low: Lowering, op: Op) -> None:
 
 @lowers(tensor.ReshapeOp)
 def reshape(low: Lowering, op: Op) -> None:
-    x, type_ = low.get(op.operands[0]), op.results[0].type
-    try:
-        low.put(op, x.reshape(type_.shape, axis_of(type_)))
-    except CannotView as reason:
-        op.fail(f"would move data: {reason}")
+    type_ = op.results[0].type
+    low.put(op, low.get(op.operands[0]).reshape(type_.shape, axis_of(type_)))
 
 
 @lowers(tensor.ConcatOp)
