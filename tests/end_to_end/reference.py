@@ -1,0 +1,20 @@
+"""What Hugging Face's model says in float32: the oracle that shares no code with the compiler."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from transformers import AutoModelForCausalLM
+
+
+def greedy(folder: Path, prompt: Sequence[int], count: int) -> list[int]:
+    """The next `count` tokens, each the most likely one."""
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
+    tokens = list(prompt)
+    with torch.no_grad():
+        for _ in range(count):
+            logits = model(input_ids=torch.tensor([tokens])).logits[0, -1]
+            tokens.append(int(logits.argmax()))
+    return tokens[len(prompt) :]
