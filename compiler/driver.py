@@ -21,8 +21,9 @@ from compiler.ir.types import ElementType, element
 from compiler.options import ConvertOptions
 from compiler.output import require_space, staged_output
 from compiler.pass_manager import PassManager, parse_pipeline
-from compiler.pipelines import default_pipeline, efforts
+from compiler.pipelines import Effort, default_pipeline
 from compiler.progress import track
+from compiler.search import fastest
 from compiler.weights import Materializer, Piece, WeightBlob
 from compiler.weights import convert as convert_values
 from dialects import llm
@@ -96,6 +97,7 @@ class Job:
     tails: list[ModuleOp] = field(
         default_factory=list
     )  # embedding and head; one module where they share weights
+    _efforts: dict[tuple[str, ...], Effort] = field(default_factory=dict)
     _streams: dict[Function, CommandStreams] = field(default_factory=dict)
 
     def compile(self) -> None:
@@ -110,30 +112,37 @@ class Job:
             self.layers.append(self.compiled(f"block_{group.layer_indices[0]}", group.module))
 
     def compiled(self, name: str, module: ModuleOp) -> ModuleOp:
-        """The module after the passes, by the fastest of our ways to use local memory that fits."""
-        spec = self.options.spec
-        pipelines = (
-            [self.options.passes]
-            if self.options.passes
-            else [
-                default_pipeline(self.options, effort)
-                for effort in efforts(self.options.input_length, spec.lanes)
-            ]
-        )
-        for text in pipelines:
-            copy = module.clone()
-            assert isinstance(copy, ModuleOp)
-            try:
-                self.run_passes(name, copy, text)
-            except DoesNotFit as error:
-                problem = error
-                continue
-            return copy
-        raise UserError(
-            f"-s {self.options.seq_length}: {problem.message}; use a shorter sequence"
-        ) from problem
+        """The module after the passes: the given ones, or the default ones tuned to local memory."""
+        if self.options.passes:
+            return self.run_passes(name, module, self.options.passes)
+        try:
+            return self.tuned(name, module)
+        except DoesNotFit as error:
+            problem = f"-s {self.options.seq_length}: {error.message}; use a shorter sequence"
+            raise UserError(problem) from error
 
-    def run_passes(self, name: str, module: ModuleOp, pipeline: str) -> None:
+    def tuned(self, name: str, module: ModuleOp) -> ModuleOp:
+        """Layers that differ little want the same tuning: a search is only made where no earlier one
+        serves.
+        """
+
+        def compile_(effort: Effort) -> ModuleOp:
+            return self.run_passes(name, module, default_pipeline(self.options, effort))
+
+        kind = tuple(function.sym_name for function in module.functions())
+        if kind in self._efforts:
+            try:
+                return compile_(self._efforts[kind])
+            except DoesNotFit:
+                log.debug("%s needs a tuning of its own", name)
+        best = fastest(compile_, self.options.input_length, self.options.spec)
+        self._efforts[kind] = best.effort
+        # Compiled once more, so that the dumps are those of the program that is used.
+        return compile_(best.effort) if self.options.dump_ir else best.module
+
+    def run_passes(self, name: str, module: ModuleOp, pipeline: str) -> ModuleOp:
+        """A copy of the module after a pipeline; DoesNotFit when local memory is too small for it."""
+        module = ModuleOp.of(*(function.clone() for function in module.functions()))  # type: ignore[arg-type]
         log.debug("%s: %s", name, pipeline)
         manager = PassManager(
             parse_pipeline(pipeline),
@@ -142,6 +151,7 @@ class Job:
             stop_after=self.options.stop_after,
         )
         manager.run(module)
+        return module
 
     # ------------------------------------------------------------------------------------------- the result
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 
 from compiler.options import ConvertOptions
@@ -10,21 +9,11 @@ from compiler.options import ConvertOptions
 
 @dataclass(frozen=True)
 class Effort:
-    """How much local memory a program may take: fewer tokens at a time, or fewer loads ahead, need less."""
+    """How a program uses local memory."""
 
     tokens: int = 0  # lowered at a time in prefill; 0 for all
-    fill: float = 0.85  # see the pass hoist-loads
-
-
-def efforts(input_length: int, lanes: int) -> Iterator[Effort]:
-    """From the fastest program to the one that needs the least memory."""
-    tokens = 0
-    while True:
-        yield from (Effort(tokens, fill) for fill in (0.85, 0.6, 0.0))
-        longest = tokens or -(-input_length // lanes) * lanes
-        if longest <= lanes:
-            return
-        tokens = -(-longest // 2 // lanes) * lanes
+    tile_bytes: int = 16384  # the largest tile of weights; see the pass tile-weights
+    fill: float = 0.85  # how full loads ahead may make it; see the pass hoist-loads
 
 
 def default_pipeline(options: ConvertOptions, effort: Effort = Effort()) -> str:
@@ -37,7 +26,7 @@ def default_pipeline(options: ConvertOptions, effort: Effort = Effort()) -> str:
         passes.append(f"quantize-weights{{{settings}}}")
     passes += [
         f"llm-to-tensor{{tokens={effort.tokens}}}" if effort.tokens else "llm-to-tensor",
-        f"tile-weights{chip}",
+        f"tile-weights{{chip={options.chip} bytes={effort.tile_bytes}}}",
         f"tensor-to-chip{chip}",
         f"hoist-loads{{chip={options.chip} fill={effort.fill}}}",
         f"allocate-local{chip}",
