@@ -89,13 +89,14 @@ class Search:
         return min(found, key=lambda candidate: candidate.cost, default=None)
 
     def candidate(self, effort: Effort) -> Candidate:
-        """The module with as many loads ahead as fit."""
-        for fill in FILLS[:-1]:
+        """The module with as many loads ahead as fit; for large tiles, less than the most is not worth trying."""
+        *more, last = FILLS if effort.tile_bytes == TILE_BYTES[0] else FILLS[:1]
+        for fill in more:
             try:
                 return self.priced(replace(effort, fill=fill))
             except DoesNotFit:
                 continue
-        return self.priced(replace(effort, fill=FILLS[-1]))
+        return self.priced(replace(effort, fill=last))
 
     def priced(self, effort: Effort) -> Candidate:
         module = self.compile(effort)
