@@ -7,8 +7,8 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from bmodel_tool import main
 from compiler.bmodel import write_bmodel
-from runtime_sim.tool.cli import main
 from tests.runtime_sim.programs import (
     ADD_TILES,
     VOCABULARY,

@@ -41,12 +41,14 @@ class Reference:
             )
         try:
             import torch
-            from transformers import AutoModelForCausalLM
+            import transformers
         except ImportError as error:
             raise UserError(f"verify needs torch and transformers: {error}") from None
         try:
+            library: Any = transformers
+            library.utils.logging.disable_progress_bar()
             options = {"dtype": torch.float32, "local_files_only": True, "trust_remote_code": False}
-            loaded: Any = AutoModelForCausalLM.from_pretrained(folder, **options)
+            loaded: Any = library.AutoModelForCausalLM.from_pretrained(folder, **options)
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from None
         self.model = loaded.eval()

@@ -1,0 +1,188 @@
+"""`timing`: how long the nets and the whole model take, in two estimates, and what bounds them."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from argparse import Namespace
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from compiler.bmodel import read_bmodel
+from compiler.chips import ChipSpec
+from compiler.diagnostics import UserError
+from compiler.timing import Costs, ModelTiming, NetTiming, Timeline, costs_of, cycles, measure
+from compiler.timing.report import bound, busy, total
+from runtime_sim.loader import Program, StageProgram
+
+_HEAD = ("net", "estimate", "cycles", "x roofline", "bound by", "TIU busy", "DMA busy", "DMA alone", "B/cycle", "MACs")
+
+
+@dataclass
+class Group:
+    """Nets with the same program, under the figures of the first."""
+
+    timing: NetTiming
+    stage: StageProgram
+    names: list[str] = field(default_factory=list)
+
+    @property
+    def title(self) -> str:
+        if len(self.names) == 1:
+            return self.names[0]
+        return f"{self.names[0]} .. {self.names[-1]} ({len(self.names)} nets)"
+
+
+@dataclass
+class Measured:
+    """All programs of a file."""
+
+    spec: ChipSpec
+    groups: list[Group]
+    model: ModelTiming
+    skipped: dict[str, str]  # nets that are not measured, and why
+    tokens: int  # of a prefill; 0 if unknown
+
+    @property
+    def costs(self) -> Costs:
+        return costs_of(self.spec)
+
+    def as_dict(self) -> dict[str, Any]:
+        result = {
+            "chip": self.spec.chip,
+            "mhz": self.costs.mhz,
+            "nets": [timing.as_dict() for timing in self.model.nets.values()],
+            "skipped": self.skipped,
+        }
+        if self.model.is_whole:
+            result["model"] = {"prefill_tokens": self.tokens, **self.model.as_dict()}
+        return result
+
+
+def run(arguments: Namespace) -> int:
+    measured = measure_file(Program(read_bmodel(arguments.file)), only=arguments.net)
+    if arguments.html:
+        from runtime_sim.tool import timeline
+
+        timeline.write(arguments.html, measured, arguments.file.name, arguments.ir)
+    if arguments.json:
+        print(json.dumps(measured.as_dict(), indent=2))
+    else:
+        print("\n".join(_lines(measured, details=bool(arguments.net))))
+    return 0
+
+
+def measure_file(program: Program, only: str | None = None) -> Measured:
+    """Every net of a file, or only one; equal programs are measured once."""
+    names = [only] if only else [net.name for net in program.bmodel.nets]
+    groups: dict[tuple[int, ...], Group] = {}
+    timings: dict[str, NetTiming] = {}
+    skipped: dict[str, str] = {}
+    for name in names:
+        try:
+            stage = program.stage(name)
+        except UserError as error:
+            if only:
+                raise
+            skipped[name] = str(error)
+            continue
+        key = tuple(id(core) for core in stage.cores)
+        if key not in groups:
+            groups[key] = Group(measure(name, stage.cores, program.spec), stage)
+        groups[key].names.append(name)
+        timings[name] = dataclasses.replace(groups[key].timing, net=name)
+    model = ModelTiming(timings, costs_of(program.spec).mhz)
+    return Measured(program.spec, list(groups.values()), model, skipped, _prompt_length(program))
+
+
+def _prompt_length(program: Program) -> int:
+    """The tokens of a prefill: the rows of the embedding, or of the first block."""
+    for name in ("embedding", "block_0"):
+        if program.bmodel.has_net(name):
+            return int(program.net(name).stages[0].inputs[0].shape[1])
+    return 0
+
+
+# ------------------------------------------------------------------------------------------------------------ text
+
+
+def _lines(measured: Measured, details: bool) -> Iterator[str]:
+    yield f"{measured.spec.chip} at {measured.costs.mhz} MHz; estimates, not measurements"
+    yield ""
+    yield from _table([_HEAD, *(row for group in measured.groups for row in _rows(group, measured.costs))])
+    for group in measured.groups:
+        yield ""
+        yield from _work_lines(group)
+        if details:
+            yield ""
+            yield from _table(_by_kind(group, measured.spec))
+    yield from (f"\nnot measured: {reason}" for reason in measured.skipped.values())
+    if measured.model.is_whole:
+        yield ""
+        yield from _table(_model_rows(measured))
+
+
+def _rows(group: Group, costs: Costs) -> Iterator[tuple[str, ...]]:
+    timing = group.timing
+    for name, cores in (("plain", timing.plain), ("cautious", timing.cautious)):
+        yield (group.title if name == "plain" else "", name, *_figures(timing, cores, costs))
+
+
+def _figures(timing: NetTiming, cores: Sequence[Timeline], costs: Costs) -> tuple[str, ...]:
+    end = max(total(cores), 1)
+    moved = timing.work.ddr_read + timing.work.ddr_write
+    exposed = max(core.dma.busy - core.overlapped for core in cores)
+    return (
+        f"{total(cores):,}",
+        f"{end / max(timing.roofline, 1):.2f}",
+        {"tiu": "TIU", "dma": "DMA", "waits": "both in turn"}[bound(cores)],
+        f"{busy(cores, 'tiu') / end:.0%}",
+        f"{busy(cores, 'dma') / end:.0%}",
+        f"{exposed / end:.0%}",
+        f"{moved / end:.1f}",
+        f"{timing.work.macs / (end * len(cores) * costs.macs_per_cycle):.1%}",
+    )
+
+
+def _work_lines(group: Group) -> Iterator[str]:
+    timing, work = group.timing, group.timing.work
+    yield (
+        f"{group.title}: {work.dma_commands} DMA commands read {work.ddr_read:,} and write {work.ddr_write:,} bytes "
+        f"of DDR; {work.macs:,} MACs"
+    )
+    yield f"  roofline {timing.roofline:,} cycles; with bank conflicts {timing.cautious_banks:,} cautious cycles"
+    if work.guessed:
+        kinds = ", ".join(f"{kind} ({count})" for kind, count in sorted(work.guessed.items()))
+        yield f"  cycles guessed, never seen in the vendor's estimate: {kinds}"
+
+
+def _by_kind(group: Group, spec: ChipSpec) -> Iterator[tuple[str, ...]]:
+    """Where the cycles go: instructions by engine and kind, the most expensive first."""
+    yield ("engine", "instruction", "count", "plain", "cautious")
+    sums: dict[tuple[str, str], list[int]] = {}
+    for core in group.stage.cores:
+        for instruction in (*core.tiu, *core.dma):
+            found = sums.setdefault((instruction.engine, f"{instruction.name}.{instruction.kind}"), [0, 0, 0])
+            for i, value in enumerate((1, cycles(instruction, spec), cycles(instruction, spec, cautious=True))):
+                found[i] += value
+    for (engine, kind), counts in sorted(sums.items(), key=lambda item: (item[0][0] != "tiu", -item[1][1])):
+        yield (engine.upper(), kind, *(f"{count:,}" for count in counts))
+
+
+def _model_rows(measured: Measured) -> Iterator[tuple[str, ...]]:
+    figures = measured.model.as_dict()
+    yield (f"{figures['layers']} layers", "plain", "cautious", "roofline")
+    prefill, decode = figures["prefill_seconds"], figures["tokens_per_second"]
+    yield (f"prefill of {measured.tokens} tokens", *(f"{value * 1e3:.2f} ms" for value in prefill.values()))
+    yield ("decode", *(f"{value:.1f} tokens/s" for value in decode.values()))
+
+
+def _table(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
+    """Columns as wide as they must be: words to the left, numbers to the right."""
+    rows = list(rows)
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    right = [any(c.isdigit() for c in rows[-1][i][:1]) for i in range(len(widths))]
+    for row in rows:
+        cells = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True))
+        yield "  ".join(cells).rstrip()

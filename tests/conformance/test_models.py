@@ -1,0 +1,64 @@
+"""Compiled models on the vendor's runtime and on the simulator: the same bits, and the tokens of Hugging Face."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compiler.driver import convert
+from compiler.options import MODES, ConvertOptions
+from runtime_sim.tool.reference import Reference
+from tests.checkpoints import LLAMA3_ROPE
+from tests.conformance.same import assert_same_on_vendor, assert_same_session, random_inputs
+
+FAMILIES = {
+    "llama": {"rope_scaling": LLAMA3_ROPE},
+    "qwen2": {},
+    "qwen3": {"tied": True},
+}
+PROMPT = [5, 17, 99, 300, 41]
+TOKENS = 5  # one from the prefill, four from decode steps
+TIE = 0.05  # of the logits' standard deviation: below it bf16 may choose the other of two tokens
+
+pytestmark = [pytest.mark.vendor, pytest.mark.usefixtures("vendor")]
+
+
+@pytest.fixture
+def compiled(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
+    """The folder of a tiny model of a family, and the bmodel of it."""
+
+    def make(family: str, mode: str) -> tuple[Path, Path]:
+        folder = tiny_checkpoint(family, **FAMILIES[family])
+        bmodel = convert(ConvertOptions(folder, 64, mode, out_dir=tmp_path / "out"))
+        assert bmodel is not None
+        return folder, bmodel
+
+    return make
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("family", FAMILIES)
+def test_a_session_gives_the_same_bits_and_tokens(compiled, family, mode):
+    folder, bmodel = compiled(family, mode)
+    tokens = assert_same_session(bmodel, PROMPT, TOKENS)
+    if mode in ("bf16", "f16"):
+        assert_tokens_of_reference(folder, tokens)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_every_net_gives_the_same_bits_on_noise(compiled, family):
+    """Inputs that no session makes: large padding, masks with holes, positions out of order."""
+    _, bmodel = compiled(family, "w4bf16")
+    nets = ("embedding", "embedding_cache", "block_0", "block_cache_1", "lm_head")
+    assert_same_on_vendor(bmodel, {net: random_inputs(bmodel, net) for net in nets})
+
+
+def assert_tokens_of_reference(folder: Path, tokens: list[int]) -> None:
+    """Each token is the reference's best after the ones before, or as good as that."""
+    logits = Reference(folder).trace(PROMPT + tokens[:-1]).logits[len(PROMPT) - 1 :]
+    for step, (token, row) in enumerate(zip(tokens, logits, strict=True)):
+        gap = row.max() - row[token]
+        assert gap <= TIE * np.std(row), f"token {step} is {token}, the reference's {row.argmax()}"
