@@ -168,7 +168,8 @@ class Job:
     def nets(self, module: ModuleOp, layer: int | None) -> Iterator[Net]:
         """The nets of a module, bound to one layer's weights; their streams are encoded once."""
         spec = self.options.spec
-        blob = WeightBlob(self.pieces(module), self.materializer(layer), key=(id(module), layer))
+        key, jobs = (id(module), layer), self.options.job_count
+        blob = WeightBlob(self.pieces(module), self.materializer(layer), key, jobs)
         for function in module.functions():
             name = function.sym_name if layer is None else f"{function.sym_name}_{layer}"
             streams = self.encoded(function)

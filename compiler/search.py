@@ -89,7 +89,7 @@ class Search:
         return min(found, key=lambda candidate: candidate.cost, default=None)
 
     def candidate(self, effort: Effort) -> Candidate:
-        """The module with as many loads ahead as fit; for large tiles, less than the most is not worth trying."""
+        """The module with as many loads ahead as fit; fewer are only tried for small tiles."""
         *more, last = FILLS if effort.tile_bytes == TILE_BYTES[0] else FILLS[:1]
         for fill in more:
             try:

@@ -5,14 +5,18 @@ A blob is produced piece by piece while it is written, so that memory holds a te
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 from functools import singledispatchmethod
+from itertools import groupby, islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from compiler.diagnostics import UserError
 from compiler.quant import Quantized, TileFormat, pack, quantize, to_float32
 from dialects.chip import Floats, Iota, Joined, LaneRecord, Packed, RopeTable, WeightSource
 
@@ -38,7 +42,24 @@ class Materializer:
         self.read = read
         self.tables = tables
         self.lanes = lanes
-        self._last: tuple[Hashable, Quantized] | None = None  # tiles of a weight follow each other
+
+    def pieces(self, sources: Sequence[WeightSource]) -> list[Array]:
+        """The bytes of several sources; tiles of one weight, which is quantized once, or any one other."""
+        first = sources[0]
+        if not isinstance(first, Packed):
+            return [self.bytes_of(source) for source in sources]
+        whole = self.quantized(first)
+        return [self.tile(whole, source) for source in sources if isinstance(source, Packed)]
+
+    def tile(self, whole: Quantized, source: Packed) -> Array:
+        columns = slice(source.column, source.column + source.columns)
+        shares = len(source.names) if source.each else 1
+        part = stacked([whole.tile(rows, columns) for rows in share_rows(source, len(whole.codes), shares)])
+        tile = TileFormat(
+            source.rows, source.columns, source.bits, source.group, source.symmetric, self.lanes
+        )
+        runs = pack(tile, part)
+        return runs.reshape(self.lanes, source.pieces, -1).swapaxes(0, 1)
 
     @singledispatchmethod
     def bytes_of(self, source: WeightSource) -> Array:
@@ -50,15 +71,7 @@ class Materializer:
 
     @bytes_of.register
     def _(self, source: Packed) -> Array:
-        whole = self.quantized(source)
-        columns = slice(source.column, source.column + source.columns)
-        shares = len(source.names) if source.each else 1
-        part = stacked([whole.tile(rows, columns) for rows in share_rows(source, len(whole.codes), shares)])
-        tile = TileFormat(
-            source.rows, source.columns, source.bits, source.group, source.symmetric, self.lanes
-        )
-        runs = pack(tile, part)
-        return runs.reshape(self.lanes, source.pieces, -1).swapaxes(0, 1)
+        return self.pieces([source])[0]
 
     @bytes_of.register
     def _(self, source: RopeTable) -> Array:
@@ -85,22 +98,16 @@ class Materializer:
             offset += source.part_bytes(part) // 4
         return record
 
-    def drop(self) -> None:
-        """Forget the quantized weight kept for the next tile."""
-        self._last = None
-
     def joined(self, names: tuple[str, ...]) -> Array:
         parts = [self.read(name) for name in names]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def quantized(self, source: Packed) -> Quantized:
-        key = (source.names, source.bits, source.group, source.symmetric, source.scale)
-        if self._last is None or self._last[0] != key:
-            self._last = None  # free it before the next is made
-            weight = self.joined(source.names)
-            result = quantize(weight, source.bits, source.group, source.symmetric, source.scale.numpy)
-            self._last = (key, result)
-        return self._last[1]
+        weight = self.joined(source.names)
+        try:
+            return quantize(weight, source.bits, source.group, source.symmetric, source.scale.numpy)
+        except ValueError as error:
+            raise UserError(f"{' + '.join(source.names)} cannot be quantized: {error}") from error
 
 
 def share_rows(source: Packed, total: int, shares: int) -> Iterator[slice]:
@@ -132,11 +139,15 @@ def convert(values: Array, dtype: np.dtype) -> Array:
 
 @dataclass(eq=False)
 class WeightBlob:
-    """A `compiler.bmodel.BlobSource` over the pieces of one module, bound to one layer's tensors."""
+    """A `compiler.bmodel.BlobSource` over the pieces of one module, bound to one layer's tensors.
+
+    `jobs` weights are worked on at the same time; the bytes do not depend on it.
+    """
 
     pieces: list[Piece]
     materializer: Materializer
-    key: Hashable = field(default=None)
+    key: Hashable
+    jobs: int = 1
 
     @property
     def size(self) -> int:
@@ -144,11 +155,26 @@ class WeightBlob:
 
     def chunks(self) -> Iterator[memoryview]:
         position = 0
-        for piece in sorted(self.pieces, key=lambda piece: piece.offset):
+        for piece, data in self._computed():
             if piece.offset > position:
                 yield memoryview(bytes(piece.offset - position))
-            data = np.ascontiguousarray(self.materializer.bytes_of(piece.source)).view(np.uint8).reshape(-1)
             assert data.nbytes == piece.size, f"{piece.source} is {data.nbytes} bytes, expected {piece.size}"
-            yield data.data
+            yield np.ascontiguousarray(data).view(np.uint8).reshape(-1).data
             position = piece.offset + piece.size
-        self.materializer.drop()
+
+    def _computed(self) -> Iterator[tuple[Piece, Array]]:
+        """Pieces with their bytes, in order; `jobs` weights ahead of the one that is asked for."""
+        ordered = sorted(self.pieces, key=lambda piece: piece.offset)
+        groups = [list(pieces) for _, pieces in groupby(ordered, key=lambda piece: weight_of(piece.source))]
+        with ThreadPoolExecutor(self.jobs) as pool:
+            waiting = deque[Future[list[Array]]]()
+            ahead = iter(groups)
+            for group in groups:
+                for later in islice(ahead, self.jobs + 1 - len(waiting)):
+                    waiting.append(pool.submit(self.materializer.pieces, [piece.source for piece in later]))
+                yield from zip(group, waiting.popleft().result(), strict=True)
+
+
+def weight_of(source: WeightSource) -> Hashable:
+    """What tiles of one weight have in common."""
+    return source.names if isinstance(source, Packed) else source
