@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from compiler.bmodel import BModel, CommandStreams, Net, write_bmodel
-from compiler.diagnostics import UserError
+from compiler.diagnostics import CompileError, UserError
 from compiler.frontend.binding import Weights, bind, expected_of
 from compiler.frontend.checkpoint import Checkpoint
 from compiler.frontend.config import read_config
@@ -34,6 +34,10 @@ from passes.chip.assign_addresses import globals_of, weight_source
 from passes.emit_bmodel import address_of, encode, net_of
 from runtime_sim.contract import check_file
 from runtime_sim.loader import Program
+from runtime_sim.tool.timing import report
+from runtime_sim.tool.verify import verify_file
+
+FINAL_PASS = "insert-waits"  # what it leaves can be encoded
 
 log = logging.getLogger("compiler")
 
@@ -42,13 +46,12 @@ NOT_COPIED = (".safetensors", ".bin", ".pth", ".pt", ".py", ".index.json")
 
 
 def convert(options: ConvertOptions) -> Path | None:
-    """Compile the model of `options`; returns the bmodel's path, or None when a flag asked to stop before
-    it.
-    """
+    """Compile a model; returns the bmodel's path, or None when a flag asked to stop before one is written."""
     config = read_config(options.model_path)
     config.check_length(options.seq_length)
     if options.weight_bits < 16:
         config.check_group(options.q_group_size)
+    check_passes(options)
     model, weights = load_model(options)
     note_conversion(options, weights)
     job = Job(options, model, weights)
@@ -57,7 +60,24 @@ def convert(options: ConvertOptions) -> Path | None:
         return None
     bmodel = job.bmodel()
     prove(bmodel)
-    return write(job, bmodel)
+    if options.dry_run:
+        print(cost_of(bmodel))
+        return None
+    path = write(job, bmodel)
+    if options.verify:
+        verify(path, options.model_path)
+    return path
+
+
+def check_passes(options: ConvertOptions) -> None:
+    """Unknown passes and options are errors before anything else is done."""
+    load_all()
+    known = parse_pipeline(options.passes or default_pipeline(options))
+    if options.stop_after not in (None, *(step.name for step in known)):
+        names = ", ".join(step.name for step in known)
+        raise UserError(f"--stop-after {options.stop_after}: not one of the passes {names}")
+    if options.passes and not options.stop_after and known[-1].name != FINAL_PASS:
+        raise UserError(f"--passes ends with {known[-1].name}: end with {FINAL_PASS}, or give --stop-after")
 
 
 def load_model(options: ConvertOptions) -> tuple[ImportedModel, Weights]:
@@ -76,6 +96,18 @@ def note_conversion(options: ConvertOptions, weights: Weights) -> None:
     stored = {"bfloat16": "bf16", "float16": "f16"}.get(weights.dtype.name, weights.dtype.name)
     if stored != options.half:
         log.warning("the checkpoint is %s; activations and weights are converted to %s", stored, options.half)
+
+
+def cost_of(bmodel: BModel) -> str:
+    """What the file would take, on disk and in time."""
+    lines = [f"{size_of(bmodel) / 1e6:.1f} MB", *report(Program(bmodel))]
+    return "\n".join(lines)
+
+
+def verify(path: Path, reference: Path) -> None:
+    """Run each net on the simulator beside the Hugging Face model; CompileError when they part."""
+    if verify_file(path, reference):
+        raise CompileError(f"{path} computes something else than {reference}")
 
 
 def prove(bmodel: BModel) -> None:
@@ -102,7 +134,6 @@ class Job:
 
     def compile(self) -> None:
         """Run the passes over each distinct module."""
-        load_all()
         self.tails = [
             self.compiled("embedding", m) for m in tail_modules(self.model, self.weights, self.options)
         ]

@@ -73,6 +73,11 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
+def report(program: Program) -> list[str]:
+    """The figures of a model's nets, as lines of text."""
+    return list(_lines(measure_file(program), details=False))
+
+
 def measure_file(program: Program, only: str | None = None) -> Measured:
     """Every net of a file, or only one; equal programs are measured once."""
     names = [only] if only else [net.name for net in program.bmodel.nets]

@@ -21,6 +21,7 @@ from runtime_sim.text import Text
 from runtime_sim.tool.chat import open_session
 from runtime_sim.tool.reference import LayerValues, Reference, Trace
 
+MIN_COSINE = 0.95  # of any output of any net, by default
 _DEFAULT_TOKENS = 12
 _TOKEN_TOLERANCE = 0.05  # of the logits' standard deviation: a smaller gap is a tie that rounding decides
 
@@ -50,6 +51,11 @@ def run(arguments: Namespace) -> int:
     if parted:
         print(f"parts from the reference first at {parted[0]} (cosine below {arguments.min_cosine})")
     return 0 if agrees and not parted else 1
+
+
+def verify_file(file: Path, reference: Path) -> int:
+    """As the command does by default; 0 when the file computes what the reference does."""
+    return run(Namespace(file=file, reference=reference, exact=False, prompt=None, min_cosine=MIN_COSINE))
 
 
 def _prompt(arguments: Namespace, reference: Reference, session: Session) -> list[int]:
