@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -12,21 +12,25 @@ import numpy as np
 
 from compiler.bmodel import read_bmodel
 from compiler.driver import Job, load_model, prove, write
-from compiler.ir.core import Function, Module
-from compiler.ir.types import I32, TensorType
+from compiler.ir.core import Function
+from compiler.ir.types import I32, Attribute, TensorType
 from compiler.options import ConvertOptions
 from compiler.pass_manager import PassManager, parse_pipeline
 from compiler.pipelines import default_pipeline
 from compiler.weights import Materializer
+from dialects.builtin import ModuleOp
 from passes import load_all
 from runtime_sim import chip, llm, tensor  # noqa: F401  (importing them registers their rules)
+from runtime_sim.compare import compare
 from runtime_sim.rules import interpret
 from runtime_sim.runtime import Runtime
 
 Array = np.ndarray
 MASKED = -9984.0  # what a client adds for "not visible"
 STAGE_BEFORE = {"llm-to-tensor": "llm", "tensor-to-chip": "tensor", "allocate-local": "chip"}
-STAGES = ("llm", "tensor", "chip", "placed")
+
+ROUNDING = 0.9999  # cosine of two runs that round to 16 bit in different places
+SUMMING = 0.999999  # of two that add in different orders before they round
 
 
 @dataclass
@@ -39,15 +43,20 @@ class Net:
 
 
 class RecordingJob(Job):
-    """A job that keeps copies of each module between passes."""
+    """A job that keeps copies of each module between passes, by the compiled module."""
 
-    def run_passes(self, name: str, module: Module, pipeline: str) -> None:
-        kept: dict[str, Module] = {}
+    def run_passes(self, name: str, module: ModuleOp, pipeline: str) -> ModuleOp:
+        copy, kept = copy_of(module), {}
         for step in parse_pipeline(pipeline):
             if step.name in STAGE_BEFORE:
-                kept[STAGE_BEFORE[step.name]] = module.clone()
-            PassManager([step]).run(module)
-        self.__dict__.setdefault("kept", {})[module] = kept | {"placed": module}
+                kept[STAGE_BEFORE[step.name]] = copy_of(copy)
+            PassManager([step]).run(copy)
+        self.__dict__.setdefault("kept", {})[copy] = kept | {"placed": copy}
+        return copy
+
+
+def copy_of(module: ModuleOp) -> ModuleOp:
+    return ModuleOp.of(*(function.clone() for function in module.functions()))
 
 
 class Tiny:
@@ -58,17 +67,19 @@ class Tiny:
 
     def __init__(self, options: ConvertOptions) -> None:
         load_all()
-        self.options = options
+        passes = options.passes or default_pipeline(options)  # no search for the fastest program
+        self.options = options = replace(options, passes=passes)
         self.model, self.weights = load_model(options)
         self.job = RecordingJob(options, self.model, self.weights)
         self.job.compile()
         self.nets: dict[str, Net] = {}
+        self._bytes: dict[tuple[int | None, Attribute], Array] = {}
         for module in self.job.tails:
             self._add(module, [None])
         for group, module in zip(self.model.layers, self.job.layers, strict=True):
             self._add(module, group.layer_indices)
 
-    def _add(self, compiled: Module, layers: Sequence[int | None]) -> None:
+    def _add(self, compiled: ModuleOp, layers: Sequence[int | None]) -> None:
         for stage, module in self.job.kept[compiled].items():
             for function in module.functions():
                 for layer in layers:
@@ -89,8 +100,17 @@ class Tiny:
     def reader(self, net: Net) -> Callable[[str], Array]:
         return lambda name: self.weights.read(self.model.parameter_name(name, net.layer))
 
-    def materializer(self, net: Net) -> Materializer:
-        return Materializer(self.reader(net), self.model.tables, self.options.spec.lanes)
+    def materializer(self, net: Net) -> Callable[[Attribute], Array]:
+        """The bytes of coefficient regions by their source; computed once for all nets of a layer."""
+        make = Materializer(self.reader(net), self.model.tables, self.options.spec.lanes).bytes_of
+
+        def bytes_of(source: Attribute) -> Array:
+            key = (net.layer, source)
+            if key not in self._bytes:
+                self._bytes[key] = make(source)
+            return self._bytes[key]
+
+        return bytes_of
 
     def inputs(self, net: Net) -> list[Array]:
         vocabulary = self.model.parameters["model.embed_tokens.weight"][0]
@@ -103,7 +123,7 @@ class Tiny:
         function = net.stages[stage]
         if stage in ("llm", "tensor"):
             return interpret(function, inputs, self.reader(net), self.model.tables, observer)
-        weights = self.materializer(net).bytes_of
+        weights = self.materializer(net)
         return chip.run_function(function, self.options.spec, inputs, weights, observe=observer)
 
     def _run_file(self, net: Net, inputs: Sequence[Array]) -> list[Array]:
@@ -114,10 +134,9 @@ class Tiny:
         return [buffer.array.copy() for buffer in placed.outputs]
 
 
-def fused(module: Module, options: ConvertOptions) -> Module:
+def fused(module: ModuleOp, options: ConvertOptions) -> ModuleOp:
     """A copy of an imported module after the passes of the llm level."""
-    copy = module.clone()
-    assert isinstance(copy, Module)
+    copy = copy_of(module)
     steps = parse_pipeline(default_pipeline(options))
     names = [step.name for step in steps]
     PassManager(steps[: names.index("llm-to-tensor")]).run(copy)
@@ -147,3 +166,9 @@ def sample_inputs(types: Sequence[TensorType], vocabulary: int) -> list[Array]:
         mask[:, used : length - 1] = MASKED
     arrays[2] = mask.reshape(types[2].shape).astype(types[2].element.numpy)
     return arrays
+
+
+def check_close(net: Net, found: Sequence[Array], wanted: Sequence[Array], cosine: float) -> None:
+    for index, (ours, theirs) in enumerate(zip(found, wanted, strict=True)):
+        difference = compare(ours, theirs)
+        assert difference.cosine > cosine, f"{net.name}, output {index}: {difference}"

@@ -1,0 +1,80 @@
+"""The same input gives the same bytes, from the checkpoint and from any dump on the way."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+import llm_opt
+from compiler.bmodel import read_bmodel
+from compiler.driver import convert
+from compiler.ir.parser import parse_module
+from compiler.options import ConvertOptions
+from passes.emit_bmodel import encode
+
+ROOT = Path(__file__).parent.parent.parent
+
+
+@pytest.fixture(scope="module")
+def dumped(tiny_checkpoint, tmp_path_factory) -> tuple[ConvertOptions, Path]:
+    """A compile that left a file per pass: its options, and the bmodel."""
+    folder = tmp_path_factory.mktemp("dumped")
+    options = ConvertOptions(
+        tiny_checkpoint("qwen2"), 64, "w4bf16", out_dir=folder / "out", dump_ir=folder / "ir"
+    )
+    return options, convert(options)
+
+
+def final_text(options: ConvertOptions, name: str) -> str:
+    (path,) = options.dump_ir.glob(f"{name}.*.insert-waits.mlir")
+    return without_header(path.read_text())
+
+
+def without_header(text: str) -> str:
+    return text.partition("\n")[2] if text.startswith("// passes-left:") else text
+
+
+def test_a_second_compile_gives_the_same_bytes(dumped, tmp_path):
+    options, first = dumped
+    second = convert(replace(options, out_dir=tmp_path / "again", dump_ir=None))
+    assert second.name == first.name
+    assert second.read_bytes() == first.read_bytes()
+
+
+def test_every_dump_leads_to_the_same_program(dumped, tmp_path):
+    options, _ = dumped
+    dumps = sorted(path for path in options.dump_ir.iterdir() if not path.name.startswith("block_1"))
+    assert len(dumps) > 20
+    for path in dumps:
+        result = tmp_path / "result.mlir"
+        assert llm_opt.main([str(path), "-o", str(result)]) == 0
+        assert result.read_text() == final_text(options, path.name.partition(".")[0]), f"from {path.name}"
+
+
+def test_the_last_dump_holds_the_streams(dumped):
+    options, path = dumped
+    module = parse_module(final_text(options, "block_1"), "dump")
+    bmodel = read_bmodel(path)
+    for function in module.functions():
+        (streams,) = bmodel.net(f"{function.sym_name}_1").stages[0].cores
+        assert encode(function, options.spec) == streams
+
+
+def test_the_order_of_hashes_does_not_matter(dumped):
+    options, _ = dumped
+    start = next(iter(options.dump_ir.glob("block_0.00.*.mlir")))
+    for seed in ("1", "2"):
+        run = subprocess.run(
+            [sys.executable, ROOT / "llm_opt.py", start],
+            env=os.environ | {"PYTHONHASHSEED": seed},
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+        assert run.stdout == final_text(options, "block_0")
