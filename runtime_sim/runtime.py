@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 import ml_dtypes
 import numpy as np
@@ -21,7 +22,7 @@ from runtime_sim.errors import SimulationError
 from runtime_sim.loader import Program, Region, StageProgram
 from runtime_sim.machine import Machine
 from runtime_sim.memory import FlatMemory, LocalMemory
-from runtime_sim.queues import Choose, Deadlock, alternating, run_order
+from runtime_sim.queues import Choose, Deadlock, Step, alternating, run_order
 
 NUMPY_TYPES: dict[str, np.dtype] = {
     "f32": np.dtype(np.float32),
@@ -69,6 +70,11 @@ class RuntimeNet:
     @property
     def name(self) -> str:
         return self.program.name
+
+    @cached_property
+    def usual_order(self) -> list[Step]:
+        """One of the orders that the waits permit, the same at each launch."""
+        return list(run_order(self.program.cores, alternating()))
 
     def _buffer(self, info: TensorInfo) -> Buffer:
         address = self.program.dma_address(info)
@@ -158,13 +164,13 @@ class Runtime:
         """Run the program. Bytes given as inputs or outputs are copied, the net's own buffers are not."""
         for buffer, given in zip(net.inputs, inputs or [], strict=bool(inputs)):
             _copy(buffer.data, given)
-        self._execute(net, order or alternating())
+        self._execute(net, order)
         for buffer, given in zip(net.outputs, outputs or [], strict=bool(outputs)):
             _copy(given, buffer.data)
 
-    def _execute(self, net: RuntimeNet, order: Choose) -> None:
-        steps = run_order(net.program.cores, order)
+    def _execute(self, net: RuntimeNet, order: Choose | None) -> None:
         try:
+            steps = run_order(net.program.cores, order) if order else net.usual_order
             if len(net.machines) == 1:
                 net.machines[0].run(step.instruction for step in steps)
             else:

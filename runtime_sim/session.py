@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from compiler.diagnostics import UserError
+from compiler.progress import track
 from runtime_sim.runtime import NUMPY_TYPES, Buffer, Runtime, RuntimeNet
 
 # The additive mask a client writes for "not visible", as a 16-bit word of the model's type.
@@ -83,7 +84,7 @@ class Session:
         for buffer in self.blocks[0].inputs + self.blocks[0].outputs:
             buffer.data[...] = 0
         self.set_prompt(count)
-        for layer, block in enumerate(self.blocks):
+        for layer, block in enumerate(track(self.blocks, "read the prompt")):
             block.inputs[0].data[: len(state)] = state
             self.runtime.launch(block)
             for history, rows in zip(self.history(layer), block.outputs[1:], strict=True):

@@ -33,7 +33,6 @@ def run(arguments: Namespace) -> int:
             if count == arguments.max_tokens:
                 return
 
-    _note(f"reading {len(prompt)} tokens ...")
     for piece in text.decode_stream(tokens()):
         print(piece, end="", flush=True)
     print()

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import struct
+import tracemalloc
 from collections.abc import Hashable, Iterator
 from pathlib import Path
 
@@ -104,6 +105,17 @@ def test_equal_streams_and_blobs_are_stored_once(tmp_path):
     first, second, third, fourth = (net.stages[0].coeff for net in read_bmodel(tmp_path / "m.bmodel").nets)
     assert first.blob.key == second.blob.key == third.blob.key != fourth.blob.key
     assert bytes(fourth.blob.data[: 1 << 16]) == b"\x07" * (1 << 16)
+
+
+def test_weights_pass_through_in_chunks(tmp_path):
+    """Blobs of some size, in a file many times what the writer may hold."""
+    blobs = [GeneratedBlob(16 << 20, index, index, chunk=1 << 20) for index in range(4)]
+    tracemalloc.start()
+    write_bmodel(tmp_path / "m.bmodel", model(*map(stage, blobs)))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert (tmp_path / "m.bmodel").stat().st_size > 64 << 20
+    assert peak < 4 << 20
 
 
 def test_the_same_program_gives_the_same_bytes(tmp_path):
