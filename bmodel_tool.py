@@ -50,6 +50,13 @@ def _add_looking(commands: Commands) -> None:
     disasm.add_argument("net")
     disasm.add_argument("--engine", choices=("tiu", "dma"), help="only this engine's queue")
 
+    timing = _add(commands, "timing", "how long each net and the model take, in two estimates; and why")
+    timing.add_argument("--net", help="only this net, with its cycles by instruction")
+    timing.add_argument("--json", action="store_true", help="everything, for programs")
+    timing.add_argument("--html", type=Path, metavar="OUT", help="write a page with timelines and memory")
+    text = "folder that llm_convert.py --dump-ir wrote, for the names of modules in the page"
+    timing.add_argument("--ir", type=Path, metavar="DIR", help=text)
+
     check = _add(commands, "check", "whether runtime and chat programs can use the file; proves the waits")
     check.add_argument("--no-hash", action="store_true", help="do not read all weights to check their sha256")
 

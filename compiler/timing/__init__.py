@@ -5,11 +5,12 @@ Nothing that the program computes is computed; schedules and `bmodel_tool.py tim
 """
 
 from compiler.timing.costs import Costs, costs_of
-from compiler.timing.report import NetTiming, Work, measure, work_of
+from compiler.timing.report import ModelTiming, NetTiming, Work, measure, work_of
 from compiler.timing.schedule import Timeline, Track, cycles, estimate, estimate_cores
 
 __all__ = [
     "Costs",
+    "ModelTiming",
     "NetTiming",
     "Timeline",
     "Track",

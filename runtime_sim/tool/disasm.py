@@ -49,8 +49,13 @@ def line(step: Step, stage: StageProgram) -> str:
     core = f"{step.core} " if len(stage.cores) > 1 else ""
     wait = f"after {other} {dep}" if dep else ""
     name = f"{instruction.name}.{instruction.kind}"
-    operands = _tiu(instruction, stage.spec) if step.engine == "tiu" else _dma(instruction, stage)
-    return f"{core}{step.engine} {step.number:5}  {wait:14} {name:20} {'  '.join(operands)}".rstrip()
+    text = "  ".join(operands(instruction, stage))
+    return f"{core}{step.engine} {step.number:5}  {wait:14} {name:20} {text}".rstrip()
+
+
+def operands(instruction: Instruction, stage: StageProgram) -> Iterator[str]:
+    """Each operand in words, then the fields that belong to none."""
+    return _tiu(instruction, stage.spec) if instruction.engine == "tiu" else _dma(instruction, stage)
 
 
 def _tiu(instruction: Instruction, spec: ChipSpec) -> Iterator[str]:

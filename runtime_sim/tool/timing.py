@@ -16,7 +16,11 @@ from compiler.timing import Costs, ModelTiming, NetTiming, Timeline, costs_of, c
 from compiler.timing.report import bound, busy, total
 from runtime_sim.loader import Program, StageProgram
 
-_HEAD = ("net", "estimate", "cycles", "x roofline", "bound by", "TIU busy", "DMA busy", "DMA alone", "B/cycle", "MACs")
+_HEAD = (
+    "net", "estimate", "cycles", "x roofline", "bound by",
+    "TIU busy", "DMA busy", "DMA alone", "B/cycle", "MAC use",
+)  # fmt: skip
+_BOUND = {"tiu": "TIU", "dma": "DMA", "waits": "both in turn"}
 
 
 @dataclass
@@ -109,7 +113,7 @@ def _prompt_length(program: Program) -> int:
     return 0
 
 
-# ------------------------------------------------------------------------------------------------------------ text
+# --- text ---------------------------------------------------------------------------------------------------
 
 
 def _lines(measured: Measured, details: bool) -> Iterator[str]:
@@ -141,7 +145,7 @@ def _figures(timing: NetTiming, cores: Sequence[Timeline], costs: Costs) -> tupl
     return (
         f"{total(cores):,}",
         f"{end / max(timing.roofline, 1):.2f}",
-        {"tiu": "TIU", "dma": "DMA", "waits": "both in turn"}[bound(cores)],
+        _BOUND[bound(cores)],
         f"{busy(cores, 'tiu') / end:.0%}",
         f"{busy(cores, 'dma') / end:.0%}",
         f"{exposed / end:.0%}",
@@ -152,11 +156,10 @@ def _figures(timing: NetTiming, cores: Sequence[Timeline], costs: Costs) -> tupl
 
 def _work_lines(group: Group) -> Iterator[str]:
     timing, work = group.timing, group.timing.work
-    yield (
-        f"{group.title}: {work.dma_commands} DMA commands read {work.ddr_read:,} and write {work.ddr_write:,} bytes "
-        f"of DDR; {work.macs:,} MACs"
-    )
-    yield f"  roofline {timing.roofline:,} cycles; with bank conflicts {timing.cautious_banks:,} cautious cycles"
+    yield f"{group.title}: roofline {timing.roofline:,} cycles, {work.macs:,} MACs"
+    moved = f"{work.ddr_read:,} bytes of DDR read, {work.ddr_write:,} written"
+    yield f"  {moved}, DMA commands: {work.dma_commands}"
+    yield f"  cautious, with bank conflicts: {timing.cautious_banks:,} cycles"
     if work.guessed:
         kinds = ", ".join(f"{kind} ({count})" for kind, count in sorted(work.guessed.items()))
         yield f"  cycles guessed, never seen in the vendor's estimate: {kinds}"
@@ -169,8 +172,9 @@ def _by_kind(group: Group, spec: ChipSpec) -> Iterator[tuple[str, ...]]:
     for core in group.stage.cores:
         for instruction in (*core.tiu, *core.dma):
             found = sums.setdefault((instruction.engine, f"{instruction.name}.{instruction.kind}"), [0, 0, 0])
-            for i, value in enumerate((1, cycles(instruction, spec), cycles(instruction, spec, cautious=True))):
-                found[i] += value
+            found[0] += 1
+            found[1] += cycles(instruction, spec)
+            found[2] += cycles(instruction, spec, cautious=True)
     for (engine, kind), counts in sorted(sums.items(), key=lambda item: (item[0][0] != "tiu", -item[1][1])):
         yield (engine.upper(), kind, *(f"{count:,}" for count in counts))
 
@@ -187,7 +191,7 @@ def _table(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:
     """Columns as wide as they must be: words to the left, numbers to the right."""
     rows = list(rows)
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    right = [any(c.isdigit() for c in rows[-1][i][:1]) for i in range(len(widths))]
+    right = [all(row[i][:1].isdigit() for row in rows[1:]) for i in range(len(widths))]
     for row in rows:
         cells = (c.rjust(w) if r else c.ljust(w) for c, w, r in zip(row, widths, right, strict=True))
         yield "  ".join(cells).rstrip()
