@@ -208,7 +208,7 @@ class ModelTiming:
         return {
             "layers": self.layers,
             "prefill_seconds": {key: self.seconds(value) for key, value in prefill.items()},
-            "tokens_per_second": {key: 1 / self.seconds(value) for key, value in decode.items() if value},
+            "tokens_per_second": {key: 1 / self.seconds(max(value, 1)) for key, value in decode.items()},
         }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from compiler.chips import BM1684X, BM1688, CV186AH
-from compiler.isa import PER_CHANNEL, STRIDED, Instruction, isa_for, split_address
+from compiler.isa import PER_CHANNEL, PRECISION, STRIDED, Instruction, isa_for, split_address
 from compiler.timing import costs_of, cycles
 from tests.timing.instructions import (
     BF16,
@@ -52,10 +52,23 @@ AR_FACTS = [
     ("an operand that is not there", ar("cast", TOKENS, 1, res0_addr=0, opd1_addr=0), 288),
     ("same bank, other address", ar("add", TOKENS, 2, opd0_addr=0x10040), 288),
     ("two operands of free strides", ar("add", TOKENS, 2, BF16, opd0_str=3, opd1_str=3), 288),
+    ("a constant has no strides", ar("add", TOKENS, 2, opd0_str=3, opd1_str=3, opd1_const=1), 288),
+    ("nor has a first one", ar("sub", TOKENS, 2, opd0_str=3, opd1_str=3, opd0_const=1), 288),
     ("and in place", ar("mul", TOKENS, 2, BF16, opd0_str=3, opd1_str=3, **IN_PLACE), 576),
     ("free strides of one operand", ar("cast", TOKENS, 1, opd0_str=3, opd1_str=3), 288),
     ("nibbles from padded rows", ar("and", (1, 576, 288, 1), 2, I8, opd0_c_str=320, **UNPACK), 45),
     ("nibbles from rows back to back", ar("and", (1, 576, 288, 1), 2, I8, opd0_c_str=288, **UNPACK), 90),
+    ("wide rows from rows back to back", ar("and", (1, 576, 288, 2), 2, I8, opd0_c_str=288, **UNPACK), 81),
+    (
+        "every third byte",
+        ar("and", (1, 576, 288, 1), 2, I8, opd0_c_str=288, **(UNPACK | {"res0_h_str": 3})),
+        45,
+    ),
+    ("result aligned", ar("and", (1, 576, 288, 1), 2, I8, opd0_c_str=288, **(UNPACK | {"res0_str": 0})), 45),
+    ("16-bit integers", ar("min", (1, 64, 1, 64), 2, PRECISION["i16"]), 2),
+    ("f16", ar("min", (1, 64, 1, 64), 2, PRECISION["f16"]), 2),
+    ("32-bit integers", ar("min", (1, 64, 1, 64), 2, I32), 4),
+    ("a copy onto itself", ar("copy", (1, 1, 1, 1), 1, **IN_PLACE), 2),
     ("division", ar("div", (3, 256, 1, 1), 2, opd0_const=1, opd2_n_str=2), 372),
     ("division in place", ar("div", (3, 256, 1, 1), 2, opd0_const=1, opd1_addr=0x10000, opd2_n_str=2), 372),
 ]
@@ -79,12 +92,19 @@ OTHER_TIU_FACTS = [
     ("mean of a row", shaped("pord", "avgpooling", COLUMN, opd1_h=576, opd1_w=1, **POOL), 4608),
     ("maximum of a row", shaped("pord", "maxpooling", (3, 256, 1, 16), opd1_h=16, opd1_w=1, **POOL), 192),
     ("pooled rows do not share groups", shaped("pord", "avgpooling", (1, 64, 3, 2), opd1_h=1, opd1_w=2, **POOL), 6),
+    ("exponents, which were never seen", shaped("sfu", "normalize", COLUMN, **F32_IN_OUT), 8),
+    ("pooled rows as wide as groups", shaped("pord", "avgpooling", (1, 64, 1, 17), opd1_h=1, opd1_w=1, **POOL), 2),
     ("product with rows", matmul("nt", 576, 576, 512), 20736),
     ("product with columns", matmul("nn", 256, 256, 64), 512),
     ("one column costs as four", matmul("nn", 64, 32, 1), 1),
     ("adding to the result is free", matmul("nn", 256, 256, 64, res_add=1), 512),
     ("f32 product", make("mm", "normal", opd2_const=1, **BLOCKED), 512),
     ("f32 product, sum and bias", make("mm", "normal", res_add=1, **BLOCKED), 528),
+    ("f32 product, last block short", make("mm", "normal", opd2_const=1, **(BLOCKED | {"opd1_w": 16})), 384),
+    ("f32 product of whole blocks", make("mm", "normal", opd2_const=1, **(BLOCKED | {"opd1_w": 0})), 512),
+    ("f32 product, transposed", make("mm", "normal", opd2_const=1, left_tran=1, **BLOCKED), 64 * 8),
+    ("f32 product, wide blocks", make("mm", "normal", opd2_const=1, **(BLOCKED | {"res0_w": 272})), 17 * 64),
+    ("product of columns", matmul("tt", 640, 33, 5), 10 * 2 * 2),
     ("one lane to all", shaped("tsbc", "l_bc", (1, 64, 576, 1), res0_prec=BF16, opd0_addr=64), 18),
     ("one lane to all, in place", shaped("tsbc", "l_bc", (1, 64, 576, 1), res0_prec=BF16), 36),
     ("lanes do not count", shaped("tsbc", "l_bc", (1, 640, 576, 1), res0_prec=BF16, opd0_addr=64), 18),
@@ -99,6 +119,16 @@ DMA_FACTS = [
     ("load rows", tensor("copy", *rows_of(512, 576)), 10919),
     ("store rows", tensor("copy", *rows_of(512, 576), store=True), 14393),
     ("h joins w where rows touch", tensor("copy", (1, 512, 576, 1), (294912, 576, 1, 1)), 10919),
+    ("h joins w", tensor("copy", (1, 64, 2, 64), (0, 32768, 64, 1)), 303),
+    ("h of stride w, w of none", tensor("copy", (1, 64, 2, 1), (0, 32768, 1, 5)), 303),
+    ("h far apart, w of 1", tensor("copy", (1, 64, 2, 1), (0, 32768, 7, 1)), 606),
+    ("one far h", tensor("copy", (1, 64, 1, 128), (0, 32768, 7, 1)), 303),
+    ("one w of any stride", tensor("copy", (1, 64, 1, 1), (0, 32768, 7, 9)), 303),
+    ("another shape on the other side", tensor("copy", (1, 1, 1, 4096), (32768, 512, 512, 1), nchw_copy=0,
+     store=True, dst_nsize=1, dst_csize=8, dst_hsize=1, dst_wsize=512), 399),
+    ("its shape left out", tensor("copy", *rows_of(8, 512), nchw_copy=0, store=True), 399),
+    ("its shape not used", tensor("copy", *rows_of(8, 512), store=True, dst_nsize=1, dst_csize=1, dst_hsize=1,
+     dst_wsize=9), 399),
     ("a row uses one channel", tensor("copy", *rows_of(1, 576)), 85),
     ("short rows, one channel", tensor("copy", *rows_of(64, 27)), 1213),
     ("short rows, two channels", tensor("copy", *rows_of(64, 81), item=I8), 606),
@@ -184,6 +214,37 @@ def test_a_result_in_the_bank_of_an_operand_costs_double_only_where_banks_count(
     assert cycles(near, BM1684X, cautious=True, banks=True) == 2 * 288 + 11
     assert cycles(other_lane, BM1684X, cautious=True, banks=True) == 2 * 288 + 11
     assert cycles(ar("add", TOKENS, 2), BM1684X, cautious=True, banks=True) == 288 + 11
+
+
+NEVER_SEEN = [
+    ("a linear function counts two operations", shaped("lin", "mac", COLUMN, res0_prec=F32), 16),
+    ("a gather counts items", shaped("sg", "pl_gather_d1coor", (1, 64, 1, 100)), 100),
+    ("fill local memory", tensor("copy", *rows_of(64, 2048), fill_constant_en=1), 6397),
+    ("copy within DDR", tensor("copy", *rows_of(512, 576), **split_address("dst", 3 << 32)), 25312),
+    ("short rows within DDR", tensor("copy", *rows_of(512, 1), **split_address("dst", 3 << 32)), 43),
+    ("gather to the lanes", gather(512, 64, **split_address("dst", BM1684X.dma_local_base)), 2426),
+    ("rows to a general command", make("dma_general", "copy", move_length=32768, src_data_format=BF16,
+     **split_address("src", BM1684X.ddr_base), **split_address("dst", BM1684X.dma_local_base)), 1213),
+    ("a short one", make("dma_general", "copy", move_length=1152, **split_address("src", BM1684X.ddr_base),
+     **split_address("dst", BM1684X.dma_local_base)), 85),
+    ("to all lanes", make("dma_general", "broadcast", move_length=580, **split_address("src", BM1684X.ddr_base),
+     **split_address("dst", BM1684X.dma_local_base)), 10),
+    ("channels and columns exchanged", tensor("collect", (1, 64, 1, 8), (512, 64, 64, 1), store=True), 64 * 8 * 4 * 1.561803 * 4),
+    ("the same as a command", make("dma_cw_transpose", "copy", src_nsize=1, src_csize=64, src_hsize=1, src_wsize=8,
+     **split_address("src", BM1684X.ddr_base), **split_address("dst", BM1684X.dma_local_base)), 64 * 8 * 4 * 1.18482),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("instruction", "expected"), [pytest.param(i, n, id=text) for text, i, n in NEVER_SEEN]
+)
+def test_what_was_never_seen_is_charged_carefully(instruction, expected):
+    assert cycles(instruction, BM1684X) == int(expected)
+
+
+def test_short_rows_within_ddr_are_whole_bursts_in_the_cautious_estimate():
+    short = tensor("copy", *rows_of(512, 1), **split_address("dst", 3 << 32))
+    assert cycles(short, BM1684X, cautious=True) == int(512 * 256 / 64 * (1.18482 + 1.561803)) + 614
 
 
 def test_fewer_iterations_than_were_seen_are_no_cheaper():
