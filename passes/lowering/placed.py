@@ -73,8 +73,11 @@ class Placed:
         """The same items in row-major order; `axis` is the one over the lanes in the new shape.
 
         Raises CannotView when an axis would have to be merged with one that does not follow it in memory, or
-        when the axis over the lanes would be split or merged.
+        when the axis over the lanes would be split or merged, or an axis would have to be spread over them.
         """
+        spread = self.axis is not None and self.shape[self.axis] > 1
+        if axis is not None and shape[axis] > 1 and not spread:
+            raise CannotView(f"axis {axis} of {list(shape)} is not over the lanes")
         strides = [0] * len(shape)
         for old, new in matching_axes(self.shape, tuple(shape)):
             if self.axis in old and self.shape[self.axis] > 1:
