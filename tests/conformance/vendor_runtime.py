@@ -72,7 +72,9 @@ def fetch() -> None:
         with zipfile.ZipFile(_download(folder)) as wheel:
             members = [name for name in wheel.namelist() if _is_wanted(name, wanted)]
             for member in members:
-                (target / Path(member).name).write_bytes(wheel.read(member))
+                partial = Path(folder) / "library"
+                partial.write_bytes(wheel.read(member))
+                partial.replace(target / Path(member).name)  # complete or not there
     if missing := [name for name in wanted if not (target / name).exists()]:
         raise VendorUnavailable(f"the wheel {WHEEL} has no {', '.join(missing)}")
 
