@@ -60,7 +60,7 @@ class Text:
         return value.get("content") if isinstance(value, dict) else value
 
     def encode_chat(self, prompt: str) -> list[int]:
-        """A user's message in the chat template, ready for the answer; as it is where there is no template."""
+        """A user's message in the chat template, ready for the answer; plain where there is no template."""
         template = self._template()
         if template is None:
             return self.encode(prompt)
@@ -103,7 +103,7 @@ class Text:
             raise UserError(f"the chat template of {self.config} fails: {error}") from None
 
     def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
-        """Text as it becomes known: a character may take several tokens, and spaces depend on those before."""
+        """Text as it becomes known: a character may take several tokens, and spaces depend on the past."""
         seen: list[int] = []
         done = ""
         for token in tokens:
