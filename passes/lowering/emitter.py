@@ -14,7 +14,7 @@ from compiler.ir.location import Location
 from compiler.ir.types import F32, I16, I32, Attribute, ElementType, TensorType
 from dialects import chip
 from dialects.tensor import Lanes, Replicated
-from passes.lowering.placed import Placed, buffer_bytes, default_strides
+from passes.lowering.placed import CannotView, Placed, buffer_bytes, default_strides
 
 Operand = Placed | float  # an array, or one number for all positions
 
@@ -84,6 +84,8 @@ class Emitter:
         type.
         """
         arrays = [x for x in (res, a, b) if isinstance(x, Placed)]
+        if len({x.lane for x in arrays if x.axis is not None}) > 1:
+            raise CannotView(f"operands of {kind} start on lanes {', '.join(str(x.lane) for x in arrays)}")
         for step in steps(arrays, self.spec):
             views = iter(zip(arrays, step.offsets, step.strides, strict=True))
             view = {id(x): x.view(strides, offset) for x, offset, strides in views}

@@ -397,9 +397,21 @@ def reshape(low: TokenLowering, op: llm.ReshapeOp) -> Value | TableRows:
     if low.decode:
         axis = 2 if len(shape) in (3, 4) else len(shape) - 1
         if len(shape) != len(x.type.shape):
-            return low.build.add(tensor.RelayoutOp(x, types=[TensorType(shape, x.type.element, Lanes(axis))]))
+            return split_or_join_heads(low, x, shape, axis)
         return low.build.reshape(x, shape, Lanes(axis))
     return low.build.reshape(x, shape, Lanes(1))
+
+
+def split_or_join_heads(low: TokenLowering, x: Value, shape: tuple[int, ...], axis: int) -> Value:
+    """[1, 1, heads * d], features over the lanes, to [1, 1, heads, d], heads over the lanes, or back.
+
+    Transposing moves 64 dimensions of all heads at a time; other head sizes take the way through DDR.
+    """
+    width = max(shape, x.type.shape, key=len)[-1]
+    if width % low.lanes == 0:
+        return low.build.add(tensor.RelayoutOp(x, types=[TensorType(shape, x.type.element, Lanes(axis))]))
+    stored = low.build.reshape(low.build.add(tensor.StoreOp(x)), shape, None)
+    return low.build.load(stored, Lanes(axis))
 
 
 def run_shape(low: TokenLowering, shape: tuple[int, ...]) -> tuple[int, ...]:

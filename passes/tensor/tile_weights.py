@@ -130,12 +130,18 @@ class Tiler:
         The rows of both weights are one tile, and their products one array.
         """
         whole = Range(0, op.gate.type.shape[1])
+        if rows.size % self.lanes:  # the second half would not start on lane 0
+            return self.activated(op, *(self.linear(op.x, w, op.quant, rows=rows) for w in (op.gate, op.up)))
         if op.quant is None:
             tile = self.build.concat([self.float_tile(w, rows, whole) for w in (op.gate, op.up)], 0)
         else:
             tile = self.packed_tile([op.gate, op.up], op.quant, rows, whole)
         both = self.product(op.x, tile, None)
-        gate, up = (self.columns(both, Range(i * rows.size, (i + 1) * rows.size)) for i in (0, 1))
+        return self.activated(
+            op, *(self.columns(both, Range(i * rows.size, (i + 1) * rows.size)) for i in (0, 1))
+        )
+
+    def activated(self, op: tensor.GatedLinearOp, gate: Value, up: Value) -> Value:
         type_ = gate.type
         if is_column(type_):
             type_ = replace(type_, layout=Lanes(type_.layout.axis, compact=True))
