@@ -377,3 +377,11 @@ def test_a_reshape_that_moves_data_is_refused(source):
     program.finish(program.make(tensor.ReshapeOp, x, type_=array((1, 80, 48), F32, slots(1))))
     with pytest.raises(CompileError, match="would move data"):
         program.lower("tensor-to-chip")
+
+
+def test_operands_on_different_lanes_are_refused():
+    program = Program([normal(1, 40, 16), normal(1, 16, 16)])
+    x = program.add(tensor.SliceOp(program.load(slots(1)), starts=(0, 10, 0), sizes=(1, 16, 16)))
+    program.finish(program.add(tensor.AddOp(x, program.load(slots(1)))))
+    with pytest.raises(CompileError, match=r"'tensor\.add' op would move data: operands of add start on lanes 0, 10, 0"):
+        program.lower("tensor-to-chip")
