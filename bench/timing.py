@@ -1,0 +1,157 @@
+"""Compile the programs of the table below and print what the timing model says of them.
+
+python bench/timing.py SMOLLM2 OUTPUT [--skip-large]
+
+SMOLLM2 is the folder of SmolLM2-135M. The large model has the shape of Qwen2-7B, but two layers of random
+weights and a small vocabulary; its checkpoint, of 1 GB, is made in OUTPUT. The vendor's cycles are those of
+what its compiler, tpu_mlir 1.30.2, makes of the same models, by the same two estimates.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+
+from compiler.bmodel import read_bmodel
+from compiler.timing import NetTiming, costs_of
+from runtime_sim.loader import Program
+from runtime_sim.tool.timing import measure_file
+
+ROOT = Path(__file__).resolve().parent.parent
+SMALL, LARGE = "smollm2", "qwen2-7b-shape"
+LARGE_SHAPE = {
+    "layers": 2, "hidden": 3584, "heads": 28, "kv_heads": 4, "head_dim": 128, "intermediate": 18944,
+    "vocab": 4096, "max_position_embeddings": 32768,
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Build:
+    """One call of llm_convert.py."""
+
+    model: str
+    mode: str
+    tokens: int
+    group: int = 64
+
+    def __str__(self) -> str:
+        group = f" g{self.group}" if self.mode.startswith("w4") else ""
+        return f"{self.model} {self.mode}{group} -s {self.tokens}"
+
+
+@dataclass(frozen=True)
+class Row:
+    """A net, and cycles by the plain and the cautious estimate: the vendor's, and what we aim at."""
+
+    build: Build
+    net: str
+    vendor: tuple[int, int | None]
+    goal: tuple[int, int | None]
+
+
+W4, W8, BF16 = (Build(SMALL, mode, 512) for mode in ("w4bf16", "w8bf16", "bf16"))
+BIG = Build(LARGE, "w4bf16", 384, 128)
+ROWS = (
+    Row(W4, "block_cache_0", (75_688, 112_762), (42_500, 49_500)),
+    Row(W4, "block_0", (1_054_451, 1_192_167), (345_000, 390_000)),
+    Row(W4, "lm_head", (1_382_385, 1_388_912), (980_000, 990_000)),  # the vendor's is without argmax
+    Row(W8, "block_cache_0", (108_157, None), (72_000, None)),
+    Row(BF16, "block_cache_0", (152_279, 223_561), (132_000, None)),
+    Row(BF16, "block_0", (608_425, 647_118), (345_000, None)),
+    Row(BIG, "block_cache_0", (2_408_199, 2_697_000), (2_140_000, 2_280_000)),
+    Row(BIG, "block_0", (15_410_997, 16_490_000), (11_900_000, 12_400_000)),
+    Row(BIG, "lm_head", (680_517, None), (512_000, None)),
+)
+HEAD = (
+    "program", "vendor", "cautious", "goal", "cautious", "ours", "cautious", "to goal", "roofline",
+    "TIU busy", "DMA busy", "DMA alone", "commands",
+)  # fmt: skip
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
+    parser.add_argument("model", type=Path, metavar="SMOLLM2")
+    parser.add_argument("output", type=Path)
+    parser.add_argument("--skip-large", action="store_true", help="only SmolLM2")
+    arguments = parser.parse_args()
+    models = {SMALL: arguments.model}
+    if not arguments.skip_large:
+        models[LARGE] = large_checkpoint(arguments.output / LARGE)
+    rows = [row for row in ROWS if row.build.model in models]
+    files = {
+        build: compile_(build, models[build.model], arguments.output)
+        for build in dict.fromkeys(r.build for r in rows)
+    }
+    print()
+    print_table([HEAD, *(cells(row, timing_of(files[row.build], row.net)) for row in rows)])
+
+
+def large_checkpoint(folder: Path) -> Path:
+    """The random checkpoint; made once."""
+    if not (folder / "config.json").exists():
+        from tests.checkpoints import make_checkpoint
+
+        make_checkpoint(folder, "qwen2", **LARGE_SHAPE)
+    return folder
+
+
+def compile_(build: Build, model: Path, output: Path) -> Path:
+    """The compiled file; prints seconds and peak memory."""
+    folder = output / str(build).replace(" ", "_")
+    flags = ["-m", model, "-s", build.tokens, "-q", build.mode, "-g", build.group, "-o", folder]
+    start = time.monotonic()
+    process = subprocess.Popen(
+        [sys.executable, ROOT / "llm_convert.py", *map(str, flags)], stdout=subprocess.DEVNULL
+    )
+    _, status, usage = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"{build}: llm_convert.py failed")
+    print(
+        f"{build}: compiled in {time.monotonic() - start:.1f} s, {usage.ru_maxrss / 1024:.0f} MB", flush=True
+    )
+    (file,) = folder.glob("*.bmodel")
+    return file
+
+
+def timing_of(file: Path, net: str) -> tuple[NetTiming, int]:
+    """The figures of a net, and the cycles in which only the DMA works."""
+    program = Program(read_bmodel(file))
+    timing = measure_file(program, only=net).model.nets[net]
+    assert costs_of(program.spec).mhz == 1000
+    return timing, sum(core.dma.busy - core.overlapped for core in timing.plain)
+
+
+def cells(row: Row, found: tuple[NetTiming, int]) -> tuple[str, ...]:
+    timing, alone = found
+    figures = timing.as_dict()
+    ours = (timing.cycles, timing.cycles_cautious)
+    return (
+        f"{row.build} {row.net}",
+        *(f"{value:,}" if value else "" for pair in (row.vendor, row.goal, ours) for value in pair),
+        f"{timing.cycles / row.goal[0]:.2f}",
+        f"{timing.roofline:,}",
+        f"{figures['tiu_busy']:,}",
+        f"{figures['gdma_busy']:,}",
+        f"{alone:,}",
+        f"{timing.work.dma_commands}",
+    )
+
+
+def print_table(rows: Iterable[tuple[str, ...]]) -> None:
+    rows = list(rows)
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for first, *others in rows:
+        numbers = (cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))
+        print("  ".join([first.ljust(widths[0]), *numbers]))
+
+
+if __name__ == "__main__":
+    main()
