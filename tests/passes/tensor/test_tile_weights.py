@@ -1,0 +1,170 @@
+"""Tiles of weights: what is cut where, and that the cut computes the same."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compiler.ir.types import BF16, F32
+from dialects import tensor
+from runtime_sim.compare import compare
+from tests.helpers import check_pass
+from tests.passes.programs import Program, array, slots
+
+X, Y = "tensor<1x64x128xbf16, #tensor.lanes<axis = 1>>", "tensor<1x64x256xf32, #tensor.lanes<axis = 1>>"
+LOCAL = "#tensor.lanes<axis = 0>"
+
+
+def linear(types: str, quant: str = "", start: str = "") -> str:
+    return f'%y = "tensor.linear"(%x, %w{start}) {quant} : {types}'
+
+
+def weight(rows: int, columns: int, name: str = "w") -> str:
+    return f'%{name} = "tensor.weight"() <{{sources = ["{name}"]}}> : () -> tensor<{rows}x{columns}xbf16>'
+
+
+def test_a_linear_is_cut_along_its_outputs():
+    half = "tensor<1x64x128xf32, #tensor.lanes<axis = 1>>"
+    part = "tensor<128x128xbf16>"
+    local = f"tensor<128x128xbf16, {LOCAL}>"
+
+    def rows(index: int) -> str:
+        return f"""
+          %s{index} = "tensor.slice"(%w) <{{starts = array<i64: {128 * index}, 0>, sizes = array<i64: 128, 128>}}>
+             : (tensor<256x128xbf16>) -> {part}
+          %t{index} = "tensor.load"(%s{index}) : ({part}) -> {local}
+          %y{index} = "tensor.linear"(%x, %t{index}) : ({X}, {local}) -> {half}
+        """
+
+    check_pass(
+        "tile-weights{bytes=512}",
+        before=weight(256, 128) + "\n" + linear(f"({X}, tensor<256x128xbf16>) -> {Y}"),
+        after=f"""
+          {weight(256, 128)}
+          {rows(0)}
+          {rows(1)}
+          %y = "tensor.concat"(%y0, %y1) <{{axis = 2 : i64}}> : ({half}, {half}) -> {Y}
+        """,
+    )
+
+
+def test_a_linear_with_an_accumulator_is_cut_along_its_inputs():
+    half = "tensor<1x64x64xbf16, #tensor.lanes<axis = 1>>"
+    part, local = "tensor<256x64xbf16>", f"tensor<256x64xbf16, {LOCAL}>"
+
+    def columns(index: int, start: str) -> str:
+        begin = 64 * index
+        return f"""
+          %x{index} = "tensor.slice"(%x) <{{starts = array<i64: 0, 0, {begin}>, sizes = array<i64: 1, 64, 64>}}>
+             : ({X}) -> {half}
+          %s{index} = "tensor.slice"(%w) <{{starts = array<i64: 0, {begin}>, sizes = array<i64: 256, 64>}}>
+             : (tensor<256x128xbf16>) -> {part}
+          %t{index} = "tensor.load"(%s{index}) : ({part}) -> {local}
+          %y{index} = "tensor.linear"(%x{index}, %t{index}, {start}) : ({half}, {local}, {Y}) -> {Y}
+        """
+
+    check_pass(
+        "tile-weights{bytes=512}",
+        before=weight(256, 128) + "\n" + linear(f"({X}, tensor<256x128xbf16>, {Y}) -> {Y}", start=", %a"),
+        after=f"""
+          {weight(256, 128)}
+          {columns(0, "%a")}
+          {columns(1, "%y0")}
+        """,
+    )
+
+
+def test_a_quantized_tile_is_packed_and_dequantized():
+    packed = "rows = 256, columns = 128, bits = 4, group = 64, symmetric = false, scale = bf16"
+    check_pass(
+        "tile-weights",
+        before=f"""
+          {weight(256, 128)}
+          {linear(
+              f"({X}, tensor<256x128xbf16>) -> {Y}",
+              quant="<{quant = #tensor.quant<bits = 4, group = 64, symmetric = false>}>",
+          )}
+        """,
+        after=f"""
+          %p = "tensor.packed_weight"() <{{sources = ["w"], row = 0 : i64, column = 0 : i64, each = false}}>
+             : () -> !tensor.packed<{packed}, local = false>
+          %l = "tensor.load"(%p)
+             : (!tensor.packed<{packed}, local = false>) -> !tensor.packed<{packed}, local = true>
+          %t = "tensor.dequantize"(%l)
+             : (!tensor.packed<{packed}, local = true>) -> tensor<256x128xbf16, {LOCAL}>
+          %y = "tensor.linear"(%x, %t) : ({X}, tensor<256x128xbf16, {LOCAL}>) -> {Y}
+        """,
+    )
+
+
+def test_a_linear_on_a_local_tile_stays():
+    text = linear(f"({X}, tensor<256x128xbf16, {LOCAL}>) -> {Y}")
+    check_pass("tile-weights", before=text, after=text)
+
+
+def mlp(tokens: int, hidden: int, inner: int, quant: tensor.Quant | None, seed: int) -> Program:
+    """A gated linear and the linear that adds its result to a sum, and a plain linear on the same input."""
+    rng = np.random.default_rng(seed)
+    weights = {
+        name: (rng.standard_normal(shape) * shape[1] ** -0.5).astype(BF16.numpy)
+        for name, shape in {
+            "gate": (inner, hidden),
+            "up": (inner, hidden),
+            "down": (hidden, inner),
+            "other": (inner, hidden),
+        }.items()
+    }
+    x, start = (rng.standard_normal((1, tokens, hidden)).astype(t) for t in (BF16.numpy, np.float32))
+    program = Program([x, start], weights)
+    axis = slots(2) if tokens == 1 else slots(1)
+    local, total = program.load(axis), program.load(axis)
+    w = {
+        name: program.make(tensor.WeightOp, type_=array(values.shape, BF16), sources=[name])
+        for name, values in weights.items()
+    }
+    gated = program.make(
+        tensor.GatedLinearOp, local, w["gate"], w["up"], type_=array((1, tokens, inner), BF16, axis), quant=quant
+    )
+    y = program.make(tensor.LinearOp, gated, w["down"], total, type_=total.type, quant=quant)
+    wide = array((1, tokens, inner), F32, axis)
+    z = program.make(tensor.LinearOp, local, w["other"], None, type_=wide, quant=quant)
+    return program.finish(y, z)
+
+
+QUANTS = st.sampled_from(
+    [None, tensor.Quant(4, 64, False), tensor.Quant(4, 32, True), tensor.Quant(8, 128, True)]
+)
+
+
+@given(
+    tokens=st.sampled_from([1, 3, 64, 70]),
+    hidden=st.sampled_from([128, 256]),
+    inner=st.sampled_from([128, 256, 384]),
+    quant=QUANTS,
+    tile_bytes=st.sampled_from([256, 1000, 4096, 16384]),
+    seed=st.integers(0, 99),
+)
+@settings(max_examples=15, deadline=None)
+def test_tiled_equals_untiled_on_the_tensor_level_and_on_the_chip(tokens, hidden, inner, quant, tile_bytes, seed):
+    program = mlp(tokens, hidden, inner, quant, seed)
+    whole = program.interpreted()
+    program.lower(f"tile-weights{{bytes={tile_bytes}}}")
+    assert not any(tensor.in_ddr(op.w.type) for op in program.function.block.ops if isinstance(op, tensor.LinearOp))
+    tiled = program.interpreted()
+    program.lower("tensor-to-chip")
+    for one, other, executed in zip(whole, tiled, program.executed(), strict=True):
+        assert compare(other, one).cosine > 0.999999
+        assert compare(executed, other).cosine > 0.999999
+
+
+@pytest.mark.parametrize("tile_bytes", [256, 1024, 4096])
+def test_no_tile_is_larger_than_asked_unless_a_row_of_lanes_is(tile_bytes):
+    program = mlp(64, 256, 384, None, 0)
+    program.lower(f"tile-weights{{bytes={tile_bytes}}}")
+    tiles = [op.w.type for op in program.function.block.ops if isinstance(op, tensor.LinearOp)]
+    assert len(tiles) > 3
+    for tile in tiles:
+        rows, columns = tile.shape
+        assert 2 * -(-rows // 64) * columns <= max(tile_bytes, 4 * columns, 128 * -(-rows // 64))
