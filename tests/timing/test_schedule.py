@@ -52,6 +52,25 @@ def test_cores_meet_in_the_cautious_estimate_only():
     assert [timeline.total for timeline in cautious] == [111 + 111, 111 + 51]
 
 
+def test_a_message_may_be_used_again():
+    again = [core(100), core(40)]
+    twice = [CoreProgram([*one.tiu, *one.tiu], []) for one in again]
+    plain = [timeline.total for timeline in estimate_cores(again, BM1688, cautious=True)]
+    totals = [timeline.total for timeline in estimate_cores(twice, BM1688, cautious=True)]
+    assert plain == [222, 162]
+    assert totals == [222 + 222, 222 + 111 + 51]
+
+
+def test_dma_engines_meet_too():
+    def program(width: int, *kinds: str) -> CoreProgram:
+        message = {"constant_value": 3 | 2 << 8, "cmd_id_dep": 1}
+        return CoreProgram([core(width).tiu[0]], [on_8("dma_sys", kind, **message) for kind in kinds])
+
+    cores = [program(40, "send", "wait"), program(100, "send")]
+    one, other = estimate_cores(cores, BM1688, cautious=True)
+    assert (one.dma.end, other.dma.end) == ([51, 111], [111])
+
+
 def test_a_message_that_nobody_sends_is_an_error():
     alone = CoreProgram([message("wait", 3, 2)], [])
     with pytest.raises(CompileError, match="waits forever"):
