@@ -1,0 +1,137 @@
+"""Local memory: buffers alive at once never share bytes, and what does not fit is said."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compiler.chips import BM1684X
+from compiler.diagnostics import CompileError
+from compiler.ir.core import Builder
+from compiler.ir.types import F32
+from compiler.pass_manager import PassManager, parse_pipeline
+from dialects import chip
+from dialects.builtin import FuncOp, ModuleOp, ReturnOp
+from dialects.chip import GlobalOp, GlobalType, LocalOp, LocalType, View
+from passes import load_all
+from passes.chip.allocate_local import DoesNotFit
+from tests.helpers import check_pass
+
+VIEW = "#chip.view<dtype = f32>"
+
+
+def copy(target: str, source: str, sizes: tuple[int, int]) -> str:
+    types = ", ".join(f"!chip.local<bytes = {size}>" for size in sizes)
+    return f"""
+      "chip.ar"({target}, {source}) <{{kind = "copy", shape = array<i64: 1, 64, 1, 16>, res = {VIEW},
+          opd0 = {VIEW}, round = 0 : i64, operandSegmentSizes = array<i32: 1, 1, 0>}}> : ({types}) -> ()
+    """
+
+
+def local(name: str, size: int, offset: int | None = None) -> str:
+    attribute = "" if offset is None else f" <{{offset = {offset} : i64}}>"
+    return f'{name} = "chip.local"(){attribute} : () -> !chip.local<bytes = {size}>'
+
+
+def test_a_buffer_takes_the_place_of_one_that_is_no_longer_used():
+    def program(*offsets: int | None) -> str:
+        return f"""
+          {local("%a", 128, offsets[0])}
+          {local("%b", 64, offsets[1])}
+          {local("%c", 64, offsets[2])}
+          {copy("%b", "%a", (64, 128))}
+          {copy("%c", "%b", (64, 64))}
+          {copy("%b", "%c", (64, 64))}
+        """
+
+    check_pass("allocate-local", before=program(None, None, None), after=program(64, 0, 64))
+
+
+def test_what_dma_loads_goes_to_the_high_end():
+    def program(*offsets: int | None) -> str:
+        return f"""
+          %x = "chip.global"() <{{space = "input", index = 0 : i64}}> : () -> !chip.global<bytes = 4096>
+          {local("%a", 64, offsets[0])}
+          {local("%b", 64, offsets[1])}
+          "chip.dma"(%a, %x) <{{kind = "copy", shape = array<i64: 1, 64, 1, 16>, res = {VIEW}, opd0 = {VIEW}}}>
+             : (!chip.local<bytes = 64>, !chip.global<bytes = 4096>) -> ()
+          {copy("%b", "%a", (64, 64))}
+        """
+
+    last = BM1684X.lane_bytes - 64
+    check_pass("allocate-local", before=program(None, None), after=program(last, 0))
+
+
+Sizes = list[tuple[int, int, int]]  # of each buffer: EU widths, first and last instruction
+
+
+def program_of(buffers: Sizes, loaded: list[bool]) -> ModuleOp:
+    """Instructions that read buffers for as long as each is to live."""
+    load_all()
+    function = FuncOp.with_args("test", [])
+    build = Builder(function.block)
+    source = build.add(GlobalOp(space="input", index=0, types=[GlobalType(4096)])).results[0]
+    values = [build.add(LocalOp(types=[LocalType(64 * units)])).results[0] for units, _, _ in buffers]
+    view, shape = View(F32), (1, 1, 1, 1)
+    for time in range(1 + max(last for _, _, last in buffers)):
+        for value, (_, first, last), is_loaded in zip(values, buffers, loaded, strict=True):
+            if time == first and is_loaded:
+                build.add(chip.DmaTensorOp(value, source, kind="copy", shape=shape, res=view, opd0=view))
+            elif time in (first, last):
+                build.add(chip.ArOp(value, value, None, kind="copy", shape=shape, res=view, opd0=view))
+    build.add(ReturnOp())
+    return ModuleOp.of(function)
+
+
+def lifetimes(module: ModuleOp) -> list[tuple[int, int, int, int]]:
+    """(start, stop, first, last) of each buffer: bytes, and positions in the program."""
+    ops = list(module.functions()[0].block.ops)
+    found = []
+    for op in ops:
+        if isinstance(op, LocalOp) and op.buffer.has_uses():
+            uses = [ops.index(user) for user in op.buffer.users]
+            assert op.offset is not None
+            found.append((op.offset, op.offset + op.buffer.type.bytes, min(uses), max(uses)))
+    return found
+
+
+@st.composite
+def buffer_lists(draw: st.DrawFn) -> Sizes:
+    largest = draw(st.sampled_from([40, 400, 1500]))  # EU widths; a lane has 4096
+    count = draw(st.integers(1, 14))
+    spans = [sorted(draw(st.tuples(st.integers(0, 12), st.integers(0, 12)))) for _ in range(count)]
+    return [(draw(st.integers(1, largest)), *span) for span in spans]
+
+
+@given(buffer_lists(), st.data())
+@settings(deadline=None)
+def test_buffers_alive_at_once_do_not_overlap(buffers, data):
+    loaded = [data.draw(st.booleans()) for _ in buffers]
+    module = program_of(buffers, loaded)
+    pressure = max(sum(u for u, first, last in buffers if first <= t <= last) for t in range(13)) * 64
+    try:
+        PassManager(parse_pipeline("allocate-local")).run(module)
+    except DoesNotFit:
+        assert pressure > BM1684X.lane_bytes // 2, "refused although half of the memory was free"
+        return
+    found = lifetimes(module)
+    assert len(found) == len(buffers)
+    assert all(0 <= start and stop <= BM1684X.lane_bytes and start % 64 == 0 for start, stop, _, _ in found)
+    for one, other in itertools.combinations(found, 2):
+        apart_in_time = one[3] < other[2] or other[3] < one[2]
+        apart_in_space = one[1] <= other[0] or other[1] <= one[0]
+        assert apart_in_time or apart_in_space, f"{one} and {other}"
+
+
+def test_what_does_not_fit_is_named_with_both_numbers():
+    text = f"""
+      {local("%a", 200_000)}
+      {local("%b", 100_000)}
+      {copy("%b", "%a", (100_000, 200_000))}
+    """
+    message = r"test needs 300000 bytes of local memory per lane at one point.* do not fit the 262144 of bm1684x"
+    with pytest.raises(CompileError, match=message):
+        check_pass("allocate-local", before=text, after=text)

@@ -1,0 +1,138 @@
+"""DDR: what is shared between functions, what lies apart, and what clients rely on."""
+
+from __future__ import annotations
+
+import itertools
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compiler.chips import BM1684X
+from compiler.ir.core import Builder, Function
+from compiler.ir.types import BF16, F32, I32, TensorType
+from compiler.pass_manager import PassManager, parse_pipeline
+from dialects.builtin import FuncOp, ModuleOp, ReturnOp
+from dialects.chip import Floats, GlobalOp, GlobalType, Joined, Packed
+from passes import load_all
+from tests.helpers import check_pass
+
+BASE = BM1684X.coeff_base
+
+
+def region(name: str, space: str, size: int, address: int | None = None) -> str:
+    where = "" if address is None else f", address = {address} : i64"
+    return f'{name} = "chip.global"() <{{{space}{where}}}> : () -> !chip.global<bytes = {size}>'
+
+
+def test_weights_come_first_then_inputs_and_outputs_then_scratch():
+    spaces = (
+        'space = "scratch"',
+        'space = "output", index = 0 : i64, tensor = tensor<1x1xbf16>',
+        'space = "input", index = 0 : i64, tensor = tensor<1x1xbf16>',
+        'space = "weight", source = #chip.joined<names = ["w"], dtype = bf16>',
+    )
+
+    def program(attributes: str, *addresses: int | None) -> str:
+        ops = [region(f"%{i}", s, 100 * (i + 1), a) for i, (s, a) in enumerate(zip(spaces, addresses, strict=True))]
+        return f"""
+        "builtin.module"() ({{
+          "func.func"() <{{sym_name = "test", function_type = () -> ()}}> ({{
+            {" ".join(ops)}
+            "func.return"() : () -> ()
+          }}) {attributes} : () -> ()
+        }}) : () -> ()
+        """
+
+    page = 4096
+    after = [BASE + 3 * page, BASE + 2 * page, BASE + page, BASE]
+    record = f"bm.scratch_address = {BASE + page} : i64, bm.scratch_bytes = {3 * page} : i64"
+    check_pass("assign-addresses", before=program("", *[None] * 4), after=program(f"{{{record}}}", *after))
+    alone = (
+        f"bm.io_alone = true, bm.io_address = {BASE + page} : i64, bm.io_bytes = {2 * page} : i64, "
+        f"bm.scratch_address = {BASE + 3 * page} : i64, bm.scratch_bytes = {page} : i64"
+    )
+    check_pass(
+        "assign-addresses", before=program("{bm.io_alone = true}", *[None] * 4), after=program(f"{{{alone}}}", *after)
+    )
+
+
+SOURCES = [
+    Joined(("a",), BF16),
+    Joined(("a",), F32),
+    Joined(("a", "b"), BF16),
+    Packed(("a",), 0, 64, 0, 64, 4, 64, False, BF16),
+    Packed(("a",), 64, 64, 0, 64, 4, 64, False, BF16),
+    Floats((1.0, 2.0)),
+]
+
+
+def function_of(name: str, sources: list[int], io: list[tuple[str, int, bool]], scratch: list[int]) -> Function:
+    function = FuncOp.with_args(name, [])
+    build = Builder(function.block)
+    for index in sources:
+        build.add(GlobalOp(space="weight", source=SOURCES[index], types=[GlobalType(1000 * (index + 1))]))
+    for number, (space, size, integer) in enumerate(io):
+        type_ = TensorType((size,), I32 if integer else F32)
+        build.add(GlobalOp(space=space, index=number, tensor=type_, types=[GlobalType(4 * size)]))
+    for size in scratch:
+        build.add(GlobalOp(space="scratch", types=[GlobalType(size)]))
+    build.add(ReturnOp())
+    return function
+
+
+FUNCTIONS = st.tuples(
+    st.lists(st.sampled_from(range(len(SOURCES))), unique=True),
+    st.lists(
+        st.tuples(st.sampled_from(["input", "output"]), st.integers(1, 5000), st.booleans()), max_size=5
+    ),
+    st.lists(st.integers(1, 9000), max_size=3),
+    st.booleans(),
+)
+
+
+@given(st.lists(FUNCTIONS, min_size=1, max_size=3))
+def test_regions_of_a_function_do_not_overlap_and_equal_weights_are_one(parts):
+    load_all()
+    functions = []
+    for number, (sources, io, scratch, alone) in enumerate(parts):
+        functions.append(function_of(f"f{number}", sources, io, scratch))
+        if alone:
+            functions[-1].attributes["bm.io_alone"] = True
+    PassManager(parse_pipeline("assign-addresses")).run(ModuleOp.of(*functions))
+    found: dict[object, int] = {}
+    for function in functions:
+        ops = [op for op in function.block.ops if isinstance(op, GlobalOp)]
+        for op in ops:
+            if op.space == "weight":
+                assert found.setdefault(op.source, op.address) == op.address
+        check_apart(ops)
+        check_records(function, ops)
+
+
+def check_apart(ops: list[GlobalOp]) -> None:
+    for one, other in itertools.combinations(ops, 2):
+        assert one.address is not None
+        assert other.address is not None
+        assert (
+            one.address + one.buffer.type.bytes <= other.address
+            or other.address + other.buffer.type.bytes <= one.address
+        )
+
+
+def check_records(function: Function, ops: list[GlobalOp]) -> None:
+    """Every region lies within the memory that the net asks for."""
+    a = function.attributes
+    scratch = range(a["bm.scratch_address"], a["bm.scratch_address"] + a["bm.scratch_bytes"])
+    io = range(a.get("bm.io_address", 0), a.get("bm.io_address", 0) + a.get("bm.io_bytes", 0))
+    for op in ops:
+        if op.space != "weight":
+            home = io if a.get("bm.io_alone") and op.space != "scratch" else scratch
+            assert op.address in home
+            assert op.address + op.buffer.type.bytes - 1 in home
+
+
+def test_floats_come_before_integers_so_that_states_of_all_nets_start_alike():
+    function = function_of("f", [], [("input", 10, True), ("output", 20, False)], [])
+    PassManager(parse_pipeline("assign-addresses")).run(ModuleOp.of(function))
+    ids, states = (op for op in function.block.ops if isinstance(op, GlobalOp))
+    assert (states.address, ids.address) == (BASE, BASE + 4096)
