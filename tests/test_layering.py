@@ -25,6 +25,7 @@ RANKS = {
     "compiler.bmodel": 3,
     "compiler.weights": 3,
     "compiler.pipelines": 4,
+    "compiler.search": 4,
     "compiler.driver": 5,
     "compiler.cli": 6,
 }
