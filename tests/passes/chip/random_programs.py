@@ -1,0 +1,67 @@
+"""Random chip programs: rows of 64 numbers copied and loaded between a few buffers."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from hypothesis import strategies as st
+
+from compiler.ir.core import Builder, Value
+from compiler.ir.types import F32, TensorType
+from dialects import chip
+from dialects.builtin import FuncOp, ModuleOp, ReturnOp
+from dialects.chip import GlobalOp, GlobalType, LocalOp, LocalType, View, constant
+from passes import load_all
+
+ROWS = 3  # EU widths of each local buffer
+SHAPE = (1, 64, 1, 16)  # one EU width in every lane
+BYTES = 64 * 16 * 4
+
+
+@dataclass(frozen=True)
+class Move:
+    """One instruction: what it does, and the buffers and rows it touches."""
+
+    kind: str  # fill, copy, load, store
+    target: int
+    target_row: int
+    source: int = 0
+    source_row: int = 0
+
+
+def moves(buffers: int) -> st.SearchStrategy[list[Move]]:
+    index, row = st.integers(0, buffers - 1), st.integers(0, ROWS - 1)
+    kinds = st.sampled_from(["fill", "copy", "load", "store"])
+    return st.lists(st.builds(Move, kinds, index, row, index, row), min_size=1, max_size=14)
+
+
+def program_of(moves: list[Move], buffers: int) -> ModuleOp:
+    """Loads read input k, stores write output k, so that the order of DDR accesses does not matter."""
+    load_all()
+    function = FuncOp.with_args("test", [])
+    build = Builder(function.block)
+    local = [build.add(LocalOp(types=[LocalType(64 * ROWS)])).results[0] for _ in range(buffers)]
+    counts = {"input": 0, "output": 0}
+
+    def outside(space: str) -> Value:
+        type_ = TensorType((64, 16), F32)
+        op = GlobalOp(space=space, index=counts[space], tensor=type_, types=[GlobalType(BYTES)])
+        counts[space] += 1
+        return build.add(op).results[0]
+
+    for move in moves:
+        target, source = local[move.target], local[move.source]
+        res, opd = (View(F32, 64 * row) for row in (move.target_row, move.source_row))
+        ddr = View(F32)
+        if move.kind == "load":
+            op = chip.DmaTensorOp(target, outside("input"), kind="copy", shape=SHAPE, res=res, opd0=ddr)
+        elif move.kind == "store":
+            op = chip.DmaTensorOp(outside("output"), source, kind="copy", shape=SHAPE, res=ddr, opd0=opd)
+        elif move.kind == "copy":
+            op = chip.ArOp(target, source, None, kind="copy", shape=SHAPE, res=res, opd0=opd)
+        else:
+            number = constant(float(move.source_row), F32)
+            op = chip.ArOp(target, None, None, kind="copy", shape=SHAPE, res=res, opd0=number)
+        build.add(op)
+    build.add(ReturnOp())
+    return ModuleOp.of(function)

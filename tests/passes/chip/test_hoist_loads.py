@@ -1,0 +1,96 @@
+"""Loads are issued early, as far as memory allows, and nothing that they read or write is disturbed."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compiler.pass_manager import PassManager, parse_pipeline
+from dialects.chip import Instruction
+from passes.chip.hoist_loads import first_uses, live_bytes
+from runtime_sim.chip import run_function
+from tests.helpers import check_pass
+from tests.passes.chip.random_programs import moves, program_of
+from tests.passes.programs import SPEC
+
+VIEW = "#chip.view<dtype = f32>"
+LOCAL, DDR = "!chip.local<bytes = 64>", "!chip.global<bytes = 4096>"
+
+
+def region(name: str, space: str) -> str:
+    return f'%{name} = "chip.global"() <{{space = "{space}", index = 0 : i64}}> : () -> {DDR}\n'
+
+
+def local(name: str) -> str:
+    return f'%{name} = "chip.local"() : () -> {LOCAL}\n'
+
+
+def load(target: str, source: str) -> str:
+    return f"""
+      "chip.dma"({target}, {source}) <{{kind = "copy", shape = array<i64: 1, 64, 1, 16>, res = {VIEW},
+          opd0 = {VIEW}}}> : ({LOCAL}, {DDR}) -> ()
+    """
+
+
+def copy(target: str, source: str) -> str:
+    return f"""
+      "chip.ar"({target}, {source}) <{{kind = "copy", shape = array<i64: 1, 64, 1, 16>, res = {VIEW},
+          opd0 = {VIEW}, round = 0 : i64, operandSegmentSizes = array<i32: 1, 1, 0>}}> : ({LOCAL}, {LOCAL}) -> ()
+    """
+
+
+HEAD = region("x", "input") + region("t", "scratch") + "".join(map(local, "abcd"))
+WORK = copy("%b", "%a") + copy("%a", "%b")
+
+
+def test_a_load_moves_in_front_of_work_that_does_not_need_it():
+    check_pass(
+        "hoist-loads",
+        before=HEAD + load("%a", "%x") + WORK + load("%c", "%x") + copy("%d", "%c"),
+        after=HEAD + load("%a", "%x") + load("%c", "%x") + WORK + copy("%d", "%c"),
+    )
+
+
+@pytest.mark.parametrize(
+    "late",
+    [
+        load("%c", "%t"),  # of something that the program writes itself
+        load("%a", "%x"),  # into a buffer that is in use
+    ],
+)
+def test_a_load_stays_where_moving_it_would_change_something(late):
+    text = HEAD + load("%a", "%x") + WORK + late + copy("%d", "%c")
+    check_pass("hoist-loads", before=text, after=text)
+
+
+def test_a_load_stays_where_memory_is_full():
+    text = HEAD + load("%a", "%x") + WORK + load("%c", "%x") + copy("%d", "%c")
+    check_pass("hoist-loads{fill=0.0}", before=text, after=text)
+
+
+@given(
+    st.integers(1, 6).flatmap(lambda n: moves(n).map(lambda found: (found, n))),
+    st.sampled_from([0.0, 0.002, 0.003, 0.85]),
+)
+@settings(max_examples=30, deadline=None)
+def test_hoisting_changes_no_result_and_bounds_the_memory(drawn, fill):
+    module = program_of(*drawn)
+    function = module.functions()[0]
+    rng = np.random.default_rng(0)
+    count = sum(move.kind == "load" for move in drawn[0])
+    inputs = [rng.standard_normal((64, 16)).astype(np.float32) for _ in range(count)]
+    wanted = [a.tobytes() for a in run_function(function, SPEC, inputs)]
+    peak = live_bytes(function, SPEC, len(function.block.ops)).max()
+    first = first_uses(list(function.block.ops))
+    loads = [op for op in dma_of(function) if first.get(op.operands[0]) is op]
+    PassManager(parse_pipeline(f"hoist-loads{{fill={fill}}}")).run(module)
+    assert [op for op in dma_of(function) if op in loads] == loads
+    assert [a.tobytes() for a in run_function(function, SPEC, inputs)] == wanted
+    bound = max(peak, fill * SPEC.lane_bytes)
+    assert live_bytes(function, SPEC, len(function.block.ops)).max() <= bound
+
+
+def dma_of(function) -> list[Instruction]:
+    return [op for op in function.block.ops if isinstance(op, Instruction) and op.engine == "dma"]
