@@ -45,7 +45,7 @@ class Quant(Attribute):
     """How the weight of a linear is stored: integers with a scale and a zero point for each group.
 
     Weight [n, k] = (q[n, k] - zero[n, k // group]) * scale[n, k // group]; group 0 is the whole row.
-    A symmetric quantization has no zero points of its own: they are all 2**(bits - 1).
+    A symmetric quantization stores no zero points: they are 8 for 4 bits, and 0 for 8 bits, which are signed.
     """
 
     bits: int  # bits per weight, 4 or 8

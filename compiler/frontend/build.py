@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -17,6 +18,8 @@ from compiler.frontend.hooks import ATTENTION_NAME, EXPERTS_NAME
 
 # Keys of config.json that say how weights are stored or who wrote the code, not what the model computes.
 STORAGE_KEYS = ("quantization_config", "auto_map", "dtype", "torch_dtype", "attn_implementation")
+
+LONGEST_REASON = 300  # characters of the library's message in one of ours
 
 
 def native_model(config: dict[str, Any]) -> nn.Module:
@@ -47,7 +50,7 @@ def reason(error: Exception) -> str:
     if error.args == (ATTENTION_NAME,):
         # From a table of attention classes by name, older than the library's one interface for all.
         return "its attention does not use the library's attention interface"
-    return " ".join(str(error).split())
+    return textwrap.shorten(str(error), LONGEST_REASON)
 
 
 def check_model_type(model_type: Any) -> None:

@@ -6,6 +6,7 @@ hands the outer graph one node in its place. Attributes that the model reads fro
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -17,6 +18,7 @@ from torch import nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from compiler.diagnostics import UserError
+from compiler.frontend.build import LONGEST_REASON
 from compiler.frontend.graph import Graph, GraphValue
 from compiler.frontend.hooks import RecordingCache
 from compiler.frontend.trace import Recorder, Traced
@@ -111,7 +113,7 @@ def capture_model(model: nn.Module, tokens: int, position: int = 0, history: int
     except UserError:
         raise
     except Exception as error:
-        reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
+        reason = f"{type(error).__name__}: {textwrap.shorten(str(error), LONGEST_REASON)}"
         raise recorder.refuse(reason) from error
     check_chain(recorder, captures)
     return Capture(recorder.graph, logits, captures, head_weight_name(model))

@@ -25,7 +25,15 @@ ROWS_AT_ONCE = 512
 # Keywords that say nothing about the result: dropout is off in evaluation, and the mask is the truth about
 # windows (a model may pass a window to layers that do not use it).
 IGNORED_KEYWORDS = frozenset(
-    {"dropout", "sliding_window", "position_ids", "use_cache", "output_router_logits", "is_causal"}
+    {
+        "dropout",
+        "is_causal",
+        "output_attentions",
+        "output_router_logits",
+        "position_ids",
+        "sliding_window",
+        "use_cache",
+    }
 )
 
 
@@ -125,6 +133,14 @@ class RecordingCache(Cache):
         if not self.history:
             return key_states, value_states
         return self._append(key_states, "history_k"), self._append(value_states, "history_v")
+
+    def _refuse(self, *_args: Any, **_kwargs: Any) -> Any:
+        """State other than keys and values: convolutions, recurrences, indexers."""
+        assert Recorder.current is not None
+        raise Recorder.current.refuse("a layer keeps state that is not keys and values of attention")
+
+    has_previous_state = get_conv_state = get_recurrent_state = _refuse
+    update_conv_state = update_recurrent_state = update_indexer = _refuse
 
     def _append(self, new: Traced, name: str) -> Traced:
         recorder = new.recorder

@@ -152,6 +152,8 @@ REFUSED = {
         r"constant .* outside of the layers, in model\.decoder\.embed_posi",
     ),
     "state space": (config("mamba"), r"cannot trace the model: .* in backbone\.layers\.0"),
+    "linear attention": (config("qwen3_next"), r"keeps state that is not keys and values .*\.linear_attn"),
+    "two streams": (config("gemma4_text"), r"model\.layers\.0 takes 2 computed values, expected one"),
     "unknown type": (config("llamma"), r"unknown model_type 'llamma'"),
     "bad value": (config("llama", num_attention_heads=5), r"cannot build the llama model"),
 }
