@@ -86,6 +86,14 @@ class Program:
             self._stages[name, index] = self._load(self.net(name), index)
         return self._stages[name, index]
 
+    def parts(self, name: str) -> list[StageProgram]:
+        """What the engines run of a net that cannot be run here, to be looked at."""
+        net = self.net(name)
+        stage = net.stages[0]
+        parts = [[self._decode(core, name) for core in part] for part in stage.parts]
+        spans = _spans(net, stage, self.spec)
+        return [StageProgram(name, net.addr_mode, stage, part, spans, self.spec) for part in parts]
+
     def _load(self, net: Net, index: int) -> StageProgram:
         stage = net.stages[index]
         if stage.unsupported:

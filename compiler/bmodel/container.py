@@ -129,6 +129,8 @@ class Stage:
     coeff: Coeff | None = None
     is_dynamic: bool = False
     unsupported: str = ""  # set by the reader: why only an inspector can use this stage
+    # Set by the reader where it is unsupported: the parts that the engines run as they are, each by core.
+    parts: list[list[CommandStreams]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, eq=False)

@@ -75,6 +75,7 @@ class _Reader:
 
     def stage(self, record: Record, net: str) -> Stage:
         groups, unsupported = _core_groups(record)
+        parts = _static_parts(record) if unsupported else []
         return Stage(
             inputs=[_tensor(tensor, net) for tensor in record["input_tensor"]],
             outputs=[_tensor(tensor, net) for tensor in record["output_tensor"]],
@@ -86,6 +87,7 @@ class _Reader:
             coeff=self.coeff(record["coeff_mem"], net),
             is_dynamic=bool(record["is_dynamic"]),
             unsupported=unsupported,
+            parts=[[self.streams(group, net) for group in part] for part in parts],
         )
 
     def streams(self, group: Record, net: str) -> CommandStreams:
@@ -125,6 +127,16 @@ def _core_groups(record: Record) -> tuple[list[Record], str]:
     if any(len(groups) != 1 for groups in groups_of_cores):
         return [], "not exactly one command group for a core"
     return [groups[0] for groups in groups_of_cores], ""
+
+
+def _static_parts(record: Record) -> list[list[Record]]:
+    """The command groups of each part that is for the engines and not dynamic, one for each core."""
+    parts: list[list[Record]] = []
+    for sub in record["sub_net"]:
+        if not sub["is_dynamic"] and not sub["subnet_mode"]:
+            per_core = [core["gdma_tiu_commands"] for core in sub["core_commands"]] or [sub["cmd_group"]]
+            parts += [list(groups) for groups in zip(*per_core, strict=False)]
+    return parts
 
 
 def _tensor(record: Record, net: str) -> TensorInfo:

@@ -16,7 +16,7 @@ from compiler.timing.costs import LOAD, LOCAL, MOVE, STORE, Costs
 
 Fields = dict[str, int]
 
-ITEM_BYTES = (1, 2, 4, 2, 4, 2, 1, 1)  # by code of the data format
+ITEM_BYTES = (1, 2, 4, 2, 4, 2, 1)  # by code of the data format; 4-bit items are charged as bytes
 INDEX_BYTES = 4
 CHANNELS = 4  # of DDR
 

@@ -15,7 +15,7 @@ from compiler.timing.costs import TIU_START, Costs
 
 Fields = dict[str, int]
 
-NIBBLES = (2, 4, 8, 4, 8, 4, 1, 2)  # of an item, by code of its precision; the last code is not used
+NIBBLES = (2, 4, 8, 4, 8, 4, 1)  # of an item, by code of its precision
 DIVIDE_ITERATIONS = 3  # that the cost of a division was seen with
 
 

@@ -12,9 +12,11 @@ from typing import Any
 from compiler.bmodel import read_bmodel
 from compiler.chips import ChipSpec
 from compiler.diagnostics import UserError
+from compiler.isa import Instruction
 from compiler.timing import Costs, ModelTiming, NetTiming, Timeline, costs_of, cycles, measure
 from compiler.timing.report import bound, busy, total
 from runtime_sim.loader import Program, StageProgram
+from runtime_sim.queues import CoreProgram
 
 _HEAD = (
     "net", "estimate", "cycles", "x roofline", "bound by",
@@ -45,7 +47,7 @@ class Measured:
     spec: ChipSpec
     groups: list[Group]
     model: ModelTiming
-    skipped: dict[str, str]  # nets that are not measured, and why
+    incomplete: dict[str, str]  # nets that are not measured or only in part, and why
     tokens: int  # of a prefill; 0 if unknown
 
     @property
@@ -57,7 +59,7 @@ class Measured:
             "chip": self.spec.chip,
             "mhz": self.costs.mhz,
             "nets": [timing.as_dict() for timing in self.model.nets.values()],
-            "skipped": self.skipped,
+            "incomplete": self.incomplete,
         }
         if self.model.is_whole:
             result["model"] = {"prefill_tokens": self.tokens, **self.model.as_dict()}
@@ -87,22 +89,43 @@ def measure_file(program: Program, only: str | None = None) -> Measured:
     names = [only] if only else [net.name for net in program.bmodel.nets]
     groups: dict[tuple[int, ...], Group] = {}
     timings: dict[str, NetTiming] = {}
-    skipped: dict[str, str] = {}
+    incomplete: dict[str, str] = {}
     for name in names:
         try:
             stage = program.stage(name)
         except UserError as error:
-            if only:
-                raise
-            skipped[name] = str(error)
-            continue
+            incomplete[name] = str(error)
+            if not (parts := program.parts(name)):
+                continue
+            stage = in_sequence(parts)
         key = tuple(id(core) for core in stage.cores)
         if key not in groups:
             groups[key] = Group(measure(name, stage.cores, program.spec), stage)
         groups[key].names.append(name)
         timings[name] = dataclasses.replace(groups[key].timing, net=name)
     model = ModelTiming(timings, costs_of(program.spec).mhz)
-    return Measured(program.spec, list(groups.values()), model, skipped, _prompt_length(program))
+    return Measured(program.spec, list(groups.values()), model, incomplete, _prompt_length(program))
+
+
+def in_sequence(parts: Sequence[StageProgram]) -> StageProgram:
+    """Programs that run one after the other, as one: each waits for all of the one before."""
+    cores = [CoreProgram([], []) for _ in parts[0].cores]
+    for part in parts:
+        cores = [_appended(first, second) for first, second in zip(cores, part.cores, strict=True)]
+    return dataclasses.replace(parts[0], cores=cores)
+
+
+def _appended(first: CoreProgram, second: CoreProgram) -> CoreProgram:
+    return CoreProgram(
+        [*first.tiu, *(_later(instruction, len(first.dma)) for instruction in second.tiu)],
+        [*first.dma, *(_later(instruction, len(first.tiu)) for instruction in second.dma)],
+    )
+
+
+def _later(instruction: Instruction, others: int) -> Instruction:
+    """Waiting for so many more instructions of the other engine."""
+    wait = instruction.fields.get("cmd_id_dep", 0) + others
+    return dataclasses.replace(instruction, fields=instruction.fields | {"cmd_id_dep": wait})
 
 
 def _prompt_length(program: Program) -> int:
@@ -126,7 +149,8 @@ def _lines(measured: Measured, details: bool) -> Iterator[str]:
         if details:
             yield ""
             yield from _table(_by_kind(group, measured.spec))
-    yield from (f"\nnot measured: {reason}" for reason in measured.skipped.values())
+    for name, reason in measured.incomplete.items():
+        yield f"\n{'only in part' if name in measured.model.nets else 'not measured'}: {reason}"
     if measured.model.is_whole:
         yield ""
         yield from _table(_model_rows(measured))

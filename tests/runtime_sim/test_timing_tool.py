@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import struct
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from bmodel_tool import main
-from compiler.bmodel import read_bmodel, write_bmodel
+from compiler.bmodel import BModel, read_bmodel, write_bmodel
+from compiler.bmodel.flatbuffer import decode, encode
 from runtime_sim.loader import Program
 from runtime_sim.tool.timing import measure_file
 from tests.runtime_sim.programs import add_model, toy_model
@@ -75,14 +78,50 @@ def test_json_has_every_net(tool):
     assert record["model"]["prefill_seconds"]["cycles"] == pytest.approx(total * 1e-9)
 
 
-def test_a_net_that_cannot_be_decoded_is_named(tool):
-    model = add_model()
-    stage = replace(model.nets[0].stages[0], unsupported="a CPU subnet")
-    nets = [replace(model.nets[0], name="other", stages=[stage])]
-    program = Program(replace(model, nets=[*model.nets, *nets]))
-    measured = measure_file(program)
+def with_other(model: BModel, **stage: Any) -> Program:
+    """The model with a second net, whose stage differs in some fields."""
+    other = replace(model.nets[0], name="other", stages=[replace(model.nets[0].stages[0], **stage)])
+    return Program(replace(model, nets=[*model.nets, other]))
+
+
+def test_a_net_that_cannot_be_decoded_is_named():
+    measured = measure_file(with_other(add_model(), unsupported="a CPU subnet", cores=[]))
     assert [group.title for group in measured.groups] == ["add"]
-    assert "a CPU subnet" in measured.skipped["other"]
+    assert "a CPU subnet" in measured.incomplete["other"]
+
+
+def test_the_static_parts_of_a_net_are_measured_one_after_the_other():
+    model = add_model()
+    streams = model.nets[0].stages[0].cores
+    measured = measure_file(with_other(model, unsupported="2 sub-nets", cores=[], parts=[streams, streams]))
+    once, twice = (measured.model.nets[name] for name in ("add", "other"))
+    assert twice.cycles == 2 * once.cycles
+    assert twice.work.ddr_read == 2 * once.work.ddr_read
+    assert "2 sub-nets" in measured.incomplete["other"]
+
+
+def present(value: Any) -> Any:
+    """Without the fields that are not there, which decoding gives as None."""
+    if isinstance(value, list):
+        return [present(item) for item in value]
+    if isinstance(value, dict):
+        return {name: present(item) for name, item in value.items() if item is not None}
+    return value
+
+
+def test_the_static_parts_are_read_from_the_file(tmp_path):
+    write_bmodel(tmp_path / "one.bmodel", add_model())
+    data = (tmp_path / "one.bmodel").read_bytes()
+    header, size = struct.unpack_from("<II", data, 4)
+    record = decode(data[header : header + size])
+    (parameter,) = record["net"][0]["parameter"]
+    parameter["sub_net"].append({"is_dynamic": 1, "id": 1, "subnet_mode": 0})
+    table = encode(present(record)).ljust(size, b"\0")
+    (tmp_path / "two.bmodel").write_bytes(data[:header] + table + data[header + size :])
+    measured = measure_file(Program(read_bmodel(tmp_path / "two.bmodel")))
+    whole = measure_file(Program(read_bmodel(tmp_path / "one.bmodel")))
+    assert measured.model.nets["add"].cycles == whole.model.nets["add"].cycles > 0
+    assert "dynamic" in measured.incomplete["add"]
 
 
 # --- the page -----------------------------------------------------------------------------------------------
