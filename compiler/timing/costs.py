@@ -53,10 +53,9 @@ class Costs:
     tensor_rate: Mapping[str, float]
     matrix_rate: Mapping[str, float]
     broadcast_rate: float
-    gather_rate: float  # DDR to DDR
+    gather_rate: float  # DDR to DDR; in the cautious estimate as a tensor's
     latency: Mapping[str, int]  # cycles added to every DMA command
     cautious_latency: Mapping[str, int]  # the same in the cautious estimate
-    cautious_move_rate: float  # DDR to DDR in the cautious estimate
 
     @property
     def macs_per_cycle(self) -> int:
@@ -90,7 +89,6 @@ BM1684X = Costs(
     latency={LOAD: 0, STORE: 0, MOVE: 0, LOCAL: 0},
     # BM1688's at 750 MHz, in cycles of 1000 MHz.
     cautious_latency={LOAD: 387, STORE: 227, MOVE: 614, LOCAL: 227},
-    cautious_move_rate=1.18482 / 64 + 1.561803 / 64,
 )
 
 # The vendor's estimate charges some commands 0.06 cycles per byte; nothing in their fields tells which.
@@ -108,7 +106,6 @@ BM1688 = Costs(
     gather_rate=2 * _RATE_1688,
     latency={LOAD: 290, STORE: 170, MOVE: 290, LOCAL: 170},
     cautious_latency={LOAD: 290, STORE: 170, MOVE: 460, LOCAL: 170},
-    cautious_move_rate=2 * _RATE_1688,
 )
 
 COSTS = {"bm1684x": BM1684X, "bm1688": BM1688}

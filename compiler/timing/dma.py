@@ -94,13 +94,8 @@ class DmaModel:
         if kind in ("collect", "distribute"):
             rows, run = rows * run, 1
         charged = run * item if way == MOVE and not self.cautious else self._row(run * item)
-        cost = rows * charged * self._tensor_rate(way)
+        cost = rows * charged * self.costs.tensor_rate[way]
         return cost if way in (MOVE, LOCAL) else cost * CHANNELS / self._channels(shape, strides, item)
-
-    def _tensor_rate(self, way: str) -> float:
-        if self.cautious and way == MOVE:
-            return self.costs.cautious_move_rate
-        return self.costs.tensor_rate[way]
 
     def _channels(self, shape: Shape, strides: Shape, item: int) -> int:
         """How many of the DDR channels a tensor touches, by its n and c strides."""
@@ -124,11 +119,9 @@ class DmaModel:
         """Gather and scatter. Only DDR to DDR was seen; elsewhere each row is charged as a tensor's."""
         rows = max(fields["src_csize"], fields["index_csize"]) * fields["index_hsize"]
         width = fields["src_wsize"] * ITEM_BYTES[fields["src_data_format"]]
-        if way != MOVE:
-            return rows * self._row(width) * self.costs.tensor_rate[way]
-        if self.cautious:
-            return rows * self._row(width) * self.costs.cautious_move_rate
-        return rows * width * self.costs.gather_rate
+        if way == MOVE and not self.cautious:
+            return rows * width * self.costs.gather_rate
+        return rows * self._row(width) * self.costs.tensor_rate[way]
 
     def _linear(self, kind: str, fields: Fields, way: str) -> float:
         """Never seen; a run of bytes, charged as a tensor of one row."""
@@ -136,12 +129,12 @@ class DmaModel:
         if kind == "broadcast":
             return self._row(size) * self.costs.broadcast_rate
         touched = max(1, min(CHANNELS, -(-size // self.costs.page)))
-        return self._row(size) * CHANNELS / touched * self._tensor_rate(way)
+        return self._row(size) * CHANNELS / touched * self.costs.tensor_rate[way]
 
     def _by_item(self, kind: str, fields: Fields, way: str) -> float:
         """Never seen; each item is a row of its own."""
         items = outside(kind, fields, way)[0].size
-        return items * self.costs.short_row * self._tensor_rate(way)
+        return items * self.costs.short_row * self.costs.tensor_rate[way]
 
 
 def outside(kind: str, fields: Fields, way: str) -> tuple[Shape, Shape]:
@@ -177,8 +170,7 @@ def _rows(shape: Shape, strides: Shape) -> tuple[int, int]:
     n, c, h, w = shape
     if w > 1 and strides.w != 1:
         return shape.size, 1
-    together = h == 1 or (strides.h == w and w > 1) or (w == 1 and strides.h == 1)
-    return (n * c, h * w) if together else (n * c * h, w)
+    return (n * c, h * w) if strides.h == w else (n * c * h, w)
 
 
 @lru_cache(maxsize=4096)

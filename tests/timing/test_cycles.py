@@ -141,6 +141,7 @@ DMA_FACTS = [
     ("batches on one channel", tensor("copy", (8, 1, 1, 128), (8192, 128, 128, 1)), 151),
     ("heads to lanes", tensor("transpose", (256, 3, 1, 64), (576, 64, 64, 1)), 3639),
     ("tokens to lanes", tensor("transpose", (256, 1, 1, 64), (64, 64, 64, 1)), 1213),
+    ("load by n", tensor("transpose", (4, 1, 1, 2048), (2048, 64, 64, 1)), 303),
     ("store by n where c was", tensor("transpose", (1, 4, 1, 2048), (2048, 64, 64, 1), store=True), 399),
     ("no strides: DDR is compact", tensor("copy", (1, 512, 1, 576), (0, 0, 0, 0), stride_enable=0), 10919),
     ("one word to all lanes", tensor("broadcast", (1, 1, 1, 1), (1, 1, 1, 1), item=I32, dst_csize=64), 4),

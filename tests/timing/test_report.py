@@ -42,8 +42,11 @@ def test_work_counts_bytes_commands_and_products():
 def test_work_counts_what_lanes_share_once_and_indices_in_ddr():
     words = tensor("broadcast", (1, 1, 8, 16), (0, 0, 16, 1), item=I32, dst_csize=64)
     far = gather(3, 64, **split_address("index", BM1684X.ddr_base))
+    linear = make("dma_general", "copy", move_length=700, **split_address("src", BM1684X.ddr_base),
+                  **split_address("dst", BM1684X.dma_local_base))  # fmt: skip
     fill = tensor("copy", *rows_of(2, 100), fill_constant_en=1)
     assert work_of([CoreProgram([], [words])], BM1684X).ddr_read == 512
+    assert work_of([CoreProgram([], [linear])], BM1684X).ddr_read == 700
     assert work_of([CoreProgram([], [far])], BM1684X).ddr_read == 384 + 12
     assert work_of([CoreProgram([], [fill])], BM1684X).ddr_read == 0
 
