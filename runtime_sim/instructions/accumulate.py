@@ -1,10 +1,10 @@
 """How MM2 sums products: exactly within a block of k, with f32 roundings between blocks.
 
-For each block of `block` consecutive k (the last may be short), with products p = a * b taken exactly: E is
-the exponent of the largest |p|; every p is cut toward zero to a multiple of 2**(E - 24); the sum of those is
-exact and is rounded once to f32. Block sums are added in f32, in order, on top of the initial value if there
-is one. Source: found by single-instruction runs of the vendor's C-model, all words equal (BM1684X blocks of
-32, BM1688 16).
+The products of a block of `block` consecutive k (the last may be short) are f32: exact, but flushed when denormal
+and infinite when too large. E is the exponent of the largest |p|; every p is cut toward zero to a multiple of
+2**(E - 24); the sum of those is exact and is rounded once to f32. Block sums are added in f32, in order, on top of
+the initial value if there is one.
+Source: found by single-instruction runs of the vendor's C-model, all words equal (BM1684X blocks of 32, BM1688 16).
 """
 
 from __future__ import annotations
@@ -19,28 +19,16 @@ KEPT_BITS = 24  # bits kept below the leading bit of the largest product
 CHUNK = 1 << 17  # products held at once: two arrays of them stay in the second-level cache
 INVALID = np.array(0xFFC00000, np.uint32).view(F32)  # the NaN that the unit produces
 
-# Within these bounds of the largest product, cutting in f32 is exact: what f32 would flush is cut off anyway.
-SMALLEST, LARGEST = np.float32(2.0**-102), np.float32(3.4e38)
+SMALLEST = np.float32(2.0**-102)  # from this largest product on, 2**(E - 24) is a normal f32
 
 
 def accumulate(a: np.ndarray, b: np.ndarray, start: np.ndarray | None, block: int) -> np.ndarray:
-    """start + a.T @ b in the chip's order; a [K, M], b [K, N], start [M, N], f32, no denormal bf16 left.
+    """start + a.T @ b in the chip's order; a [K, M], b [K, N], start [M, N], all f32.
 
-    Call within `flush_denormals`. Returns f32 [M, N].
+    Tiles M and N so that a few blocks of products fit in cache. Call within `flush_denormals`. Returns f32 [M, N].
     """
-    finite = bool(np.isfinite(a).all() and np.isfinite(b).all())
-    total = _blockwise(_only_finite(a), _only_finite(b), start, block)
-    return total if finite else _with_specials(total, a, b)
-
-
-def _only_finite(x: np.ndarray) -> np.ndarray:
-    return np.where(np.isfinite(x), x, np.float32(0))
-
-
-def _blockwise(a: np.ndarray, b: np.ndarray, start: np.ndarray | None, block: int) -> np.ndarray:
-    """Tile over M and N so that a few blocks of products fit in cache."""
     a, b = _in_blocks(a, block), _in_blocks(b, block)
-    (m, n) = a.shape[2], b.shape[2]
+    m, n = a.shape[2], b.shape[2]
     out = np.empty((m, n), F32)
     columns = min(n, max(CHUNK // block, 1))
     rows = min(m, max(CHUNK // block // columns, 1))
@@ -74,14 +62,16 @@ def _tile(a: np.ndarray, b: np.ndarray, total: np.ndarray | None) -> np.ndarray:
 
 def _block_sums(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """The rounded sum of every block: [blocks, m, n]."""
-    products = a[:, :, :, None] * b[:, :, None, :]
+    products = settle(a[:, :, :, None] * b[:, :, None, :])
     scratch = np.abs(products)
     largest = scratch.max(axis=1)
-    if not _f32_is_exact(largest, a, b):
-        return _block_sums_f64(a.astype(F64), b.astype(F64))
+    if not np.isfinite(largest).all():
+        return _special_sums(products)
+    if np.any((largest < SMALLEST) & (largest > 0)):
+        return _small_sums(products, largest)
     # Scale by 2**(24 - E), built from the exponent bits of the largest product; 2**(E - 24) undoes it.
-    exponent = np.maximum(largest.view(I32) >> 23, 25)
-    products *= ((278 - exponent) << 23).view(F32)[:, None]
+    exponent = np.maximum(largest.view(I32) >> 23, KEPT_BITS + 1)
+    products *= ((254 + KEPT_BITS - exponent) << 23).view(F32)[:, None]
     cut = scratch.view(I32)
     np.copyto(cut, products, casting="unsafe")  # the conversion cuts toward zero
     sums = np.add.reduce(cut, axis=1, dtype=I32)
@@ -89,43 +79,19 @@ def _block_sums(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return settle((sums.astype(F64) * unit).astype(F32))
 
 
-def _f32_is_exact(largest: np.ndarray, a: np.ndarray, b: np.ndarray) -> bool:
-    """Whether no product that matters is too large or too small for f32."""
-    if largest.max() > LARGEST:
-        return False
-    small = largest < SMALLEST
-    if not small.any():
-        return True
-    # Small is fine only if it is truly zero, and not a product that f32 has flushed.
-    return not largest[small].any() and _least(a) * _least(b) > 2.0**-126
-
-
-def _least(x: np.ndarray) -> float:
-    """The smallest magnitude that is not zero."""
-    magnitude = np.abs(x[x != 0])
-    return float(magnitude.min()) if magnitude.size else 1.0
-
-
-def _block_sums_f64(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """`_block_sums` for any range: products of 16-bit floats are exact in f64."""
-    products = a[:, :, :, None] * b[:, :, None, :]
-    largest = np.abs(products).max(axis=1)
-    exponent = np.frexp(largest)[1] - 1
-    unit = np.ldexp(np.float64(1), exponent - KEPT_BITS)
-    sums = np.trunc(products / unit[:, None]).sum(axis=1)
+def _small_sums(products: np.ndarray, largest: np.ndarray) -> np.ndarray:
+    """Block sums where 2**(E - 24) is too small for f32."""
+    unit = np.ldexp(1.0, np.frexp(largest)[1].astype(np.int64) - 1 - KEPT_BITS)
+    sums = np.trunc(products.astype(F64) / unit[:, None]).sum(axis=1) + 0.0
     return settle((sums * unit).astype(F32))
 
 
-def _with_specials(total: np.ndarray, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Put NaN and infinities where an operand that is not finite decides the sum."""
-
-    def meet(left: np.ndarray, right: np.ndarray) -> np.ndarray:
-        return np.matmul(left.T.astype(F32), right.astype(F32)) > 0
-
-    inf = np.float32(np.inf)
-    plus = meet(a == inf, b > 0) | meet(a == -inf, b < 0) | meet(a > 0, b == inf) | meet(a < 0, b == -inf)
-    minus = meet(a == inf, b < 0) | meet(a == -inf, b > 0) | meet(a > 0, b == -inf) | meet(a < 0, b == inf)
-    invalid = meet(np.isinf(a), b == 0) | meet(a == 0, np.isinf(b)) | (plus & minus)
-    invalid |= np.isnan(a).any(axis=0)[:, None] | np.isnan(b).any(axis=0)
-    total = np.where(plus, total + inf, np.where(minus, total - inf, total))
-    return np.where(invalid | (np.isnan(total) & (plus | minus)), INVALID, total)
+def _special_sums(products: np.ndarray) -> np.ndarray:
+    """Block sums where some products are infinite or NaN: infinities of one sign win over NaN."""
+    regular = np.where(np.isfinite(products), products, np.float32(0))
+    ordinary = _small_sums(regular, np.abs(regular).max(axis=1))
+    plus, minus = (products == np.inf).any(axis=1), (products == -np.inf).any(axis=1)
+    invalid = np.isnan(products).any(axis=1)
+    sums = np.where(invalid, INVALID, ordinary)
+    sums = np.where(plus | minus, np.where(plus, np.float32(np.inf), np.float32(-np.inf)), sums)
+    return np.where(plus & minus, INVALID, sums)

@@ -14,7 +14,6 @@ from runtime_sim.instructions.cast import caster
 from runtime_sim.instructions.compare import FLOAT_COMPARE, larger, smaller
 from runtime_sim.instructions.integers import (
     binary_integer,
-    rotate,
     saturating,
     shift,
     shift_logically,
@@ -35,9 +34,16 @@ if TYPE_CHECKING:
 Function = Callable[..., np.ndarray]
 
 ARITHMETIC = {"add": np.add, "sub": np.subtract, "mul": np.multiply}
-BITWISE = {"and": np.bitwise_and, "or": np.bitwise_or, "xor": np.bitwise_xor}
+SAME_WIDTH = {
+    "and": np.bitwise_and,
+    "or": np.bitwise_or,
+    "xor": np.bitwise_xor,
+    "max": np.maximum,
+    "min": np.minimum,
+}
 SATURATING = {"adds": np.add, "subs": np.subtract, "muls": np.multiply}
-SHIFTS = {"ashift": shift, "logic_shift": shift_logically, "cshift": rotate}
+SHIFTS = {"ashift": shift, "logic_shift": shift_logically}
+UNMODELLED = ("cshift", "copy_mb", "mac", "mul_dhr", "first_one", "first_zero")
 SELECTS = {"select_gt": "gt", "select_eq": "eq", "select_lt": "lt"}
 
 
@@ -49,7 +55,7 @@ def prepare(machine: Machine, instruction: Instruction) -> Plan:
     kind = instruction.kind
     if kind == "cast" or kind in UNARY:
         return _unary(operands, kind)
-    if kind in ("copy_mb", "mac", "mul_dhr", "first_one", "first_zero"):
+    if kind in UNMODELLED:
         raise SimulationError(f"ar.{kind} is not modelled")
     return _binary(operands, kind)
 
@@ -64,6 +70,8 @@ def _unary(operands: Operands, kind: str) -> Plan:
         function = caster(source_type, result_type, operands.fields["opd2_n_str"])
     else:
         _same_width(operands, source_type, result_type)
+        if kind == "not" and is_float(source_type):
+            raise SimulationError(f"ar.not on {source_type}: the chip cannot")
         if kind != "abs":
             source_type = result_type = raw_of(source_type)
         function = UNARY[kind]
@@ -97,17 +105,19 @@ def _float_function(operands: Operands, kind: str, dtype: np.dtype) -> Function:
     if kind in ARITHMETIC:
         return _float_arithmetic(ARITHMETIC[kind], dtype)
     if kind in ("max", "min"):
-        pick = larger if kind == "max" else smaller
-        return lambda a, b: pick(to_f32(a), to_f32(b)).astype(dtype, copy=False)
+        return larger if kind == "max" else smaller
     if kind == "fsubabs":
-        return lambda a, b: narrow(np.abs(settle(settle(to_f32(a)) - settle(to_f32(b)))), dtype)
+        return lambda a, b: narrow(_distance(to_f32(a), to_f32(b)), dtype)
     if kind == "div" and dtype == F32:
         steps = operands.fields["opd2_n_str"] + 1
         return lambda a, b: divide(a, b, steps)
-    if kind in BITWISE:
-        raw = raw_of(dtype)
-        return lambda a, b: BITWISE[kind](a.view(raw), b.view(raw)).view(dtype)
     raise SimulationError(f"ar.{kind} on {dtype} is not modelled")
+
+
+def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """a > b ? a - b : b - a, which makes +0 and -0 differ by -0."""
+    a, b = settle(a), settle(b)
+    return settle(np.where(a > b, a - b, b - a))
 
 
 def _float_arithmetic(function: Function, dtype: np.dtype) -> Function:
@@ -122,12 +132,13 @@ def _integer_function(
 ) -> Function:
     if kind in ARITHMETIC:
         return binary_integer(ARITHMETIC[kind], left, right, result)
-    if kind in BITWISE:
-        return binary_integer(BITWISE[kind], left, right, result)
-    if kind in ("max", "min"):
-        if left.kind != right.kind:
+    if kind in SAME_WIDTH:
+        if not left.itemsize == right.itemsize == result.itemsize:
+            raise SimulationError(f"ar.{kind} of {left} and {right} into {result}: the chip cannot")
+        if kind in ("max", "min") and left.kind != right.kind:
             raise SimulationError(f"ar.{kind} of a signed and an unsigned operand")
-        return binary_integer(np.maximum if kind == "max" else np.minimum, left, right, result)
+        function = SAME_WIDTH[kind]
+        return lambda a, b: function(a, b.view(left)).view(result)
     if kind in SHIFTS:
         return SHIFTS[kind](left, right, result, operands.fields["opd2_n_str"])
     if kind in SATURATING:

@@ -111,5 +111,4 @@ def _extreme(kind: str, compared: np.dtype) -> Callable[..., np.ndarray]:
     greatest = CONDITION[kind] == "gt"
     if not is_float(compared):
         return np.maximum if greatest else np.minimum
-    pick = larger if greatest else smaller
-    return lambda a, b: pick(to_f32(a), to_f32(b)).astype(compared, copy=False)
+    return larger if greatest else smaller

@@ -17,7 +17,7 @@ def binary_integer(function: Function, left: np.dtype, right: np.dtype, result: 
     """An exact operation, wrapped to the result's width."""
     if left == right == result:
         return function
-    if left.itemsize == right.itemsize == result.itemsize and function not in (np.maximum, np.minimum):
+    if left.itemsize == right.itemsize == result.itemsize:
         raw = raw_of(result)  # modulo arithmetic does not see signs
         return lambda a, b: function(a.view(raw), b.view(raw)).view(result)
     return lambda a, b: function(a.astype(I64), b.astype(I64)).astype(result)
@@ -28,16 +28,26 @@ def saturating(function: Function, result: np.dtype, amount: int, mode: int) -> 
     low, high = np.iinfo(result).min, np.iinfo(result).max
 
     def compute(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        exact = function(a.astype(I64), b.astype(I64))
+        exact = _exactly(function, a, b)
+        if amount > 0:  # what would leave 64 bits is out of range anyway
+            exact = np.clip(exact, -(1 << 62) >> amount, 1 << 62 >> amount)
         return np.clip(shift_rounding(exact, amount, mode), low, high).astype(result)
 
     return compute
 
 
+def _exactly(function: Function, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """The exact result in int64; products of two uint32 are cut to its range."""
+    if function is np.multiply and a.dtype == b.dtype == np.uint32:
+        product = a.astype(np.uint64) * b.astype(np.uint64)
+        return np.minimum(product, np.uint64((1 << 63) - 1)).astype(I64)
+    return function(a.astype(I64), b.astype(I64))
+
+
 def shift_rounding(value: np.ndarray, amount: int, mode: int) -> np.ndarray:
-    """int64 values shifted left by amount, or right by -amount and rounded."""
+    """int64 values shifted left by amount mod 32, or right by -amount and rounded."""
     if amount >= 0:
-        return value << min(amount, 63)
+        return value << (amount & 31)
     return _round_right(value, np.int64(min(-amount, FAR)), mode)
 
 
@@ -80,7 +90,7 @@ def _shift_by_constant(a: np.ndarray, amount: int, mode: int) -> np.ndarray:
 
 
 def _shift_by_tensor(value: np.ndarray, amount: np.ndarray, mode: int) -> np.ndarray:
-    to_left = value << np.clip(amount, 0, 63)
+    to_left = value << (amount & 31)
     to_right = _round_right(value, np.clip(-amount, 1, FAR), mode)
     return np.where(amount >= 0, to_left, to_right)
 
@@ -89,16 +99,3 @@ def shift_logically(left: np.dtype, right: np.dtype, result: np.dtype, mode: int
     """Like `shift`, with zeros from the left whatever the sign."""
     arithmetic = shift(raw_of(left), right, result, mode)
     return lambda a, b: arithmetic(a.view(raw_of(left)), b)
-
-
-def rotate(left: np.dtype, right: np.dtype, result: np.dtype, mode: int) -> Function:
-    """Bits that fall off one end come back at the other; positive amounts go left."""
-    del right, mode
-    width, raw = 8 * left.itemsize, raw_of(left)
-
-    def compute(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        value, amount = a.view(raw).astype(np.uint64), (b.astype(I64) % width).astype(np.uint64)
-        turned = value << amount | value >> (np.uint64(width) - amount) % np.uint64(64)
-        return turned.astype(raw).astype(result)
-
-    return compute

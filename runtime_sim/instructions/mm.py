@@ -42,9 +42,8 @@ def prepare(machine: Machine, instruction: Instruction) -> Plan:
     def run() -> None:
         a = gather_channels(left).reshape(rows, -1)[:, :depth]
         b = gather_channels(right).reshape(depth, -1)
-        total = _two_sums(a, b)
-        if f["res_add"]:
-            total = settle(gather_channels(result).reshape(rows, -1) + total)
+        start = gather_channels(result).reshape(rows, -1) if f["res_add"] else None
+        total = _two_sums(a, b, start)
         scatter_channels(result, total.reshape(rows, f["res0_c"], 1, f["res0_w"]))
 
     return run
@@ -58,9 +57,10 @@ def _matrix(operands: Operands, prefix: str, rows: int, blocks: int, width: int)
     return operands.at(prefix, shape, strides, F32)
 
 
-def _two_sums(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Even k add up in one accumulator, odd k in the other; products and sums rounded separately."""
-    totals = [np.zeros((len(a), b.shape[1]), F32), np.zeros((len(a), b.shape[1]), F32)]
+def _two_sums(a: np.ndarray, b: np.ndarray, start: np.ndarray | None) -> np.ndarray:
+    """Even k add up in one accumulator, odd k in the other, from `start`; every product and sum is rounded."""
+    zero = np.zeros((len(a), b.shape[1]), F32)
+    totals = [zero, zero if start is None else start]
     for k, row in enumerate(b):
         totals[k & 1] = settle(totals[k & 1] + settle(settle(a[:, k : k + 1]) * settle(row)))
     return settle(totals[0] + totals[1])

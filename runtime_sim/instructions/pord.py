@@ -5,18 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+import ml_dtypes
 import numpy as np
 
 from compiler.isa import Instruction
 from runtime_sim.errors import SimulationError
-from runtime_sim.floats import F32, HOST_FLUSHES, flush, narrow, settle, to_f32
-from runtime_sim.instructions.compare import larger, smaller
+from runtime_sim.floats import F32, HOST_FLUSHES, TINY, flush, narrow, settle, to_f32
+from runtime_sim.instructions.compare import flush_bits
 from runtime_sim.instructions.operands import Operands, Plan, is_float
 
 if TYPE_CHECKING:
     from runtime_sim.machine import Machine
 
+Reduce = Callable[[np.ndarray], np.ndarray]  # [kh, kw, n, slots, lanes, h, w] to [n, slots, lanes, h, w]
+
 PADS = ("opd0_up_pad", "opd0_dn_pad", "opd0_lf_pad", "opd0_rt_pad")
+NOTHING = np.float32(-0.0)  # the sum of no values: adding it changes nothing, a zero's sign included
 INSERTS = ("opd0_x_ins0", "opd0_y_ins0", "opd1_x_ins0", "opd1_y_ins0")
 
 
@@ -31,7 +35,7 @@ def prepare(machine: Machine, instruction: Instruction) -> Plan:
     dtype = operands.dtype("opd0")
     if not is_float(dtype) or operands.dtype("res0") != dtype:
         raise SimulationError(f"pord.{kind} from {dtype} to {operands.dtype('res0')} is not modelled")
-    reduce = _average(operands, dtype) if kind == "avgpooling" else _extreme(kind)
+    reduce = _average(operands, dtype) if kind == "avgpooling" else _extreme(kind, dtype)
     n, c = f["res0_n"], f["res0_c"]
     source = operands.tensor("opd0", (n, c, f["opd0_h"], f["opd0_w"]), dtype)
     result = operands.tensor("res0", operands.result_shape, dtype)
@@ -61,7 +65,7 @@ def _windows(piece: np.ndarray, f: dict[str, int]) -> np.ndarray:
     )
 
 
-def _average(operands: Operands, dtype: np.dtype) -> Callable[[np.ndarray], np.ndarray]:
+def _average(operands: Operands, dtype: np.dtype) -> Reduce:
     if not operands.fields["opd1_const"]:
         raise SimulationError("average pooling with its scale in memory is not modelled")
     scale = to_f32(operands.constant("opd1", dtype))
@@ -77,15 +81,14 @@ def _average_f32(windows: np.ndarray, scale: np.ndarray) -> np.ndarray:
 
 
 def _in_order(values: np.ndarray) -> np.ndarray:
-    """The sum along the first axis, from 0 and from first to last (numpy's own sum goes in pairs)."""
+    """The sum along the first axis from first to last (numpy's own sum goes in pairs)."""
     if len(values) == 0:
-        return np.zeros(values.shape[1:], F32)
+        return np.full(values.shape[1:], NOTHING)
     if len(values) < 24 or not HOST_FLUSHES:
-        total = np.float32(0) + values[0]
+        total = values[0]
         for value in values[1:]:
             total = settle(total + value)
         return total
-    values[0] += np.float32(0)
     return np.add.accumulate(values, axis=0)[-1]
 
 
@@ -93,29 +96,31 @@ def _average_16(windows: np.ndarray, scale: np.ndarray, dtype: np.dtype) -> np.n
     """The same with every product and every partial sum rounded to 16 bits."""
     scaled = to_f32(narrow(settle(settle(to_f32(windows)) * scale), dtype))
     scaled = scaled.reshape(-1, *windows.shape[2:])
-    totals = [np.zeros(scaled.shape[1:], F32), np.zeros(scaled.shape[1:], F32)]
+    totals = [np.full(scaled.shape[1:], NOTHING) for _ in range(2)]
     for position, value in enumerate(scaled):
         half = position & 1
         totals[half] = to_f32(narrow(settle(totals[half] + value), dtype))
     return narrow(settle(totals[0] + totals[1]), dtype)
 
 
-def _extreme(kind: str) -> Callable[[np.ndarray], np.ndarray]:
-    largest = kind == "maxpooling"
+def _extreme(kind: str, dtype: np.dtype) -> Reduce:
+    """The fold starts from the type's own finite end, which an infinity of that sign does not displace."""
+    reduce, better = (np.max, np.greater) if kind == "maxpooling" else (np.min, np.less)
+    end = ml_dtypes.finfo(dtype).min if kind == "maxpooling" else ml_dtypes.finfo(dtype).max
+    start = np.array(end, dtype)
 
-    def reduce(windows: np.ndarray) -> np.ndarray:
-        values = to_f32(windows).reshape(-1, *windows.shape[2:])
-        out = values.max(axis=0) if largest else values.min(axis=0)
-        if np.isnan(out).any() or np.any(np.abs(out) < np.float32(2.0**-126)):
-            out = _fold(values, larger if largest else smaller)
-        return flush(out).astype(windows.dtype, copy=False)
+    def run(windows: np.ndarray) -> np.ndarray:
+        values = windows.reshape(-1, *windows.shape[2:])
+        out = reduce(to_f32(values), axis=0)
+        plain = np.isfinite(out) & (np.abs(out) >= TINY)
+        return out.astype(dtype) if plain.all() else _fold(values, start, better)
 
-    return reduce
+    return run
 
 
-def _fold(values: np.ndarray, pick: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> np.ndarray:
-    """Position by position: decides between zeros of different sign, drops a NaN that is not the last."""
-    out = values[0]
-    for value in values[1:]:
-        out = pick(out, value)
-    return out
+def _fold(values: np.ndarray, start: np.ndarray, better: Callable[..., np.ndarray]) -> np.ndarray:
+    """Position by position: the present one stays if it is better, so a NaN goes when a number follows it."""
+    out = np.broadcast_to(start, values.shape[1:])
+    for value in values:
+        out = np.where(better(flush(to_f32(out)), flush(to_f32(value))), out, value)
+    return flush_bits(out) if out.dtype == F32 else out

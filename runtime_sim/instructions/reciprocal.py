@@ -24,7 +24,7 @@ def reciprocal_square_root(x: np.ndarray, steps: int) -> np.ndarray:
 
 
 def divide(a: np.ndarray, b: np.ndarray, steps: int) -> np.ndarray:
-    """a / b as a * (y * y) with y = 1 / sqrt(|b|), then the sign of b."""
+    """a / b as (y * y) * a with y = 1 / sqrt(|b|) and the sign of b moved to a."""
     y = reciprocal_square_root(np.abs(b), steps)
-    quotient = settle(settle(a) * settle(y * y))
-    return np.where(np.signbit(b), -quotient, quotient)
+    signed = np.where(np.signbit(b), -a, a)
+    return settle(settle(y * y) * settle(signed))

@@ -39,13 +39,14 @@ def prepare(machine: Machine, instruction: Instruction) -> Plan:
         raise SimulationError(f"rqdq.dq0 from {source_type} to {result_type} is not modelled")
     if kind == "rq0" and source_type != I32:
         raise SimulationError(f"rqdq.rq0 from {source_type} is not modelled")
-    if kind not in ("dq0", "rq0") or f["opd1_const"]:
+    if kind == "dq0" and source_type.kind == "u":
+        raise SimulationError("rqdq.dq0 of unsigned values is not modelled")
+    if kind not in ("dq0", "rq0") or f["opd1_const"] or f["opd2_n_str"]:
         raise SimulationError(f"rqdq.{kind} with these operands is not modelled")
     result = operands.tensor("res0", operands.result_shape, result_type)
     sources = [operands.tensor("opd0", operands.result_shape, source_type), _parameters(operands)]
-    mode = f["opd2_n_str"]
     return elementwise(
-        result, sources, dequantize if kind == "dq0" else lambda x, p: requantize(x, p, result_type, mode)
+        result, sources, dequantize if kind == "dq0" else lambda x, p: requantize(x, p, result_type)
     )
 
 
@@ -62,7 +63,7 @@ def dequantize(x: np.ndarray, parameters: np.ndarray) -> np.ndarray:
     return settle((x.astype(np.int32) - zero_point).astype(F32) * scale)
 
 
-def requantize(x: np.ndarray, parameters: np.ndarray, result: np.dtype, mode: int) -> np.ndarray:
+def requantize(x: np.ndarray, parameters: np.ndarray, result: np.dtype) -> np.ndarray:
     """round(x * scale + offset), cut to the result's range."""
     scale, offset = parameters[..., :1].view(F32), parameters[..., 1:].view(F32)
-    return to_integer(settle(settle(x.astype(F32) * scale) + offset), result, mode)
+    return to_integer(settle(settle(x.astype(F32) * scale) + offset), result, 0)

@@ -1,4 +1,4 @@
-"""SFU: reciprocal square root, polynomials, and exponent extraction."""
+"""SFU: reciprocal square root and polynomials."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 from compiler.isa import Instruction
 from runtime_sim.errors import SimulationError
 from runtime_sim.floats import F32, narrow, settle, to_f32
-from runtime_sim.instructions.operands import I32, Operands, Pieces, Plan, elementwise, is_float
+from runtime_sim.instructions.operands import Operands, Pieces, Plan, elementwise, is_float
 from runtime_sim.instructions.reciprocal import reciprocal_square_root
 from runtime_sim.memory import split_channels
 
@@ -18,9 +18,6 @@ if TYPE_CHECKING:
     from runtime_sim.machine import Machine
 
 Function = Callable[..., np.ndarray]
-
-MANTISSA_BITS = 23
-ONE_AND_A_HALF = 0x400000  # the mantissa of 1.5
 
 
 def prepare(machine: Machine, instruction: Instruction) -> Plan:
@@ -42,8 +39,6 @@ def _function(operands: Operands, source: np.dtype, result: np.dtype) -> Functio
         steps = operands.fields["opd2_n_str"] + 1
         special = operands.machine.spec.isa == "bm1688"
         return lambda x: _special_roots(x, steps) if special else reciprocal_square_root(x, steps)
-    if kind == "normalize" and source == F32 and result in (I32, F32):
-        return _exponent if result == I32 else _power_of_two
     raise SimulationError(f"sfu.{kind} from {source} to {result} is not modelled")
 
 
@@ -72,18 +67,6 @@ def polynomial(x: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
         product = narrow(settle(settle(to_f32(total)) * settle(to_f32(x))), dtype)
         total = narrow(settle(settle(to_f32(product)) + settle(to_f32(c[k]))), dtype)
     return total
-
-
-def _exponent(x: np.ndarray) -> np.ndarray:
-    """The biased exponent, one more from 1.5 on."""
-    bits = np.ascontiguousarray(x).view(np.int32)
-    return (bits >> MANTISSA_BITS & 0xFF) + ((bits & 0x7FFFFF) >= ONE_AND_A_HALF)
-
-
-def _power_of_two(x: np.ndarray) -> np.ndarray:
-    """The signed power of two with that exponent."""
-    bits = np.ascontiguousarray(x).view(np.int32)
-    return (bits & np.int32(-(1 << 31)) | _exponent(x) << MANTISSA_BITS).astype(np.int32).view(F32)
 
 
 def _special_roots(x: np.ndarray, steps: int) -> np.ndarray:

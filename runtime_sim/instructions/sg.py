@@ -89,6 +89,8 @@ def _rows(operands: Operands) -> Plan:
     f, spec, local = operands.fields, operands.machine.spec, operands.machine.local
     dtype = RAW[operands.dtype("res0").itemsize]
     shape = (1, c, f["opd0_h"], w)
+    if local.start_lane(f["opd0_addr"]) + c > local.lanes:
+        raise SimulationError("a gather of rows of more channels than lanes is not modelled")
     source_lane, result_lane = local.start_lane(f["opd0_addr"]), local.start_lane(f["res0_addr"])
     source = operands.at("opd0", shape, line_strides(shape, dtype.itemsize, spec, source_lane), dtype)
     index = _views(operands, "opd1", (n, c, 1, h), ALIGNED, _index_type(operands))
