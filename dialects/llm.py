@@ -19,7 +19,6 @@ head itself for v.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
 
@@ -34,6 +33,16 @@ from compiler.ir.define import (
     op,
 )
 from compiler.ir.types import I32, Attribute, TensorType, attr_def
+from dialects.shapes import (
+    broadcast,
+    check_axis,
+    check_concatenation,
+    check_projection,
+    check_range,
+    check_row_indices,
+    concatenated,
+    rows_type,
+)
 
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "sigmoid", "tanh")
 ROPE_MODES = ("half", "interleaved", "half_tables")
@@ -79,10 +88,10 @@ class ConcatWeightsOp(Op):
     y: Result[TensorType]
 
     def infer_types(self) -> tuple[TensorType, ...]:
-        return (_concatenated(self.weights, 0),)
+        return (concatenated(self.weights, 0),)
 
     def verify(self) -> None:
-        _check_concatenation(self, self.weights, 0)
+        check_concatenation(self, self.weights, 0)
 
 
 @op("llm.slice_weights")
@@ -100,7 +109,7 @@ class SliceWeightsOp(Op):
         return (TensorType((rows, *self.weight.type.shape[1:]), self.weight.type.element),)
 
     def verify(self) -> None:
-        _check_range(self, self.weight.type, 0, (self.start, self.stop, self.step))
+        check_range(self, self.weight.type, 0, (self.start, self.stop, self.step))
 
 
 @op("llm.table")
@@ -123,10 +132,10 @@ class GatherRowsOp(Op):
     y: Result[TensorType]
 
     def infer_types(self) -> tuple[TensorType, ...]:
-        return (_rows_type(self.table.type, self.ids.type),)
+        return (rows_type(self.table.type, self.ids.type),)
 
     def verify(self) -> None:
-        _check_row_indices(self, self.table.type, self.ids.type)
+        check_row_indices(self, self.table.type, self.ids.type)
 
 
 # ---- embedding, linear, matmul ----
@@ -145,10 +154,10 @@ class EmbeddingOp(Op):
     y: Result[TensorType]
 
     def infer_types(self) -> tuple[TensorType, ...]:
-        return (_rows_type(self.table.type, self.ids.type),)
+        return (rows_type(self.table.type, self.ids.type),)
 
     def verify(self) -> None:
-        _check_row_indices(self, self.table.type, self.ids.type)
+        check_row_indices(self, self.table.type, self.ids.type)
 
 
 @op("llm.linear")
@@ -171,7 +180,7 @@ class LinearOp(Op):
         return (TensorType((*x.shape[:-1], self.weight.type.shape[0]), x.element),)
 
     def verify(self) -> None:
-        _check_projection(self, self.x.type, self.weight.type, self.bias.type if self.bias else None)
+        check_projection(self, self.x.type, self.weight.type, self.bias.type if self.bias else None)
         if self.residual is not None and self.residual.type != self.y.type:
             self.fail(f"residual is {self.residual.type}, expected the type of the result, {self.y.type}")
         _check_groups(self, self.quant, self.weight.type)
@@ -200,7 +209,7 @@ class GatedLinearOp(Op):
     def verify(self) -> None:
         _check_activation(self, self.act)
         for weight, bias in ((self.gate_weight, self.gate_bias), (self.up_weight, self.up_bias)):
-            _check_projection(self, self.x.type, weight.type, bias.type if bias else None)
+            check_projection(self, self.x.type, weight.type, bias.type if bias else None)
             _check_groups(self, self.quant, weight.type)
         if self.gate_weight.type.shape != self.up_weight.type.shape:
             self.fail(f"gate weight {self.gate_weight.type} and up weight {self.up_weight.type} differ")
@@ -216,7 +225,7 @@ class MatmulOp(Op):
 
     def infer_types(self) -> tuple[TensorType, ...]:
         a, b = self.a.type, self.b.type
-        return (TensorType((*_broadcast(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]), a.element),)
+        return (TensorType((*broadcast(a.shape[:-2], b.shape[:-2]), a.shape[-2], b.shape[-1]), a.element),)
 
     def verify(self) -> None:
         if self.a.type.shape[-1] != self.b.type.shape[-2]:
@@ -226,22 +235,27 @@ class MatmulOp(Op):
 # ---- norms ----
 
 
+class _Unary(Op):
+    """One result of the type of x."""
+
+    x: Operand[TensorType]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        return (self.x.type,)
+
+
 @op("llm.rms_norm")
-class RmsNormOp(Op):
+class RmsNormOp(_Unary):
     """y = x / sqrt(mean(x**2, last axis) + eps) * (weight + offset), in float32, rounded once.
 
     Shapes: x and y [..., K]; weight [K], or none. The offset is 0, or 1 in Gemma.
     Source: Zhang and Sennrich 2019, equation 4.
     """
 
-    x: Operand[TensorType]
     weight: OptionalOperand[TensorType]
     eps: Attr[float]
     offset: Attr[float] = 0.0
-    y: Result[TensorType]
-
-    def infer_types(self) -> tuple[TensorType, ...]:
-        return (self.x.type,)
 
     def verify(self) -> None:
         hidden = self.x.type.shape[-1]
@@ -250,21 +264,16 @@ class RmsNormOp(Op):
 
 
 @op("llm.layer_norm")
-class LayerNormOp(Op):
+class LayerNormOp(_Unary):
     """y = (x - mean) / sqrt(var + eps) * weight + bias over the last axis, in float32, rounded once.
 
     Shapes: x and y [..., K]; weight and bias [K], or [heads, K] where x is [..., heads, K].
     The variance is that of the population. Source: Ba, Kiros and Hinton 2016, equation 3.
     """
 
-    x: Operand[TensorType]
     weight: OptionalOperand[TensorType]
     bias: OptionalOperand[TensorType]
     eps: Attr[float]
-    y: Result[TensorType]
-
-    def infer_types(self) -> tuple[TensorType, ...]:
-        return (self.x.type,)
 
     def verify(self) -> None:
         for value in (self.weight, self.bias):
@@ -276,7 +285,7 @@ class LayerNormOp(Op):
 
 
 @op("llm.rope")
-class RopeOp(Op):
+class RopeOp(_Unary):
     """Rotate the first `rotary_dim` of each head by the angles of its position, in float32, rounded once.
 
     With a, b = the rotated part x[..., :R] and its partner:
@@ -287,15 +296,10 @@ class RopeOp(Op):
     Source: Su et al. 2021, section 3.4.
     """
 
-    x: Operand[TensorType]
     cos: Operand[TensorType]
     sin: Operand[TensorType]
     mode: Attr[str] = "half"
     rotary_dim: Attr[int]
-    y: Result[TensorType]
-
-    def infer_types(self) -> tuple[TensorType, ...]:
-        return (self.x.type,)
 
     def verify(self) -> None:
         if self.mode not in ROPE_MODES:
@@ -321,10 +325,10 @@ class KvConcatOp(Op):
     y: Result[TensorType]
 
     def infer_types(self) -> tuple[TensorType, ...]:
-        return (_concatenated((self.history, self.new), 2),)
+        return (concatenated((self.history, self.new), 2),)
 
     def verify(self) -> None:
-        _check_concatenation(self, (self.history, self.new), 2)
+        check_concatenation(self, (self.history, self.new), 2)
 
 
 @op("llm.attention")
@@ -369,7 +373,7 @@ class AttentionOp(Op):
 
 
 @op("llm.act")
-class ActOp(Op):
+class ActOp(_Unary):
     """y = kind(x), computed in float32.
 
     silu x * sigmoid(x); gelu x * (1 + erf(x / sqrt(2))) / 2; gelu_tanh its tanh approximation
@@ -377,12 +381,7 @@ class ActOp(Op):
     relu max(x, 0); relu2 its square. Source: Hendrycks and Gimpel 2016; So et al. 2021 for relu2.
     """
 
-    x: Operand[TensorType]
     kind: Attr[str]
-    y: Result[TensorType]
-
-    def infer_types(self) -> tuple[TensorType, ...]:
-        return (self.x.type,)
 
     def verify(self) -> None:
         _check_activation(self, self.kind)
@@ -417,7 +416,7 @@ class _Binary(Op):
     def infer_types(self) -> tuple[TensorType, ...]:
         if self.rhs is None:
             return (self.lhs.type,)
-        shape = _broadcast(self.lhs.type.shape, self.rhs.type.shape)
+        shape = broadcast(self.lhs.type.shape, self.rhs.type.shape)
         return (TensorType(shape, self.lhs.type.element),)
 
     def verify(self) -> None:
@@ -443,16 +442,6 @@ class MulOp(_Binary):
 @op("llm.div")
 class DivOp(_Binary):
     """y = lhs / rhs, or lhs / value."""
-
-
-class _Unary(Op):
-    """One result of the type of x."""
-
-    x: Operand[TensorType]
-    y: Result[TensorType]
-
-    def infer_types(self) -> tuple[TensorType, ...]:
-        return (self.x.type,)
 
 
 @op("llm.neg")
@@ -507,7 +496,7 @@ class _Reduction(Op):
         return (TensorType(tuple(shape), self.x.type.element),)
 
     def verify(self) -> None:
-        _check_axis(self, self.axis, self.x.type)
+        check_axis(self, self.axis, self.x.type)
 
 
 @op("llm.mean")
@@ -534,9 +523,8 @@ class ArgmaxOp(Op):
 # ---- data movement ----
 
 
-@op("llm.reshape")
-class ReshapeOp(Op):
-    """The same elements in row-major order under another shape."""
+class _Reshaped(Op):
+    """The elements of x in a tensor of `shape`."""
 
     x: Operand[TensorType]
     shape: Attr[tuple[int, ...]]
@@ -544,6 +532,11 @@ class ReshapeOp(Op):
 
     def infer_types(self) -> tuple[TensorType, ...]:
         return (TensorType(self.shape, self.x.type.element),)
+
+
+@op("llm.reshape")
+class ReshapeOp(_Reshaped):
+    """The same elements in row-major order under another shape."""
 
     def verify(self) -> None:
         if prod(self.shape) != prod(self.x.type.shape):
@@ -584,8 +577,8 @@ class SliceOp(Op):
         return (TensorType(tuple(shape), self.x.type.element),)
 
     def verify(self) -> None:
-        _check_axis(self, self.axis, self.x.type)
-        _check_range(self, self.x.type, self.axis, (self.start, self.stop, self.step))
+        check_axis(self, self.axis, self.x.type)
+        check_range(self, self.x.type, self.axis, (self.start, self.stop, self.step))
 
 
 @op("llm.concat")
@@ -597,23 +590,16 @@ class ConcatOp(Op):
     y: Result[TensorType]
 
     def infer_types(self) -> tuple[TensorType, ...]:
-        return (_concatenated(self.parts, self.axis),)
+        return (concatenated(self.parts, self.axis),)
 
     def verify(self) -> None:
-        _check_axis(self, self.axis, self.parts[0].type)
-        _check_concatenation(self, self.parts, self.axis)
+        check_axis(self, self.axis, self.parts[0].type)
+        check_concatenation(self, self.parts, self.axis)
 
 
 @op("llm.broadcast")
-class BroadcastOp(Op):
+class BroadcastOp(_Reshaped):
     """Repeat the axes of length 1 up to `shape`, of the same rank."""
-
-    x: Operand[TensorType]
-    shape: Attr[tuple[int, ...]]
-    y: Result[TensorType]
-
-    def infer_types(self) -> tuple[TensorType, ...]:
-        return (TensorType(self.shape, self.x.type.element),)
 
     def verify(self) -> None:
         shape = self.x.type.shape
@@ -629,54 +615,6 @@ def is_weight(x: Value) -> bool:
     if not isinstance(owner, Op):
         return False
     return isinstance(owner, WeightOp) or (bool(owner.operands) and all(map(is_weight, owner.operands)))
-
-
-# ---- what several ops check ----
-
-
-def _broadcast(a: tuple[int, ...], b: tuple[int, ...]) -> tuple[int, ...]:
-    rank = max(len(a), len(b))
-    padded = [(1,) * (rank - len(shape)) + shape for shape in (a, b)]
-    return tuple(y if x == 1 else x for x, y in zip(*padded, strict=True))
-
-
-def _concatenated(parts: Sequence[Value[TensorType]], axis: int) -> TensorType:
-    shape = list(parts[0].type.shape)
-    shape[axis] = sum(part.type.shape[axis] for part in parts)
-    return TensorType(tuple(shape), parts[0].type.element)
-
-
-def _rows_type(table: TensorType, ids: TensorType) -> TensorType:
-    return TensorType((*ids.shape, *table.shape[1:]), table.element)
-
-
-def _check_concatenation(op: Op, parts: Sequence[Value[TensorType]], axis: int) -> None:
-    others = {part.type.shape[:axis] + part.type.shape[axis + 1 :] for part in parts}
-    if len(others) != 1:
-        op.fail(f"operands differ outside of axis {axis}: {', '.join(str(part.type) for part in parts)}")
-
-
-def _check_axis(op: Op, axis: int, x: TensorType) -> None:
-    if not 0 <= axis < len(x.shape):
-        op.fail(f"axis {axis} is outside of {x}")
-
-
-def _check_range(op: Op, x: TensorType, axis: int, bounds: tuple[int, int, int]) -> None:
-    start, stop, step = bounds
-    if not 0 <= start < stop <= x.shape[axis] or step < 1:
-        op.fail(f"range {start}:{stop}:{step} does not fit axis {axis} of {x}")
-
-
-def _check_row_indices(op: Op, table: TensorType, ids: TensorType) -> None:
-    if len(table.shape) != 2 or ids.element != I32:
-        op.fail(f"expected a table of two axes and i32 indices, got {table} and {ids}")
-
-
-def _check_projection(op: Op, x: TensorType, weight: TensorType, bias: TensorType | None) -> None:
-    if len(weight.shape) != 2 or weight.shape[1] != x.shape[-1]:
-        op.fail(f"weight is {weight}, expected [N, {x.shape[-1]}] to match the last axis of x")
-    if bias is not None and bias.shape != weight.shape[:1]:
-        op.fail(f"bias is {bias}, expected [{weight.shape[0]}] to match the weight")
 
 
 def _check_groups(op: Op, quant: Quant | None, weight: TensorType) -> None:
