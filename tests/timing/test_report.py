@@ -102,3 +102,45 @@ def test_a_model_is_its_embedding_its_blocks_and_its_head():
     assert figures["prefill_seconds"]["cycles"] == pytest.approx((1 + 20 + 5) * 1e-9)
     assert figures["tokens_per_second"]["cycles"] == pytest.approx(1e9 / (2 + 40 + 5))
     assert figures["prefill_seconds"]["cycles_cautious"] == pytest.approx((1 + 20 + 5 + 4 * 11) * 1e-9)
+
+
+def nets_of(*names: str) -> ModelTiming:
+    timing = measure("net", [CoreProgram([step(10)], [])], BM1684X)
+    return ModelTiming({name: timing for name in names}, mhz=1000)
+
+
+@pytest.mark.parametrize(
+    ("names", "layers", "whole"),
+    [
+        (["block_0", "block_cache_0", "lm_head"], 1, True),
+        (["block_0", "block_cache_0"], 1, False),
+        (["block_1", "block_cache_1", "lm_head"], 0, False),
+        (["block_0", "block_cache_0", "block_cache_1", "lm_head"], 1, True),
+        (["lm_head"], 0, False),
+    ],
+)
+def test_a_model_has_the_layers_that_a_client_would_count(names, layers, whole):
+    model = nets_of(*names)
+    assert (model.layers, model.is_whole) == (layers, whole)
+
+
+def test_the_heads_that_come_after_belong_to_it():
+    assert len(nets_of("block_0", "block_cache_0", "lm_head", "greedy_head", "sample_head").decode()) == 3
+
+
+def test_products_in_blocks_count_as_products():
+    sizes = {"res0_c": 5, "res0_w": 128, "opd0_n": 3, "opd0_c": 2, "opd0_w": 32, "opd1_w": 16}
+    assert work_of([CoreProgram([make("mm", "normal", **sizes)], [])], BM1684X).macs == 3 * 48 * 640
+
+
+def test_commands_whose_way_was_never_seen_are_named():
+    near = gather(3, 64, **split_address("dst", BM1684X.dma_local_base))
+    work = work_of([CoreProgram([], [near, near])], BM1684X)
+    assert work.guessed == {"dma_gather.copy ddr->local": 2}
+
+
+def test_a_net_that_takes_no_time():
+    timing = measure("nothing", [CoreProgram([make("sys", "end")], [make("dma_sys", "end")])], BM1684X)
+    assert (timing.cycles, timing.roofline, timing.as_dict()["dma_commands"]) == (0, 0, 0)
+    whole = ModelTiming({"block_0": timing, "block_cache_0": timing, "lm_head": timing}, mhz=1000)
+    assert whole.as_dict()["tokens_per_second"]["cycles"] == 1e9  # as if it took one cycle
