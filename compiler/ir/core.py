@@ -127,6 +127,7 @@ class Op:
         self.segments = segments  # how many operands each declared operand field takes; () when one each
         self.attributes = attributes
         self.regions = regions
+        self.results: tuple[Value, ...] = ()  # none yet when `infer_types` fails, and the op is shown
         self.loc = loc
         self.parent = None
         self.position = None
@@ -141,7 +142,7 @@ class Op:
             region.parent = self
 
     def _make_results(self, types: Sequence[Type]) -> None:
-        self.results: tuple[Value, ...] = tuple([Value(t, self, i) for i, t in enumerate(types)])
+        self.results = tuple([Value(t, self, i) for i, t in enumerate(types)])
 
     # What a dialect defines.
 
