@@ -1,0 +1,167 @@
+"""Buffers, views and the registers of instructions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+
+from compiler.chips import BM1684X
+from compiler.diagnostics import CompileError
+from compiler.ir.types import BF16, F32, I8, I16, I32
+from compiler.ir.verify import verify
+from compiler.isa import isa_for
+from dialects import chip
+from dialects.chip import Access, GlobalOp, GlobalType, LocalOp, LocalType, Placement, View
+from runtime_sim.chip import ChipProgram
+from runtime_sim.ranges import accesses
+from tests.helpers import parse_ir
+from tests.passes.chip.random_programs import moves, program_of
+from tests.passes.programs import PLACING, PassManager, parse_pipeline
+
+SPEC = BM1684X
+LOCAL = LocalOp(types=[LocalType(1 << 16)]).results[0]
+OTHER = LocalOp(types=[LocalType(1 << 16)]).results[0]
+DDR = GlobalOp(space="scratch", types=[GlobalType(1 << 16)]).results[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "dtype", "bits"),
+    [
+        (1.5, F32, 0x3FC00000),
+        (-0.0, F32, 0x80000000),
+        (127.0, I32, 127),
+        (-126.0, I16, 0xFF82),
+        (-4.0, I8, 0xFC),
+    ],
+)
+def test_numbers_are_held_as_bits(value, dtype, bits):
+    assert chip.constant(value, dtype) == chip.Const(dtype, bits)
+
+
+def test_rows_of_lanes_start_on_eu_widths():
+    assert chip.aligned_strides((2, 65, 3, 7), F32, SPEC) == (64, 32, 7, 1)
+    assert chip.aligned_strides((1, 64, 1, 33), BF16, SPEC) == (64, 64, 33, 1)
+    assert chip.aligned_strides((2, 64, 1, 16), F32, SPEC, lane=1) == (32, 16, 16, 1)
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides", "same"),
+    [
+        ((1, 64, 1, 32), (0, 0, 0, 1), True),  # strides of axes of size 1 do not matter
+        ((1, 65, 1, 16), (0, 16, 0, 1), True),
+        ((1, 65, 1, 16), (0, 32, 0, 1), False),
+        ((1, 64, 2, 8), (0, 0, 16, 1), False),
+    ],
+)
+def test_the_aligned_layout_is_recognized(shape, strides, same):
+    assert chip.same_layout(strides, shape, View(F32), SPEC) is same
+
+
+def test_accesses_conflict_where_bytes_and_lanes_meet_and_one_writes():
+    write = Access(LOCAL, True, 0, 64, 0, 32)
+    assert write.conflicts(Access(LOCAL, False, 63, 128, 31, 64))
+    assert not write.conflicts(Access(LOCAL, False, 64, 128, 0, 64))
+    assert not write.conflicts(Access(LOCAL, False, 0, 64, 32, 64))
+    assert not write.conflicts(Access(OTHER, True, 0, 64, 0, 32))
+    assert not Access(LOCAL, False, 0, 64).conflicts(Access(LOCAL, False, 0, 64))
+
+
+PLACE = Placement(SPEC, lambda buffer: {LOCAL: 256, OTHER: 4096, DDR: SPEC.ddr_base + 512}[buffer], SPEC.lane_bytes)
+
+
+def test_addresses_tell_lanes_and_engines():
+    view = View(F32, offset=64, lane=3)
+    assert PLACE.tiu(LOCAL, view) == 3 * SPEC.lane_bytes + 320
+    assert PLACE.dma(LOCAL, view) == SPEC.dma_local_base + 3 * SPEC.lane_bytes + 320
+    assert PLACE.dma(DDR, View(F32, offset=64)) == SPEC.ddr_base + 576
+
+
+AR = {"kind": "add", "shape": (1, 64, 1, 16), "res": View(F32), "opd0": View(F32)}
+OPS = [
+    chip.ArOp(LOCAL, OTHER, OTHER, **AR, opd1=View(F32)),
+    chip.ArOp(LOCAL, OTHER, None, **AR, opd1=chip.constant(2.0, F32)),
+    chip.ArOp(LOCAL, OTHER, OTHER, **AR, opd1=View(F32, strides=(0, 0, 0, 0))),
+    chip.SelectOp(
+        LOCAL, OTHER, OTHER, OTHER, kind="sel_eq", shape=(1, 64, 1, 16), res=View(F32), opd0=View(F32),
+        opd1=View(F32), opd2=View(F32), opd3=chip.constant(0.0, F32),
+    ),
+    chip.MatmulOp(
+        LOCAL, OTHER, OTHER, kind="nt", m=70, k=64, n=20, res=View(F32), opd0=View(BF16), opd1=View(BF16),
+        accumulate=True,
+    ),
+    chip.SfuOp(LOCAL, OTHER, None, kind="rsqrt", shape=(1, 64, 1, 16), res=View(F32), opd0=View(F32)),
+    chip.SfuOp(
+        LOCAL, OTHER, OTHER, kind="taylor", shape=(1, 64, 1, 16), res=View(F32), opd0=View(F32), opd1=View(F32),
+        terms=5,
+    ),
+    chip.PoolOp(
+        LOCAL, OTHER, kind="avg", shape=(1, 64, 1, 16), kernel=(1, 16), res=View(F32), opd0=View(F32), scale=0.5
+    ),
+    chip.LanesOp(LOCAL, OTHER, kind="cw_ts", shape=(1, 64, 1, 70), res=View(BF16), opd0=View(BF16)),
+    chip.LanesOp(LOCAL, OTHER, kind="l_bc", shape=(1, 64, 1, 16), res=View(F32), opd0=View(F32)),
+    chip.DmaTensorOp(LOCAL, DDR, kind="copy", shape=(1, 70, 1, 16), res=View(F32), opd0=View(F32)),
+    chip.DmaTensorOp(DDR, LOCAL, kind="copy", shape=(1, 70, 1, 16), res=View(F32), opd0=View(F32)),
+    chip.DmaTensorOp(LOCAL, DDR, kind="broadcast", shape=(1, 64, 1, 16), res=View(F32), opd0=View(F32)),
+    chip.DmaMatrixOp(
+        LOCAL, DDR, rows=2, columns=1024, block=16, row_stride=1024, n_stride=16, c_stride=16, res=View(I32),
+        opd0=View(I32),
+    ),
+    chip.DmaGatherOp(
+        LOCAL, DDR, DDR, channels=70, rows=1, table_rows=9, width=32, index_stride=1, c_stride=32, res=View(F32),
+        opd0=View(F32), opd1=View(I32, offset=2048),
+    ),
+]
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: f"{op.opname}.{op.isa_kind()}")
+def test_registers_survive_encoding(op):
+    isa = isa_for(SPEC)
+    fields = op.fields(PLACE)
+    (decoded,) = isa.decode(op.engine, isa.encode(op.family, op.isa_kind(), fields))
+    assert (decoded.name, decoded.kind) == (op.family, op.isa_kind())
+    assert {name: decoded.fields[name] for name in fields} == fields
+
+
+@pytest.mark.parametrize("op", OPS, ids=lambda op: f"{op.opname}.{op.isa_kind()}")
+def test_ranges_cover_what_the_registers_say(op):
+    """Against `runtime_sim.ranges`, which knows nothing of ops."""
+    isa = isa_for(SPEC)
+    (decoded,) = isa.decode(op.engine, isa.encode(op.family, op.isa_kind(), op.fields(PLACE)))
+    check_covered(op, decoded, PLACE)
+
+
+def check_covered(op: chip.Instruction, decoded, place: Placement) -> None:
+    ours = list(op.accesses(SPEC))
+    for access in accesses(decoded, SPEC):
+        for box in access.boxes:
+            assert any(covers(mine, place, box, access) for mine in ours), f"{access.operand} {box} of {op}"
+
+
+def covers(mine: Access, place: Placement, box, access) -> bool:
+    if mine.write != access.write or isinstance(mine.buffer.type, LocalType) != access.is_local:
+        return False
+    start, unit = place.address(mine.buffer), SPEC.eu_bytes  # waits are computed in whole EU widths
+    first, end = (start + mine.start) // unit * unit, -(-(start + mine.stop) // unit) * unit
+    inside = first <= box.start and box.end <= end
+    return inside and (not access.is_local or (mine.lane <= box.lane and box.lane_end <= mine.lane_stop))
+
+
+@given(moves(3))
+@settings(max_examples=25, deadline=None)
+def test_ranges_of_whole_programs_cover_what_their_registers_say(drawn):
+    module = program_of(drawn, 3)
+    PassManager(parse_pipeline(PLACING)).run(module)
+    program = ChipProgram(module.functions()[0], SPEC)
+    for op in program.ops:
+        check_covered(op, program.instruction(op), program.placement)
+
+
+def test_an_unknown_space_is_refused():
+    with pytest.raises(CompileError, match=r"'chip\.global' op unknown space 'flash'"):
+        verify(parse_ir('%x = "chip.global"() <{space = "flash"}> : () -> !chip.global<bytes = 64>')[0])
+
+
+def test_the_bits_of_numbers_are_those_of_numpy():
+    for value in (0.1, -3.7e8, 1e-30):
+        assert chip.constant(value, F32).bits == int(np.float32(value).view(np.uint32))
