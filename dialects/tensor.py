@@ -209,7 +209,7 @@ class Unary(TensorOp):
 
 @op("tensor.exp2")
 class Exp2Op(Unary):
-    """2 to the x, for x <= 0; below -126 the result is some number between 0 and 2**-125."""
+    """2 to the x, for x <= 0; 0 below -126.5."""
 
 
 @op("tensor.rsqrt")

@@ -217,15 +217,15 @@ class Emitter:
         return res
 
     def exp2(self, x: Placed, table: Placed, highest: int | None = None) -> Placed:
-        """2**x, as 2**n * 2**r with n the nearest integer, put into the exponent's bits, and a polynomial in
-        r.
+        """2**x = 2**n * 2**r, n the nearest integer put into the exponent's bits, and a polynomial in r.
 
-        n is limited to -126..highest, where 2**n is a normal number; no `highest` means that x <= 0.
+        n is limited to -127..highest; -127 gives the bits of 0, so that what is masked weighs nothing. Without
+        `highest`, x <= 0.
         """
         whole = self.cast(self.like(x), x, rounding=1)
         fraction = self.ar("sub", self.like(x), x, whole)
         series = self.sfu("taylor", fraction, table)
-        exponent = self.ar("max", self.like(x, I16), self.cast(self.like(x, I16), whole, rounding=1), -126.0)
+        exponent = self.ar("max", self.like(x, I16), self.cast(self.like(x, I16), whole, rounding=1), -127.0)
         if highest is not None:
             exponent = self.ar("min", self.like(x, I16), exponent, float(highest))
         biased = self.like(x, I32)
