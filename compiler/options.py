@@ -73,11 +73,11 @@ class ConvertOptions:
             raise UserError(f"-c {self.chip}: not supported yet; supported: {', '.join(SUPPORTED_CHIPS)}")
 
     def _check_numbers(self) -> None:
-        _require(self.seq_length >= 1, f"-s {self.seq_length}: expected at least one token")
+        _require(self.seq_length >= 2, f"-s {self.seq_length}: expected at least two tokens")
         _require(self.q_group_size >= 1, f"-g {self.q_group_size}: expected a count of weights, such as 64")
         _require(
-            0 <= self.max_input_length <= self.seq_length,
-            f"--max_input_length {self.max_input_length}: expected 0 (as -s) to {self.seq_length}",
+            self.max_input_length == 0 or 2 <= self.max_input_length <= self.seq_length,
+            f"--max_input_length {self.max_input_length}: expected 0 (as -s) or 2 to {self.seq_length}",
         )
         cores = self.spec.cores
         _require(

@@ -43,14 +43,16 @@ def test_defaults_follow_other_values(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"seq_length": 0}, "-s 0: expected at least one token"),
+        ({"seq_length": 0}, "-s 0: expected at least two tokens"),
+        ({"seq_length": 1}, "-s 1: expected at least two tokens"),
         ({"seq_length": -5}, "-s -5"),
         ({"quantize": "w4"}, "-q w4: expected one of bf16, w8bf16"),
         ({"q_group_size": 0}, "-g 0"),
         ({"chip": "bm1690"}, "unknown chip 'bm1690': known chips are bm1684x"),
         ({"chip": "bm1688"}, "-c bm1688: not supported yet; supported: bm1684x"),
         ({"chip": "cv186x"}, "-c cv186x: not supported yet"),
-        ({"max_input_length": 513}, r"--max_input_length 513: expected 0 \(as -s\) to 512"),
+        ({"max_input_length": 513}, r"--max_input_length 513: expected 0 \(as -s\) or 2 to 512"),
+        ({"max_input_length": 1}, "--max_input_length 1: expected"),
         ({"max_input_length": -1}, "--max_input_length -1"),
         ({"num_core": 2}, "--num_core 2: bm1684x has 1 core"),
         ({"num_device": 2}, "--num_device 2: only 1"),
