@@ -86,9 +86,9 @@ def load_model(options: ConvertOptions) -> tuple[ImportedModel, Weights]:
     from compiler.frontend.importer import import_model
 
     checkpoint = Checkpoint(options.model_path)
-    config = dict(read_config(options.model_path).values)
-    weights = bind(checkpoint, expected_of(native_model(config)))
-    model = import_model(config, options.seq_length, options.input_length, element(options.half))
+    native = native_model(dict(read_config(options.model_path).values))
+    weights = bind(checkpoint, expected_of(native))
+    model = import_model(native, options.seq_length, options.input_length, element(options.half))
     return model, weights
 
 
