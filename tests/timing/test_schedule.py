@@ -25,6 +25,11 @@ def test_a_wait_of_the_past_costs_nothing():
     assert timeline.tiu.start == [0, 10]
 
 
+def test_a_wait_is_for_the_instruction_of_that_number():
+    timeline = estimate([step(1), step(1, wait=2)], [load(3), load(20), load(40)], BM1684X)
+    assert timeline.tiu.start == [0, 23]
+
+
 def test_queues_that_wait_for_each_other_are_an_error():
     with pytest.raises(CompileError, match=r"ar\.add number 1 waits forever"):
         estimate([step(1, wait=1)], [load(1, wait=1)], BM1684X)
