@@ -26,7 +26,7 @@ def test_a_wait_of_the_past_costs_nothing():
 
 
 def test_a_wait_is_for_the_instruction_of_that_number():
-    timeline = estimate([step(1), step(1, wait=2)], [load(3), load(20), load(40)], BM1684X)
+    timeline = estimate([step(10), step(1, wait=2)], [load(3), load(20), load(40)], BM1684X)
     assert timeline.tiu.start == [0, 23]
 
 
