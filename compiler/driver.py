@@ -157,29 +157,33 @@ class Job:
         serves.
         """
 
-        def compile_(effort: Effort) -> ModuleOp:
-            return self.run_passes(name, module, default_pipeline(self.options, effort))
+        def attempt(effort: Effort) -> ModuleOp:
+            return self.run_passes(name, module, default_pipeline(self.options, effort), trial=True)
 
         kind = tuple(function.sym_name for function in module.functions())
         if kind in self._efforts:
             try:
-                return compile_(self._efforts[kind])
+                return self.run_passes(name, module, default_pipeline(self.options, self._efforts[kind]))
             except DoesNotFit:
                 log.debug("%s needs a tuning of its own", name)
-        best = fastest(compile_, self.options.input_length, self.options.spec)
+        best = fastest(attempt, self.options.input_length, self.options.spec)
         self._efforts[kind] = best.effort
-        # Compiled once more, so that the dumps are those of the program that is used.
-        return compile_(best.effort) if self.options.dump_ir else best.module
+        return self.run_passes(name, module, default_pipeline(self.options, best.effort))
 
-    def run_passes(self, name: str, module: ModuleOp, pipeline: str) -> ModuleOp:
-        """A copy of the module after a pipeline; DoesNotFit when local memory is too small for it."""
+    def run_passes(self, name: str, module: ModuleOp, pipeline: str, trial: bool = False) -> ModuleOp:
+        """A copy of the module after a pipeline; DoesNotFit when local memory is too small for it.
+
+        A trial is compiled to be priced: to its end, unverified, and without dumps.
+        """
         module = ModuleOp.of(*(function.clone() for function in module.functions()))  # type: ignore[arg-type]
         log.debug("%s: %s", name, pipeline)
+        options = self.options
         manager = PassManager(
             parse_pipeline(pipeline),
-            dump_dir=self.options.dump_ir,
+            verify_each=not trial,
+            dump_dir=None if trial else options.dump_ir,
             dump_prefix=name,
-            stop_after=self.options.stop_after,
+            stop_after=None if trial else options.stop_after,
         )
         manager.run(module)
         return module
