@@ -48,13 +48,24 @@ class Materializer:
         first = sources[0]
         if not isinstance(first, Packed):
             return [self.bytes_of(source) for source in sources]
-        whole = self.quantized(first)
+        whole = self.weight(first)
         return [self.tile(whole, source) for source in sources if isinstance(source, Packed)]
 
-    def tile(self, whole: Quantized, source: Packed) -> Array:
+    def weight(self, source: Packed) -> Quantized | Array:
+        """The whole weight that a tile is part of."""
+        if source.bits == 16:
+            return convert(self.joined(source.names), source.scale.numpy)
+        return self.quantized(source)
+
+    def tile(self, whole: Quantized | Array, source: Packed) -> Array:
         columns = slice(source.column, source.column + source.columns)
-        shares = len(source.names) if source.each else 1
-        part = stacked([whole.tile(rows, columns) for rows in share_rows(source, len(whole.codes), shares)])
+        total = len(whole.codes) if isinstance(whole, Quantized) else len(whole)
+        shares = list(share_rows(source, total, len(source.names) if source.each else 1))
+        part: Quantized | Array
+        if isinstance(whole, Quantized):
+            part = stacked([whole.tile(rows, columns) for rows in shares])
+        else:
+            part = np.concatenate([whole[rows, columns] for rows in shares])
         tile = TileFormat(
             source.rows, source.columns, source.bits, source.group, source.symmetric, self.lanes
         )

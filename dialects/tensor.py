@@ -39,10 +39,10 @@ class Replicated(Attribute):
 @type_def("tensor.packed")
 @dataclass(frozen=True)
 class PackedType(Type):
-    """A tile of quantized weights, `rows` (outputs) over the lanes x `columns` (inputs), in the DMA's order.
+    """A tile of weights, `rows` (outputs) over the lanes x `columns` (inputs), in the DMA's order.
 
     Codes of `bits` bits, one `scale` and, unless `symmetric`, one zero point for `group` neighbouring
-    columns.
+    columns; or, of 16 bits, the weights themselves in the type `scale`.
     """
 
     rows: int
@@ -294,7 +294,10 @@ class ArgmaxOp(TensorOp):
 
 @op("tensor.dequantize")
 class DequantizeOp(TensorOp):
-    """(code - zero) * scale of a packed tile in local memory, as a [rows, columns] array of 16 bit."""
+    """(code - zero) * scale of a packed tile in local memory, as a [rows, columns] array of 16 bit.
+
+    A tile of 16-bit weights is that array already.
+    """
 
     packed: Operand[PackedType]
     w: Result[TensorType]

@@ -219,8 +219,8 @@ class Emitter:
     def exp2(self, x: Placed, table: Placed, highest: int | None = None) -> Placed:
         """2**x = 2**n * 2**r, n the nearest integer put into the exponent's bits, and a polynomial in r.
 
-        n is limited to -127..highest; -127 gives the bits of 0, so that what is masked weighs nothing. Without
-        `highest`, x <= 0.
+        n is limited to -127..highest; -127 gives the bits of 0, so that what is masked weighs nothing.
+        Without `highest`, x <= 0.
         """
         whole = self.cast(self.like(x), x, rounding=1)
         fraction = self.ar("sub", self.like(x), x, whole)

@@ -32,6 +32,12 @@ def dequantize(low: Lowering, op: Op) -> None:
     assert isinstance(packed, PackedType)
     tile = tile_format(packed, low.spec.lanes)
     emit, source = low.emit, low.get(op.operands[0])
+    if tile.bits == 16:
+        weights = replace(
+            source, dtype=packed.scale, shape=(tile.rows, tile.columns), strides=(tile.columns, 1)
+        )
+        low.put(op, weights)
+        return
     shape = (tile.lanes, tile.slots * tile.groups, tile.group)
     codes = signed_codes(low, tile, source, shape)
     wide = emit.cast(emit.new(shape, packed.scale, Lanes(0)), codes)

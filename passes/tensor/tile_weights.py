@@ -9,13 +9,15 @@ from math import lcm
 from typing import ClassVar
 
 from compiler.chips import chip
-from compiler.ir.core import Builder, Module, Value
+from compiler.ir.core import Builder, Module, Value, walk
 from compiler.ir.types import F32, TensorType
 from compiler.pass_manager import Pass
 from compiler.rewrite import Rewriter, apply_patterns, rewrite
 from dialects import tensor
 from dialects.tensor import Lanes, PackedType
 from passes.lowering.build import Build, is_column
+
+ROW_ITEMS = 32  # 16-bit weights of one EU width: rows of other lengths would not lie as a matrix operand
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,10 @@ class TileWeights(Pass):
         total, tiler = down.accumulator, Tiler(self, down)
         limit = max(1, tiler.row_limit(op.gate) // 2)
         for part in tiler.column_ranges(down.w, down.quant, limit):
-            total = tiler.linear(tiler.gated(op, part), down.w, down.quant, columns=part, start=total)
+            tiler.build.loc = op.loc
+            gated = tiler.gated(op, part)
+            tiler.build.loc = down.loc
+            total = tiler.linear(gated, down.w, down.quant, columns=part, start=total)
         rw.replace(down, [total])
 
 
@@ -71,6 +76,16 @@ def feeds_from_gate(op: tensor.LinearOp) -> bool:
     """Whether `tile_gated` will cut this op, from the gated linear it alone reads."""
     gate = op.x.defining(tensor.GatedLinearOp)
     return gate is not None and gate.y.has_one_use() and op.accumulator is not None
+
+
+def is_looked_up(w: Value) -> bool:
+    """Whether a gather of the same module reads rows of this parameter."""
+    weight = w.defining(tensor.WeightOp)
+    assert weight is not None
+    module = weight.parent_op.parent_op if weight.parent_op is not None else None
+    gathers = [op for op in walk(module) if isinstance(op, tensor.GatherOp)] if module is not None else []
+    tables = [op.table.defining(tensor.WeightOp) for op in gathers]
+    return any(table is not None and table.sources == weight.sources for table in tables)
 
 
 @dataclass(frozen=True)
@@ -132,11 +147,7 @@ class Tiler:
         whole = Range(0, op.gate.type.shape[1])
         if rows.size % self.lanes:  # the second half would not start on lane 0
             return self.activated(op, *(self.linear(op.x, w, op.quant, rows=rows) for w in (op.gate, op.up)))
-        if op.quant is None:
-            tile = self.build.concat([self.float_tile(w, rows, whole) for w in (op.gate, op.up)], 0)
-        else:
-            tile = self.packed_tile([op.gate, op.up], op.quant, rows, whole)
-        both = self.product(op.x, tile, None)
+        both = self.product(op.x, self.tile([op.gate, op.up], op.quant, rows, whole), None)
         return self.activated(
             op, *(self.columns(both, Range(i * rows.size, (i + 1) * rows.size)) for i in (0, 1))
         )
@@ -159,23 +170,29 @@ class Tiler:
     ) -> Value:
         rows = rows or Range(0, w.type.shape[0])
         columns = columns or Range(0, w.type.shape[1])
-        if quant is None:
-            return self.product(x, self.float_tile(w, rows, columns), start)
-        return self.product(x, self.packed_tile([w], quant, rows, columns), start)
+        return self.product(x, self.tile([w], quant, rows, columns), start)
 
     def product(self, x: Value, tile: Value, start: Value | None) -> Value:
         type_ = TensorType((*x.type.shape[:-1], tile.type.shape[0]), F32, x.type.layout)
         return self.build.add(tensor.LinearOp(x, tile, start, types=[type_]))
 
-    def float_tile(self, w: Value, rows: Range, columns: Range) -> Value:
+    def tile(self, ws: Sequence[Value], quant: tensor.Quant | None, rows: Range, columns: Range) -> Value:
+        """These rows of each weight, one after the other, as 16-bit weights in local memory.
+
+        Weights are packed in the order of the DMA, unless an embedding reads the same rows from DDR.
+        """
+        if quant is None and (columns.size % ROW_ITEMS or any(map(is_looked_up, ws))):
+            return self.build.concat([self.rectangle(w, rows, columns) for w in ws], 0)
+        return self.packed_tile(ws, quant or tensor.Quant(16, 0, True), rows, columns)
+
+    def rectangle(self, w: Value, rows: Range, columns: Range) -> Value:
         part = self.build.slice(w, (rows.start, columns.start), (rows.size, columns.size))
         return self.build.load(part, Lanes(0))
 
     def packed_tile(self, ws: Sequence[Value], quant: tensor.Quant, rows: Range, columns: Range) -> Value:
-        """These rows of each weight, one after the other, dequantized in local memory."""
         weights = [w.defining(tensor.WeightOp) for w in ws]
         sources = [name for weight in weights if weight is not None for name in weight.sources]
-        symmetric = quant.symmetric or quant.bits == 8
+        symmetric = quant.symmetric or quant.bits != 4
         count = rows.size * len(ws)
         type_ = PackedType(count, columns.size, quant.bits, quant.group, symmetric, ws[0].type.element)
         each = len(ws) > 1
