@@ -36,7 +36,11 @@ def joined(names: list[str], data: Data) -> Array:
 
 
 def decoded(weight: Array, quant: tensor.Quant | tensor.PackedType, scale: np.dtype) -> Array:
-    """The f32 numbers that the codes and scales of a weight [rows, columns] stand for."""
+    """The numbers that the codes and scales of a weight [rows, columns] stand for, f32; or the 16-bit ones
+    stored.
+    """
+    if quant.bits == 16:
+        return narrow(weight, scale)
     return quantize(weight, quant.bits, quant.group, quant.symmetric, scale).dequantize()
 
 
