@@ -25,16 +25,26 @@ def weight(rows: int, columns: int, name: str = "w") -> str:
     return f'%{name} = "tensor.weight"() <{{sources = ["{name}"]}}> : () -> tensor<{rows}x{columns}xbf16>'
 
 
+def tile(index: int, rows: int, columns: int, row: int = 0, column: int = 0) -> str:
+    """%t<index>: a rectangle of the parameter w, packed as it is and loaded."""
+    kind = f"rows = {rows}, columns = {columns}, bits = 16, group = 0, symmetric = true, scale = bf16"
+    packed = f"!tensor.packed<{kind}, local = false>"
+    local = f"!tensor.packed<{kind}, local = true>"
+    return f"""
+      %p{index} = "tensor.packed_weight"() <{{sources = ["w"], row = {row} : i64, column = {column} : i64, each = false}}>
+         : () -> {packed}
+      %l{index} = "tensor.load"(%p{index}) : ({packed}) -> {local}
+      %t{index} = "tensor.dequantize"(%l{index}) : ({local}) -> tensor<{rows}x{columns}xbf16, {LOCAL}>
+    """
+
+
 def test_a_linear_is_cut_along_its_outputs():
     half = "tensor<1x64x128xf32, #tensor.lanes<axis = 1>>"
-    part = "tensor<128x128xbf16>"
     local = f"tensor<128x128xbf16, {LOCAL}>"
 
     def rows(index: int) -> str:
         return f"""
-          %s{index} = "tensor.slice"(%w) <{{starts = array<i64: {128 * index}, 0>, sizes = array<i64: 128, 128>}}>
-             : (tensor<256x128xbf16>) -> {part}
-          %t{index} = "tensor.load"(%s{index}) : ({part}) -> {local}
+          {tile(index, 128, 128, row=128 * index)}
           %y{index} = "tensor.linear"(%x, %t{index}) : ({X}, {local}) -> {half}
         """
 
@@ -42,7 +52,6 @@ def test_a_linear_is_cut_along_its_outputs():
         "tile-weights{bytes=512}",
         before=weight(256, 128) + "\n" + linear(f"({X}, tensor<256x128xbf16>) -> {Y}"),
         after=f"""
-          {weight(256, 128)}
           {rows(0)}
           {rows(1)}
           %y = "tensor.concat"(%y0, %y1) <{{axis = 2 : i64}}> : ({half}, {half}) -> {Y}
@@ -52,16 +61,14 @@ def test_a_linear_is_cut_along_its_outputs():
 
 def test_a_linear_with_an_accumulator_is_cut_along_its_inputs():
     half = "tensor<1x64x64xbf16, #tensor.lanes<axis = 1>>"
-    part, local = "tensor<256x64xbf16>", f"tensor<256x64xbf16, {LOCAL}>"
+    local = f"tensor<256x64xbf16, {LOCAL}>"
 
     def columns(index: int, start: str) -> str:
         begin = 64 * index
         return f"""
           %x{index} = "tensor.slice"(%x) <{{starts = array<i64: 0, 0, {begin}>, sizes = array<i64: 1, 64, 64>}}>
              : ({X}) -> {half}
-          %s{index} = "tensor.slice"(%w) <{{starts = array<i64: 0, {begin}>, sizes = array<i64: 256, 64>}}>
-             : (tensor<256x128xbf16>) -> {part}
-          %t{index} = "tensor.load"(%s{index}) : ({part}) -> {local}
+          {tile(index, 256, 64, column=begin)}
           %y{index} = "tensor.linear"(%x{index}, %t{index}, {start}) : ({half}, {local}, {Y}) -> {Y}
         """
 
@@ -69,7 +76,6 @@ def test_a_linear_with_an_accumulator_is_cut_along_its_inputs():
         "tile-weights{bytes=512}",
         before=weight(256, 128) + "\n" + linear(f"({X}, tensor<256x128xbf16>, {Y}) -> {Y}", start=", %a"),
         after=f"""
-          {weight(256, 128)}
           {columns(0, "%a")}
           {columns(1, "%y0")}
         """,
@@ -141,14 +147,15 @@ QUANTS = st.sampled_from(
 @given(
     tokens=st.sampled_from([1, 3, 64, 70]),
     hidden=st.sampled_from([128, 256]),
-    inner=st.sampled_from([128, 256, 384]),
-    quant=QUANTS,
+    sizes=st.one_of(
+        st.tuples(st.sampled_from([128, 256, 384]), QUANTS), st.tuples(st.sampled_from([200, 340]), st.none())
+    ),
     tile_bytes=st.sampled_from([256, 1000, 4096, 16384]),
     seed=st.integers(0, 99),
 )
 @settings(max_examples=15, deadline=None)
-def test_tiled_equals_untiled_on_the_tensor_level_and_on_the_chip(tokens, hidden, inner, quant, tile_bytes, seed):
-    program = mlp(tokens, hidden, inner, quant, seed)
+def test_tiled_equals_untiled_on_the_tensor_level_and_on_the_chip(tokens, hidden, sizes, tile_bytes, seed):
+    program = mlp(tokens, hidden, *sizes, seed)
     whole = program.interpreted()
     program.lower(f"tile-weights{{bytes={tile_bytes}}}")
     assert not any(tensor.in_ddr(op.w.type) for op in program.function.block.ops if isinstance(op, tensor.LinearOp))
