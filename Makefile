@@ -13,7 +13,7 @@ DEMO := $(BUILD)/demo
 QUESTION ?= What is the capital of France?
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conformance lint types bench clean
+.PHONY: help setup demo test conformance golden lint types bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -40,7 +40,10 @@ test: setup ## run the tests that need neither network nor the vendor's files
 	$(BIN)/python -m pytest -n auto -m "not vendor" $(ARGS)
 
 conformance: setup ## compare with the vendor's runtime and C-model (downloads them once)
-	$(BIN)/python -m pytest -m vendor $(ARGS)
+	$(BIN)/python -m pytest -n 2 -m vendor $(ARGS)
+
+golden: setup ## rewrite tests/golden/*.mlir; read the diff
+	$(BIN)/python -m pytest tests/golden --rewrite-golden $(ARGS)
 
 lint: setup ## look for mistakes and style with ruff
 	$(BIN)/ruff check --quiet .
@@ -48,8 +51,9 @@ lint: setup ## look for mistakes and style with ruff
 types: setup ## check types with mypy
 	$(BIN)/mypy --no-error-summary
 
-bench: setup $(MODEL)/config.json ## measure the compile of SmolLM2-135M: time and memory
-	$(BIN)/python demo/bench.py $(MODEL) $(BUILD)/bench
+bench: setup $(MODEL)/config.json ## measure compiling and simulating SmolLM2-135M; cycles beside the vendor's
+	$(BIN)/python bench/compile.py $(MODEL) $(BUILD)/bench
+	$(BIN)/python bench/timing.py $(MODEL) $(BUILD)/bench $(BENCH_ARGS)
 
 clean: ## remove what the targets made, but .venv
 	rm -rf $(BUILD) tmp *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,4 +1,4 @@
-"""Measure compiling a model and simulating the result: python demo/bench.py MODEL OUTPUT [SEQ] [MODE]."""
+"""Measure compiling a model and simulating the result: python bench/compile.py MODEL OUTPUT [SEQ] [MODE]."""
 
 from __future__ import annotations
 
