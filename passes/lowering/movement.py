@@ -11,7 +11,7 @@ from dialects.tensor import Lanes, PackedType, Replicated
 from passes.lowering.context import Lowering, axis_of, lowers
 from passes.lowering.emitter import MAX_ITEMS
 from passes.lowering.matmul import tile_format
-from passes.lowering.placed import Placed
+from passes.lowering.placed import CannotView, Placed
 
 # ------------------------------------------------------------------------------------------------- renaming
 
@@ -182,6 +182,8 @@ def store(low: Lowering, op: Op) -> None:
 def store_column(low: Lowering, result: Placed, x: Placed) -> None:
     emit, lanes, count = low.emit, low.spec.lanes, x.shape[-1]
     assert x.axis is not None
+    if count % lanes or x.lane:
+        raise CannotView(f"{count} items from lane {x.lane} on do not fill {lanes} lanes")
     spread = Placed(x.buffer, x.dtype, (lanes, count // lanes), (0, x.strides[x.axis]), 0, lanes, x.offset)
     if spread.strides[1] != 1:
         spread = emit.cast(emit.new(spread.shape, x.dtype, Lanes(0)), spread)
