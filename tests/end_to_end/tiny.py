@@ -30,7 +30,8 @@ MASKED = -9984.0  # what a client adds for "not visible"
 STAGE_BEFORE = {"llm-to-tensor": "llm", "tensor-to-chip": "tensor", "allocate-local": "chip"}
 
 ROUNDING = 0.9999  # cosine of two runs that round to 16 bit in different places
-SUMMING = 0.999999  # of two that add in different orders before they round
+LENGTH = 1e-3  # difference of the lengths of two such vectors, which a cosine does not see
+SUMMING = 0.999999  # cosine of two that add in different orders before they round
 
 
 @dataclass
@@ -172,3 +173,6 @@ def check_close(net: Net, found: Sequence[Array], wanted: Sequence[Array], cosin
     for index, (ours, theirs) in enumerate(zip(found, wanted, strict=True)):
         difference = compare(ours, theirs)
         assert difference.cosine > cosine, f"{net.name}, output {index}: {difference}"
+        lengths = [float(np.linalg.norm(x.astype(np.float64))) for x in (ours, theirs)]
+        bound = max(LENGTH, 0.05 / np.sqrt(ours.size)) * lengths[1]  # rounding errors of many items cancel
+        assert abs(lengths[0] - lengths[1]) <= bound, f"{net.name}, output {index}: {lengths}"
