@@ -113,7 +113,7 @@ def narrow(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
 
 
 def round_to_integer(x: np.ndarray, mode: int) -> np.ndarray:
-    """Float x as an integer value: mode 0 ties to even, 1 ties away from zero, 2 toward zero, 3 down, 4 up."""
+    """Float x as an integer value: 0 ties to even, 1 ties away from zero, 2 toward zero, 3 down, 4 up."""
     if mode == 1:
         # Adding a half before truncating is wrong for the float just below it, so look at the fraction
         # instead.

@@ -22,10 +22,11 @@ class Machine:
     """Executes instructions on modelled memories, bit for bit as the vendor's C-model does.
 
     lane_bytes: local memory of a lane, when it is not the chip's. Programs whose buffers have no addresses
-    yet run on a machine with lanes as large as they like; a local address is always lane * lane_bytes +
-    offset. exact: whether MM2 sums in the chip's order, digits cut off included. With False it uses the
-    host's f32 matrix multiplication, which is many times faster and differs by the rounding of a sum; all
-    else stays exact. ddr: the machine's DDR and L2; pass one to share it between the cores of a chip.
+        yet run on lanes as large as they like; a local address is always lane * lane_bytes + offset.
+    exact: whether MM2 sums in the chip's order, digits cut off included. With False it uses the host's f32
+        matrix multiplication, which is faster and differs by the rounding of a sum; all else stays exact.
+    ddr: the machine's DDR and L2; pass one to share it between the cores of a chip.
+    local: its local memory; pass one to keep its contents from one machine to the next.
     """
 
     def __init__(
@@ -35,10 +36,11 @@ class Machine:
         lane_bytes: int | None = None,
         exact: bool = True,
         ddr: FlatMemory | None = None,
+        local: LocalMemory | None = None,
     ) -> None:
         self.spec = spec
         self.exact = exact
-        self.local = LocalMemory(spec.lanes, lane_bytes or spec.lane_bytes)
+        self.local = local or LocalMemory(spec.lanes, lane_bytes or spec.lane_bytes)
         self.static = static_table(spec)
         self.ddr = ddr or chip_memory(spec)
         self._plans: dict[int, tuple[Instruction, Plan, int]] = {}

@@ -77,12 +77,15 @@ DMA_OPCODES = f.DMA_OPCODES | {
 }
 
 
+# MM2 reads a bias from opd2_addr unless opd2 is a constant; max and min pooling store the positions of what
+# they found at opd2_addr unless it is all ones.
+DEFAULTS = {"mm2": {"opd2_const": 1}, "pord": {"opd2_addr": 0xFFFFFFFF}}
+
+
 def short_form(name: str) -> Layout:
     """The form the vendor's compiler and ours write."""
     text = f.TIU_BODIES[name].format(**(HOLES | OWN_HOLES.get(name, {})))
-    # MM2 reads a bias from opd2_addr unless opd2 is a constant; no bias is the rule.
-    defaults = {"opd2_const": 1} if name == "mm2" else {}
-    return Layout(name, "tiu", *OPCODES[name], text, defaults)
+    return Layout(name, "tiu", *OPCODES[name], text, DEFAULTS.get(name, {}))
 
 
 def long_form(name: str) -> Layout:

@@ -1,10 +1,10 @@
 """How MM2 sums products: exactly within a block of k, with f32 roundings between blocks.
 
-The products of a block of `block` consecutive k (the last may be short) are f32: exact, but flushed when denormal
-and infinite when too large. E is the exponent of the largest |p|; every p is cut toward zero to a multiple of
-2**(E - 24); the sum of those is exact and is rounded once to f32. Block sums are added in f32, in order, on top of
-the initial value if there is one.
-Source: found by single-instruction runs of the vendor's C-model, all words equal (BM1684X blocks of 32, BM1688 16).
+The products of a block of `block` consecutive k (the last may be short) are f32: exact, but flushed when
+denormal and infinite when too large. E is the exponent of the largest |p|; every p is cut toward zero to a
+multiple of 2**(E - 24); the sum of those is exact and is rounded once to f32. Block sums are added in f32, in
+order, on top of the initial value if there is one. Source: found by single-instruction runs of the vendor's
+C-model, all words equal (BM1684X blocks of 32, BM1688 16).
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ SMALLEST = np.float32(2.0**-102)  # from this largest product on, 2**(E - 24) is
 def accumulate(a: np.ndarray, b: np.ndarray, start: np.ndarray | None, block: int) -> np.ndarray:
     """start + a.T @ b in the chip's order; a [K, M], b [K, N], start [M, N], all f32.
 
-    Tiles M and N so that a few blocks of products fit in cache. Call within `flush_denormals`. Returns f32 [M, N].
+    Tiles M and N so that a few blocks of products fit in cache. Call within `flush_denormals`. Returns f32
+    [M, N].
     """
     a, b = _in_blocks(a, block), _in_blocks(b, block)
     m, n = a.shape[2], b.shape[2]

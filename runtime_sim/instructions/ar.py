@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compiler.isa import Instruction
+from compiler.isa import PRECISION, Instruction
 from runtime_sim.errors import SimulationError
 from runtime_sim.floats import F32, narrow, settle, to_f32
 from runtime_sim.instructions.cast import caster
@@ -18,6 +18,7 @@ from runtime_sim.instructions.integers import (
     shift,
     shift_logically,
 )
+from runtime_sim.instructions.nibbles import packed_source, unpack
 from runtime_sim.instructions.operands import (
     I8,
     Operands,
@@ -76,6 +77,8 @@ def _unary(operands: Operands, kind: str) -> Plan:
             source_type = result_type = raw_of(source_type)
         function = UNARY[kind]
     result = operands.tensor("res0", operands.result_shape, result_type)
+    if operands.fields["opd0_prec"] == PRECISION["i4"]:
+        return elementwise(result, [packed_source(operands)], lambda a: function(unpack(a, source_type)))
     return elementwise(result, [operands.source("opd0", source_type, len(result))], function)
 
 
@@ -84,8 +87,12 @@ def _binary(operands: Operands, kind: str) -> Plan:
     result_type = operands.dtype("res0")
     function = _function(operands, kind, left, right, result_type)
     result = operands.tensor("res0", operands.result_shape, result_type)
-    sources = [operands.source("opd0", left, len(result)), operands.source("opd1", right, len(result))]
-    return elementwise(result, sources, function)
+    second = operands.source("opd1", right, len(result))
+    if operands.fields["opd0_prec"] == PRECISION["i4"]:
+        return elementwise(
+            result, [packed_source(operands), second], lambda a, b: function(unpack(a, left), b)
+        )
+    return elementwise(result, [operands.source("opd0", left, len(result)), second], function)
 
 
 def _function(operands: Operands, kind: str, left: np.dtype, right: np.dtype, result: np.dtype) -> Function:
@@ -110,7 +117,8 @@ def _float_function(operands: Operands, kind: str, dtype: np.dtype) -> Function:
         return lambda a, b: narrow(_distance(to_f32(a), to_f32(b)), dtype)
     if kind == "div" and dtype == F32:
         steps = operands.fields["opd2_n_str"] + 1
-        return lambda a, b: divide(a, b, steps)
+        checked = operands.machine.spec.isa == "bm1688"
+        return lambda a, b: divide(a, b, steps, checked)
     raise SimulationError(f"ar.{kind} on {dtype} is not modelled")
 
 

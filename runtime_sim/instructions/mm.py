@@ -58,7 +58,7 @@ def _matrix(operands: Operands, prefix: str, rows: int, blocks: int, width: int)
 
 
 def _two_sums(a: np.ndarray, b: np.ndarray, start: np.ndarray | None) -> np.ndarray:
-    """Even k add up in one accumulator, odd k in the other, from `start`; every product and sum is rounded."""
+    """Even k add up in one accumulator, odd k in the other, from `start`; each product and sum is rounded."""
     zero = np.zeros((len(a), b.shape[1]), F32)
     totals = [zero, zero if start is None else start]
     for k, row in enumerate(b):

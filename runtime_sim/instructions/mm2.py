@@ -59,7 +59,9 @@ def _check(operands: Operands) -> None:
     zero_point = f["opd2_addr"] if f["opd2_const"] else 0
     if zero_point or (not f["opd2_const"] and operands.machine.spec.isa == "bm1688"):
         raise SimulationError("mm2 with a bias or a zero point is not modelled")
-    if is_float(_left_type(operands)) and _left_type(operands) == F32:
+    if not is_float(_left_type(operands)) and operands.machine.spec.isa == "bm1688":
+        raise SimulationError("mm2 of integers is modelled for BM1684X only")
+    if _left_type(operands) == F32:
         raise SimulationError("mm2 cannot read f32 operands")
 
 

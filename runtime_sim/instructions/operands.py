@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from compiler.chips import ChipSpec
-from compiler.isa import ALIGNED, COMPACT, PER_CHANNEL, STRIDED, Instruction
+from compiler.isa import ALIGNED, COMPACT, PER_CHANNEL, PRECISION, STRIDED, Instruction
 from runtime_sim.errors import SimulationError
 from runtime_sim.floats import BF16, F16, F32
 
@@ -89,7 +89,10 @@ class Operands:
     def dtype(self, prefix: str) -> np.dtype:
         """The type of an operand, by its precision and sign fields."""
         f = self.fields
-        return dtype_of(f[f"{prefix}_prec"], f.get(f"{prefix}_sign", 1))
+        code = f[f"{prefix}_prec"]
+        if code == PRECISION["i4"] and prefix == "opd0" and self.machine.spec.native_int4:
+            code = PRECISION["i8"]  # what `nibbles.unpack` makes of it
+        return dtype_of(code, f.get(f"{prefix}_sign", 1))
 
     def strides(self, prefix: str, shape: Shape, dtype: np.dtype) -> tuple[int, ...]:
         """Strides in items, from the layout code or from the stride fields."""

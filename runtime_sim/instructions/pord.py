@@ -10,7 +10,7 @@ import numpy as np
 
 from compiler.isa import Instruction
 from runtime_sim.errors import SimulationError
-from runtime_sim.floats import F32, HOST_FLUSHES, TINY, flush, narrow, settle, to_f32
+from runtime_sim.floats import BF16, F32, HOST_FLUSHES, TINY, flush, narrow, settle, to_f32
 from runtime_sim.instructions.compare import flush_bits
 from runtime_sim.instructions.operands import Operands, Plan, is_float
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 Reduce = Callable[[np.ndarray], np.ndarray]  # [kh, kw, n, slots, lanes, h, w] to [n, slots, lanes, h, w]
 
 PADS = ("opd0_up_pad", "opd0_dn_pad", "opd0_lf_pad", "opd0_rt_pad")
+NO_INDICES = 0xFFFFFFFF  # in opd2_addr, where BM1688 would otherwise store the positions of the extremes
 NOTHING = np.float32(-0.0)  # the sum of no values: adding it changes nothing, a zero's sign included
 INSERTS = ("opd0_x_ins0", "opd0_y_ins0", "opd1_x_ins0", "opd1_y_ins0")
 
@@ -35,7 +36,12 @@ def prepare(machine: Machine, instruction: Instruction) -> Plan:
     dtype = operands.dtype("opd0")
     if not is_float(dtype) or operands.dtype("res0") != dtype:
         raise SimulationError(f"pord.{kind} from {dtype} to {operands.dtype('res0')} is not modelled")
-    reduce = _average(operands, dtype) if kind == "avgpooling" else _extreme(kind, dtype)
+    if kind != "avgpooling" and machine.spec.isa == "bm1688" and f["opd2_addr"] != NO_INDICES:
+        raise SimulationError("pooling that also stores where the extreme was (opd2_addr) is not modelled")
+    if kind == "minpooling" and dtype == BF16:  # the chip model's answers make no sense
+        raise SimulationError("pord.minpooling of bf16 is not modelled")
+    keeps = machine.spec.isa == "bm1688"
+    reduce = _average(operands, dtype) if kind == "avgpooling" else _extreme(kind, dtype, keeps)
     n, c = f["res0_n"], f["res0_c"]
     source = operands.tensor("opd0", (n, c, f["opd0_h"], f["opd0_w"]), dtype)
     result = operands.tensor("res0", operands.result_shape, dtype)
@@ -103,24 +109,31 @@ def _average_16(windows: np.ndarray, scale: np.ndarray, dtype: np.dtype) -> np.n
     return narrow(settle(totals[0] + totals[1]), dtype)
 
 
-def _extreme(kind: str, dtype: np.dtype) -> Reduce:
+def _extreme(kind: str, dtype: np.dtype, keeps: bool) -> Reduce:
     """The fold starts from the type's own finite end, which an infinity of that sign does not displace."""
     reduce, better = (np.max, np.greater) if kind == "maxpooling" else (np.min, np.less)
     end = ml_dtypes.finfo(dtype).min if kind == "maxpooling" else ml_dtypes.finfo(dtype).max
     start = np.array(end, dtype)
 
+    def step(so_far: np.ndarray, value: np.ndarray) -> np.ndarray:
+        """The better of two; when neither is, BM1688 keeps the old one and BM1684X takes the new one."""
+        old, new = flush(to_f32(so_far)), flush(to_f32(value))
+        if keeps:
+            return np.where(better(new, old), value, so_far)
+        return np.where(better(old, new), so_far, value)
+
     def run(windows: np.ndarray) -> np.ndarray:
         values = windows.reshape(-1, *windows.shape[2:])
         out = reduce(to_f32(values), axis=0)
         plain = np.isfinite(out) & (np.abs(out) >= TINY)
-        return out.astype(dtype) if plain.all() else _fold(values, start, better)
+        return out.astype(dtype) if plain.all() else _fold(values, start, step)
 
     return run
 
 
-def _fold(values: np.ndarray, start: np.ndarray, better: Callable[..., np.ndarray]) -> np.ndarray:
-    """Position by position: the present one stays if it is better, so a NaN goes when a number follows it."""
+def _fold(values: np.ndarray, start: np.ndarray, step: Callable[..., np.ndarray]) -> np.ndarray:
+    """Position by position, for what numpy decides otherwise: NaN, and zeros of different sign."""
     out = np.broadcast_to(start, values.shape[1:])
     for value in values:
-        out = np.where(better(flush(to_f32(out)), flush(to_f32(value))), out, value)
+        out = step(out, value)
     return flush_bits(out) if out.dtype == F32 else out

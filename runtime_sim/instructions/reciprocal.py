@@ -11,6 +11,7 @@ import numpy as np
 from runtime_sim.floats import F32, settle
 
 MAGIC = np.int32(0x5F3759DF)
+INVALID = np.array(0xFFC00000, np.uint32).view(F32)  # the NaN that the unit produces
 HALF, THREE_HALVES = np.float32(0.5), np.float32(1.5)
 
 
@@ -23,8 +24,29 @@ def reciprocal_square_root(x: np.ndarray, steps: int) -> np.ndarray:
     return y
 
 
-def divide(a: np.ndarray, b: np.ndarray, steps: int) -> np.ndarray:
-    """a / b as (y * y) * a with y = 1 / sqrt(|b|) and the sign of b moved to a."""
-    y = reciprocal_square_root(np.abs(b), steps)
+def checked_square_root(x: np.ndarray, steps: int) -> np.ndarray:
+    """The same as BM1688 does it: fixed results for NaN and negatives, infinity, and zeros."""
+    out = np.where(np.isinf(x), np.float32(0), reciprocal_square_root(x, steps))
+    out = np.where(_is_zero(x), np.copysign(np.float32(np.inf), x), out)
+    return np.where(np.isnan(x) | (settle(x) < 0), INVALID, out)
+
+
+def _is_zero(x: np.ndarray) -> np.ndarray:
+    """Where x is +0 or -0; a denormal is not."""
+    return x.view(np.uint32) & np.uint32(0x7FFFFFFF) == 0
+
+
+def divide(a: np.ndarray, b: np.ndarray, steps: int, checked: bool) -> np.ndarray:
+    """a / b as (y * y) * a with y = 1 / sqrt(|b|) and the sign of b moved to a.
+
+    `checked`: as BM1688 does it, with `checked_square_root`, and infinite for every a over 0 but NaN and 0
+    itself.
+    """
     signed = np.where(np.signbit(b), -a, a)
-    return settle(settle(y * y) * settle(signed))
+    if not checked:
+        y = reciprocal_square_root(np.abs(b), steps)
+        return settle(settle(y * y) * settle(signed))
+    y = checked_square_root(np.abs(b), steps)
+    quotient = settle(settle(y * y) * settle(signed))
+    infinite = _is_zero(b) & ~_is_zero(a) & ~np.isnan(a)
+    return np.where(infinite, np.copysign(np.float32(np.inf), signed), quotient)

@@ -11,7 +11,7 @@ from compiler.isa import Instruction
 from runtime_sim.errors import SimulationError
 from runtime_sim.floats import F32, narrow, settle, to_f32
 from runtime_sim.instructions.operands import Operands, Pieces, Plan, elementwise, is_float
-from runtime_sim.instructions.reciprocal import reciprocal_square_root
+from runtime_sim.instructions.reciprocal import checked_square_root, reciprocal_square_root
 from runtime_sim.memory import split_channels
 
 if TYPE_CHECKING:
@@ -37,13 +37,13 @@ def _function(operands: Operands, source: np.dtype, result: np.dtype) -> Functio
     kind = operands.instruction.kind
     if kind == "rsqrt" and source == result == F32:
         steps = operands.fields["opd2_n_str"] + 1
-        special = operands.machine.spec.isa == "bm1688"
-        return lambda x: _special_roots(x, steps) if special else reciprocal_square_root(x, steps)
+        root = checked_square_root if operands.machine.spec.isa == "bm1688" else reciprocal_square_root
+        return lambda x: root(x, steps)
     raise SimulationError(f"sfu.{kind} from {source} to {result} is not modelled")
 
 
 def _coefficients(operands: Operands, dtype: np.dtype) -> Pieces:
-    """The rows of coefficients, at the same offset of every lane: [1, 1, lanes, 1, count] per result piece."""
+    """The rows of coefficients, at one offset in every lane: [1, 1, lanes, 1, count] per result piece."""
     local, count = operands.machine.local, operands.fields["opd1_n"]
     if count < 2:
         raise SimulationError(f"a polynomial of {count} coefficients")
@@ -67,12 +67,3 @@ def polynomial(x: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
         product = narrow(settle(settle(to_f32(total)) * settle(to_f32(x))), dtype)
         total = narrow(settle(settle(to_f32(product)) + settle(to_f32(c[k]))), dtype)
     return total
-
-
-def _special_roots(x: np.ndarray, steps: int) -> np.ndarray:
-    """BM1688's handling of what is not positive and finite: NaN, 0, or infinity of the argument's sign."""
-    out = reciprocal_square_root(x, steps)
-    out = np.where(np.isinf(x), np.float32(0), out)
-    out = np.where(x == 0, np.copysign(np.float32(np.inf), x), out)
-    invalid = np.array(0xFFC00000, np.uint32).view(F32)
-    return np.where(np.isnan(x) | (x < 0), invalid, out)

@@ -60,7 +60,7 @@ class Side:
 
     def read(self) -> np.ndarray:
         """The values as one array (n, c, h, w)."""
-        n, c, h, w = self.shape
+        n, _, h, w = self.shape
         flat = [p.reshape(n, -1, h, w) for p in self.pieces(self.own_grids())]
         return flat[0] if len(flat) == 1 else np.concatenate(flat, axis=1)
 
