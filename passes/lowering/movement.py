@@ -182,8 +182,8 @@ def store(low: Lowering, op: Op) -> None:
 def store_column(low: Lowering, result: Placed, x: Placed) -> None:
     emit, lanes, count = low.emit, low.spec.lanes, x.shape[-1]
     assert x.axis is not None
-    if count % lanes or x.lane:
-        raise CannotView(f"{count} items from lane {x.lane} on do not fill {lanes} lanes")
+    if count % lanes:
+        raise CannotView(f"{count} items do not fill {lanes} lanes")
     spread = Placed(x.buffer, x.dtype, (lanes, count // lanes), (0, x.strides[x.axis]), 0, lanes, x.offset)
     if spread.strides[1] != 1:
         spread = emit.cast(emit.new(spread.shape, x.dtype, Lanes(0)), spread)
