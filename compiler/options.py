@@ -34,7 +34,7 @@ class ConvertOptions:
     dump_ir: Path | None = None  # folder for the IR after each pass
     stop_after: str | None = None  # name of a pass
     passes: str | None = None  # a pipeline instead of the chip's
-    jobs: int = 0  # processes; 0: one per CPU
+    jobs: int = 0  # weights quantized at the same time; 0: one per CPU
     verify: bool = False
     dry_run: bool = False
 
@@ -85,7 +85,7 @@ class ConvertOptions:
             f"--num_core {self.num_core}: {self.spec.name} has {cores} {'core' if cores == 1 else 'cores'}",
         )
         _require(self.num_device == 1, f"--num_device {self.num_device}: only 1 is supported yet")
-        _require(self.jobs >= 0, f"--jobs {self.jobs}: expected a number of processes, or 0 for one per CPU")
+        _require(self.jobs >= 0, f"--jobs {self.jobs}: expected a number of threads, or 0 for one per CPU")
 
     def _check_folders(self) -> None:
         for flag, folder in (("-o", self.out_dir), ("--dump-ir", self.dump_ir)):

@@ -179,7 +179,8 @@ class PassManager:
                 error.notes.append(self._reproducer(index, dump.path))
                 raise
             except Exception as error:
-                error.add_note(f"note: {self._reproducer(index, dump.path)}")
+                if sys.version_info >= (3, 11):
+                    error.add_note(f"note: {self._reproducer(index, dump.path)}")
                 raise
             dump.write(index + 1, step.name)
             self._show(step, module, before)

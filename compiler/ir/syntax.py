@@ -5,13 +5,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
+import regex
 from lark import Lark, Token, Transformer, UnexpectedInput, UnexpectedToken, v_args
 
 from compiler.ir import literals
@@ -21,13 +21,13 @@ from compiler.ir.types import UNIT, FunctionType, Symbol, TensorType, Type
 
 Signature = tuple[tuple[Type, ...], tuple[Type, ...]]
 
-_RESULT = re.compile(r"(%[\w$.-]+)(?:\s*:\s*(\d+))?")
-_OPERAND = re.compile(r"%[\w$.#-]+")
+_RESULT = regex.compile(r"(%[\w$.-]+)(?:\s*:\s*(\d+))?")
+_OPERAND = regex.compile(r"%[\w$.#-]+")
 # One `name = value` whose value has no dictionary in it and no more brackets than a list of scalars.
 _STRING = r'"(?:[^"\\]|\\.)*+"'
 _ANGLES = rf'<(?:[^<>"]++|{_STRING}|<(?:[^<>"]++|{_STRING}|<[^<>"]*+>)*+>)*+>'
 _VALUE = rf'(?:[^<>"\[\]{{}},]++|{_STRING}|{_ANGLES}|\[[^\[\]<>"]*\])++'
-_ENTRY = re.compile(rf"\s*([A-Za-z_][\w$.]*)\s*=\s*({_VALUE})(?:,|$)")
+_ENTRY = regex.compile(rf"\s*([A-Za-z_][\w$.]*)\s*=\s*({_VALUE})(?:,|$)")
 
 
 @dataclass(slots=True)
@@ -74,7 +74,7 @@ def _parse(start: str, text: str, offset: int = 0) -> Any:
         pos = error.pos_in_stream or 0
         if isinstance(error, UnexpectedToken) and error.token.type == "$END":
             raise TextError("the text ends too early here", offset + len(text.rstrip())) from None
-        found = re.match(r"\"?[^\s,:()<>\"]*|.", text[pos:])
+        found = regex.match(r"\"?[^\s,:()<>\"]*|.", text[pos:])
         shown = found.group() if found and found.group() else text[pos]
         raise TextError(f"unexpected {shown!r}", offset + pos) from None
     except TextError as error:
@@ -85,7 +85,9 @@ def _parse(start: str, text: str, offset: int = 0) -> Any:
 def _lark() -> Lark:
     grammar = Path(__file__).with_name("grammar.lark").read_text()
     starts = ["module", "entries", "signature", "attribute", "location"]
-    return Lark(grammar, parser="lalr", start=starts, transformer=_Values(), maybe_placeholders=True)
+    return Lark(
+        grammar, parser="lalr", start=starts, transformer=_Values(), maybe_placeholders=True, regex=True
+    )
 
 
 def _properties(text: str) -> dict[str, Any]:
