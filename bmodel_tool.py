@@ -10,12 +10,14 @@ sys.path.insert(0, str(Path(__file__).resolve().parent))  # ours, in a checkout 
 
 import argparse
 import importlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from compiler.cli import Parser, run_command
 
 if TYPE_CHECKING:
+    from runtime_sim.tool.verify import Suspect
+
     Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
 
 
@@ -77,6 +79,10 @@ def _add_running(commands: Commands) -> None:
     verify.add_argument(
         "--min-cosine", type=float, default=0.95, help="fail below this (default %(default)s)"
     )
+    text = "folder of llm_convert.py --dump-ir: find the pass and the op where the first wrong net parts"
+    verify.add_argument("--ir", type=Path, metavar="DIR", help=text)
+    verify.add_argument("--bisect", metavar="NET", help="look into this net, right or wrong; needs --ir")
+    verify.set_defaults(bisect_net=_bisect_net)
     _add_exact(verify)
 
     chat = _add(commands, "chat", "answer a prompt, greedily, with tokenizer and template of config/")
@@ -89,6 +95,12 @@ def _add_running(commands: Commands) -> None:
         "--raw", action="store_true", help="continue the prompt as it is, without chat template"
     )
     _add_exact(chat)
+
+
+def _bisect_net(suspect: Suspect, folder: Path) -> Iterator[str]:
+    from compiler.bisect import bisect_net  # imports the whole compiler, which other commands do without
+
+    return bisect_net(suspect, folder)
 
 
 def _add(commands: Commands, name: str, text: str) -> Parser:

@@ -27,6 +27,7 @@ RANKS = {
     "compiler.pipelines": 4,
     "compiler.search": 4,
     "compiler.driver": 5,
+    "compiler.bisect": 5,
     "compiler.cli": 6,
 }
 

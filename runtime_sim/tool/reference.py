@@ -51,6 +51,7 @@ class Reference:
             loaded: Any = library.AutoModelForCausalLM.from_pretrained(folder, **options)
         except (OSError, ValueError, KeyError) as error:
             raise UserError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from None
+        self.folder = folder
         self.model = loaded.eval()
         self.vocabulary = int(self.model.config.vocab_size)
 
@@ -76,6 +77,26 @@ class Reference:
             for index, (given, output) in enumerate(zip(states.inputs, outputs, strict=True))
         ]
         return Trace(_rows(embedded), layers, _rows(result.logits))
+
+
+    def modules(self, tokens: Sequence[int], prefix: str) -> dict[str, np.ndarray]:
+        """Outputs [tokens, ...] of the innermost modules below a prefix, by name, in order of the run."""
+        import torch
+
+        made: dict[str, np.ndarray] = {}
+
+        def keep(name: str) -> Any:
+            return lambda module, given, output: made.update({name: _rows(output)})
+
+        inner = [(name, module) for name, module in self.model.named_modules() if not [*module.children()]]
+        hooks = [m.register_forward_hook(keep(name)) for name, m in inner if name.startswith(prefix)]
+        try:
+            with torch.no_grad():
+                self.model(input_ids=torch.tensor([list(tokens)]))
+        finally:
+            for hook in hooks:
+                hook.remove()
+        return made
 
 
 class _Recorder:

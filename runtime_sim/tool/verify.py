@@ -7,7 +7,7 @@ for its own error only. The prompt goes through the blocks, the token after it t
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,27 +35,107 @@ class Verdict:
     difference: Difference
 
 
+@dataclass(frozen=True)
+class NetRun:
+    """A launch of a net: copies of its inputs, and the reference's values of its outputs' first rows."""
+
+    net: RuntimeNet
+    tokens: slice  # of the reference's run
+    inputs: list[np.ndarray]
+    wanted: list[np.ndarray]
+
+    def verdicts(self, outputs: Sequence[np.ndarray]) -> list[Verdict]:
+        names = [output.info.name for output in self.net.outputs]
+        return [
+            Verdict(self.net.name, name, compare(_rows(given, wanted.size).reshape(wanted.shape), wanted))
+            for name, given, wanted in zip(names, outputs, self.wanted, strict=True)
+        ]
+
+    def cosine(self, outputs: Sequence[np.ndarray]) -> float:
+        """The lowest of the outputs' cosines; NaN when any is."""
+        return float(np.min([verdict.difference.cosine for verdict in self.verdicts(outputs)]))
+
+
+@dataclass(frozen=True)
+class HeadRun(NetRun):
+    """A launch of the head: the token is right when no other is clearly more likely to the reference."""
+
+    def cosine(self, outputs: Sequence[np.ndarray]) -> float:
+        return float(self.agrees(int(outputs[0].flat[0])))
+
+    def agrees(self, token: int) -> bool:
+        (logits,) = self.wanted
+        return token == int(logits.argmax()) or self.gap(token) < _TOKEN_TOLERANCE * float(logits.std())
+
+    def gap(self, token: int) -> float:
+        """By how much the reference prefers its own token."""
+        (logits,) = self.wanted
+        return float(logits.max() - logits[token])
+
+    def line(self, token: int) -> str:
+        best = int(self.wanted[0].argmax())
+        if token == best:
+            return f"{self.net.name:18} token {token}, as the reference"
+        return f"{self.net.name:18} token {token}, the reference {best}, {self.gap(token):.4g} ahead"
+
+
+@dataclass(frozen=True)
+class Suspect:
+    """A run that parts from the reference (or that somebody wants to look into), and all that it took."""
+
+    run: NetRun
+    session: Session
+    reference: Reference
+    tokens: list[int]  # the reference's run: the prompt and one token after it
+    min_cosine: float
+
+
+Bisect = Callable[[Suspect, Path], Iterator[str]]  # says in lines where a net goes wrong, by its dumps
+
+
 def run(arguments: Namespace) -> int:
+    if arguments.bisect and not arguments.ir:
+        raise UserError("--bisect needs --ir: the folder that llm_convert.py --dump-ir wrote")
     session = open_session(arguments.file, arguments.file.parent / "config", arguments.exact)
+    if arguments.bisect and not session.runtime.has_net(arguments.bisect):
+        raise UserError(f"--bisect {arguments.bisect}: the file has no such net")
     reference = Reference(arguments.reference)
     prompt = _prompt(arguments, reference, session)
-    trace = reference.trace(prompt)
-    next_token = int(trace.logits[-1].argmax())
-    verifier = Verifier(session, prompt, reference.trace([*prompt, next_token]))
+    next_token = int(reference.trace(prompt).logits[-1].argmax())
+    tokens = [*prompt, next_token]
+    suspects: list[NetRun] = []
     parted: list[str] = []
-    for verdicts in verifier.nets():
-        print(_line(verdicts), flush=True)
-        parted += [f"{v.net} {v.output}" for v in verdicts if not v.difference.cosine >= arguments.min_cosine]
-    token_line, agrees = verifier.head(trace.logits[-1])
-    print(token_line)
+    for run in Verifier(session, prompt, reference.trace(tokens)).runs():
+        outputs = [output.array for output in run.net.outputs]
+        wrong = _print_verdict(run, outputs, arguments.min_cosine)
+        parted += wrong
+        if run.net.name == arguments.bisect or (wrong and not arguments.bisect):
+            suspects.append(run)
     if parted:
-        print(f"parts from the reference first at {parted[0]} (cosine below {arguments.min_cosine})")
-    return 0 if agrees and not parted else 1
+        print(f"parts from the reference first at {parted[0]}")
+    if arguments.ir and suspects:
+        suspect = Suspect(suspects[0], session, reference, tokens, arguments.min_cosine)
+        for line in arguments.bisect_net(suspect, arguments.ir):
+            print(line, flush=True)
+    return 1 if parted else 0
 
 
-def verify_file(file: Path, reference: Path) -> int:
+def verify_file(file: Path, reference: Path, ir: Path | None = None, bisect_net: Bisect | None = None) -> int:
     """As the command does by default; 0 when the file computes what the reference does."""
-    return run(Namespace(file=file, reference=reference, exact=False, prompt=None, min_cosine=MIN_COSINE))
+    settings = {"exact": False, "prompt": None, "min_cosine": MIN_COSINE, "bisect": None}
+    return run(Namespace(file=file, reference=reference, ir=ir, bisect_net=bisect_net, **settings))
+
+
+def _print_verdict(run: NetRun, outputs: Sequence[np.ndarray], min_cosine: float) -> list[str]:
+    """Print a net's line; gives what of it parts from the reference."""
+    if isinstance(run, HeadRun):
+        token = int(outputs[0].flat[0])
+        print(run.line(token), flush=True)
+        return [] if run.agrees(token) else [f"{run.net.name} token {token}"]
+    verdicts = run.verdicts(outputs)
+    print(_line(verdicts), flush=True)
+    bad = [v for v in verdicts if not v.difference.cosine >= min_cosine]
+    return [f"{v.net} {v.output} (cosine below {min_cosine})" for v in bad]
 
 
 def _prompt(arguments: Namespace, reference: Reference, session: Session) -> list[int]:
@@ -84,7 +164,8 @@ class Verifier:
             layers = f"{session.sizes.layers} layers, the reference {len(trace.layers)}"
             raise UserError(f"not the same model: the file has {layers}")
 
-    def nets(self) -> Iterator[list[Verdict]]:
+    def runs(self) -> Iterator[NetRun]:
+        """Launch each net; its outputs stand in its buffers until the next is asked for."""
         yield from self._embeddings()
         count = len(self.prompt)
         self.session.set_prompt(count)
@@ -93,8 +174,9 @@ class Verifier:
         self.session.set_step(count)
         for layer in range(self.session.sizes.layers):
             yield self._cache(layer, self.trace.layers[layer], count)
+        yield self._head(count - 1)
 
-    def _embeddings(self) -> Iterator[list[Verdict]]:
+    def _embeddings(self) -> Iterator[NetRun]:
         """Prompt and next token, each through its own net, where the file has them."""
         nets = self.session.embedding, self.session.embedding_cache
         count = len(self.prompt)
@@ -105,34 +187,35 @@ class Verifier:
                 ids = net.inputs[0].array
                 ids[...] = 0
                 ids.flat[: len(tokens)] = tokens
+                given = [ids.copy()]
                 self.session.runtime.launch(net)
-                yield [_verdict(net, net.outputs[0], self.trace.embedded[slice(*rows)])]
+                yield NetRun(net, slice(*rows), given, [self.trace.embedded[slice(*rows)]])
 
-    def _block(self, block: RuntimeNet, values: LayerValues, count: int) -> list[Verdict]:
+    def _block(self, block: RuntimeNet, values: LayerValues, count: int) -> NetRun:
         _put(block.inputs[0], values.states_in[:count])
+        given = [buffer.array.copy() for buffer in block.inputs]
         self.session.runtime.launch(block)
-        return _verdicts(block, values, slice(0, count))
+        return NetRun(block, slice(0, count), given, _outputs(values, slice(0, count)))
 
-    def _cache(self, layer: int, values: LayerValues, count: int) -> list[Verdict]:
+    def _cache(self, layer: int, values: LayerValues, count: int) -> NetRun:
         cache = self.session.caches[layer]
         for history, rows in zip(self.session.history(layer), (values.keys, values.values), strict=True):
             _put(history, rows[:count])
         state = values.states_in[count:].astype(NUMPY_TYPES[cache.inputs[0].info.dtype])
         inputs = self.session.step_inputs(layer, state.reshape(-1).view(np.uint8))
+        pairs = zip(cache.inputs, inputs, strict=True)
+        given = [Buffer(buffer.info, data).array.copy() for buffer, data in pairs]
         self.session.runtime.launch(cache, inputs)
-        return _verdicts(cache, values, slice(count, None))
+        return NetRun(cache, slice(count, None), given, _outputs(values, slice(count, None)))
 
-    def head(self, logits: np.ndarray) -> tuple[str, bool]:
-        """The head's token for the prompt's last state, in words, and whether the reference agrees."""
-        state = self.trace.layers[-1].states_out[len(self.prompt) - 1]
-        dtype = NUMPY_TYPES[self.session.lm_head.inputs[0].info.dtype]
-        token = self.session.next_token(state.astype(dtype).view(np.uint8))
-        best = int(logits.argmax())
-        if token == best:
-            return f"{'lm_head':18} token {token}, as the reference", True
-        gap = float(logits[best] - logits[token])
-        agrees = gap < _TOKEN_TOLERANCE * float(logits.std())
-        return f"{'lm_head':18} token {token}, the reference {best}, {gap:.4g} ahead", agrees
+    def _head(self, last: int) -> NetRun:
+        """The token after the prompt's last state."""
+        head = self.session.lm_head
+        info = head.inputs[0].info
+        state = self.trace.layers[-1].states_out[last].astype(NUMPY_TYPES[info.dtype])
+        self.session.next_token(state.view(np.uint8))
+        given = [state.reshape(info.shape)]
+        return HeadRun(head, slice(last, last + 1), given, [self.trace.logits[last]])
 
 
 def _put(buffer: Buffer, rows: np.ndarray) -> None:
@@ -142,15 +225,13 @@ def _put(buffer: Buffer, rows: np.ndarray) -> None:
     data[: rows.size] = rows.reshape(-1).astype(data.dtype)
 
 
-def _verdicts(net: RuntimeNet, values: LayerValues, rows: slice) -> list[Verdict]:
-    wanted = (values.states_out, values.keys, values.values)
-    return [_verdict(net, output, each[rows]) for output, each in zip(net.outputs, wanted, strict=True)]
+def _outputs(values: LayerValues, rows: slice) -> list[np.ndarray]:
+    return [each[rows] for each in (values.states_out, values.keys, values.values)]
 
 
-def _verdict(net: RuntimeNet, output: Buffer, wanted: np.ndarray) -> Verdict:
-    """The first rows of an output against all of the reference's."""
-    given = output.array.reshape(-1)[: wanted.size].reshape(wanted.shape)
-    return Verdict(net.name, output.info.name, compare(given, wanted))
+def _rows(output: np.ndarray, size: int) -> np.ndarray:
+    """The first items of an output; what follows belongs to padding."""
+    return output.reshape(-1)[:size]
 
 
 def _line(verdicts: list[Verdict]) -> str:

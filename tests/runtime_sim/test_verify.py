@@ -31,6 +31,7 @@ def report(folder, runtime, monkeypatch, capsys):
 
     def call(**changes):
         arguments = {"file": folder / "m.bmodel", "reference": folder, "prompt": None, "min_cosine": 0.99}
+        arguments |= {"ir": None, "bisect": None}
         monkeypatch.setattr(verify, "open_session", lambda *_: Session(runtime))
         code = verify.run(Namespace(exact=False, **(arguments | changes)))
         return code, capsys.readouterr().out
@@ -79,7 +80,8 @@ def test_a_wrong_token_is_reported(report, runtime):
     runtime.model.lm_head.weight = torch.nn.Parameter(runtime.model.lm_head.weight.flip(0))
     code, text = report()
     assert code == 1
-    assert ", the reference " in text.splitlines()[-1]
+    assert ", the reference " in text.splitlines()[-2]
+    assert "parts from the reference first at lm_head" in text
 
 
 def test_another_number_of_layers_is_refused(report, tiny_checkpoint):

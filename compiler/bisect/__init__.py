@@ -1,0 +1,73 @@
+"""Where a wrong net goes wrong: the first pass after which it parts from Hugging Face, and the first op.
+
+The dumps of a compilation (`llm_convert.py --dump-ir`) are run one after the other on the inputs that
+`verify` gave the net, with weights from the reference's checkpoint; last comes the file itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from compiler.bisect.chip import differs_in_file, first_instruction, first_placed
+from compiler.bisect.dumps import CannotRun, DumpedNet, Stage
+from compiler.bisect.values import first_module, first_value
+from compiler.diagnostics import CompileError
+from passes import load_all
+from runtime_sim.tool.verify import Suspect
+
+UNKNOWN_OP = "the op cannot be told: the programs before and after the pass have nothing in common"
+
+
+def bisect_net(suspect: Suspect, folder: Path) -> Iterator[str]:
+    """Lines for a person: how close each stage is, the pass that parts, and the op."""
+    load_all()
+    net = DumpedNet.of(suspect, folder)
+    before: Stage | None = None
+    for stage in net.stages():
+        try:
+            cosine = suspect.run.cosine(net.run(stage))
+        except CannotRun as error:
+            yield f"{stage.path.name:36} skipped: {error}"
+            continue
+        except CompileError as error:
+            yield f"{stage.path.name:36} cannot run"
+            yield from parting(net, before, stage, error.message)
+            return
+        yield f"{stage.path.name:36} cosine {cosine:.6f}"
+        if not cosine >= suspect.min_cosine:
+            yield from parting(net, before, stage)
+            return
+        before = stage
+    assert before is not None, "the dump before all passes can always run"
+    yield from file_lines(net, before)
+
+
+def parting(net: DumpedNet, before: Stage | None, stage: Stage, problem: str = "") -> Iterator[str]:
+    name = net.suspect.run.net.name
+    if before is None:
+        yield f"{name} parts from the reference before any pass, in {stage.path}"
+        yield problem or first_module(net, stage)
+        return
+    yield f"{name} parts from the reference in pass {stage.pass_name}, {stage.path}"
+    yield problem or first_op(net, before, stage)
+
+
+def first_op(net: DumpedNet, before: Stage, stage: Stage) -> str:
+    """The first op at which a stage parts from the one before, as far as their levels can be compared."""
+    if stage.level != "chip":
+        return first_value(net, before, stage)
+    compare = first_instruction if before.level == "chip" else first_placed
+    return compare(net, before, stage) or UNKNOWN_OP
+
+
+def file_lines(net: DumpedNet, last: Stage) -> Iterator[str]:
+    """The same for the file after the last stage that could run."""
+    run = net.suspect.run
+    cosine = run.cosine(net.run_file())
+    yield f"{'the file':36} cosine {cosine:.6f}"
+    if cosine >= net.suspect.min_cosine:
+        yield f"{run.net.name} does not part from the reference"
+        return
+    yield f"{run.net.name} parts from the reference in the file, after {last.path}"
+    yield differs_in_file(net, last)

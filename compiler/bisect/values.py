@@ -1,0 +1,170 @@
+"""The first op whose value is another one than in the stage before, for stages of arrays.
+
+An op rarely has a counterpart on the other side of a pass. What both sides know is the place in the model
+that an op comes from, so places are compared by the last value made there. Ops of one place that bear the
+same name, give the same shape and are equally many on both sides are compared one by one.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from compiler.bisect.dumps import DumpedNet, Stage
+from compiler.ir.core import Op
+from compiler.ir.location import UNKNOWN
+from compiler.ir.printer import op_line
+from compiler.ir.types import TensorType
+from runtime_sim.compare import compare
+
+Array = npt.NDArray[Any]
+
+SAME = 0.999  # cosine of two values that differ by rounding only
+QUANTIZING = "quantize-weights"  # the pass that changes values by more than rounding
+MOVING = {"load", "store", "reshape", "permute", "slice", "concat", "cast", "relayout", "pad"}
+LINE = 160  # characters of an op shown
+
+
+@dataclass(frozen=True)
+class Made:
+    """An op's result, `number` in the order of the program."""
+
+    number: int
+    op: Op
+    array: Array
+
+    @property
+    def place(self) -> str:
+        return str(self.op.loc)
+
+    @property
+    def kind(self) -> tuple[object, ...]:
+        """Place, name without dialect, and shape."""
+        return self.place, self.op.opname.partition(".")[2], self.array.shape
+
+
+@dataclass
+class Values:
+    """An observer for `rules.interpret`: all float arrays made at a known place, in order."""
+
+    made: list[Made] = field(default_factory=list)
+
+    def __call__(self, op: Op, results: Sequence[Array]) -> None:
+        if op.loc == UNKNOWN or not op.operands:  # named data, not something computed
+            return
+        for value, array in zip(op.results, results, strict=True):
+            if isinstance(value.type, TensorType) and value.type.element.is_float:
+                self.made.append(Made(len(self.made), op, array))
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A value, and how far it is from its counterpart in the stage before."""
+
+    made: Made
+    cosine: float
+
+
+def first_value(net: DumpedNet, before: Stage, stage: Stage) -> str:
+    """Where a stage parts from the one before, in words."""
+    old, new = Values(), Values()
+    net.run(before, old)
+    net.run(stage, new)
+    found = sorted(pairs(old.made, new.made, before.level == stage.level), key=lambda pair: pair.made.number)
+    limits = (net.suspect.min_cosine, SAME) if stage.pass_name == QUANTIZING else (SAME,)
+    for limit in limits:
+        for pair in found:
+            if not pair.cosine >= limit:
+                text = f"first op: {pair.made.place}, cosine {pair.cosine:.6f} with the stage before"
+                return f"{text}\n{where(stage, pair.made.op)}"
+    return "no op parts: the results are other values than before"
+
+
+def pairs(old: Sequence[Made], new: Sequence[Made], same_level: bool) -> Iterator[Pair]:
+    yield from places(old, new)
+    yield from twins(old, new, set() if same_level else MOVING)
+
+
+def places(old: Sequence[Made], new: Sequence[Made]) -> Iterator[Pair]:
+    """Places by their last values, where these have equally many items."""
+    last = {made.place: made for made in new}
+    for place, wanted in {made.place: made for made in old}.items():
+        if place not in last:
+            continue
+        made = last[place]
+        if made.array.size == wanted.array.size:
+            yield Pair(made, cosine(made.array, wanted.array))
+            continue
+        parts = [each for each in new if each.place == place and each.array.shape == made.array.shape]
+        runs, rest = divmod(wanted.array.size, made.array.size)
+        if rest == 0 and runs > 1 and len(parts) % runs == 0:
+            chosen = [each.array for each in parts[len(parts) // runs - 1 :: len(parts) // runs]]
+            yield Pair(made, best_joined(chosen, wanted.array))
+
+
+def best_joined(parts: list[Array], wanted: Array) -> float:
+    """Of a value made in several runs over the tokens, whichever axis the tokens are."""
+    return max(cosine(np.concatenate(parts, axis), wanted) for axis in range(parts[0].ndim))
+
+
+def twins(old: Sequence[Made], new: Sequence[Made], skip: set[str]) -> Iterator[Pair]:
+    """Ops that are the same by place, name and shape."""
+    sides: tuple[dict[Any, list[Made]], dict[Any, list[Made]]] = defaultdict(list), defaultdict(list)
+    for side, values in zip(sides, (old, new), strict=True):
+        for made in values:
+            side[made.kind].append(made)
+    for kind, found in sides[1].items():
+        if len(sides[0][kind]) == len(found) and kind[1] not in skip:
+            for wanted, made in zip(sides[0][kind], found, strict=True):
+                yield Pair(made, cosine(made.array, wanted.array))
+
+
+def first_module(net: DumpedNet, stage: Stage) -> str:
+    """Which module of the Hugging Face model is the first whose output the imported graph does not make."""
+    run, model = net.suspect.run, net.model
+    ours, theirs = stage_prefix(net), "" if net.layer is None else model.layer_prefixes[net.layer]
+    values = Values()
+    net.run(stage, values)
+    agreed = ""
+    for name, output in net.suspect.reference.modules(net.suspect.tokens, theirs).items():
+        place, wanted = ours + name.removeprefix(theirs), output[run.tokens]
+        here = [made for made in values.made if made.place == place]
+        given = [(made, rows_of(made.array, wanted)) for made in here]
+        close = [(cosine(rows, wanted), made) for made, rows in given if rows is not None]
+        if not close:
+            continue
+        best, made = max(close, key=lambda each: each[0])
+        if not best >= SAME:
+            after = f"; {agreed} before it agrees" if agreed else ""
+            text = f"first module: {place}, cosine {best:.6f} with the reference{after}"
+            return f"{text}\n{where(stage, made.op)}"
+        agreed = place
+    return "no module parts: the results are other values than those of the reference"
+
+
+def stage_prefix(net: DumpedNet) -> str:
+    """What names of modules begin with in a dump: the layer that a module was imported from."""
+    if net.layer is None:
+        return ""
+    return net.model.layer_prefixes[net.model.module_of(net.layer).layer_indices[0]]
+
+
+def rows_of(array: Array, wanted: Array) -> Array | None:
+    """The first tokens of an array [1, tokens, ...], when it has rows like the wanted ones."""
+    rows = array.reshape(-1, *wanted.shape[1:]) if array.size % max(1, wanted[0].size) == 0 else None
+    return rows[: len(wanted)] if rows is not None and len(rows) >= len(wanted) else None
+
+
+def cosine(found: Array, wanted: Array) -> float:
+    return compare(found.reshape(wanted.shape), wanted).cosine
+
+
+def where(stage: Stage, op: Op) -> str:
+    """An op by its line in the dump and how it reads."""
+    line = op_line(op)
+    return f"  {op.position or stage.path}: {line[:LINE]}{'...' if len(line) > LINE else ''}"
