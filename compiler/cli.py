@@ -144,7 +144,14 @@ def _add_developer_flags(group: argparse._ArgumentGroup) -> None:
     add("--dump-ir", type=Path, metavar="DIR", help="write the IR after each pass into DIR")
     add("--stop-after", metavar="PASS", help="stop after this pass; write no bmodel")
     add("--passes", metavar="PIPELINE", help="run these passes instead of the chip's: 'a,b{option=value}'")
-    add("-j", "--jobs", type=int, default=0, metavar="N", help="weights quantized at once (default: 0, one per CPU)")
+    add(
+        "-j",
+        "--jobs",
+        type=int,
+        default=0,
+        metavar="N",
+        help="weights quantized at once (default: one per CPU)",
+    )
     add("-v", "--verbose", action="store_true", help="say what is being done")
 
 

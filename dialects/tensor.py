@@ -319,7 +319,7 @@ class LinearOp(TensorOp):
     x: Operand[TensorType]
     w: Operand[TensorType]
     accumulator: OptionalOperand[TensorType]
-    quant: OptionalAttr[Attribute]
+    quant: OptionalAttr[Quant]
     y: Result[TensorType]
 
 
@@ -330,7 +330,7 @@ class GatedLinearOp(TensorOp):
     x: Operand[TensorType]
     gate: Operand[TensorType]
     up: Operand[TensorType]
-    quant: OptionalAttr[Attribute]
+    quant: OptionalAttr[Quant]
     y: Result[TensorType]
 
 

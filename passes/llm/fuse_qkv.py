@@ -54,8 +54,8 @@ def fuse_qkv(op: llm.AttentionOp, rw: Rewriter) -> None:
 
 def projection(value: Value) -> llm.LinearOp | None:
     """The linear that an operand of an attention comes from."""
-    while type(value.owner) in ON_THE_WAY:
-        value = value.owner.operands[ON_THE_WAY[type(value.owner)]]
+    while isinstance(owner := value.owner, Op) and type(owner) in ON_THE_WAY:
+        value = owner.operands[ON_THE_WAY[type(owner)]]
     return value.defining(llm.LinearOp)
 
 
@@ -75,13 +75,13 @@ def join(weights: Sequence[Value], anchor: Op, rw: Rewriter) -> Value:
     """The weights as one, before `anchor`; their definitions move there where they stand behind it."""
     for weight in weights:
         hoist(weight, anchor)
-    loc = fused(*(weight.owner.loc for weight in weights))
+    loc = fused(*(weight.owner.loc for weight in weights if isinstance(weight.owner, Op)))
     return rw.insert_before(anchor, llm.ConcatWeightsOp(*weights, loc=loc)).y
 
 
 def hoist(weight: Value, anchor: Op) -> None:
     owner = weight.owner
-    if owner.is_before(anchor):
+    if not isinstance(owner, Op) or owner.is_before(anchor):
         return
     for operand in owner.operands:
         hoist(operand, anchor)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from compiler.ir.core import Value
-from compiler.ir.types import F32, TensorType
+from compiler.ir.types import F32, ElementType, TensorType
 from dialects import tensor
 from dialects.tensor import Lanes, Replicated
 from passes.lowering.build import Build
@@ -60,7 +60,7 @@ def matmul(build: Build, a: Value, b: Value, transpose: bool, start: Value | Non
     return build.add(tensor.MatmulOp(a, b, start, transpose_b=transpose, types=[type_]))
 
 
-def softmax(build: Build, scores: Value, element: tensor.ElementType) -> tuple[Value, Value]:
+def softmax(build: Build, scores: Value, element: ElementType) -> tuple[Value, Value]:
     """2**(x - max) of each row in 16 bit, not yet divided, and 1 / its sum in f32.
 
     Dividing the product with v afterwards is cheaper, and rounds less. The maximum is taken after the mask

@@ -41,8 +41,7 @@ class Build:
     def binary(self, kind: type[tensor.Binary], lhs: Value, rhs: Value, compact: bool = True) -> Value:
         """Vectors over the lanes are packed unless `compact` is False; see `tensor.Lanes`."""
         op = kind(lhs, rhs)
-        (type_,) = op.infer_types()
-        op.results[0].type = self._packed(type_, compact)
+        op.results[0].type = self._packed(op.results[0].type, compact)
         return self.add(op)
 
     def scalar(self, kind: type[tensor.Binary], x: Value, value: float, compact: bool = True) -> Value:

@@ -7,6 +7,7 @@ walk from the end of the function gives each part, through renaming ops, its sha
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from compiler.chips import ChipSpec
 from compiler.ir.core import Block, Builder, Op, Value
@@ -121,7 +122,7 @@ class Lowering:
     def scratch(self, type_: TensorType) -> Placed:
         return self.in_ddr(type_, space="scratch")
 
-    def in_ddr(self, type_: TensorType, **where: object) -> Placed:
+    def in_ddr(self, type_: TensorType, **where: Any) -> Placed:
         """A fresh row-major array in DDR."""
         size = chip.bytes_of(type_.shape, type_.element)
         op = self.emit.add(chip.GlobalOp(types=[chip.GlobalType(size)], **where))

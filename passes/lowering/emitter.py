@@ -133,7 +133,7 @@ class Emitter:
             return self._sfu_of_copy(kind, x, table)
         res = self.like(x)
         shape, offsets, _ = self.aligned(x)
-        extra = {} if table is None else {"opd1": table.view(()), "terms": table.shape[-1]}
+        extra: dict[str, Any] = {} if table is None else {"opd1": table.view(()), "terms": table.shape[-1]}
         self.add(
             chip.SfuOp(
                 res.buffer,

@@ -180,8 +180,9 @@ class TokenLowering:
         """A result of the function, written to DDR; heads that were rounded for attention are not rounded
         again.
         """
-        if isinstance(self.values.get(value), Value) and self.values[value].type.layout is None:
-            return self.values[value]
+        found = self.values.get(value)
+        if isinstance(found, Value) and found.type.layout is None:
+            return found
         self.build.loc = value.owner.loc if isinstance(value.owner, Op) else self.build.loc
         return self.build.add(tensor.StoreOp(self.rounded(value)))
 
@@ -369,6 +370,7 @@ def binary(low: TokenLowering, op: llm.AddOp | llm.MulOp, kind: type[tensor.Bina
     """The result may be accumulated upon, so it lies in whole slots."""
     x = low.f32(op.lhs)
     if op.rhs is None:
+        assert op.value is not None
         return low.build.scalar(kind, x, op.value, compact=False)
     return low.build.binary(kind, x, low.f32(op.rhs), compact=False)
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from itertools import product
 
 from compiler.ir.core import Op
-from compiler.ir.types import I8, UI8
+from compiler.ir.types import I8, UI8, ElementType
 from compiler.quant import TileFormat
 from dialects import chip, tensor
 from dialects.tensor import Lanes, PackedType
@@ -66,7 +66,7 @@ def signed_codes(low: Lowering, tile: TileFormat, source: Placed, shape: tuple[i
 
 
 def section(
-    source: Placed, dtype: chip.ElementType, offset: int, shape: tuple[int, int, int], width: int = 1
+    source: Placed, dtype: ElementType, offset: int, shape: tuple[int, int, int], width: int = 1
 ) -> Placed:
     """A part of a packed run as [lanes, rows, width]; width 1 is broadcast over the last axis of `shape`."""
     strides = (0, width, 1)

@@ -131,7 +131,8 @@ def matching_axes(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list
     groups: list[tuple[list[int], list[int]]] = []
     i = j = 0
     while i < len(old) or j < len(new):
-        left, right = [], []
+        left: list[int] = []
+        right: list[int] = []
         items_left = items_right = 1
         while True:
             if i < len(old) and (
@@ -157,7 +158,8 @@ def default_strides(type_: TensorType, spec: ChipSpec) -> tuple[int, ...]:
     step = 1
     for i in reversed(range(len(type_.shape))):
         if i == axis:
-            step = step if type_.layout.compact else round_up(step, spec.eu_bytes // type_.element.bytes)
+            compact = isinstance(type_.layout, Lanes) and type_.layout.compact
+            step = step if compact else round_up(step, spec.eu_bytes // type_.element.bytes)
         strides[i] = step
         step *= -(-type_.shape[i] // spec.lanes) if i == axis else type_.shape[i]
     return tuple(strides)

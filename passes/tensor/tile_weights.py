@@ -120,7 +120,8 @@ class Tiler:
 
     def row_limit(self, w: Value) -> int:
         """How many rows of lanes of W fit a tile."""
-        return max(1, self.options.bytes // (2 * w.type.shape[1]))
+        width: int = w.type.shape[1]
+        return max(1, self.options.bytes // (2 * width))
 
     def row_ranges(self, w: Value) -> Iterator[Range]:
         return even_ranges(w.type.shape[0], self.lanes, self.row_limit(w))
