@@ -11,6 +11,7 @@ from transformers import AutoModelForCausalLM
 
 def greedy(folder: Path, prompt: Sequence[int], count: int) -> list[int]:
     """The next `count` tokens, each the most likely one."""
+    torch.set_num_threads(1)  # tests run side by side
     model = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
     tokens = list(prompt)
     with torch.no_grad():

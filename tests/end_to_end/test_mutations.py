@@ -55,7 +55,7 @@ def test_an_address_that_is_shifted_changes_the_result(model, name):
     wanted = [a.tobytes() for a in model.run(net, "file", inputs)]
     (core,) = model.runtime.net(name).program.cores
     for engine, stream in (("tiu", core.tiu), ("dma", core.dma)):
-        for index in range(0, len(stream) - 1, max(1, len(stream) // 12)):
+        for index in range(0, len(stream) - 1, max(1, len(stream) // 8)):
             field = address_field(stream[index], index)
             shifted = stream[index].fields[field] ^ 64
             found = outputs_of(model, name, with_field(core, engine, index, **{field: shifted}), inputs)

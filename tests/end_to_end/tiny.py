@@ -48,10 +48,13 @@ class RecordingJob(Job):
 
     def run_passes(self, name: str, module: ModuleOp, pipeline: str) -> ModuleOp:
         copy, kept = copy_of(module), {}
-        for step in parse_pipeline(pipeline):
-            if step.name in STAGE_BEFORE:
-                kept[STAGE_BEFORE[step.name]] = copy_of(copy)
-            PassManager([step]).run(copy)
+        steps = parse_pipeline(pipeline)
+        while steps:
+            stop = next((i for i, step in enumerate(steps) if step.name in STAGE_BEFORE and i), len(steps))
+            if steps[0].name in STAGE_BEFORE:
+                kept[STAGE_BEFORE[steps[0].name]] = copy_of(copy)
+            PassManager(steps[:stop]).run(copy)
+            steps = steps[stop:]
         self.__dict__.setdefault("kept", {})[copy] = kept | {"placed": copy}
         return copy
 
