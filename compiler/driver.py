@@ -134,9 +134,8 @@ class Job:
 
     def compile(self) -> None:
         """Run the passes over each distinct module."""
-        self.tails = [
-            self.compiled("embedding", m) for m in tail_modules(self.model, self.weights, self.options)
-        ]
+        tails = tail_modules(self.model, self.weights, self.options)
+        self.tails = [self.compiled(module.functions()[0].sym_name, module) for module in tails]
         for group in self.model.layers:
             group.module.function("block_cache").attributes["bm.io_alone"] = True
         for group in track(self.model.layers, "compile"):

@@ -131,7 +131,8 @@ class Written:
     def __call__(self, op: Op, array: Array) -> None:
         name = op.opname, str(op.loc)
         self.counts[name] += 1
-        self.entries[*name, self.counts[name]] = blake2b(array.tobytes(), digest_size=16).digest(), op
+        key = (*name, self.counts[name])
+        self.entries[key] = blake2b(array.tobytes(), digest_size=16).digest(), op
 
 
 def first_instruction(net: DumpedNet, before: Stage, stage: Stage) -> str | None:

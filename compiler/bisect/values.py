@@ -8,7 +8,7 @@ same name, give the same shape and are equally many on both sides are compared o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -43,9 +43,13 @@ class Made:
         return str(self.op.loc)
 
     @property
-    def kind(self) -> tuple[object, ...]:
-        """Place, name without dialect, and shape."""
-        return self.place, self.op.opname.partition(".")[2], self.array.shape
+    def name(self) -> str:
+        """Of the op, without its dialect."""
+        return self.op.opname.partition(".")[2]
+
+    @property
+    def kind(self) -> Hashable:
+        return self.place, self.name, self.array.shape
 
 
 @dataclass
@@ -91,20 +95,24 @@ def pairs(old: Sequence[Made], new: Sequence[Made], same_level: bool) -> Iterato
 
 
 def places(old: Sequence[Made], new: Sequence[Made]) -> Iterator[Pair]:
-    """Places by their last values, where these have equally many items."""
-    last = {made.place: made for made in new}
+    """Places by their last values; what else the other side made there, in other sizes, does not matter."""
+    there = grouped(new, lambda made: made.place)
     for place, wanted in {made.place: made for made in old}.items():
-        if place not in last:
-            continue
-        made = last[place]
-        if made.array.size == wanted.array.size:
-            yield Pair(made, cosine(made.array, wanted.array))
-            continue
-        parts = [each for each in new if each.place == place and each.array.shape == made.array.shape]
-        runs, rest = divmod(wanted.array.size, made.array.size)
-        if rest == 0 and runs > 1 and len(parts) % runs == 0:
-            chosen = [each.array for each in parts[len(parts) // runs - 1 :: len(parts) // runs]]
-            yield Pair(made, best_joined(chosen, wanted.array))
+        same_size = [made for made in there[place] if made.array.size == wanted.array.size]
+        if same_size:
+            yield Pair(same_size[-1], cosine(same_size[-1].array, wanted.array))
+        elif there[place]:
+            yield from in_runs(there[place], wanted.array)
+
+
+def in_runs(made: list[Made], wanted: Array) -> Iterator[Pair]:
+    """A value that is made in several runs over the tokens, from the last array of each run."""
+    last = made[-1]
+    parts = [each.array for each in made if each.array.shape == last.array.shape]
+    runs, rest = divmod(wanted.size, last.array.size)
+    if rest == 0 and runs > 1 and len(parts) % runs == 0:
+        each_run = len(parts) // runs
+        yield Pair(last, best_joined(parts[each_run - 1 :: each_run], wanted))
 
 
 def best_joined(parts: list[Array], wanted: Array) -> float:
@@ -114,14 +122,18 @@ def best_joined(parts: list[Array], wanted: Array) -> float:
 
 def twins(old: Sequence[Made], new: Sequence[Made], skip: set[str]) -> Iterator[Pair]:
     """Ops that are the same by place, name and shape."""
-    sides: tuple[dict[Any, list[Made]], dict[Any, list[Made]]] = defaultdict(list), defaultdict(list)
-    for side, values in zip(sides, (old, new), strict=True):
-        for made in values:
-            side[made.kind].append(made)
-    for kind, found in sides[1].items():
-        if len(sides[0][kind]) == len(found) and kind[1] not in skip:
-            for wanted, made in zip(sides[0][kind], found, strict=True):
+    before = grouped(old, lambda made: made.kind)
+    for kind, found in grouped(new, lambda made: made.kind).items():
+        if len(before[kind]) == len(found) and found[0].name not in skip:
+            for wanted, made in zip(before[kind], found, strict=True):
                 yield Pair(made, cosine(made.array, wanted.array))
+
+
+def grouped(values: Sequence[Made], key: Callable[[Made], Hashable]) -> dict[Hashable, list[Made]]:
+    groups: dict[Hashable, list[Made]] = defaultdict(list)
+    for made in values:
+        groups[key(made)].append(made)
+    return groups
 
 
 def first_module(net: DumpedNet, stage: Stage) -> str:
