@@ -29,7 +29,8 @@ Array = np.ndarray
 MASKED = -9984.0  # what a client adds for "not visible"
 STAGE_BEFORE = {"llm-to-tensor": "llm", "tensor-to-chip": "tensor", "allocate-local": "chip"}
 
-ROUNDING = 0.9999  # cosine of two runs that round to 16 bit in different places
+ROUNDING = 0.9999  # cosine of two runs that round to bf16 in different places
+ROUNDING_F16 = 0.999998  # the same for f16
 LENGTH = 1e-3  # difference of the lengths of two such vectors, which a cosine does not see
 SUMMING = 0.999999  # cosine of two that add in different orders before they round
 
