@@ -6,6 +6,7 @@ for its own error only. The prompt goes through the blocks, the token after it t
 
 from __future__ import annotations
 
+import re
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -13,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from compiler.bmodel import BModel
 from compiler.diagnostics import UserError
 from runtime_sim.compare import Difference, compare
 from runtime_sim.runtime import NUMPY_TYPES, Buffer, RuntimeNet
@@ -21,7 +23,8 @@ from runtime_sim.text import Text
 from runtime_sim.tool.chat import open_session
 from runtime_sim.tool.reference import LayerValues, Reference, Trace
 
-MIN_COSINE = 0.95  # of any output of any net, by default
+# The lowest cosine of any output of any net that counts as agreement, by the bits of the blocks' weights.
+MIN_COSINE = {4: 0.9, 8: 0.995, 16: 0.999}
 _DEFAULT_TOKENS = 12
 _TOKEN_TOLERANCE = 0.05  # of the logits' standard deviation: a smaller gap is a tie that rounding decides
 
@@ -99,6 +102,7 @@ def run(arguments: Namespace) -> int:
     session = open_session(arguments.file, arguments.file.parent / "config", arguments.exact)
     if arguments.bisect and not session.runtime.has_net(arguments.bisect):
         raise UserError(f"--bisect {arguments.bisect}: the file has no such net")
+    limit = arguments.min_cosine or MIN_COSINE[weight_bits(session.runtime.program.bmodel)]
     reference = Reference(arguments.reference)
     prompt = _prompt(arguments, reference, session)
     next_token = int(reference.trace(prompt).logits[-1].argmax())
@@ -107,14 +111,14 @@ def run(arguments: Namespace) -> int:
     parted: list[str] = []
     for run in Verifier(session, prompt, reference.trace(tokens)).runs():
         outputs = [output.array for output in run.net.outputs]
-        wrong = _print_verdict(run, outputs, arguments.min_cosine)
+        wrong = _print_verdict(run, outputs, limit)
         parted += wrong
         if run.net.name == arguments.bisect or (wrong and not arguments.bisect):
             suspects.append(run)
     if parted:
         print(f"parts from the reference first at {parted[0]}")
     if arguments.ir and suspects:
-        suspect = Suspect(suspects[0], session, reference, tokens, arguments.min_cosine)
+        suspect = Suspect(suspects[0], session, reference, tokens, limit)
         for line in arguments.bisect_net(suspect, arguments.ir):
             print(line, flush=True)
     return 1 if parted else 0
@@ -122,8 +126,16 @@ def run(arguments: Namespace) -> int:
 
 def verify_file(file: Path, reference: Path, ir: Path | None = None, bisect_net: Bisect | None = None) -> int:
     """As the command does by default; 0 when the file computes what the reference does."""
-    settings = {"exact": False, "prompt": None, "min_cosine": MIN_COSINE, "bisect": None}
+    settings = {"exact": False, "prompt": None, "min_cosine": None, "bisect": None}
     return run(Namespace(file=file, reference=reference, ir=ir, bisect_net=bisect_net, **settings))
+
+
+def weight_bits(bmodel: BModel) -> int:
+    """The fewest bits of a weight, by what the file says its coefficients hold; 4 when it says nothing."""
+    stages = [stage for net in bmodel.nets for stage in net.stages]
+    names = [part.name for stage in stages if stage.coeff for part in stage.coeff.locations]
+    found = {int(match.group(1)) for name in names if (match := re.search(r"\bbits = (\d+)", name))}
+    return min(found & MIN_COSINE.keys(), default=4)
 
 
 def _print_verdict(run: NetRun, outputs: Sequence[np.ndarray], min_cosine: float) -> list[str]:
