@@ -51,6 +51,7 @@ def convert(options: ConvertOptions) -> Path | None:
     config.check_length(options.seq_length)
     if options.weight_bits < 16:
         config.check_group(options.q_group_size)
+    config.check_widths(options.spec.lanes)
     check_passes(options)
     model, weights = load_model(options)
     note_conversion(options, weights)

@@ -12,6 +12,7 @@ from typing import Any
 from compiler.diagnostics import UserError
 
 TESTED_TYPES = ("llama", "qwen2", "qwen3")
+HEAD_UNIT = 32  # 16-bit items that a row of a matrix in local memory is a multiple of
 WIDTHS = ("hidden_size", "intermediate_size")  # input widths of a decoder's linear layers
 
 
@@ -62,6 +63,27 @@ class ModelConfig:
                     f"-g {group} does not divide {name} = {width} ({self.path})\n"
                     f"groups that do: {', '.join(map(str, self._dividing_groups()))}"
                 )
+
+    def check_widths(self, lanes: int) -> None:
+        """Refuse vectors that do not fill whole rows of `lanes`; widths that config.json does not name
+        pass here.
+        """
+        values = self.values
+        hidden, heads = _positive(values.get("hidden_size")), _positive(values.get("num_attention_heads"))
+        kv_heads = _positive(values.get("num_key_value_heads")) or heads
+        size = _positive(values.get("head_dim")) or (hidden // heads if hidden and heads else None)
+        if hidden and hidden % lanes:
+            raise UserError(
+                f"hidden_size {hidden} of {self.path} is not a multiple of {lanes}, as it must be"
+            )
+        if size and size % HEAD_UNIT:
+            raise UserError(
+                f"head size {size} of {self.path} is not a multiple of {HEAD_UNIT}, as it must be"
+            )
+        for name, count in (("num_attention_heads", heads), ("num_key_value_heads", kv_heads)):
+            if size and count and count * size % lanes:
+                width = f"{name} {count} x head size {size}"
+                raise UserError(f"{width} of {self.path} is not a multiple of {lanes}, as it must be")
 
     def _dividing_groups(self) -> list[int]:
         widths = self.linear_inputs().values()

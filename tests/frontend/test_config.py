@@ -102,6 +102,27 @@ def test_a_group_must_divide_every_linear_input():
         ModelConfig(Path("m"), {"num_attention_heads": 4, "head_dim": 24}).check_group(64)
 
 
+@pytest.mark.parametrize(
+    ("values", "problem"),
+    [
+        ({"hidden_size": 96}, "hidden_size 96 of .* is not a multiple of 64"),
+        ({"hidden_size": 320, "num_attention_heads": 4}, "head size 80 of .* is not a multiple of 32"),
+        (
+            {"hidden_size": 192, "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 32},
+            "num_key_value_heads 3 x head size 32 of .* is not a multiple of 64",
+        ),
+    ],
+)
+def test_widths_must_fill_rows_of_lanes(values, problem):
+    with pytest.raises(UserError, match=problem):
+        ModelConfig(Path("m"), values).check_widths(64)
+
+
+def test_widths_that_fill_rows_of_lanes_or_are_not_named_pass():
+    ModelConfig(Path("m"), {"hidden_size": 256, "num_attention_heads": 4, "head_dim": 96}).check_widths(64)
+    ModelConfig(Path("m"), {}).check_widths(64)
+
+
 def test_the_name_of_the_dtype_is_found_in_both_spellings():
     assert ModelConfig(Path("m"), {"dtype": "float16"}).dtype == "float16"
     assert ModelConfig(Path("m"), {"torch_dtype": "torch.bfloat16"}).dtype == "bfloat16"
