@@ -22,7 +22,7 @@ from compiler.options import ConvertOptions
 from compiler.output import require_space, staged_output
 from compiler.pass_manager import PassManager, parse_pipeline
 from compiler.pipelines import Effort, default_pipeline
-from compiler.progress import track
+from compiler.progress import counter, track
 from compiler.search import fastest
 from compiler.weights import Materializer, Piece, WeightBlob
 from compiler.weights import convert as convert_values
@@ -130,6 +130,7 @@ class Job:
     tails: list[ModuleOp] = field(
         default_factory=list
     )  # embedding and head; one module where they share weights
+    blobs: list[WeightBlob] = field(default_factory=list)
     _efforts: dict[tuple[str, ...], Effort] = field(default_factory=dict)
     _streams: dict[Function, CommandStreams] = field(default_factory=dict)
 
@@ -205,6 +206,7 @@ class Job:
         spec = self.options.spec
         key, jobs = (id(module), layer), self.options.job_count
         blob = WeightBlob(self.pieces(module), self.materializer(layer), key, jobs)
+        self.blobs.append(blob)
         for function in module.functions():
             name = function.sym_name if layer is None else f"{function.sym_name}_{layer}"
             streams = self.encoded(function)
@@ -265,7 +267,10 @@ def write(job: Job, bmodel: BModel) -> Path:
             write_embedding(
                 job.model, job.weights, element(options.half), folder / "config" / "embedding.bin"
             )
-        write_bmodel(folder / name, bmodel)
+        with counter("write", len(job.blobs)) as done:
+            for blob in job.blobs:
+                blob.done = done
+            write_bmodel(folder / name, bmodel)
         (folder / "model.log").write_text(listing(bmodel))
     return options.out_dir / name
 

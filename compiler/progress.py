@@ -2,10 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sized
+from contextlib import contextmanager
 from typing import TypeVar
 
 Item = TypeVar("Item")
+
+
+@contextmanager
+def counter(title: str, total: int) -> Iterator[Callable[[], object]]:
+    """A function to call when one more of `total` steps is done; shown as `track` shows its items."""
+    from tqdm import tqdm
+
+    with tqdm(desc=title, total=total, leave=False, dynamic_ncols=True, disable=None) as bar:
+        yield bar.update
 
 
 def track(items: Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:

@@ -159,6 +159,7 @@ class WeightBlob:
     materializer: Materializer
     key: Hashable
     jobs: int = 1
+    done: Callable[[], object] = lambda: None  # called when all bytes were taken
 
     @property
     def size(self) -> int:
@@ -172,6 +173,7 @@ class WeightBlob:
             assert data.nbytes == piece.size, f"{piece.source} is {data.nbytes} bytes, expected {piece.size}"
             yield np.ascontiguousarray(data).view(np.uint8).reshape(-1).data
             position = piece.offset + piece.size
+        self.done()
 
     def _computed(self) -> Iterator[tuple[Piece, Array]]:
         """Pieces with their bytes, in order; `jobs` weights ahead of the one that is asked for."""
