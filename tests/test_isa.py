@@ -130,14 +130,15 @@ def test_an_ar_add_byte_for_byte():
         "cmd_id": 5, "cmd_id_dep": 3, "tsk_opd_num": 2, "res0_prec": 2, "opd0_prec": 2, "opd1_prec": 2, "opd1_str": 3,
         "res0_n": 1, "res0_c": 64, "res0_h": 2, "res0_w": 300, "res0_addr": 0x12345640, "opd0_addr": 0x40,
         "opd1_addr": 0x80000, "opd1_c_str": 0x1234, "opd1_h_str": 0xABCDE, "opd1_w_str": 1,
+        "opd0_sign": 1, "res0_h_str": 0x11111, "res0_w_str": 0x22222, "opd0_h_str": 0x33333, "opd2_sign": 1, "opd0_w_str": 0x44444,
     })  # fmt: skip
     assert data == bytes.fromhex(
         "0b006000 0046c000"  # cmd_short 1, id 5 << 1, dep 3 << 21; typ 3 << 41, kind 2 << 45, opd_num 2 << 53, id_en 1 << 55
-        "92003000 01004000"  # prec 2 at 64, 67 and 70, opd1_str 3 << 84; n at 96, c at 112
+        "92103000 01004000"  # prec 2 at 64, 67 and 70, opd0_sign 1 << 76, opd1_str 3 << 84; n at 96, c at 112
         "02002c01 40563412"  # h at 128, w at 144; res0_addr at 160
         "40000000 00000800"  # opd0_addr at 192, opd1_addr at 224
         "00000000 00000000 00000000 00003412"  # opd1_c_str at 368
-        "00000000 00000000 0000e0cd ab010000"  # opd1_h_str at 468, opd1_w_str at 488
+        "11112122 22333313 4444e4cd ab010000"  # h, w of res0 and h of opd0 at 384, 404, 424; 444; w, h, w at 448, 468, 488
     )
 
 

@@ -122,7 +122,9 @@ def same_bits(got, want, dtype: str = "f32") -> None:
     def show(value) -> str:
         return "nan" if math.isnan(value) else f"{bits(value, dtype):#x} ({value})"
 
-    assert [show(x) for x in got] == [show(x) for x in want]
+    pairs = enumerate(zip(map(show, got), map(show, want), strict=True))
+    wrong = [f"item {i}: {g}, expected {w}" for i, (g, w) in pairs if g != w]
+    assert not wrong, "\n".join(wrong[:10])
 
 
 def flush(x) -> np.float32:

@@ -36,9 +36,9 @@ def pool(chip: Single, kind: str, values: np.ndarray, kernel: tuple[int, int], d
     return chip.get(0x8000, shape, dtype)
 
 
-@pytest.mark.parametrize("kernel", [(1, 7), (7, 1), (3, 4), (1, 1)])
-def test_avg_pooling_adds_even_and_odd_positions_apart(chip: Single, kernel: tuple[int, int]):
-    values = spread(1, 2 * 3 * 7 * 8).reshape(2, 3, 7, 8)
+@pytest.mark.parametrize(("kernel", "channels"), [((1, 7), 3), ((7, 1), 3), ((3, 4), 3), ((1, 1), 3), ((5, 6), 40)])
+def test_avg_pooling_adds_even_and_odd_positions_apart(chip: Single, kernel: tuple[int, int], channels: int):
+    values = spread(1, 2 * channels * 7 * 8).reshape(2, channels, 7, 8)
     scale = np.float32(0.3)
     got = pool(chip, "avgpooling", values, kernel, opd1_addr=bits(scale))
     for n, c, i, j in np.ndindex(got.shape):
@@ -51,13 +51,16 @@ def test_avg_pooling_adds_even_and_odd_positions_apart(chip: Single, kernel: tup
 
 
 def test_avg_pooling_of_bf16_rounds_every_step(x: Single):
-    values = np.float32([bf16(v) for v in spread(2, 32, 1)])
+    rows = np.float32([bf16(v) for v in spread(2, 320, 1)]).reshape(10, 32)
     scale = bf16(0.3)
-    sums = [np.float32(0), np.float32(0)]
-    for position, v in enumerate(values):
-        sums[position % 2] = bf16(sums[position % 2] + bf16(v * scale))
-    got = pool(x, "avgpooling", values.reshape(1, 1, 1, 32), (1, 32), "bf16", opd1_addr=bits(scale, "bf16"))
-    same_bits(got.reshape(-1), [bf16(sums[0] + sums[1])], "bf16")
+    want = []
+    for row in rows:
+        sums = [np.float32(0), np.float32(0)]
+        for position, v in enumerate(row):
+            sums[position % 2] = bf16(sums[position % 2] + bf16(v * scale))
+        want.append(bf16(sums[0] + sums[1]))
+    got = pool(x, "avgpooling", rows.reshape(1, 10, 1, 32), (1, 32), "bf16", opd1_addr=bits(scale, "bf16"))
+    same_bits(got.reshape(-1), want, "bf16")
 
 
 def test_max_pooling(chip: Single):
