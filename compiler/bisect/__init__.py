@@ -7,16 +7,17 @@ The dumps of a compilation (`llm_convert.py --dump-ir`) are run one after the ot
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from compiler.bisect.chip import differs_in_file, first_instruction, first_placed
-from compiler.bisect.dumps import CannotRun, DumpedNet, Stage
+from compiler.bisect.dumps import CannotRun, DumpedNet, Stage, without_padding
 from compiler.bisect.values import first_module, first_value
 from compiler.diagnostics import CompileError
 from passes import load_all
 from runtime_sim.tool.verify import Suspect
 
-UNKNOWN_OP = "the op cannot be told: the programs before and after the pass have nothing in common"
+UNKNOWN_OP = "the op is not known: what can be compared with the stage before is the same"
 
 
 def bisect_net(suspect: Suspect, folder: Path) -> Iterator[str]:
@@ -47,18 +48,26 @@ def parting(net: DumpedNet, before: Stage | None, stage: Stage, problem: str = "
     name = net.suspect.run.net.name
     if before is None:
         yield f"{name} parts from the reference before any pass, in {stage.path}"
-        yield problem or first_module(net, stage)
+        yield problem or first_module(net, stage) or UNKNOWN_OP
         return
     yield f"{name} parts from the reference in pass {stage.pass_name}, {stage.path}"
-    yield problem or first_op(net, before, stage)
+    yield problem or first_op(net, before, stage) or UNKNOWN_OP
 
 
-def first_op(net: DumpedNet, before: Stage, stage: Stage) -> str:
-    """The first op at which a stage parts from the one before, as far as their levels can be compared."""
-    if stage.level != "chip":
-        return first_value(net, before, stage)
-    compare = first_instruction if before.level == "chip" else first_placed
-    return compare(net, before, stage) or UNKNOWN_OP
+def first_op(net: DumpedNet, before: Stage, stage: Stage) -> str | None:
+    """The first op at which a stage parts from the one before, as far as their levels can be compared.
+
+    Passes may change what they compute for the padding of a prompt, so that is first replaced by tokens.
+    """
+    compare = first_value
+    if stage.level == "chip":
+        compare = first_instruction if before.level == "chip" else first_placed
+    run = net.suspect.run
+    found = compare(replace(net, inputs=without_padding(run)), before, stage)
+    if found:
+        return found
+    found = compare(net, before, stage)
+    return f"{found}\n  (this shows only with padding after the prompt)" if found else None
 
 
 def file_lines(net: DumpedNet, last: Stage) -> Iterator[str]:

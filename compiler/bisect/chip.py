@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterator
 from hashlib import blake2b
 from typing import Any
 
@@ -27,14 +26,13 @@ from runtime_sim.rules import Observer
 from runtime_sim.waits import find_race
 
 Array = npt.NDArray[Any]
-Key = tuple[str, str, int]  # an instruction: name, place, and which of those it is
 
 
 # ------------------------------------------------------------------------------------- tensor level to chip
 
 
 def first_placed(net: DumpedNet, before: Stage, stage: Stage) -> str | None:
-    """The first value that does not lie in its place after the program; None when places are not known.
+    """The first value that does not lie in its place after the program, if places are known.
 
     Places are those that lowering the stage before gives now. They serve if buffers are the same as in the
     dump, one by one.
@@ -47,7 +45,7 @@ def first_placed(net: DumpedNet, before: Stage, stage: Stage) -> str | None:
     if places is None:
         return None
     program = net.chip_program(stage)
-    program.run(net.suspect.run.inputs)
+    program.run(net.inputs)
     for value, wanted in arrays.items():
         if value in places:
             close = cosine(read(program, *places[value]), wanted)
@@ -56,7 +54,7 @@ def first_placed(net: DumpedNet, before: Stage, stage: Stage) -> str | None:
                 assert isinstance(op, Op)
                 text = f"first op: {op.loc}, cosine {close:.6f} with the stage before"
                 return f"{text}, instructions of\n{where(before, op)}"
-    return "no value parts: the results are other values than before"
+    return None
 
 
 def keep_values(arrays: dict[Value, Array]) -> Observer:
@@ -80,7 +78,7 @@ def places_of(
     }
     lost = set(accumulators(clone))
     placed = lower_function(clone, net.spec).placed
-    sides = [[op.buffer for op in f.block.ops if isinstance(op, LocalOp | GlobalOp)] for f in (clone, dumped)]
+    sides = buffers_of(clone), buffers_of(dumped)
     if [buffer.type for buffer in sides[0]] != [buffer.type for buffer in sides[1]]:
         return None
     buffers = dict(zip(*sides, strict=True))
@@ -89,6 +87,11 @@ def places_of(
         for value, place in placed.items()
         if value in values and value not in lost
     }
+
+
+def buffers_of(function: Function) -> list[Value]:
+    """In the order in which they are declared, which passes keep."""
+    return [op.buffer for op in function.block.ops if isinstance(op, LocalOp | GlobalOp)]
 
 
 def accumulators(function: Function) -> Iterator[Value]:
@@ -121,26 +124,28 @@ def read(program: ChipProgram, place: Placed, buffer: Value) -> Array:
 # ---------------------------------------------------------------------------------------- chip level to chip
 
 
-@dataclass
 class Written:
     """An observer for `ChipProgram.run`: a digest of what each instruction wrote, in order."""
 
-    entries: dict[Key, tuple[bytes, Op]] = field(default_factory=dict)
-    counts: Counter[tuple[str, str]] = field(default_factory=Counter)
+    def __init__(self, function: Function) -> None:
+        self.numbers = {buffer: number for number, buffer in enumerate(buffers_of(function))}
+        self.counts: Counter[Hashable] = Counter()
+        self.entries: dict[Hashable, tuple[bytes, Op]] = {}
 
     def __call__(self, op: Op, array: Array) -> None:
-        name = op.opname, str(op.loc)
+        name = op.opname, str(op.loc), self.numbers[op.operands[0]]
         self.counts[name] += 1
         key = (*name, self.counts[name])
         self.entries[key] = blake2b(array.tobytes(), digest_size=16).digest(), op
 
 
 def first_instruction(net: DumpedNet, before: Stage, stage: Stage) -> str | None:
-    """The first instruction that wrote other bytes than before; None when they are not the same ones.
+    """The first instruction that wrote other bytes than before, if they are the same ones.
 
-    Passes move instructions, so the third `mm2` of a place is compared with the third one there before.
+    Passes move instructions, so the second `ar` of a place into a buffer is compared with the second one
+    there before.
     """
-    old, new = Written(), Written()
+    old, new = Written(before.function), Written(stage.function)
     net.run(before, old)
     net.run(stage, new)
     if old.counts != new.counts:
@@ -148,7 +153,7 @@ def first_instruction(net: DumpedNet, before: Stage, stage: Stage) -> str | None
     for key, (digest, op) in new.entries.items():
         if old.entries[key][0] != digest:
             return f"first op: {op.loc}, writes other bytes than in the stage before\n{where(stage, op)}"
-    return "no instruction writes other bytes: the results are read from elsewhere than before"
+    return None
 
 
 # ----------------------------------------------------------------------------------------- chip level to file

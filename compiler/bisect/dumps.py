@@ -29,7 +29,7 @@ from runtime_sim.chip import ChipProgram, Observe
 from runtime_sim.errors import SimulationError
 from runtime_sim.rules import Observer, interpret
 from runtime_sim.session import Session
-from runtime_sim.tool.verify import Suspect
+from runtime_sim.tool.verify import NetRun, Suspect
 
 Array = npt.NDArray[Any]
 
@@ -63,13 +63,14 @@ class DumpedNet:
     layer: int | None
     model: ImportedModel
     weights: Weights
+    inputs: list[Array]
 
     @classmethod
     def of(cls, suspect: Suspect, folder: Path) -> DumpedNet:
         model, weights = load_model(options_of(suspect.session, suspect.reference.folder))
         function, layer = function_of(suspect.run.net.name)
         path = first_dump(folder, model, function, layer)
-        return cls(suspect, dumps_after(path), function, layer, model, weights)
+        return cls(suspect, dumps_after(path), function, layer, model, weights, suspect.run.inputs)
 
     @property
     def spec(self) -> ChipSpec:
@@ -105,7 +106,7 @@ class DumpedNet:
         return Stage(path, function, level)
 
     def _check_signature(self, path: Path, function: Function) -> None:
-        given = [(array.shape, array.dtype) for array in self.suspect.run.inputs]
+        given = [(array.shape, array.dtype) for array in self.inputs]
         wanted = [(arg.type.shape, arg.type.element.numpy) for arg in function.args]
         if given != wanted:
             shapes = f"{[list(shape) for shape, _ in wanted]}, the net {[list(shape) for shape, _ in given]}"
@@ -113,12 +114,11 @@ class DumpedNet:
 
     def run(self, stage: Stage, observe: Observer | Observe | None = None) -> list[Array]:
         """The outputs of a stage. Raises CannotRun, or CompileError when the stage is at fault."""
-        inputs = self.suspect.run.inputs
         try:
             if stage.level == "chip":
-                return self.chip_program(stage).run(inputs, observe)  # type: ignore[arg-type]
+                return self.chip_program(stage).run(self.inputs, observe)  # type: ignore[arg-type]
             tables = self.model.tables
-            return interpret(stage.function, inputs, self.read, tables, observe)  # type: ignore[arg-type]
+            return interpret(stage.function, self.inputs, self.read, tables, observe)  # type: ignore[arg-type]
         except (SimulationError, ValueError) as error:
             raise CompileError(str(error).partition("\n")[0]) from error
 
@@ -146,6 +146,21 @@ class TileMaterializer(Materializer):
         if self._kept is None or self._kept[0] != key:
             self._kept = key, super().weight(source)
         return self._kept[1]
+
+
+def without_padding(run: NetRun) -> list[Array]:
+    """The inputs with tokens instead of padding, which repeat the states of the others and see them.
+
+    As no token sees those after it, results for the others stay what they were.
+    """
+    if len(run.inputs) != 3:
+        return run.inputs
+    states, positions, mask = (array.copy() for array in run.inputs)
+    count, rows = len(run.wanted[0]), states.shape[1]
+    states[0] = np.resize(states[0, :count], states.shape[1:])
+    positions[0] = np.arange(rows)
+    mask[0, 0, :] = np.where(np.tri(rows, dtype=bool), 0, mask.min())
+    return [states, positions, mask]
 
 
 def options_of(session: Session, folder: Path) -> ConvertOptions:

@@ -26,7 +26,9 @@ Array = npt.NDArray[Any]
 
 SAME = 0.999  # cosine of two values that differ by rounding only
 QUANTIZING = "quantize-weights"  # the pass that changes values by more than rounding
-MOVING = {"load", "store", "reshape", "permute", "slice", "concat", "cast", "relayout", "pad"}
+# Names of ops, without dialect.
+MOVING = {"store", "reshape", "permute", "cast", "concat", "slice"}
+ALIKE = {"rope"}  # ops that compute the same on both levels, up to a factor
 LINE = 160  # characters of an op shown
 
 
@@ -74,7 +76,7 @@ class Pair:
     cosine: float
 
 
-def first_value(net: DumpedNet, before: Stage, stage: Stage) -> str:
+def first_value(net: DumpedNet, before: Stage, stage: Stage) -> str | None:
     """Where a stage parts from the one before, in words."""
     old, new = Values(), Values()
     net.run(before, old)
@@ -86,18 +88,18 @@ def first_value(net: DumpedNet, before: Stage, stage: Stage) -> str:
             if not pair.cosine >= limit:
                 text = f"first op: {pair.made.place}, cosine {pair.cosine:.6f} with the stage before"
                 return f"{text}\n{where(stage, pair.made.op)}"
-    return "no op parts: the results are other values than before"
+    return None
 
 
 def pairs(old: Sequence[Made], new: Sequence[Made], same_level: bool) -> Iterator[Pair]:
     yield from places(old, new)
-    yield from twins(old, new, set() if same_level else MOVING)
+    yield from twins(old, new, None if same_level else ALIKE)
 
 
 def places(old: Sequence[Made], new: Sequence[Made]) -> Iterator[Pair]:
     """Places by their last values; what else the other side made there, in other sizes, does not matter."""
-    there = grouped(new, lambda made: made.place)
-    for place, wanted in {made.place: made for made in old}.items():
+    there = grouped([made for made in new if not only_leaves(made.op)], lambda made: made.place)
+    for place, wanted in {made.place: made for made in old if not only_leaves(made.op)}.items():
         same_size = [made for made in there[place] if made.array.size == wanted.array.size]
         if same_size:
             yield Pair(same_size[-1], cosine(same_size[-1].array, wanted.array))
@@ -105,26 +107,34 @@ def places(old: Sequence[Made], new: Sequence[Made]) -> Iterator[Pair]:
             yield from in_runs(there[place], wanted.array)
 
 
+def only_leaves(op: Op) -> bool:
+    """Whether an op only hands to the client what its place may have made long before."""
+    users = [user for result in op.results for user in result.users]
+    return op.opname.partition(".")[2] in MOVING and all(u.is_terminator or only_leaves(u) for u in users)
+
+
 def in_runs(made: list[Made], wanted: Array) -> Iterator[Pair]:
-    """A value that is made in several runs over the tokens, from the last array of each run."""
+    """A value that is made part by part, by runs over the tokens or by tiles of a weight."""
     last = made[-1]
     parts = [each.array for each in made if each.array.shape == last.array.shape]
-    runs, rest = divmod(wanted.size, last.array.size)
-    if rest == 0 and runs > 1 and len(parts) % runs == 0:
-        each_run = len(parts) // runs
-        yield Pair(last, best_joined(parts[each_run - 1 :: each_run], wanted))
+    count, rest = divmod(wanted.size, last.array.size)
+    if rest == 0 and 1 < count <= len(parts):
+        axes = range(last.array.ndim)
+        yield Pair(last, max(worst_part(parts, wanted, count, axis) for axis in axes))
 
 
-def best_joined(parts: list[Array], wanted: Array) -> float:
-    """Of a value made in several runs over the tokens, whichever axis the tokens are."""
-    return max(cosine(np.concatenate(parts, axis), wanted) for axis in range(parts[0].ndim))
+def worst_part(parts: list[Array], wanted: Array, count: int, axis: int) -> float:
+    """Cut `wanted` along an axis; how close the part is that nothing comes close to."""
+    shape = [size * (count if i == axis else 1) for i, size in enumerate(parts[0].shape)]
+    cuts = np.split(wanted.reshape(shape), count, axis)
+    return min(max(cosine(part, cut) for part in parts) for cut in cuts)
 
 
-def twins(old: Sequence[Made], new: Sequence[Made], skip: set[str]) -> Iterator[Pair]:
-    """Ops that are the same by place, name and shape."""
+def twins(old: Sequence[Made], new: Sequence[Made], names: set[str] | None) -> Iterator[Pair]:
+    """Ops that are the same by place, name and shape; those of all names, or of some."""
     before = grouped(old, lambda made: made.kind)
     for kind, found in grouped(new, lambda made: made.kind).items():
-        if len(before[kind]) == len(found) and found[0].name not in skip:
+        if len(before[kind]) == len(found) and (names is None or found[0].name in names):
             for wanted, made in zip(before[kind], found, strict=True):
                 yield Pair(made, cosine(made.array, wanted.array))
 
@@ -136,7 +146,7 @@ def grouped(values: Sequence[Made], key: Callable[[Made], Hashable]) -> dict[Has
     return groups
 
 
-def first_module(net: DumpedNet, stage: Stage) -> str:
+def first_module(net: DumpedNet, stage: Stage) -> str | None:
     """Which module of the Hugging Face model is the first whose output the imported graph does not make."""
     run, model = net.suspect.run, net.model
     ours, theirs = stage_prefix(net), "" if net.layer is None else model.layer_prefixes[net.layer]
@@ -156,7 +166,7 @@ def first_module(net: DumpedNet, stage: Stage) -> str:
             text = f"first module: {place}, cosine {best:.6f} with the reference{after}"
             return f"{text}\n{where(stage, made.op)}"
         agreed = place
-    return "no module parts: the results are other values than those of the reference"
+    return None
 
 
 def stage_prefix(net: DumpedNet) -> str:
