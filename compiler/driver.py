@@ -66,7 +66,7 @@ def convert(options: ConvertOptions) -> Path | None:
         return None
     path = write(job, bmodel)
     if options.verify:
-        verify(path, options.model_path)
+        verify(path, options)
     return path
 
 
@@ -105,10 +105,15 @@ def cost_of(bmodel: BModel) -> str:
     return "\n".join(lines)
 
 
-def verify(path: Path, reference: Path) -> None:
-    """Run each net on the simulator beside the Hugging Face model; CompileError when they part."""
-    if verify_file(path, reference):
-        raise CompileError(f"{path} computes something else than {reference}")
+def verify(path: Path, options: ConvertOptions) -> None:
+    """Run each net on the simulator beside the Hugging Face model; CompileError when they part.
+
+    With --dump-ir, the dumps say in which pass, and at which op.
+    """
+    from compiler.bisect import bisect_net  # which imports this file
+
+    if verify_file(path, options.model_path, options.dump_ir, bisect_net):
+        raise CompileError(f"{path} computes something else than {options.model_path}")
 
 
 def prove(bmodel: BModel) -> None:

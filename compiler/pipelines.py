@@ -25,7 +25,7 @@ def default_pipeline(options: ConvertOptions, effort: Effort = Effort()) -> str:
         settings = f"bits={options.weight_bits} group={options.q_group_size} symmetric={symmetric}"
         passes.append(f"quantize-weights{{{settings}}}")
     passes += [
-        f"llm-to-tensor{{tokens={effort.tokens}}}" if effort.tokens else "llm-to-tensor",
+        f"llm-to-tensor{{chip={options.chip} tokens={effort.tokens}}}",
         f"tile-weights{{chip={options.chip} bytes={effort.tile_bytes}}}",
         f"tensor-to-chip{chip}",
         f"hoist-loads{{chip={options.chip} fill={effort.fill}}}",

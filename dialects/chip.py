@@ -780,9 +780,5 @@ class DmaGatherOp(DmaOp):
         return out
 
 
-def is_dma(op_: Op) -> bool:
-    return isinstance(op_, DmaOp)
-
-
 def bytes_of(shape: tuple[int, ...], dtype: ElementType) -> int:
     return prod(shape) * dtype.bytes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+from compiler.chips import ChipSpec, chip
 from compiler.ir.core import Function, Module
 from compiler.pass_manager import Pass
 from passes.lowering.llm_rules import TokenLowering
@@ -22,15 +23,16 @@ class LlmToTensor(Pass):
 
     name: ClassVar[str] = "llm-to-tensor"
 
+    chip: str = "bm1684x"  # the chip whose rows of lanes tokens fill
     tokens: int = 0  # tokens lowered at a time, a multiple of 64; 0 for all
 
     def run(self, module: Module) -> None:
         for function in module.functions():
-            lower_function(function, self.tokens)
+            lower_function(function, self.tokens, chip(self.chip))
 
 
-def lower_function(function: Function, tokens: int) -> None:
-    lowering = TokenLowering(function, tokens)
+def lower_function(function: Function, tokens: int, spec: ChipSpec) -> None:
+    lowering = TokenLowering(function, tokens, spec)
     *old, terminator = list(function.block.ops)
     results = lowering.run(old, terminator)
     terminator.set_operands(results)

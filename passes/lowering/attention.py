@@ -15,11 +15,10 @@ from compiler.ir.types import F32, ElementType, TensorType
 from dialects import tensor
 from dialects.tensor import Lanes, Replicated
 from passes.lowering.build import Build
+from passes.lowering.placed import round_up
 
 LOG2_E = 1.4426950408889634
 LOWEST = -1.0e30  # of padding behind a row of scores: far below any masked score that matters
-ROW_UNIT = 16  # f32 of one EU width: rows of scores are padded to it, so that reductions go in two steps
-QUERIES = 64  # queries handled together, one per lane
 
 
 def one_token(build: Build, q: Value, k: Value, v: Value, mask: Value) -> Value:
@@ -68,7 +67,7 @@ def softmax(build: Build, scores: Value, element: ElementType) -> tuple[Value, V
     """
     *lead, keys = scores.type.shape
     last = len(lead)
-    padded = -(-keys // ROW_UNIT) * ROW_UNIT
+    padded = round_up(keys, build.spec.eu_items(F32.bytes))  # rows that are reduced in two steps
     if padded != keys:
         type_ = TensorType((*lead, padded), F32, scores.type.layout)
         scores = build.add(tensor.PadOp(scores, value=LOWEST, types=[type_]))
@@ -86,8 +85,8 @@ def many_tokens(
     so far, this one last; mask [1, 1, all, all] in DDR -> [1, n, heads, d]."""
     _, heads, count, width = q.type.shape
     blocks = []
-    for first in range(0, count, QUERIES):
-        size = min(QUERIES, count - first)
+    for first in range(0, count, build.spec.lanes):
+        size = min(build.spec.lanes, count - first)
         block = build.reshape(
             build.slice(q, (0, 0, first, 0), (1, heads, size, width)), (heads, size, width), Lanes(1)
         )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from compiler.chips import ChipSpec
 from compiler.ir.core import Builder, Op, Value
 from compiler.ir.location import UNKNOWN, Location
 from compiler.ir.types import Attribute, ElementType, TensorType
@@ -19,10 +20,11 @@ def is_column(type_: TensorType) -> bool:
 
 
 class Build:
-    """Makes ops at one place, all with the location of the llm op being lowered."""
+    """Makes ops for a chip at one place, all with the location of the op being lowered."""
 
-    def __init__(self, builder: Builder):
+    def __init__(self, builder: Builder, spec: ChipSpec):
         self.builder = builder
+        self.spec = spec
         self.loc: Location = UNKNOWN
 
     def add(self, op: Op) -> Value:

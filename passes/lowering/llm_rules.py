@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from compiler.chips import ChipSpec
 from compiler.ir.core import Builder, Function, Op, Value
 from compiler.ir.types import F32, Attribute, ElementType, TensorType
 from dialects import llm, tensor
@@ -18,7 +19,6 @@ from dialects.tensor import Lanes, Replicated
 from passes.lowering import attention
 from passes.lowering.build import Build
 
-LANES = 64  # tokens that a slice of a run is a multiple of
 WORK_BYTES = 16384  # of local memory, per lane, for the temporaries of norms and rope
 MATRIX_READERS = (llm.LinearOp, llm.GatedLinearOp, ReturnOp)  # they read a norm as 16 bit
 HALF_READERS = (llm.AttentionOp, llm.KvConcatOp, llm.PermuteOp)  # as these do a rotated head
@@ -54,11 +54,11 @@ class TableRows:
 class TokenLowering:
     """Lowers one function, run of tokens by run of tokens."""
 
-    def __init__(self, function: Function, tokens: int):
+    def __init__(self, function: Function, tokens: int, spec: ChipSpec):
         self.function = function
         self.tokens = token_count(function)
         self.run_length = tokens or self.tokens
-        self.build = Build(Builder.before(function.terminator))
+        self.build = Build(Builder.before(function.terminator), spec)
         self.earlier: dict[Value, list[Value]] = {}  # keys and values of the runs so far, 16 bit
         self.start = 0
         self.stop = 0
@@ -66,7 +66,7 @@ class TokenLowering:
         self.halves: dict[Value, Value] = {}
         self.rope_tables: dict[tuple[Value, float | None], Value] = {}
         self.scaled: set[Value] = set()  # queries that the factor of the scores is in already
-        self.lanes = LANES
+        self.lanes = spec.lanes
 
     @property
     def decode(self) -> bool:

@@ -44,9 +44,6 @@ class Placed:
     def in_ddr(self) -> bool:
         return isinstance(self.buffer.type, GlobalType)
 
-    def size(self, axis: int) -> int:
-        return self.shape[axis]
-
     @property
     def lane_rows(self) -> int:
         """How many rows of lanes the axis over the lanes takes."""

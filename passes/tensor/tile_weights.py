@@ -114,8 +114,9 @@ class Tiler:
 
     def __init__(self, options: TileWeights, op: tensor.LinearOp | tensor.GatedLinearOp):
         self.options = options
-        self.lanes = chip(options.chip).lanes
-        self.build = Build(Builder.before(op))
+        spec = chip(options.chip)
+        self.lanes = spec.lanes
+        self.build = Build(Builder.before(op), spec)
         self.build.loc = op.loc
 
     def row_limit(self, w: Value) -> int:

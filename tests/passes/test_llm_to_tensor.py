@@ -8,9 +8,12 @@ import runtime_sim.llm
 import runtime_sim.tensor  # noqa: F401  (registers the rules)
 from compiler.diagnostics import CompileError
 from compiler.pass_manager import PassManager, parse_pipeline
+from passes import load_all
 from runtime_sim.compare import compare
 from runtime_sim.rules import interpret
 from tests.helpers import check_pass, parse_ir, random_tensor
+
+load_all()
 
 ROW = "tensor<1x1x64xbf16>"  # one token, in DDR
 PACKED, SLOTS = "#tensor.lanes<axis = 2, compact = true>", "#tensor.lanes<axis = 2>"
