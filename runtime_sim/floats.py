@@ -21,6 +21,7 @@ F32 = np.dtype(np.float32)
 F16 = np.dtype(np.float16)
 BF16 = np.dtype(ml_dtypes.bfloat16)
 TINY = np.float32(2.0**-126)  # the smallest normal f32
+ROUNDS_TO_TINY = 2.0**-126 * (1 - 2.0**-9)  # the smallest product that is TINY when rounded to bf16
 NAN_16 = 0x7FFF  # what a 16-bit NaN result looks like
 
 # Where the control register lies in glibc's fenv_t (32-bit words), and its bits that flush inputs and
@@ -112,15 +113,32 @@ def narrow(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return out
 
 
+def product(a: np.ndarray, b: np.ndarray, dtype: np.dtype) -> np.ndarray:
+    """a * b of operands of one float format, in that format.
+
+    A bf16 product is rounded before it is flushed: what rounds up to the smallest normal number stays.
+    """
+    a, b = settle(to_f32(a)), settle(to_f32(b))
+    out = narrow(settle(a * b), dtype)
+    if dtype == BF16:
+        lost = (out == 0) & (a != 0) & (b != 0)
+        if lost.any():
+            exact = a.astype(np.float64) * b.astype(np.float64)
+            kept = lost & (np.abs(exact) >= ROUNDS_TO_TINY)
+            out = np.where(kept, np.copysign(TINY, exact).astype(BF16), out)
+    return out
+
+
 def round_to_integer(x: np.ndarray, mode: int) -> np.ndarray:
     """Float x as an integer value: 0 ties to even, 1 ties away from zero, 2 toward zero, 3 down, 4 up."""
     if mode == 1:
-        # Adding a half before truncating is wrong for the float just below it, so look at the fraction
-        # instead.
-        whole = np.trunc(x)
-        away = np.abs(x - whole) >= np.float32(0.5)
-        return np.copysign(whole + np.copysign(away.astype(x.dtype), x), x)
-    return (np.rint, None, np.trunc, np.floor, np.ceil)[mode](x)  # type: ignore[misc]
+        # Not a half itself: that sum would round up for the float just below a half too.
+        below_half = np.nextafter(x.dtype.type(0.5), x.dtype.type(0))
+        return np.trunc(x + np.copysign(below_half, x))
+    return _ROUNDINGS[mode](x)
+
+
+_ROUNDINGS = {0: np.rint, 2: np.trunc, 3: np.floor, 4: np.ceil}
 
 
 def round_to_16_bits(x: np.ndarray, dtype: np.dtype, mode: int) -> np.ndarray:
@@ -141,11 +159,14 @@ def round_to_16_bits(x: np.ndarray, dtype: np.dtype, mode: int) -> np.ndarray:
 
 
 def _directed_bf16(x: np.ndarray, mode: int) -> np.ndarray:
-    """Keep the upper half of the bits and add one to the magnitude where the mode says so."""
+    """Add to the bits what makes the lower half carry where the mode says so, and keep the upper half."""
     bits = x.view(np.uint32)
-    lower, negative = bits & 0xFFFF, np.signbit(x)
-    grow = {1: lower >= 0x8000, 2: np.False_, 3: negative & (lower != 0), 4: ~negative & (lower != 0)}[mode]
-    return ((bits >> 16) + grow).astype(np.uint16).view(BF16)
+    if mode == 1:
+        bits = bits + np.uint32(0x8000)
+    elif mode > 2:
+        grows = np.signbit(x) if mode == 3 else ~np.signbit(x)
+        bits = bits + np.where(grows, np.uint32(0xFFFF), np.uint32(0))
+    return (bits >> 16).astype(np.uint16).view(BF16)
 
 
 def _directed_f16(x: np.ndarray, mode: int) -> np.ndarray:

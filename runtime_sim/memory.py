@@ -126,9 +126,9 @@ class FlatMemory:
 
     def map(self, address: int, data: np.ndarray, name: str = "") -> None:
         """Make the bytes of a contiguous array visible from `address` on; writes go into the array itself."""
-        flat = data.reshape(-1).view(np.uint8)
-        if len(flat) and not np.shares_memory(flat, data):
+        if not data.flags.c_contiguous:
             raise ValueError("only contiguous arrays can be mapped")
+        flat = data.reshape(-1).view(np.uint8)
         region = Region(address, flat, name)
         clash = next((r for r in self.regions if r.address < region.end and address < r.end), None)
         if clash is not None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from compiler.isa import PRECISION, Instruction
 from runtime_sim.errors import SimulationError
-from runtime_sim.floats import F32, narrow, settle, to_f32
+from runtime_sim.floats import F32, narrow, product, settle, to_f32
 from runtime_sim.instructions.cast import caster
 from runtime_sim.instructions.compare import FLOAT_COMPARE, larger, smaller
 from runtime_sim.instructions.integers import (
@@ -132,6 +132,8 @@ def _float_arithmetic(function: Function, dtype: np.dtype) -> Function:
     """One f32 operation, rounded to the operands' type."""
     if dtype == F32:
         return lambda a, b: settle(function(settle(a), settle(b)))
+    if function is np.multiply:
+        return lambda a, b: product(a, b, dtype)
     return lambda a, b: narrow(settle(function(settle(to_f32(a)), settle(to_f32(b)))), dtype)
 
 

@@ -39,34 +39,38 @@ def _from_float(source: np.dtype, result: np.dtype, mode: int) -> Function:
 def to_integer(x: np.ndarray, result: np.dtype, mode: int) -> np.ndarray:
     """Round, then cut to the type's range; NaN becomes 0."""
     limits = np.iinfo(result)
-    whole = round_to_integer(_lift(x, mode).astype(np.float64), mode)
-    return np.nan_to_num(np.clip(whole, limits.min, limits.max), nan=0.0).astype(result)
+    x = _lift(x, mode)
+    if result.itemsize == 4:  # f32 has no such limits
+        x = x.astype(np.float64)
+    whole = np.clip(round_to_integer(x, mode), limits.min, limits.max)
+    nan = np.isnan(whole)
+    return np.where(nan, 0, whole).astype(result) if nan.any() else whole.astype(result)
 
 
 def _widen(x: np.ndarray) -> np.ndarray:
-    """Exact; an f16 NaN becomes 0x7FFFFFFF with its sign, a bf16 NaN keeps its bits."""
+    """Exact, a bf16 NaN included; an f16 NaN becomes 0x7FFFFFFF with its sign."""
     out = x.astype(F32)
-    if x.dtype == BF16:
-        return (x.view(np.uint16).astype(np.uint32) << 16).view(F32)
-    nan = np.isnan(out)
-    if nan.any():
-        out.view(np.uint32)[nan] |= np.uint32(0x7FFFFFFF)
+    if x.dtype == F16:
+        nan = np.isnan(out)
+        if nan.any():
+            out.view(np.uint32)[nan] |= np.uint32(0x7FFFFFFF)
     return out
 
 
 def _to_whole(x: np.ndarray, mode: int) -> np.ndarray:
     """The integer value next to x, in x's own type; a NaN stays as it is."""
     whole = round_to_integer(_lift(to_f32(x), mode), mode).astype(x.dtype, copy=False)
-    return np.where(np.isnan(x), x, whole)
+    nan = np.isnan(whole)
+    return np.where(nan, x, whole) if nan.any() else whole
 
 
 def _lift(x: np.ndarray, mode: int) -> np.ndarray:
     """f32 x with denormals made just large enough that rounding up or down sees them, as the chip does."""
     if mode < 3:
         return x
-    bits = x.view(np.uint32)
-    denormal = (bits & np.uint32(0x7F800000) == 0) & (bits & np.uint32(0x7FFFFF) != 0)
-    return np.where(denormal, np.copysign(np.float32(1e-30), x), x)
+    magnitude = x.view(np.uint32) & np.uint32(0x7FFFFFFF)
+    denormal = magnitude - np.uint32(1) < np.uint32(0x7FFFFF)
+    return np.where(denormal, np.copysign(np.float32(1e-30), x), x) if denormal.any() else x
 
 
 def _from_integer(source: np.dtype, result: np.dtype, mode: int) -> Function:

@@ -25,7 +25,7 @@ def _pick(fast: Compare, takes_first: Compare, a: np.ndarray, b: np.ndarray) -> 
     """One of a and b, bits unchanged, but denormals flushed (f16 keeps them)."""
     wide = fast(to_f32(a), to_f32(b))
     if _plain(wide, b):
-        return (wide if a.dtype == F16 else flush(wide)).astype(a.dtype, copy=False)
+        return wide.astype(F16) if a.dtype == F16 else flush(wide).astype(a.dtype, copy=False)
     return flush_bits(np.where(takes_first(to_f32(a), to_f32(b)), a, b))
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from runtime_sim.instructions.operands import I64, raw_of
+from runtime_sim.instructions.operands import I16, I32, I64, raw_of
 
 Function = Callable[..., np.ndarray]
 
@@ -29,19 +29,38 @@ def saturating(function: Function, result: np.dtype, amount: int, mode: int) -> 
 
     def compute(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         exact = _exactly(function, a, b)
-        if amount > 0:  # what would leave 64 bits is out of range anyway
-            exact = np.clip(exact, -(1 << 62) >> amount, 1 << 62 >> amount)
-        return np.clip(shift_rounding(exact, amount, mode), low, high).astype(result)
+        if amount > 0:
+            return _shift_left_saturating(exact, amount, result)
+        if amount < 0:
+            exact = shift_rounding(exact.astype(I64), amount, mode)
+        return np.clip(exact, low, high).astype(result)
 
     return compute
 
 
+def _shift_left_saturating(exact: np.ndarray, amount: int, result: np.dtype) -> np.ndarray:
+    low, high = np.iinfo(result).min, np.iinfo(result).max
+    if low >> amount < exact.min() and exact.max() <= high >> amount:
+        return exact.astype(result) << result.type(amount)
+    # What would leave 64 bits is out of range anyway.
+    inside = np.clip(exact.astype(I64), -(1 << 62) >> amount, 1 << 62 >> amount)
+    return np.clip(inside << amount, low, high).astype(result)
+
+
 def _exactly(function: Function, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """The exact result in int64; products of two uint32 are cut to its range."""
+    """The exact result in a type that holds it; products of two uint32 are cut to int64's range."""
     if function is np.multiply and a.dtype == b.dtype == np.uint32:
         product = a.astype(np.uint64) * b.astype(np.uint64)
         return np.minimum(product, np.uint64((1 << 63) - 1)).astype(I64)
-    return function(a.astype(I64), b.astype(I64))
+    wide = _wide_enough(function, a, b)
+    return function(a.astype(wide), b.astype(wide))
+
+
+def _wide_enough(function: Function, a: np.ndarray, b: np.ndarray) -> np.dtype:
+    """The smallest signed type in which the result cannot overflow; a constant counts by its value."""
+    bits = [8 * x.itemsize if x.ndim else int(x).bit_length() + 1 for x in (a, b)]
+    needed = sum(bits) + 2 if function is np.multiply else max(bits) + 2
+    return next((t for t in (I16, I32) if needed <= 8 * t.itemsize), I64)
 
 
 def shift_rounding(value: np.ndarray, amount: int, mode: int) -> np.ndarray:

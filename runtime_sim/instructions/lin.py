@@ -9,7 +9,7 @@ import numpy as np
 
 from compiler.isa import Instruction
 from runtime_sim.errors import SimulationError
-from runtime_sim.floats import narrow, settle, to_f32
+from runtime_sim.floats import narrow, product, settle, to_f32
 from runtime_sim.instructions.operands import Operands, Pieces, Plan, elementwise, is_float
 
 if TYPE_CHECKING:
@@ -43,18 +43,15 @@ def _per_channel(operands: Operands, prefix: str, dtype: np.dtype, count: int) -
 
 
 def _function(kind: str, dtype: np.dtype) -> Callable[..., np.ndarray]:
-    def rounded(x: np.ndarray) -> np.ndarray:
-        return to_f32(narrow(settle(x), dtype))
-
     def wide(x: np.ndarray) -> np.ndarray:
         return settle(to_f32(x))
 
     if kind == "mac":
-        return lambda a, b, c: narrow(settle(rounded(wide(a) * wide(b)) + wide(c)), dtype)
+        return lambda a, b, c: narrow(settle(wide(product(a, b, dtype)) + wide(c)), dtype)
     combine = np.add if kind == "square_sum" else np.subtract
 
     def square(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-        value = rounded(combine(wide(a), wide(b)))
-        return narrow(settle(value * value), dtype)
+        value = narrow(settle(combine(wide(a), wide(b))), dtype)
+        return product(value, value, dtype)
 
     return square

@@ -24,6 +24,7 @@ I8, U8 = np.dtype(np.int8), np.dtype(np.uint8)
 I16, U16 = np.dtype(np.int16), np.dtype(np.uint16)
 I32, U32 = np.dtype(np.int32), np.dtype(np.uint32)
 I64 = np.dtype(np.int64)
+CHUNK_ITEMS = 1 << 15  # items of one operand worked on at once: a few f32 temporaries stay in cache
 RAW: dict[int, np.dtype] = {1: U8, 2: U16, 4: U32}  # bits of an item, by its bytes
 
 _FLOATS: dict[int, np.dtype] = {1: F16, 2: F32, 5: BF16}
@@ -140,14 +141,20 @@ class Operands:
 
 
 def elementwise(result: Pieces, sources: Sequence[Pieces], function: Callable[..., np.ndarray]) -> Plan:
-    """A plan that writes function(*sources) to result; all is read before anything is written."""
+    """A plan that writes function(*sources) to result; all is read before anything is written.
+
+    Lanes share no memory, so a tensor of one piece is done a few lanes at a time, as many as stay in cache.
+    """
     if len(result) == 1:
-        target, arguments = result[0], [s[0] for s in sources]
+        rows = _by_lanes(result[0], [source[0] for source in sources])
+        if len(rows) == 1:
+            return _one_row(rows[0], function)
 
-        def run_one() -> None:
-            target[...] = function(*arguments)
+        def run_in_turn() -> None:
+            for target, *arguments in rows:
+                target[...] = function(*arguments)
 
-        return run_one
+        return run_in_turn
     rows = list(zip(result, *sources, strict=True))
 
     def run() -> None:
@@ -156,6 +163,25 @@ def elementwise(result: Pieces, sources: Sequence[Pieces], function: Callable[..
             row[0][...] = value
 
     return run
+
+
+def _one_row(row: Sequence[np.ndarray], function: Callable[..., np.ndarray]) -> Plan:
+    target, *arguments = row
+
+    def run() -> None:
+        target[...] = function(*arguments)
+
+    return run
+
+
+def _by_lanes(target: np.ndarray, arguments: Sequence[np.ndarray]) -> list[tuple[np.ndarray, ...]]:
+    """The views cut along the axis of lanes; constants have no axes."""
+    lanes = target.shape[2]
+    step = max(CHUNK_ITEMS * lanes // target.size, 1)
+    return [
+        tuple(x[:, :, i : i + step] if x.ndim else x for x in (target, *arguments))
+        for i in range(0, lanes, step)
+    ]
 
 
 def gather_channels(pieces: Pieces) -> np.ndarray:

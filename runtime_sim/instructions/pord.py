@@ -10,7 +10,7 @@ import numpy as np
 
 from compiler.isa import Instruction
 from runtime_sim.errors import SimulationError
-from runtime_sim.floats import BF16, F32, HOST_FLUSHES, TINY, flush, narrow, settle, to_f32
+from runtime_sim.floats import F32, HOST_FLUSHES, TINY, flush, narrow, product, settle, to_f32
 from runtime_sim.instructions.compare import flush_bits
 from runtime_sim.instructions.operands import Operands, Plan, is_float
 
@@ -21,6 +21,7 @@ Reduce = Callable[[np.ndarray], np.ndarray]  # [kh, kw, n, slots, lanes, h, w] t
 
 PADS = ("opd0_up_pad", "opd0_dn_pad", "opd0_lf_pad", "opd0_rt_pad")
 NO_INDICES = 0xFFFFFFFF  # in opd2_addr, where BM1688 would otherwise store the positions of the extremes
+FEW_WINDOWS = 256  # results up to which all partial sums at once are cheaper than a step per kernel position
 NOTHING = np.float32(-0.0)  # the sum of no values: adding it changes nothing, a zero's sign included
 INSERTS = ("opd0_x_ins0", "opd0_y_ins0", "opd1_x_ins0", "opd1_y_ins0")
 
@@ -38,8 +39,8 @@ def prepare(machine: Machine, instruction: Instruction) -> Plan:
         raise SimulationError(f"pord.{kind} from {dtype} to {operands.dtype('res0')} is not modelled")
     if kind != "avgpooling" and machine.spec.isa == "bm1688" and f["opd2_addr"] != NO_INDICES:
         raise SimulationError("pooling that also stores where the extreme was (opd2_addr) is not modelled")
-    if kind == "minpooling" and dtype == BF16:  # the chip model's answers make no sense
-        raise SimulationError("pord.minpooling of bf16 is not modelled")
+    if kind == "minpooling" and dtype != F32:  # the chip model's answers make no sense
+        raise SimulationError("pord.minpooling of 16-bit floats is not modelled")
     keeps = machine.spec.isa == "bm1688"
     reduce = _average(operands, dtype) if kind == "avgpooling" else _extreme(kind, dtype, keeps)
     n, c = f["res0_n"], f["res0_c"]
@@ -82,25 +83,28 @@ def _average(operands: Operands, dtype: np.dtype) -> Reduce:
 
 def _average_f32(windows: np.ndarray, scale: np.ndarray) -> np.ndarray:
     """Two accumulators: even positions add up in one, odd ones in the other, strictly in order."""
-    scaled = settle(settle(windows) * scale).reshape(-1, *windows.shape[2:])
-    return settle(_in_order(scaled[0::2]) + _in_order(scaled[1::2]))
+    if HOST_FLUSHES and windows[0, 0].size < FEW_WINDOWS:
+        scaled = (windows * scale).reshape(-1, *windows.shape[2:])
+        return _last_sum(scaled[0::2]) + _last_sum(scaled[1::2])
+    totals: list[np.ndarray] = []
+    for position, index in enumerate(np.ndindex(windows.shape[:2])):
+        value = settle(settle(windows[index]) * scale)
+        if position < 2:
+            totals.append(value)
+        else:
+            total = totals[position & 1]
+            totals[position & 1] = settle(np.add(total, value, out=total))
+    return settle(totals[0] + (totals[1] if len(totals) == 2 else NOTHING))
 
 
-def _in_order(values: np.ndarray) -> np.ndarray:
-    """The sum along the first axis from first to last (numpy's own sum goes in pairs)."""
-    if len(values) == 0:
-        return np.full(values.shape[1:], NOTHING)
-    if len(values) < 24 or not HOST_FLUSHES:
-        total = values[0]
-        for value in values[1:]:
-            total = settle(total + value)
-        return total
-    return np.add.accumulate(values, axis=0)[-1]
+def _last_sum(values: np.ndarray) -> np.ndarray:
+    """The sum along the first axis from first to last; numpy's own sum goes in pairs."""
+    return np.add.accumulate(values, axis=0)[-1] if len(values) else np.full(values.shape[1:], NOTHING)
 
 
 def _average_16(windows: np.ndarray, scale: np.ndarray, dtype: np.dtype) -> np.ndarray:
     """The same with every product and every partial sum rounded to 16 bits."""
-    scaled = to_f32(narrow(settle(settle(to_f32(windows)) * scale), dtype))
+    scaled = to_f32(product(windows, scale, dtype))
     scaled = scaled.reshape(-1, *windows.shape[2:])
     totals = [np.full(scaled.shape[1:], NOTHING) for _ in range(2)]
     for position, value in enumerate(scaled):

@@ -20,7 +20,10 @@ def reciprocal_square_root(x: np.ndarray, steps: int) -> np.ndarray:
     y = (MAGIC - (np.ascontiguousarray(x).view(np.int32) >> 1)).view(F32)
     half = settle(HALF * settle(x))
     for _ in range(steps):
-        y = settle(y * settle(THREE_HALVES - settle(settle(half * y) * y)))
+        factor = settle(half * y)
+        factor = settle(np.multiply(factor, y, out=factor))
+        factor = settle(np.subtract(THREE_HALVES, factor, out=factor))
+        y = settle(np.multiply(y, factor, out=factor))
     return y
 
 
@@ -42,7 +45,8 @@ def divide(a: np.ndarray, b: np.ndarray, steps: int, checked: bool) -> np.ndarra
     `checked`: as BM1688 does it, with `checked_square_root`, and infinite for every a over 0 but NaN and 0
     itself.
     """
-    signed = np.where(np.signbit(b), -a, a)
+    negative = np.signbit(b)
+    signed = np.where(negative, -a, a) if negative.any() else a
     if not checked:
         y = reciprocal_square_root(np.abs(b), steps)
         return settle(settle(y * y) * settle(signed))

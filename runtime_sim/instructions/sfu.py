@@ -9,7 +9,7 @@ import numpy as np
 
 from compiler.isa import Instruction
 from runtime_sim.errors import SimulationError
-from runtime_sim.floats import F32, narrow, settle, to_f32
+from runtime_sim.floats import F32, narrow, product, settle, to_f32
 from runtime_sim.instructions.operands import Operands, Pieces, Plan, elementwise, is_float
 from runtime_sim.instructions.reciprocal import checked_square_root, reciprocal_square_root
 from runtime_sim.memory import split_channels
@@ -64,6 +64,6 @@ def polynomial(x: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
     c = [coefficients[..., k : k + 1] for k in range(coefficients.shape[-1])]
     total = c[-1]
     for k in range(len(c) - 2, -1, -1):
-        product = narrow(settle(settle(to_f32(total)) * settle(to_f32(x))), dtype)
-        total = narrow(settle(settle(to_f32(product)) + settle(to_f32(c[k]))), dtype)
+        scaled = product(total, x, dtype)
+        total = narrow(settle(settle(to_f32(scaled)) + settle(to_f32(c[k]))), dtype)
     return total
