@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+import runtime_sim  # noqa: F401  (before numpy: it keeps products to one thread)
 from tests.checkpoints import make_checkpoint
 
 
