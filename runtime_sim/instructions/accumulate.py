@@ -56,9 +56,15 @@ def _tile(a: np.ndarray, b: np.ndarray, total: np.ndarray | None) -> np.ndarray:
     step = max(CHUNK // (block * m * n), 1)
     for i in range(0, len(a), step):
         for t in _block_sums(a[i : i + step], b[i : i + step]):
-            total = t if total is None else settle(total + t)
+            total = t if total is None else _plus(total, t)
     assert total is not None
     return total
+
+
+def _plus(total: np.ndarray, t: np.ndarray) -> np.ndarray:
+    """total + t; of two NaNs, t's."""
+    nan = np.isnan(t)
+    return np.where(nan, t, settle(total + t)) if nan.any() else settle(total + t)
 
 
 def _block_sums(a: np.ndarray, b: np.ndarray) -> np.ndarray:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from compiler.isa import ROUND
 from runtime_sim.errors import SimulationError
-from tests.runtime_sim.instructions.board import Board, code_of, elementwise, shape_fields, stride_fields
+from tests.runtime_sim.instructions.board import B8, Board, code_of, elementwise, shape_fields, stride_fields
 from tests.runtime_sim.instructions.scalars import whole
 
 TYPES = [np.dtype(t) for t in (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32)]
@@ -122,24 +122,22 @@ def test_two_instructions_take_nibbles_apart():
 
 
 def test_bm1688_reads_4_bit_items():
-    from tests.runtime_sim.instructions.board import B8
-
     board = Board(B8)
-    packed = np.random.default_rng(0).integers(0, 256, (1, 40, 3, 32), dtype=np.uint8)
+    packed = np.random.default_rng(0).integers(0, 256, (2, 40, 3, 32), dtype=np.uint8)
     board.put(packed, 0)
-    zeros = np.random.default_rng(1).integers(0, 16, (1, 40, 3, 1), dtype=np.uint8)
+    zeros = np.random.default_rng(1).integers(0, 16, (2, 40, 3, 1), dtype=np.uint8)
     board.put(zeros, 2048, strides=(6, 3, 1, 1))
     board.run(
         "ar", "subs", opd0_prec=6, opd1_prec=0, res0_prec=0, tsk_opd_num=2, opd1_str=3, opd1_addr=2048,
-        res0_addr=4096, **shape_fields((1, 40, 3, 64)), **stride_fields("opd1", (6, 3, 1, 0)),
+        res0_addr=4096, **shape_fields((2, 40, 3, 64)), **stride_fields("opd1", (6, 3, 1, 0)),
     )  # fmt: skip
-    codes = np.stack([packed & 15, packed >> 4], axis=4).reshape(1, 40, 3, 64)
+    codes = np.stack([packed & 15, packed >> 4], axis=4).reshape(2, 40, 3, 64)
     np.testing.assert_array_equal(
-        board.take((1, 40, 3, 64), np.int8, 4096), codes.astype(np.int8) - zeros.astype(np.int8)
+        board.take((2, 40, 3, 64), np.int8, 4096), codes.astype(np.int8) - zeros.astype(np.int8)
     )
     board.run(
         "ar", "cast", opd0_prec=6, opd0_sign=1, opd2_sign=1, res0_prec=code_of(np.float32), res0_addr=4096,
-        **shape_fields((1, 40, 3, 64)),
+        **shape_fields((2, 40, 3, 64)),
     )  # fmt: skip
     signed = np.where(codes > 7, codes.astype(np.int8) - 16, codes)
-    np.testing.assert_array_equal(board.take((1, 40, 3, 64), np.float32, 4096), signed)
+    np.testing.assert_array_equal(board.take((2, 40, 3, 64), np.float32, 4096), signed)

@@ -23,6 +23,10 @@ def test_lanes_may_be_larger_than_the_chips():
     assert machine.local.bytes[(1 << 20) + 64] == 7
 
 
+def test_products_are_exact_unless_told_otherwise():
+    assert Machine(X, lane_bytes=LANE).exact
+
+
 def test_memories_may_be_shared():
     first = Machine(B8, lane_bytes=LANE)
     second = Machine(B8, ddr=first.ddr, local=first.local)
@@ -77,6 +81,13 @@ def test_a_transfer_from_nowhere_is_named(address, message):
     with pytest.raises(SimulationError, match=message) as error:
         Board().run("dma_tensor", "copy", nchw_copy=1, src_data_format=4, **fields)
     assert "in dma_tensor.copy" in str(error.value)
+
+
+def test_a_transfer_may_reach_the_very_end():
+    board = Board()
+    fields = sizes("src", (1, 1, 1, 4)) | at("src", DDR + (1 << 16) - 16) | at("dst", X.dma_local_base)
+    board.run("dma_tensor", "copy", nchw_copy=1, src_data_format=4, **fields)
+    assert not board.memory[0, :16].any()
 
 
 def test_what_nobody_models_is_refused_by_name():

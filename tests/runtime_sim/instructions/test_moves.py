@@ -130,7 +130,7 @@ def test_selections(kind, dtype):
 
 
 def test_a_selection_compares_with_one_value_per_lane_or_constants():
-    shape = (1, 70, 1, 4)
+    shape = (2, 70, 3, 4)
     x, limits = RNG.standard_normal(shape).astype(F32), RNG.standard_normal((1, 64, 1, 1)).astype(F32)
     board = Board()
     board.put(x, 0)
@@ -226,3 +226,11 @@ def test_gathers_of_rows_inside_a_lane():
     )  # fmt: skip
     wanted = np.take_along_axis(source, where.transpose(0, 1, 3, 2).astype(int), axis=2)
     np.testing.assert_array_equal(board.take((1, 40, 6, 3), np.uint32, 8192, lines), wanted)
+
+
+@pytest.mark.parametrize("offset", [-4, X.static_bytes - 16])
+def test_rows_beyond_static_memory_are_refused(offset):
+    with pytest.raises(SimulationError, match="not all in static memory"):
+        Board().run(
+            "tsbc", "s_bc", res0_prec=2, opd0_addr=X.tiu_static_base + offset, **shape_fields((1, 4, 1, 5))
+        )

@@ -91,6 +91,20 @@ def test_what_is_no_number(products, wanted):
     assert total.view(np.uint32)[0, 0] == wanted
 
 
+@pytest.mark.parametrize(
+    ("product", "start", "wanted"), [(1.0, 0x7F800001, 0x7FC00001), (math.nan, 0x7FC00007, 0xFFC00000)]
+)
+def test_of_two_nans_the_products_counts(product, start, wanted):
+    with flush_denormals(), np.errstate(all="ignore"):
+        total = accumulate(
+            np.full((1, 1), product, F32),
+            np.ones((1, 1), F32),
+            np.full((1, 1), start, np.uint32).view(F32),
+            32,
+        )
+    assert total.view(np.uint32)[0, 0] == wanted
+
+
 def operands(kind, m, k, n):
     """Shapes of left and right as they are stored, and the fields that say so."""
     left = (k, m) if kind == "tt" else (m, k)
@@ -209,7 +223,7 @@ def test_f32_products_of_mm_use_two_accumulators():
     rng = np.random.default_rng(0)
     a, b, start = words(rng, (2, 7), F32, 2), words(rng, (7, 10), F32, 2), words(rng, (2, 10), F32, 2)
     board = Board()
-    board.put(np.pad(a, ((0, 0), (0, 1))).reshape(2, 2, 1, 4), 0)
+    board.put(np.pad(a, ((0, 0), (0, 1)), constant_values=1e30).reshape(2, 2, 1, 4), 0)
     board.put(np.pad(b, ((0, 0), (0, 2))).reshape(7, 3, 1, 4), 1024)
     board.put(np.pad(start, ((0, 0), (0, 2))).reshape(2, 3, 1, 4), 4096)
     shape = {"opd0_n": 2, "opd0_c": 2, "opd0_w": 4, "opd1_w": 3, "res0_c": 3, "res0_w": 4}
@@ -232,3 +246,19 @@ def test_f32_products_of_mm_use_two_accumulators():
                 p = rounded(flushed(float(a[m, k])) * flushed(float(b[k, n])), F32)
                 sums[k % 2] = rounded(sums[k % 2] + p, F32)
             assert Fraction(float(ours[m, n])) == rounded(sum(sums), F32)
+
+
+@pytest.mark.parametrize("field", [{"left_tran": 1}, {"opd0_const": 1}, {"opd2_const": 0}, {"opd2_addr": 4}])
+def test_f32_products_that_are_not_modelled(field):
+    usual = {"opd0_prec": 2, "res0_prec": 2, "opd2_const": 1}
+    with pytest.raises(SimulationError, match="not modelled"):
+        Board().run("mm", "normal", **usual | field)
+
+
+def test_integer_sums_go_into_32_bits():
+    ones = np.ones((2, 2), np.int8)
+    for narrow in (np.int8, np.float32):
+        with pytest.raises(SimulationError, match="mm2 of int8 into"):
+            multiply("nn", ones, ones, narrow)
+    with pytest.raises(SimulationError, match="BM1684X only"):
+        multiply("nn", ones, ones, np.int32, B8)
