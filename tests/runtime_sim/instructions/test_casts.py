@@ -5,7 +5,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from compiler.isa import ROUND
@@ -33,6 +33,7 @@ def cast(x, dtype, mode="even"):
 @pytest.mark.parametrize("dtype", [BF16, F16], ids=str)
 @settings(max_examples=40)
 @given(xs=numbers)
+@example(xs=[float(np.array(bits, np.uint32).view(F32)) for bits in (0xBF80FFFF, 0x3F80FFFF, 0x3F808000)])
 def test_to_16_bits(mode, dtype, xs):
     x = np.array(xs, F32)
     flushes = dtype == BF16
