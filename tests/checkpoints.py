@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ def make_checkpoint(
     vocab: int = 1024,
     dtype: str = "bfloat16",
     tied: bool = False,
-    sharded: bool = False,
+    shards: int = 1,
     tokenizer: bool = False,
     seed: int = 0,
     **overrides: Any,
@@ -41,7 +42,8 @@ def make_checkpoint(
     """Write a llama, qwen2 or qwen3 checkpoint into `folder`, every parameter random, and return the folder.
 
     `overrides` go into config.json (rope_scaling=LLAMA3_ROPE, attention_bias=True, ...), and the parameters
-    follow them. Norm weights lie around 1 and biases around 0, not on it, so that a lost one shows.
+    follow them. Norm weights lie around 1 and biases around 0, not on it, so that a lost one shows. No more than
+    one of the shards is in memory at a time.
     """
     config = {
         "model_type": family,
@@ -66,8 +68,8 @@ def make_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "config.json", config)
     write_json(folder / "generation_config.json", {"bos_token_id": 1, "eos_token_id": 2})
-    tensors = random_tensors(parameter_shapes(config), np.dtype(DTYPES[dtype]), seed)
-    write_tensors(folder, tensors, shards=2 if sharded else 1)
+    shapes = parameter_shapes(config)
+    write_tensors(folder, random_tensors(shapes, np.dtype(DTYPES[dtype]), seed), len(shapes), shards)
     if tokenizer:
         write_tokenizer(folder, vocab)
     return folder
@@ -114,9 +116,12 @@ def biased_linears(config: dict[str, Any]) -> list[str]:
     return [*inputs, "self_attn.o_proj", *mlp] if config.get("attention_bias") else mlp
 
 
-def random_tensors(shapes: dict[str, tuple[int, ...]], dtype: Any, seed: int) -> dict[str, np.ndarray]:
+def random_tensors(
+    shapes: dict[str, tuple[int, ...]], dtype: Any, seed: int
+) -> Iterator[tuple[str, np.ndarray]]:
     rng = np.random.default_rng(seed)
-    return {name: random_parameter(name, shape, rng).astype(dtype) for name, shape in shapes.items()}
+    for name, shape in shapes.items():
+        yield name, random_parameter(name, shape, rng).astype(dtype)
 
 
 def random_parameter(name: str, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
@@ -130,21 +135,20 @@ def random_parameter(name: str, shape: tuple[int, ...], rng: np.random.Generator
     return values * np.float32(shape[-1] ** -0.5)  # keeps attention away from uniform
 
 
-def write_tensors(folder: Path, tensors: dict[str, np.ndarray], shards: int = 1) -> None:
+def write_tensors(folder: Path, tensors: Iterator[tuple[str, np.ndarray]], count: int, shards: int) -> None:
     """model.safetensors, or that many shards with their index."""
     from safetensors.numpy import save_file
 
-    if shards == 1:
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-        return
-    files = [f"model-{number:05}-of-{shards:05}.safetensors" for number in range(1, shards + 1)]
-    weight_map = dict(zip(tensors, itertools.cycle(files), strict=False))
-    for file in files:
-        part = {name: array for name, array in tensors.items() if weight_map[name] == file}
+    weight_map, total = {}, 0
+    for number in range(1, shards + 1):
+        part = dict(itertools.islice(tensors, -(-count // shards)))
+        file = f"model-{number:05}-of-{shards:05}.safetensors" if shards > 1 else "model.safetensors"
         save_file(part, folder / file, metadata={"format": "pt"})
-    total = sum(array.nbytes for array in tensors.values())
-    index = {"metadata": {"total_size": total}, "weight_map": weight_map}
-    write_json(folder / "model.safetensors.index.json", index)
+        weight_map |= dict.fromkeys(part, file)
+        total += sum(array.nbytes for array in part.values())
+    if shards > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": weight_map}
+        write_json(folder / "model.safetensors.index.json", index)
 
 
 def write_tokenizer(folder: Path, vocab: int) -> None:

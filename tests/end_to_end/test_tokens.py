@@ -21,7 +21,7 @@ VARIANTS = {  # family, changes to the checkpoint, changes to the options
     "heads wider than the model": ("qwen3", {"head_dim": 128}, {}),
     "shards, attention bias, rope scaling of llama 3": (
         "llama",
-        {"sharded": True, "attention_bias": True, "rope_scaling": LLAMA3_ROPE},
+        {"shards": 2, "attention_bias": True, "rope_scaling": LLAMA3_ROPE},
         {},
     ),
     "a kv head per head, short prefill": ("llama", {"kv_heads": 4}, {"max_input_length": 32}),

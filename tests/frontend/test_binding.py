@@ -26,7 +26,7 @@ def model_of(folder: Path) -> Any:
 
 OPTIONS = [
     ("llama", {"rope_scaling": LLAMA3_ROPE}),
-    ("llama", {"attention_bias": True, "mlp_bias": True, "sharded": True}),
+    ("llama", {"attention_bias": True, "mlp_bias": True, "shards": 2}),
     ("qwen2", {"tied": True}),
     ("qwen3", {"head_dim": 128, "attention_bias": True}),
 ]

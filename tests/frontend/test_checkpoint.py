@@ -25,10 +25,10 @@ def write_raw(path: Path, header: Any, data: bytes = b"") -> Path:
     return path
 
 
-@pytest.mark.parametrize("sharded", [False, True])
+@pytest.mark.parametrize("shards", [1, 2])
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
-def test_every_tensor_reads_as_the_reference_library_reads_it(tiny_checkpoint, dtype, sharded):
-    folder = tiny_checkpoint("llama", dtype=dtype, sharded=sharded)
+def test_every_tensor_reads_as_the_reference_library_reads_it(tiny_checkpoint, dtype, shards):
+    folder = tiny_checkpoint("llama", dtype=dtype, shards=shards)
     checkpoint = Checkpoint(folder)
     reference = {}
     for path in folder.glob("*.safetensors"):
@@ -73,7 +73,7 @@ def test_memory_is_that_of_the_tensor_read(tmp_path):
 
 def test_nothing_stays_open(tiny_checkpoint):
     before = len(os.listdir("/proc/self/fd"))
-    checkpoint = Checkpoint(tiny_checkpoint("llama", sharded=True))
+    checkpoint = Checkpoint(tiny_checkpoint("llama", shards=2))
     checkpoint["model.norm.weight"].read()
     assert len(os.listdir("/proc/self/fd")) == before
 
@@ -147,7 +147,7 @@ def test_a_folder_without_weights_is_refused(tmp_path):
 
 @pytest.fixture
 def sharded(tiny_checkpoint, tmp_path) -> Path:
-    return shutil.copytree(tiny_checkpoint("llama", sharded=True), tmp_path / "sharded")
+    return shutil.copytree(tiny_checkpoint("llama", shards=2), tmp_path / "sharded")
 
 
 def edit_index(folder: Path, weight_map: Any) -> None:
