@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import shutil
 from collections.abc import Iterator
@@ -90,6 +91,7 @@ def load_model(options: ConvertOptions) -> tuple[ImportedModel, Weights]:
     native = native_model(dict(read_config(options.model_path).values))
     weights = bind(checkpoint, expected_of(native))
     model = import_model(native, options.seq_length, options.input_length, element(options.half))
+    gc.freeze()  # torch and transformers stay; looking through them again and again takes longer than the passes
     return model, weights
 
 
@@ -172,9 +174,8 @@ class Job:
                 return self.run_passes(name, module, default_pipeline(self.options, self._efforts[kind]))
             except DoesNotFit:
                 log.debug("%s needs a tuning of its own", name)
-        best = fastest(attempt, self.options.input_length, self.options.spec)
-        self._efforts[kind] = best.effort
-        return self.run_passes(name, module, default_pipeline(self.options, best.effort))
+        best = self._efforts[kind] = fastest(attempt, self.options.input_length, self.options.spec)
+        return self.run_passes(name, module, default_pipeline(self.options, best))
 
     def run_passes(self, name: str, module: ModuleOp, pipeline: str, trial: bool = False) -> ModuleOp:
         """A copy of the module after a pipeline; DoesNotFit when local memory is too small for it.

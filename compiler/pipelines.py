@@ -13,6 +13,7 @@ class Effort:
 
     tokens: int = 0  # lowered at a time in prefill; 0 for all
     tile_bytes: int = 16384  # the largest tile of weights; see the pass tile-weights
+    keep: int = 0  # bytes of weights to keep from run to run; see the pass share-constants
     fill: float = 0.85  # how full loads ahead may make it; see the pass hoist-loads
 
 
@@ -25,9 +26,11 @@ def default_pipeline(options: ConvertOptions, effort: Effort = Effort()) -> str:
         settings = f"bits={options.weight_bits} group={options.q_group_size} symmetric={symmetric}"
         passes.append(f"quantize-weights{{{settings}}}")
     passes += [
-        f"llm-to-tensor{{chip={options.chip} tokens={effort.tokens}}}",
+        f"llm-to-tensor{{chip={options.chip} tokens={effort.tokens} tail={int(effort.keep > 0)}}}",
         f"tile-weights{{chip={options.chip} bytes={effort.tile_bytes}}}",
+        f"share-constants{{chip={options.chip} keep={effort.keep}}}",
         f"tensor-to-chip{chip}",
+        f"hoist-stores{chip}",
         f"hoist-loads{{chip={options.chip} fill={effort.fill}}}",
         f"allocate-local{chip}",
         f"assign-addresses{chip}",

@@ -21,86 +21,89 @@ log = logging.getLogger("compiler")
 
 Compile = Callable[[Effort], ModuleOp]  # raises DoesNotFit
 
-TILE_BYTES = (
-    16384,
-    32768,
-    65536,
-)  # per lane; larger tiles are fewer commands, but the last is waited for longer
+TILE_BYTES = (16384, 32768, 65536)  # per lane; larger ones are fewer commands, and are waited for longer
 FILLS = (0.85, 0.7, 0.5, 0.0)  # loads further ahead hide more, and leave less room
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A compiled module and its cost: the sum over its functions of the logarithms of both estimates, in
-    cycles.
+    """A way to compile and its cost: the sum over the module's functions of the logarithms of both estimates,
+    in cycles.
     """
 
     effort: Effort
-    module: ModuleOp
     cost: float
 
 
-def fastest(compile_: Compile, input_length: int, spec: ChipSpec) -> Candidate:
-    """The best of the tile sizes with all tokens at once, and then of fewer tokens at a time.
+def fastest(compile_: Compile, input_length: int, spec: ChipSpec) -> Effort:
+    """The best effort that single changes lead to, from all tokens at once on.
 
     Deterministic, and a handful of compilations. Raises DoesNotFit when nothing fits.
     """
-    search = Search(compile_, spec)
-    best = None
-    for tokens in run_lengths(input_length, spec.lanes):
-        found = search.best_of(Effort(tokens, tile) for tile in TILE_BYTES)
-        if best is not None and (found is None or found.cost >= best.cost):
-            break
-        best = found
-    if best is None:
-        raise search.problem
+    search = Search(compile_, input_length, spec)
+    best = search.first()
+    while better := next(search.improvements(best), None):
+        best = better
     log.debug("chosen: %s", best.effort)
-    return best
+    return best.effort
 
 
-def run_lengths(input_length: int, lanes: int) -> Iterator[int]:
+def run_lengths(input_length: int, lanes: int) -> list[int]:
     """0 for all tokens at once, then halves, in whole rows of lanes."""
-    yield 0
+    found = [0]
     length = -(-input_length // lanes) * lanes
     while length > lanes:
         length = -(-length // 2 // lanes) * lanes
-        yield length
+        found.append(length)
+    return found
 
 
 class Search:
-    """Compiles candidates and prices them."""
+    """Compiles candidates and prices them, each once."""
 
-    def __init__(self, compile_: Compile, spec: ChipSpec):
+    def __init__(self, compile_: Compile, input_length: int, spec: ChipSpec):
         self.compile = compile_
         self.spec = spec
-        self.problem = DoesNotFit("nothing was tried")
+        self.axes = {
+            "tokens": run_lengths(input_length, spec.lanes),
+            "tile_bytes": list(TILE_BYTES),
+            "keep": [0, spec.lane_bytes // 2],
+        }
+        self._known: dict[Effort, Candidate | DoesNotFit] = {}
 
-    def best_of(self, efforts: Iterator[Effort]) -> Candidate | None:
-        """The cheapest, of those in rising need of memory that fit; None if none does."""
-        found = []
-        for effort in efforts:
+    def first(self) -> Candidate:
+        """As many tokens at once as fit."""
+        for tokens in self.axes["tokens"]:
+            found = self.candidate(Effort(tokens, TILE_BYTES[0]))
+            if isinstance(found, Candidate):
+                return found
+        raise found
+
+    def improvements(self, best: Candidate) -> Iterator[Candidate]:
+        """What is cheaper and differs in one step along one axis."""
+        for name, values in self.axes.items():
+            place = values.index(getattr(best.effort, name))
+            for value in values[max(0, place - 1) : place + 2]:
+                found = self.candidate(replace(best.effort, **{name: value, "fill": FILLS[0]}))
+                if isinstance(found, Candidate) and found.cost < best.cost:
+                    yield found
+
+    def candidate(self, effort: Effort) -> Candidate | DoesNotFit:
+        if effort not in self._known:
+            self._known[effort] = self.filled(effort)
+        return self._known[effort]
+
+    def filled(self, effort: Effort) -> Candidate | DoesNotFit:
+        """With as many loads ahead as fit; fewer are only tried for small tiles."""
+        problem = None
+        for fill in FILLS if effort.tile_bytes == TILE_BYTES[0] else FILLS[:1]:
             try:
-                found.append(self.candidate(effort))
+                filled = replace(effort, fill=fill)
+                return Candidate(filled, module_cost(self.compile(filled), self.spec))
             except DoesNotFit as error:
-                self.problem = error
-                break
-            if len(found) > 1 and found[-1].cost > found[-2].cost:
-                break
-        return min(found, key=lambda candidate: candidate.cost, default=None)
-
-    def candidate(self, effort: Effort) -> Candidate:
-        """The module with as many loads ahead as fit; fewer are only tried for small tiles."""
-        *more, last = FILLS if effort.tile_bytes == TILE_BYTES[0] else FILLS[:1]
-        for fill in more:
-            try:
-                return self.priced(replace(effort, fill=fill))
-            except DoesNotFit:
-                continue
-        return self.priced(replace(effort, fill=last))
-
-    def priced(self, effort: Effort) -> Candidate:
-        module = self.compile(effort)
-        return Candidate(effort, module, module_cost(module, self.spec))
+                problem = error
+        assert problem is not None
+        return problem
 
 
 def module_cost(module: ModuleOp, spec: ChipSpec) -> float:

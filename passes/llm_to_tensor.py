@@ -16,23 +16,25 @@ class LlmToTensor(Pass):
     """llm -> tensor. Choose what runs over the lanes: features where a call has one token, else tokens.
 
     Values between ops are f32; they are rounded to 16 bit where a matrix product or the client reads them. A
-    call with many tokens is cut into runs of `tokens`, lowered one after the other, each attending to the
-    keys of those before; less local memory is then needed for activations, and the weights are read once per
-    run.
+    call with many tokens is cut into even runs of at most `tokens`, lowered one after the other, each
+    attending to the keys of those before; less local memory is then needed for activations, and the weights
+    are read once per run. With `tail`, the last rows of tokens are a run of their own: nothing overlaps with
+    what it stores.
     """
 
     name: ClassVar[str] = "llm-to-tensor"
 
     chip: str = "bm1684x"  # the chip whose rows of lanes tokens fill
     tokens: int = 0  # tokens lowered at a time, a multiple of 64; 0 for all
+    tail: int = 0  # rows of lanes whose tokens are the last run; 0 for its share of all
 
     def run(self, module: Module) -> None:
         for function in module.functions():
-            lower_function(function, self.tokens, chip(self.chip))
+            lower_function(function, self.tokens, self.tail, chip(self.chip))
 
 
-def lower_function(function: Function, tokens: int, spec: ChipSpec) -> None:
-    lowering = TokenLowering(function, tokens, spec)
+def lower_function(function: Function, tokens: int, tail: int, spec: ChipSpec) -> None:
+    lowering = TokenLowering(function, tokens, tail, spec)
     *old, terminator = list(function.block.ops)
     results = lowering.run(old, terminator)
     terminator.set_operands(results)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, NoReturn
 
 import numpy as np
@@ -12,6 +12,7 @@ from compiler.diagnostics import CompileError
 from compiler.ir.core import Function, Module, Value
 from compiler.pass_manager import Pass
 from dialects.chip import DmaOp, Instruction, LocalOp
+from passes.chip.pace import Pace
 
 
 @dataclass(frozen=True)
@@ -58,10 +59,28 @@ def lives(function: Function, spec: ChipSpec) -> list[Life]:
 
 def allocate(function: Function, spec: ChipSpec) -> None:
     found = lives(function, spec)
-    try:
-        in_program_order(function, found, spec)
-    except DoesNotFit:
-        largest_first(function, found, spec)
+    for wanted in (outlasting_stores(function, found, spec), found):
+        try:
+            return in_program_order(function, wanted, spec)
+        except DoesNotFit:
+            continue
+    largest_first(function, found, spec)
+
+
+def outlasting_stores(function: Function, found: list[Life], spec: ChipSpec) -> list[Life]:
+    """The lives, but of what is stored until the store is over, by when compute is somewhere else.
+
+    A result that takes the place of data on its way to DDR would have to wait for it.
+    """
+    ops = list(function.block.ops)
+    pace = Pace(ops, spec)
+    ends: dict[Value, float] = {}
+    for position, op in enumerate(ops):
+        if isinstance(op, DmaOp):
+            pace.issue(position, position)
+            ends |= dict.fromkeys(op.operands[1:], pace.dma_free)
+    last = {value: pace.position_at(end) for value, end in ends.items()}
+    return [replace(life, last=max(life.last, last.get(life.op.buffer, 0))) for life in found]
 
 
 def in_program_order(function: Function, found: list[Life], spec: ChipSpec) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -12,13 +13,14 @@ from compiler.ir.core import Function, Module, Op, Value
 from compiler.pass_manager import Pass
 from dialects.chip import DmaOp, GlobalOp, Instruction, LocalOp
 from passes.chip.allocate_local import lives
+from passes.chip.pace import Pace
 
 
 @dataclass(frozen=True)
 class HoistLoads(Pass):
     """chip -> chip. Move each load of weights or inputs up the program as far as local memory allows.
 
-    Loads keep their order. A load that moves up keeps its buffer alive for longer; `fill` bounds the memory
+    Loads keep their order, and let stores pass that are ready before them. A load that moves up keeps its buffer alive for longer; `fill` bounds the memory
     in use at any point, as a share of the lane, since buffers of many sizes never pack perfectly.
     """
 
@@ -35,18 +37,44 @@ class HoistLoads(Pass):
 
 def hoist_loads(function: Function, spec: ChipSpec, capacity: int) -> None:
     *ops, _ = list(function.block.ops)
-    live = live_bytes(function, spec, len(ops))
-    first_use = first_uses(ops)
-    order: list[tuple[int, bool, int]] = []  # where each op goes: before the op at a position, or at it
-    earliest = 0  # no load overtakes another
-    for position, op in enumerate(ops):
-        target = position
-        if isinstance(op, DmaOp) and first_use.get(op.operands[0]) is op and reads_only_constants(op):
-            size = op.operands[0].type.bytes
-            target = earliest = highest_fit(live, earliest, position, capacity - size)
-            live[target:position] += size
-        order.append((target, target == position, position))
+    targets = load_places(ops, live_bytes(function, spec, len(ops)), spec, capacity)
+    order = [(targets.get(i, i), targets.get(i, i) == i, i) for i in range(len(ops))]
     reorder(function, [ops[position] for _, _, position in sorted(order)])
+
+
+def load_places(ops: list[Op], live: np.ndarray, spec: ChipSpec, capacity: int) -> dict[int, int]:
+    """In front of which position each load goes. What is loaded is added to `live`, bytes at each position.
+
+    The DMA takes whichever can start first, the next load or the next of its other commands: a load must not
+    hold up a result that is ready, nor wait behind one that is not.
+    """
+    loads, others = split_commands(ops)
+    pace, end = Pace(ops, spec), len(ops)
+    places: dict[int, int] = {}
+    earliest = 0
+    while loads or others:
+        load, other = (queue[0] if queue else end for queue in (loads, others))
+        size = ops[load].operands[0].type.bytes if loads else 0
+        place = highest_fit(live, earliest, load, capacity - size) if loads else end
+        if (pace.start(other), other) < (pace.start(place), load):
+            earliest = other + 1
+            pace.issue(others.popleft(), other)
+        else:
+            live[place:load] += size
+            places[load] = earliest = place
+            pace.issue(loads.popleft(), place)
+    return places
+
+
+def split_commands(ops: list[Op]) -> tuple[deque[int], deque[int]]:
+    """Positions of the loads that may move, and of all other commands."""
+    first_use = first_uses(ops)
+    loads, others = deque[int](), deque[int]()
+    for position, op in enumerate(ops):
+        if isinstance(op, DmaOp):
+            moves = first_use.get(op.operands[0]) is op and reads_only_constants(op)
+            (loads if moves else others).append(position)
+    return loads, others
 
 
 def live_bytes(function: Function, spec: ChipSpec, length: int) -> np.ndarray:

@@ -18,6 +18,7 @@ from dialects.builtin import ReturnOp
 from dialects.tensor import Lanes, Replicated
 from passes.lowering import attention
 from passes.lowering.build import Build
+from passes.ranges import Range, even_ranges
 
 WORK_BYTES = 16384  # of local memory, per lane, for the temporaries of norms and rope
 MATRIX_READERS = (llm.LinearOp, llm.GatedLinearOp, ReturnOp)  # they read a norm as 16 bit
@@ -51,13 +52,22 @@ class TableRows:
     shape: tuple[int, ...]
 
 
+def token_runs(total: int, most: int, tail: int, lanes: int) -> list[Range]:
+    """Even runs of at most `most` tokens; with `tail`, so many rows of lanes at the end are a run as well."""
+    body = (-(-total // lanes) - tail) * lanes if tail else total
+    if body <= 0:
+        return [Range(0, total)]
+    runs = [*even_ranges(body, lanes, -(-most // lanes))]
+    return [*runs, Range(body, total)] if body < total else runs
+
+
 class TokenLowering:
     """Lowers one function, run of tokens by run of tokens."""
 
-    def __init__(self, function: Function, tokens: int, spec: ChipSpec):
+    def __init__(self, function: Function, tokens: int, tail: int, spec: ChipSpec):
         self.function = function
         self.tokens = token_count(function)
-        self.run_length = tokens or self.tokens
+        self.runs = token_runs(self.tokens, tokens or self.tokens, tail, spec.lanes)
         self.build = Build(Builder.before(function.terminator), spec)
         self.earlier: dict[Value, list[Value]] = {}  # keys and values of the runs so far, 16 bit
         self.start = 0
@@ -75,8 +85,8 @@ class TokenLowering:
     def run(self, ops: Sequence[Op], terminator: Op) -> list[Value]:
         """Lower all runs; returns the function's results, runs joined along the token axis."""
         parts: list[list[Value]] = []
-        for start in range(0, self.tokens, self.run_length):
-            self.start, self.stop = start, min(start + self.run_length, self.tokens)
+        for run in self.runs:
+            self.start, self.stop = run.start, run.stop
             self.values, self.halves, self.rope_tables = {}, {}, {}
             for op in ops:
                 self.lower(op)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from math import lcm
@@ -16,6 +15,7 @@ from compiler.rewrite import Rewriter, apply_patterns, rewrite
 from dialects import tensor
 from dialects.tensor import Lanes, PackedType
 from passes.lowering.build import Build, is_column
+from passes.ranges import Range, even_ranges
 
 ROW_ITEMS = 32  # 16-bit weights of one EU width: rows of other lengths would not lie as a matrix operand
 
@@ -86,27 +86,6 @@ def is_looked_up(w: Value) -> bool:
     gathers = [op for op in walk(module) if isinstance(op, tensor.GatherOp)] if module is not None else []
     tables = [op.table.defining(tensor.WeightOp) for op in gathers]
     return any(table is not None and table.sources == weight.sources for table in tables)
-
-
-@dataclass(frozen=True)
-class Range:
-    """Items [start, stop) of an axis of a weight."""
-
-    start: int
-    stop: int
-
-    @property
-    def size(self) -> int:
-        return self.stop - self.start
-
-
-def even_ranges(total: int, unit: int, most: int) -> Iterator[Range]:
-    """Cover `total` with the fewest ranges of at most `most` units, as equal as whole units allow."""
-    units = -(-total // unit)
-    count = -(-units // max(1, most))
-    bounds = [min(total, units * i // count * unit) for i in range(count + 1)]
-    for start, stop in itertools.pairwise(bounds):
-        yield Range(start, stop)
 
 
 class Tiler:

@@ -24,7 +24,7 @@ from runtime_sim.rules import interpret
 
 Array = np.ndarray
 SPEC = BM1684X
-PLACING = "hoist-loads,allocate-local,assign-addresses,insert-waits"
+PLACING = "hoist-stores,hoist-loads,allocate-local,assign-addresses,insert-waits"
 EVERYWHERE = Replicated()
 
 

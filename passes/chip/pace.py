@@ -1,0 +1,98 @@
+"""How two engines get on with a program before its buffers have addresses: an estimate, for passes that order
+it.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Sequence
+from itertools import count
+
+from compiler import isa
+from compiler.chips import ChipSpec
+from compiler.ir.core import Op, Value
+from compiler.timing import cycles
+from dialects.chip import DmaOp, GlobalType, Instruction, LocalType, Placement
+
+NEVER = float("inf")
+
+
+def durations(ops: Sequence[Op], spec: ChipSpec) -> list[int]:
+    """Cautious cycles of each instruction, 0 for other ops; buffers count as lying apart."""
+    numbers: dict[Value, int] = defaultdict(count().__next__)
+
+    def address(buffer: Value) -> int:
+        if isinstance(buffer.type, GlobalType):
+            return spec.ddr_base
+        return numbers[buffer] * spec.eu_bytes % spec.lane_bytes
+
+    place = Placement(spec, address, spec.lane_bytes)
+    found = []
+    for op in ops:
+        if isinstance(op, Instruction):
+            fields = defaultdict(int, op.fields(place))
+            found.append(cycles(isa.Instruction(op.family, op.isa_kind(), fields), spec, cautious=True))
+        else:
+            found.append(0)
+    return found
+
+
+class Pace:
+    """The compute engine works through `ops` in order as far as the DMA commands issued so far let it.
+
+    Commands are issued in any order, by their position in `ops`. An instruction waits for every earlier
+    command on its buffers; that a command waits for a buffer to be free is the caller's to say.
+    """
+
+    def __init__(self, ops: Sequence[Op], spec: ChipSpec) -> None:
+        self.ops = ops
+        self.cycles = durations(ops, spec)
+        self.dma_free = 0.0
+        self._done = [0.0]  # by when all compute instructions before each position are done
+        self._data: dict[Value, float] = {}  # by when the commands issued on a buffer are done
+        self._missing: dict[Value, int] = defaultdict(int)  # commands passed by that are not yet issued
+        self._issued: set[int] = set()
+        self._advance()
+
+    def position_at(self, time: float) -> int:
+        """The position of the compute instruction that runs at that time."""
+        return bisect_left(self._done, time) - 1
+
+    def start(self, place: int) -> float:
+        """The earliest start of a command that needs the compute instructions before `place`.
+
+        NEVER if they wait for a command that is not yet issued.
+        """
+        return max(self.dma_free, self._done[place] if place < len(self._done) else NEVER)
+
+    def issue(self, position: int, place: int) -> None:
+        """Start the command at `position`, which needs what comes before `place`, and let compute go on."""
+        self.dma_free = end = self.start(place) + self.cycles[position]
+        self._issued.add(position)
+        for buffer in local_buffers(self.ops[position]):
+            self._data[buffer] = max(end, self._data.get(buffer, 0))
+            if position < len(self._done) - 1:
+                self._missing[buffer] -= 1
+        self._advance()
+
+    def _advance(self) -> None:
+        """Let the compute engine go on to the first instruction that waits for a command."""
+        for position in range(len(self._done) - 1, len(self.ops)):
+            op, now = self.ops[position], self._done[-1]
+            buffers = local_buffers(op)
+            if isinstance(op, DmaOp):
+                if position not in self._issued:
+                    for buffer in buffers:
+                        self._missing[buffer] += 1
+            elif any(self._missing[buffer] for buffer in buffers):
+                return
+            else:
+                data = max((self._data.get(buffer, 0) for buffer in buffers), default=0)
+                now = max(now, data) + self.cycles[position]
+            self._done.append(now)
+
+
+def local_buffers(op: Op) -> list[Value]:
+    """The distinct local buffers of an op, which for others than instructions are none."""
+    return [value for value in dict.fromkeys(op.operands) if isinstance(value.type, LocalType)]

@@ -1,0 +1,64 @@
+"""Keep weights in local memory from one run of tokens to the next."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Iterable
+from dataclasses import dataclass
+from typing import ClassVar, cast
+
+from compiler.chips import ChipSpec, chip
+from compiler.ir.core import Function, Module, Op, Value
+from compiler.pass_manager import Pass
+from compiler.rewrite import Rewriter
+from dialects import tensor
+from passes.lowering.placed import buffer_bytes
+
+CONSTANT = (tensor.WeightOp, tensor.PackedWeightOp, tensor.LoadOp, tensor.DequantizeOp, tensor.Movement)
+
+
+@dataclass(frozen=True)
+class ShareConstants(Pass):
+    """tensor -> tensor. Load and dequantize equal weights once, for up to `keep` bytes of local memory.
+
+    A call that is cut into runs of tokens otherwise does so in each. With its weights kept, a call may be cut
+    finely at little cost: the first run starts early, and the last has little left to store.
+    """
+
+    name: ClassVar[str] = "share-constants"
+
+    chip: str = "bm1684x"  # the chip whose lanes hold the weights
+    keep: int = 0  # bytes per lane
+
+    def run(self, module: Module) -> None:
+        for function in module.functions():
+            share_constants(function, chip(self.chip), self.keep)
+
+
+def share_constants(function: Function, spec: ChipSpec, room: int) -> None:
+    """Replace equal constants by the first of them, as long as there is room; first come, first served."""
+    rewriter = Rewriter()
+    for first, *others in equal_constants(function):
+        size = buffer_bytes(first.results[0].type, spec)
+        if not others or size > room:
+            continue
+        room -= size
+        for op in others:
+            rewriter.replace(op, first.results[0])
+
+
+def equal_constants(function: Function) -> Iterable[list[Op]]:
+    """The ops that make local constants for others than constants to read, those of equal values together."""
+    numbers: dict[Value, int] = {}  # of each constant; equal for equal values
+    known: dict[Hashable, int] = {}
+    for op in function.block.ops:
+        if isinstance(op, CONSTANT) and all(x in numbers for x in op.operands):
+            operands = tuple(numbers[x] for x in op.operands)
+            key = type(op), operands, repr(op.attributes), op.results[0].type
+            numbers[op.results[0]] = known.setdefault(key, len(known))
+    found: dict[int, list[Op]] = defaultdict(list)
+    for value, number in numbers.items():
+        read = any(result not in numbers for user in value.users for result in user.results)
+        if read and not tensor.in_ddr(value.type):
+            found[number].append(cast(Op, value.owner))
+    return found.values()
