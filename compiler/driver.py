@@ -91,7 +91,7 @@ def load_model(options: ConvertOptions) -> tuple[ImportedModel, Weights]:
     native = native_model(dict(read_config(options.model_path).values))
     weights = bind(checkpoint, expected_of(native))
     model = import_model(native, options.seq_length, options.input_length, element(options.half))
-    gc.freeze()  # torch and transformers stay; looking through them again and again takes longer than the passes
+    gc.freeze()  # torch and transformers stay; collecting them over and over takes longer than the passes
     return model, weights
 
 

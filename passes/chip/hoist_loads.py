@@ -20,8 +20,9 @@ from passes.chip.pace import Pace
 class HoistLoads(Pass):
     """chip -> chip. Move each load of weights or inputs up the program as far as local memory allows.
 
-    Loads keep their order, and let stores pass that are ready before them. A load that moves up keeps its buffer alive for longer; `fill` bounds the memory
-    in use at any point, as a share of the lane, since buffers of many sizes never pack perfectly.
+    Loads keep their order, and let stores pass that are ready before them. A load that moves up keeps its
+    buffer alive for longer; `fill` bounds the memory in use at any point, as a share of the lane, since
+    buffers of many sizes never pack perfectly.
     """
 
     name: ClassVar[str] = "hoist-loads"
