@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from math import log as logarithm
 
 from compiler.chips import ChipSpec
@@ -73,18 +73,21 @@ class Search:
 
     def first(self) -> Candidate:
         """As many tokens at once as fit."""
+        problem = DoesNotFit("nothing was tried")
         for tokens in self.axes["tokens"]:
             found = self.candidate(Effort(tokens, TILE_BYTES[0]))
             if isinstance(found, Candidate):
                 return found
-        raise found
+            problem = found
+        raise problem
 
     def improvements(self, best: Candidate) -> Iterator[Candidate]:
         """What is cheaper and differs in one step along one axis."""
         for name, values in self.axes.items():
             place = values.index(getattr(best.effort, name))
             for value in values[max(0, place - 1) : place + 2]:
-                found = self.candidate(replace(best.effort, **{name: value, "fill": FILLS[0]}))
+                effort = Effort(**{**asdict(best.effort), name: value, "fill": FILLS[0]})
+                found = self.candidate(effort)
                 if isinstance(found, Candidate) and found.cost < best.cost:
                     yield found
 
