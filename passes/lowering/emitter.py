@@ -11,7 +11,7 @@ from typing import Any
 from compiler.chips import ChipSpec
 from compiler.ir.core import Builder, Op, Value
 from compiler.ir.location import Location
-from compiler.ir.types import F32, I16, I32, Attribute, ElementType, TensorType
+from compiler.ir.types import F32, I8, I32, Attribute, ElementType, TensorType
 from dialects import chip
 from dialects.tensor import Lanes, Replicated
 from passes.lowering.placed import CannotView, Placed, buffer_bytes, default_strides
@@ -217,19 +217,19 @@ class Emitter:
         return res
 
     def exp2(self, x: Placed, table: Placed, highest: int | None = None) -> Placed:
-        """2**x = 2**n * 2**r, n the nearest integer put into the exponent's bits, and a polynomial in r.
+        """2**x = 2**(n + 1) * 2**(r - 1), n the nearest integer put into the exponent's bits, r the rest.
 
-        n is limited to -127..highest; -127 gives the bits of 0, so that what is masked weighs nothing.
-        Without `highest`, x <= 0.
+        n saturates at -128 as int8; n + 1 = -127 gives the bits of 0, so that what is masked weighs nothing.
+        Without `highest`, x <= 0. `table` holds half of a polynomial of 2**r.
         """
         whole = self.cast(self.like(x), x, rounding=1)
         fraction = self.ar("sub", self.like(x), x, whole)
         series = self.sfu("taylor", fraction, table)
-        exponent = self.ar("max", self.like(x, I16), self.cast(self.like(x, I16), whole, rounding=1), -127.0)
+        exponent = self.cast(self.like(x, I8), whole, rounding=1)
         if highest is not None:
-            exponent = self.ar("min", self.like(x, I16), exponent, float(highest))
+            exponent = self.ar("min", self.like(x, I8), exponent, float(highest))
         biased = self.like(x, I32)
-        self.ar("adds", biased, exponent, 127.0, constant_type=I32, shift=23, round=1)
+        self.ar("adds", biased, exponent, 128.0, constant_type=I32, shift=23, round=1)
         return self.ar("mul", self.like(x), series, replace(biased, dtype=F32))
 
     def reciprocal(self, x: Placed) -> Placed:
