@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import runtime_sim.llm
 import runtime_sim.tensor  # noqa: F401  (registers the rules)
 from compiler.diagnostics import CompileError
 from compiler.pass_manager import PassManager, parse_pipeline
+from dialects import tensor
 from passes import load_all
+from passes.lowering.llm_rules import token_runs
+from passes.ranges import even_ranges
 from runtime_sim.compare import compare
 from runtime_sim.rules import interpret
 from tests.helpers import check_pass, parse_ir, random_tensor
@@ -71,17 +78,72 @@ def test_many_tokens_have_tokens_over_the_lanes():
     )
 
 
-def test_runs_of_tokens_are_lowered_one_after_the_other():
-    x = "tensor<1x128x64xbf16>"
+@pytest.mark.parametrize(
+    ("tokens", "options", "runs"),
+    [(128, "tokens=64", [(0, 64), (64, 128)]), (150, "tail=1", [(0, 128), (128, 150)])],
+)
+def test_runs_of_tokens_are_lowered_one_after_the_other(tokens, options, runs):
+    x = f"tensor<1x{tokens}x64xbf16>"
     text = f"""
       %w = "llm.weight"() <{{name = "w"}}> : () -> {WEIGHT}
       %y = "llm.linear"(%x, %w) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}> : ({x}, {WEIGHT}) -> {x}
     """
     module, _ = parse_ir(text)
-    PassManager(parse_pipeline("llm-to-tensor{tokens=64}")).run(module)
-    names = [op.opname.removeprefix("tensor.") for op in module.functions()[0].block.ops]
+    PassManager(parse_pipeline(f"llm-to-tensor{{{options}}}")).run(module)
+    ops = list(module.functions()[0].block.ops)
     one = ["slice", "load", "cast", "cast", "weight", "linear", "cast", "store"]
-    assert names == [*one, *one, "concat", "func.return"]
+    assert [op.opname.removeprefix("tensor.") for op in ops] == [*one, *one, "concat", "func.return"]
+    slices = [op for op in ops if isinstance(op, tensor.SliceOp)]
+    assert [(op.starts[1], op.starts[1] + op.sizes[1]) for op in slices] == runs
+
+
+@pytest.mark.parametrize(
+    ("total", "most", "tail", "bounds"),
+    [
+        (1, 1, 0, [0, 1]),
+        (1, 64, 1, [0, 1]),
+        (64, 64, 1, [0, 64]),
+        (70, 70, 0, [0, 70]),
+        (70, 70, 1, [0, 64, 70]),
+        (70, 64, 0, [0, 64, 70]),
+        (320, 192, 0, [0, 128, 320]),  # even, not 192 and 128
+        (320, 192, 1, [0, 128, 256, 320]),
+        (512, 512, 1, [0, 448, 512]),
+        (512, 512, 2, [0, 384, 512]),
+        (512, 256, 1, [0, 192, 448, 512]),
+        (500, 128, 1, [0, 64, 192, 320, 448, 500]),
+    ],
+)
+def test_runs_are_even_and_the_tail_is_one_of_its_own(total, most, tail, bounds):
+    runs = token_runs(total, most, tail, 64)
+    assert [(run.start, run.stop) for run in runs] == list(itertools.pairwise(bounds))
+
+
+@given(
+    total=st.integers(1, 1500),
+    rows=st.integers(1, 12),
+    tail=st.integers(0, 2),
+    lanes=st.sampled_from([8, 32, 64]),
+)
+def test_runs_cover_all_tokens_once_in_whole_rows_of_lanes(total, rows, tail, lanes):
+    runs = token_runs(total, rows * lanes, tail, lanes)
+    assert [token for run in runs for token in range(run.start, run.stop)] == list(range(total))
+    assert all(run.size > 0 and run.start % lanes == 0 for run in runs)
+    last = runs.pop() if tail else None
+    assert last is None or -(-last.size // lanes) == min(tail, -(-total // lanes))
+    assert all(run.size <= rows * lanes for run in runs)
+
+
+@given(total=st.integers(1, 2000), unit=st.sampled_from([1, 7, 64]), most=st.integers(0, 40))
+def test_ranges_are_as_few_and_as_even_as_whole_units_allow(total, unit, most):
+    ranges = list(even_ranges(total, unit, most))
+    units = -(-total // unit)
+    assert [item for part in ranges for item in range(part.start, part.stop)] == list(range(total))
+    assert len(ranges) == -(-units // max(1, most))
+    sizes = [-(-part.size // unit) for part in ranges]
+    assert max(sizes) <= max(1, most)
+    assert max(sizes) - min(sizes) <= 1
+    assert all(part.start % unit == 0 for part in ranges)
 
 
 def linears(tokens: int, shape: str) -> str:
@@ -104,7 +166,7 @@ def linears(tokens: int, shape: str) -> str:
     """
 
 
-@pytest.mark.parametrize("pipeline", ["llm-to-tensor", "llm-to-tensor{tokens=64}", "llm-to-tensor,tile-weights"])
+@pytest.mark.parametrize("pipeline", ["llm-to-tensor", "llm-to-tensor{tokens=64}", "llm-to-tensor{tail=1},tile-weights"])
 @pytest.mark.parametrize("tokens", [1, 5, 64, 130])
 def test_the_arrays_compute_what_the_model_says(tokens, pipeline):
     weights = {name: random_tensor(64, 64, seed=i, scale=0.125) for i, name in enumerate("wv")}

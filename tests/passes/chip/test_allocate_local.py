@@ -18,7 +18,10 @@ from dialects.builtin import FuncOp, ModuleOp, ReturnOp
 from dialects.chip import GlobalOp, GlobalType, LocalOp, LocalType, View
 from passes import load_all
 from passes.chip.allocate_local import DoesNotFit
-from tests.helpers import check_pass
+from runtime_sim.chip import run_function
+from tests.helpers import check_pass, random_tensor
+from tests.passes.chip.random_programs import moves
+from tests.passes.chip.random_programs import program_of as random_program
 
 VIEW = "#chip.view<dtype = f32>"
 
@@ -63,6 +66,101 @@ def test_what_dma_loads_goes_to_the_high_end():
 
     last = BM1684X.lane_bytes - 64
     check_pass("allocate-local", before=program(None, None), after=program(last, 0))
+
+
+SMALL, LARGE = 64, 3 * BM1684X.lane_bytes // 4
+DDR = "!chip.global<bytes = 4096>"
+REGION = f'%y = "chip.global"() <{{space = "output", index = 0 : i64}}> : () -> {DDR}\n'
+
+
+def fill(target: str, size: int) -> str:
+    return f"""
+      "chip.ar"({target}) <{{kind = "copy", shape = array<i64: 1, 64, 1, 16>, res = {VIEW}, round = 0 : i64,
+          opd0 = #chip.const<dtype = f32, bits = 0>, operandSegmentSizes = array<i32: 1, 0, 0>}}>
+          : (!chip.local<bytes = {size}>) -> ()
+    """
+
+
+def dma(target: str, source: str, types: str) -> str:
+    return f"""
+      "chip.dma"({target}, {source}) <{{kind = "copy", shape = array<i64: 1, 64, 1, 16>, res = {VIEW},
+          opd0 = {VIEW}}}> : ({types}) -> ()
+    """
+
+
+def stored(size: int, *offsets: int | None, before: str = "", between: str = "", after: str = "") -> str:
+    """%a is filled and stored, then %b is filled; and what is done before the store, between, and after."""
+    names = [local(name, size, offset) for name, offset in zip(("%a", "%b"), offsets, strict=True)]
+    return f"""
+      {REGION}
+      {names[0]}
+      {names[1]}
+      {fill("%a", size)}
+      {before}
+      {dma("%y", "%a", f"{DDR}, !chip.local<bytes = {size}>")}
+      {between}
+      {fill("%b", size)}
+      {after}
+    """
+
+
+def test_a_result_does_not_take_the_place_of_what_is_being_stored():
+    check_pass("allocate-local", before=stored(SMALL, None, None), after=stored(SMALL, 0, SMALL))
+
+
+def test_a_result_takes_the_place_of_what_is_being_stored_where_there_is_no_other():
+    check_pass("allocate-local", before=stored(LARGE, None, None), after=stored(LARGE, 0, 0))
+
+
+def test_loaded_data_still_goes_to_the_high_end_where_results_must_share():
+    def program(*offsets: int | None) -> str:
+        x = '%x = "chip.global"() <{space = "input", index = 1 : i64}> : () -> ' + DDR
+        load = dma("%w", "%x", f"!chip.local<bytes = {SMALL}>, {DDR}")
+        return stored(LARGE, *offsets[:2], between=f"{x}\n{local('%w', SMALL, offsets[2])}\n{load}")
+
+    check_pass(
+        "allocate-local", before=program(None, None, None), after=program(0, 0, BM1684X.lane_bytes - SMALL)
+    )
+
+
+def test_tight_packing_gives_up_the_room_of_what_is_being_stored():
+    """%b does not fit beside %h, which lies in the middle, until both are packed anew."""
+    quarter = BM1684X.lane_bytes // 4
+
+    def program(*offsets: int | None) -> str:
+        a, b, h = (local(name, size, o) for (name, size), o in zip(sizes.items(), offsets, strict=True))
+        store = dma("%y", "%a", f"{DDR}, !chip.local<bytes = {quarter}>")
+        fills = fill("%a", quarter) + fill("%h", quarter) + store + fill("%b", 3 * quarter)
+        return REGION + f"{a}\n{b}\n{h}\n" + fills + fill("%h", quarter)
+
+    sizes = {"%a": quarter, "%b": 3 * quarter, "%h": quarter}
+    check_pass("allocate-local", before=program(None, None, None), after=program(0, 0, 3 * quarter))
+
+
+def test_a_store_begins_when_its_data_is_there():
+    """However long that takes, it is not over for the next result."""
+
+    def program(*offsets: int | None) -> str:
+        return stored(SMALL, *offsets, before=300 * fill("%a", SMALL))
+
+    check_pass("allocate-local", before=program(None, None), after=program(0, SMALL))
+
+
+@pytest.mark.parametrize(("work", "offset"), [(1, SMALL), (300, 0)])
+def test_a_result_takes_the_place_of_what_was_stored_long_ago(work, offset):
+    def program(*offsets: int | None) -> str:
+        between = local("%w", SMALL, offsets[2]) + work * fill("%w", SMALL)
+        return stored(SMALL, *offsets[:2], between=between)
+
+    check_pass("allocate-local", before=program(None, None, None), after=program(0, offset, SMALL))
+
+
+def test_what_was_stored_long_ago_keeps_its_place_while_it_is_used():
+    def program(*offsets: int | None) -> str:
+        between = local("%w", SMALL, offsets[2]) + 300 * fill("%w", SMALL)
+        return stored(SMALL, *offsets[:2], between=between, after=fill("%a", SMALL))
+
+    check_pass("allocate-local", before=program(None, None, None), after=program(0, SMALL, SMALL))
 
 
 Sizes = list[tuple[int, int, int]]  # of each buffer: EU widths, first and last instruction
@@ -124,6 +222,18 @@ def test_buffers_alive_at_once_do_not_overlap(buffers, data):
         apart_in_time = one[3] < other[2] or other[3] < one[2]
         apart_in_space = one[1] <= other[0] or other[1] <= one[0]
         assert apart_in_time or apart_in_space, f"{one} and {other}"
+
+
+@given(st.integers(1, 4).flatmap(lambda n: moves(n).map(lambda found: (found, n))))
+@settings(max_examples=40, deadline=None)
+def test_a_program_computes_the_same_in_the_places_found(drawn):
+    module = random_program(*drawn)
+    function = module.functions()[0]
+    count = sum(move.kind == "load" for move in drawn[0])
+    inputs = [random_tensor(64, 16, seed=seed) for seed in range(count)]
+    wanted = [a.tobytes() for a in run_function(function, BM1684X, inputs)]
+    PassManager(parse_pipeline("allocate-local")).run(module)
+    assert [a.tobytes() for a in run_function(function, BM1684X, inputs)] == wanted
 
 
 def test_what_does_not_fit_is_named_with_both_numbers():

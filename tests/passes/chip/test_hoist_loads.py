@@ -23,15 +23,23 @@ def region(name: str, space: str) -> str:
     return f'%{name} = "chip.global"() <{{space = "{space}", index = 0 : i64}}> : () -> {DDR}\n'
 
 
-def local(name: str) -> str:
-    return f'%{name} = "chip.local"() : () -> {LOCAL}\n'
+def local(name: str, type_: str = LOCAL) -> str:
+    return f'%{name} = "chip.local"() : () -> {type_}\n'
+
+
+def dma(target: str, source: str, types: str) -> str:
+    return f"""
+      "chip.dma"({target}, {source}) <{{kind = "copy", shape = array<i64: 1, 64, 1, 16>, res = {VIEW},
+          opd0 = {VIEW}}}> : ({types}) -> ()
+    """
 
 
 def load(target: str, source: str) -> str:
-    return f"""
-      "chip.dma"({target}, {source}) <{{kind = "copy", shape = array<i64: 1, 64, 1, 16>, res = {VIEW},
-          opd0 = {VIEW}}}> : ({LOCAL}, {DDR}) -> ()
-    """
+    return dma(target, source, f"{LOCAL}, {DDR}")
+
+
+def store(target: str, source: str) -> str:
+    return dma(target, source, f"{DDR}, {LOCAL}")
 
 
 def copy(target: str, source: str) -> str:
@@ -68,6 +76,79 @@ def test_a_load_stays_where_moving_it_would_change_something(late):
 def test_a_load_stays_where_memory_is_full():
     text = HEAD + load("%a", "%x") + WORK + load("%c", "%x") + copy("%d", "%c")
     check_pass("hoist-loads{fill=0.0}", before=text, after=text)
+
+
+REGIONS = region("x", "input") + region("t", "scratch") + region("y", "output")
+STORING = REGIONS + "".join(map(local, "abcdefg"))
+LOADS = [load(target, "%x") for target in ("%a", "%c", "%e")]
+COPIES = [copy("%b", "%a"), copy("%d", "%c"), copy("%f", "%e")]
+
+
+def test_a_load_lets_a_store_pass_that_is_ready():
+    """The result of the first load is there when the second is over, so its store goes before the third."""
+    first = COPIES[0] + store("%y", "%b")
+    check_pass(
+        "hoist-loads",
+        before=STORING + LOADS[0] + first + LOADS[1] + COPIES[1] + LOADS[2] + COPIES[2],
+        after=STORING + LOADS[0] + LOADS[1] + first + LOADS[2] + COPIES[1] + COPIES[2],
+    )
+
+
+def test_a_load_does_not_wait_behind_a_store_that_is_not_ready():
+    slow = 100 * WORK  # the loads are over before
+    rest = store("%y", "%b") + COPIES[1] + COPIES[2]
+    check_pass(
+        "hoist-loads",
+        before=STORING + LOADS[0] + slow + store("%y", "%b") + LOADS[1] + COPIES[1] + LOADS[2] + COPIES[2],
+        after=STORING + "".join(LOADS) + slow + rest,
+    )
+
+
+def test_a_load_starts_later_by_what_the_stores_before_it_take():
+    """The first store is still on its way when the next result is there, which so goes before the load."""
+    first, second = COPIES[0] + store("%y", "%b"), COPIES[1] + store("%t", "%d")
+    check_pass(
+        "hoist-loads",
+        before=STORING + LOADS[0] + first + LOADS[1] + second + LOADS[2] + COPIES[2],
+        after=STORING + LOADS[0] + LOADS[1] + first + second + LOADS[2] + COPIES[2],
+    )
+
+
+def filled(buffers: int) -> str:
+    """The pass, with room for so many buffers of 64 bytes."""
+    return f"hoist-loads{{fill={64 * buffers / SPEC.lane_bytes}}}"
+
+
+def test_a_load_takes_the_room_of_the_next():
+    """Two buffers are at work: a third may be loaded ahead, and a fourth when the work is done."""
+    rest = COPIES[1] + COPIES[2]
+    check_pass(
+        filled(4),
+        before=STORING + LOADS[0] + WORK + LOADS[1] + LOADS[2] + rest,
+        after=STORING + LOADS[0] + LOADS[1] + LOADS[2] + WORK + rest,
+    )
+    check_pass(
+        filled(3),
+        before=STORING + LOADS[0] + WORK + LOADS[1] + LOADS[2] + rest,
+        after=STORING + LOADS[0] + LOADS[1] + WORK + LOADS[2] + rest,
+    )
+
+
+def test_a_small_load_does_not_overtake_a_large_one():
+    """Beside the work there is room for the small one only, later for both."""
+    large = "!chip.local<bytes = 192>"
+    head = STORING + local("h", large) + load("%g", "%x") + LOADS[0] + WORK
+    both, later = dma("%h", "%x", f"{large}, {DDR}") + LOADS[1], copy("%g", "%g")
+    check_pass(filled(5), before=head + later + both + COPIES[1], after=head + both + later + COPIES[1])
+
+
+def test_a_load_does_not_wait_behind_another_that_cannot_move():
+    work = WORK + store("%t", "%b") + load("%g", "%t")  # of what the program stored
+    check_pass(
+        "hoist-loads",
+        before=STORING + LOADS[0] + work + LOADS[1] + COPIES[1],
+        after=STORING + LOADS[0] + LOADS[1] + work + COPIES[1],
+    )
 
 
 @given(

@@ -1,0 +1,170 @@
+"""Stores are issued as soon as what they store is there, and nothing that they read or write is disturbed."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compiler.pass_manager import PassManager, parse_pipeline
+from dialects.chip import BufferOp, GlobalOp, Instruction
+from runtime_sim.chip import run_function
+from tests.helpers import check_pass
+from tests.passes.chip.random_programs import moves, program_of
+from tests.passes.programs import SPEC
+
+LOCAL, DDR = "!chip.local<bytes = 192>", "!chip.global<bytes = 12288>"
+ROW = {LOCAL: 64, DDR: 4096}  # bytes from one row of 64 x 16 numbers to the next
+
+
+def region(name: str, space: str = "output", index: int = 0) -> str:
+    return f'%{name} = "chip.global"() <{{space = "{space}", index = {index} : i64}}> : () -> {DDR}\n'
+
+
+def local(name: str) -> str:
+    return f'%{name} = "chip.local"() : () -> {LOCAL}\n'
+
+
+def view(type_: str, row: int) -> str:
+    return f"#chip.view<dtype = f32, offset = {row * ROW[type_]}>"
+
+
+def dma(target: str, source: str, types: tuple[str, str], rows: tuple[int, int]) -> str:
+    res, opd0 = (view(type_, row) for type_, row in zip(types, rows, strict=True))
+    return f"""
+      "chip.dma"({target}, {source}) <{{kind = "copy", shape = array<i64: 1, 64, 1, 16>, res = {res},
+          opd0 = {opd0}}}> : ({types[0]}, {types[1]}) -> ()
+    """
+
+
+def load(target: str, source: str, to: int = 0, row: int = 0) -> str:
+    return dma(target, source, (LOCAL, DDR), (to, row))
+
+
+def store(target: str, source: str, to: int = 0, row: int = 0) -> str:
+    return dma(target, source, (DDR, LOCAL), (to, row))
+
+
+def move(target: str, source: str) -> str:
+    return dma(target, source, (DDR, DDR), (0, 0))
+
+
+def copy(target: str, source: str, to: int = 0, row: int = 0) -> str:
+    return f"""
+      "chip.ar"({target}, {source}) <{{kind = "copy", shape = array<i64: 1, 64, 1, 16>, round = 0 : i64,
+          res = {view(LOCAL, to)}, opd0 = {view(LOCAL, row)}, operandSegmentSizes = array<i32: 1, 1, 0>}}>
+          : ({LOCAL}, {LOCAL}) -> ()
+    """
+
+
+HEAD = region("y") + region("z", "output", 1) + region("t", "scratch") + "".join(map(local, "abcd"))
+WORK = copy("%d", "%c") + copy("%c", "%d")
+
+
+def test_a_store_moves_up_behind_the_instruction_that_makes_its_data():
+    check_pass(
+        "hoist-stores",
+        before=HEAD + copy("%b", "%a") + WORK + store("%y", "%b"),
+        after=HEAD + copy("%b", "%a") + store("%y", "%b") + WORK,
+    )
+
+
+def test_stores_to_the_same_place_move_up_and_keep_their_order():
+    pair = store("%y", "%b") + store("%y", "%b", row=1)
+    check_pass(
+        "hoist-stores",
+        before=HEAD + copy("%b", "%a") + WORK + pair,
+        after=HEAD + copy("%b", "%a") + pair + WORK,
+    )
+
+
+PASSED = {
+    "reads of its data": copy("%d", "%b"),
+    "writes of another row of its buffer": copy("%b", "%a", to=1),
+    "a load of another row of its region": load("%d", "%y", row=1),
+    "an earlier store of the same data, which has to wait": load("%d", "%z") + store("%z", "%b"),
+    "an earlier store to another row, which has to wait": load("%d", "%y", row=1) + store("%y", "%b", to=1),
+}
+
+
+@pytest.mark.parametrize("case", PASSED)
+def test_a_store_passes(case):
+    check_pass(
+        "hoist-stores",
+        before=HEAD + copy("%b", "%a") + PASSED[case] + store("%y", "%b"),
+        after=HEAD + copy("%b", "%a") + store("%y", "%b") + PASSED[case],
+    )
+
+
+STOPPING = {
+    "an overwrite of its data": copy("%b", "%a") + WORK + copy("%b", "%c"),
+    "a load into its data": copy("%b", "%a") + WORK + load("%b", "%t"),
+    "a load of what it overwrites": copy("%b", "%a") + WORK + load("%c", "%y"),
+    "a store to the same place": copy("%b", "%a") + WORK + load("%d", "%y") + store("%y", "%c"),
+    "a copy of what it overwrites": copy("%b", "%a") + load("%d", "%z") + move("%z", "%y"),
+}
+
+
+@pytest.mark.parametrize("case", STOPPING)
+def test_a_store_stays_behind(case):
+    text = HEAD + STOPPING[case] + store("%y", "%b")
+    check_pass("hoist-stores", before=text, after=text)
+
+
+def test_a_load_of_what_a_store_wrote_stays_behind_it():
+    check_pass(
+        "hoist-stores",
+        before=HEAD + copy("%b", "%a") + WORK + store("%t", "%b") + load("%d", "%t"),
+        after=HEAD + copy("%b", "%a") + store("%t", "%b") + WORK + load("%d", "%t"),
+    )
+
+
+@pytest.mark.parametrize("late", [region("o", "output", 2), local("e")])
+def test_a_store_does_not_pass_the_definitions_of_its_buffers(late):
+    types, rows = ((DDR, LOCAL), (0, 0))
+    stores = {"o": dma("%o", "%b", types, rows), "e": dma("%y", "%e", types, rows)}
+    line = stores[late[1]]
+    check_pass(
+        "hoist-stores", before=HEAD + WORK + late + WORK + line, after=HEAD + WORK + late + line + WORK
+    )
+
+
+def test_a_copy_within_ddr_moves_like_a_store_and_a_load_does_not():
+    made = HEAD + copy("%a", "%b") + store("%t", "%a")
+    check_pass(
+        "hoist-stores",
+        before=made + WORK + load("%b", "%t") + move("%z", "%t"),
+        after=made + move("%z", "%t") + WORK + load("%b", "%t"),
+    )
+
+
+@given(st.integers(1, 4).flatmap(lambda n: moves(n).map(lambda found: (found, n))))
+@settings(max_examples=40, deadline=None)
+def test_hoisting_changes_no_result_and_goes_as_far_as_it_may(drawn):
+    module = program_of(*drawn)
+    function = module.functions()[0]
+    rng = np.random.default_rng(0)
+    count = sum(move.kind == "load" for move in drawn[0])
+    inputs = [rng.standard_normal((64, 16)).astype(np.float32) for _ in range(count)]
+    wanted = [a.tobytes() for a in run_function(function, SPEC, inputs)]
+    others = [op for op in function.block.ops if not is_store(op)]
+    PassManager(parse_pipeline("hoist-stores")).run(module)
+    ops = list(function.block.ops)
+    assert [op for op in ops if not is_store(op)] == others
+    assert [a.tobytes() for a in run_function(function, SPEC, inputs)] == wanted
+    for earlier, op in itertools.pairwise(ops):
+        assert not is_store(op) or depends(op, earlier)
+
+
+def is_store(op) -> bool:
+    return isinstance(op, Instruction) and isinstance(op.operands[0].owner, GlobalOp)
+
+
+def depends(op, earlier) -> bool:
+    """Whether an instruction cannot change places with the op in front of it."""
+    if isinstance(earlier, BufferOp):
+        return earlier.results[0] in op.operands
+    return any(a.conflicts(b) for a in op.accesses(SPEC) for b in earlier.accesses(SPEC))
