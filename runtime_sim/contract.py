@@ -13,6 +13,7 @@ from compiler.bmodel import Coeff, TensorInfo
 from compiler.chips import ChipSpec
 from compiler.diagnostics import CompileError, UserError
 from runtime_sim.client_rules import model_problems
+from runtime_sim.hardware import hardware_problems
 from runtime_sim.loader import Program, Region, StageProgram
 from runtime_sim.queues import CoreProgram
 from runtime_sim.ranges import accesses
@@ -56,6 +57,7 @@ class StageChecker:
         self.spec = spec
         self._order: dict[tuple[int, ...], list[str]] = {}
         self._transfers: dict[int, list[Transfer]] = {}
+        self._hardware: dict[int, list[str]] = {}
 
     def problems(self, stage: StageProgram) -> Iterator[str]:
         transfers = [transfer for core in stage.cores for transfer in self._transfers_of(core)]
@@ -64,11 +66,19 @@ class StageChecker:
         yield from _input_problems(stage, transfers)
         yield from _output_problems(stage, transfers)
         yield from self._order_problems(stage.cores)
+        for index, core in enumerate(stage.cores):
+            prefix = f"core {index} " if index else ""
+            yield from (prefix + problem for problem in self._hardware_of(core))
 
     def _transfers_of(self, core: CoreProgram) -> list[Transfer]:
         if id(core) not in self._transfers:
             self._transfers[id(core)] = list(_transfers(core, self.spec))
         return self._transfers[id(core)]
+
+    def _hardware_of(self, core: CoreProgram) -> list[str]:
+        if id(core) not in self._hardware:
+            self._hardware[id(core)] = list(hardware_problems(core, self.spec))
+        return self._hardware[id(core)]
 
     def _order_problems(self, cores: Sequence[CoreProgram]) -> list[str]:
         key = tuple(map(id, cores))

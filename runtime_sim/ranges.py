@@ -7,13 +7,13 @@ inside this file, because BM1688 has 4-bit ones.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from compiler.chips import ChipSpec
 from compiler.isa import ALIGNED, COMPACT, PER_CHANNEL, STRIDED, Instruction
 
-NIBBLES = {0: 2, 1: 4, 2: 8, 3: 4, 4: 8, 5: 4, 6: 1}  # of an item, by code of its precision
+NIBBLES = {0: 2, 1: 4, 2: 8, 3: 4, 4: 8, 5: 4, 6: 1, 7: 8}  # of an item, by code of its precision; 7 is none
 F32 = 2
 MAX_BOXES = 512  # of one operand; beyond it the gaps between the closest ones are taken too
 
@@ -30,6 +30,16 @@ class Box(NamedTuple):
     end: int
 
 
+class Tensor(NamedTuple):
+    """How an operand lies; strides in items. In local memory the c stride is that of a lane's channels."""
+
+    address: int  # in global memory, or lane * lane_bytes + offset
+    shape: Shape
+    strides: Shape
+    nibbles: int  # of an item
+    eu_aligned: bool  # whether its layout is one that begins on a multiple of the EU's bytes
+
+
 @dataclass(frozen=True)
 class Access:
     """What one operand touches."""
@@ -38,6 +48,7 @@ class Access:
     write: bool
     is_local: bool
     boxes: list[Box]
+    tensor: Tensor | None = None  # None when its layout is not known
 
 
 def accesses(instruction: Instruction, spec: ChipSpec) -> list[Access]:
@@ -64,7 +75,7 @@ def local_boxes(address: int, shape: Shape, strides: Shape, nibbles: int, spec: 
     n_str, c_str, h_str, w_str = strides
     lane, offset = divmod(address, spec.lane_bytes)
     boxes = []
-    for first_lane, end_lane, slot, slots in _slots(lane, c, spec.lanes):
+    for first_lane, end_lane, slot, slots in lane_groups(lane, c, spec.lanes):
         base = 2 * offset + slot * c_str * nibbles
         loops = [(n, n_str), (slots, c_str), (h, h_str), (w, w_str)]
         for start, end in _runs(loops, nibbles):
@@ -72,7 +83,7 @@ def local_boxes(address: int, shape: Shape, strides: Shape, nibbles: int, spec: 
     return boxes
 
 
-def _slots(lane: int, channels: int, lanes: int) -> Iterator[tuple[int, int, int, int]]:
+def lane_groups(lane: int, channels: int, lanes: int) -> Iterator[tuple[int, int, int, int]]:
     """(first lane, end lane, first slot, slots) of the groups of channels that lie on the same lanes."""
     slot = 0
     if lane:
@@ -154,13 +165,16 @@ class _Tiu:
     def is_const(self, operand: str) -> bool:
         return bool(self.fields.get(f"{operand}_const", 0))
 
-    def access(self, operand: str, shape: Shape, strides: Shape, nibbles: int, write: bool) -> Access:
-        boxes = local_boxes(self.address(operand), shape, strides, nibbles, self.spec)
-        return Access(operand, write, True, boxes)
+    def access(
+        self, operand: str, shape: Shape, strides: Shape, nibbles: int, write: bool, eu_aligned: bool = False
+    ) -> Access:
+        tensor = Tensor(self.address(operand), shape, strides, nibbles, eu_aligned)
+        boxes = local_boxes(tensor.address, shape, strides, nibbles, self.spec)
+        return Access(operand, write, True, boxes, tensor)
 
     def aligned(self, operand: str, shape: Shape, nibbles: int, write: bool = False) -> Access:
         strides = _packed_strides(self.address(operand), shape, _eu_items(nibbles, self.spec), self.spec)
-        return self.access(operand, shape, strides, nibbles, write)
+        return self.access(operand, shape, strides, nibbles, write, eu_aligned=True)
 
     def compact(self, operand: str, shape: Shape, nibbles: int, write: bool = False) -> Access:
         strides = _packed_strides(self.address(operand), shape, 1, self.spec)
@@ -195,7 +209,8 @@ def _ar(kind: str, fields: Fields, spec: ChipSpec) -> Iterator[Access]:
         if not tiu.is_const(operand):
             yield tiu.by_code(operand, tiu.nibbles(operand))
     if count == 3 and not tiu.is_const("opd2"):
-        yield tiu.aligned("opd2", tiu.result_shape, tiu.nibbles("opd2"))  # covers its narrower layouts
+        covering = tiu.aligned("opd2", tiu.result_shape, tiu.nibbles("opd2"))  # its narrower layouts too
+        yield replace(covering, tensor=None)
     yield tiu.by_code("res0", tiu.nibbles("res0"), write=True)
 
 
@@ -255,7 +270,8 @@ def _sfu(kind: str, fields: Fields, spec: ChipSpec) -> Iterator[Access]:
     shape, item = tiu.result_shape, tiu.nibbles("opd0")
     yield tiu.aligned("opd0", shape, item)
     if kind.startswith("taylor"):
-        yield tiu.access("opd1", (1, shape[1], 1, fields["opd1_n"]), (0, 0, 0, 1), item, write=False)
+        row = (1, shape[1], 1, fields["opd1_n"])
+        yield tiu.access("opd1", row, (0, 0, 0, 1), item, write=False, eu_aligned=True)
     yield tiu.aligned("res0", shape, tiu.nibbles("res0"), write=True)
 
 
@@ -323,6 +339,12 @@ def _none(kind: str, fields: Fields, spec: ChipSpec) -> list[Access]:
 # --- DMA instructions ---------------------------------------------------------------------------------------
 
 
+def local_address(address: int, spec: ChipSpec) -> int | None:
+    """What a DMA address is in local memory, None when it is elsewhere."""
+    offset = address - spec.dma_local_base
+    return offset if 0 <= offset < spec.local_bytes else None
+
+
 @dataclass(frozen=True)
 class _Dma:
     """Builds the accesses of one DMA instruction. Either side may be local or global memory."""
@@ -344,18 +366,19 @@ class _Dma:
         return self.fields[f"{side}_start_addr_h8"] << 32 | self.fields[f"{side}_start_addr_l32"]
 
     def local_address(self, side: str) -> int | None:
-        """The address in local memory, None when the operand lies elsewhere."""
-        address = self.address(side) - self.spec.dma_local_base
-        return address if 0 <= address < self.spec.local_bytes else None
+        return local_address(self.address(side), self.spec)
 
-    def access(self, side: str, shape: Shape, strides: Shape, nibbles: int = 0) -> Access:
+    def access(
+        self, side: str, shape: Shape, strides: Shape, nibbles: int = 0, eu_aligned: bool = False
+    ) -> Access:
         local, item = self.local_address(side), nibbles or self.nibbles
         if local is not None:
-            return Access(side, side == "dst", True, local_boxes(local, shape, strides, item, self.spec))
-        base = 2 * self.address(side)
+            boxes = local_boxes(local, shape, strides, item, self.spec)
+            return Access(side, side == "dst", True, boxes, Tensor(local, shape, strides, item, eu_aligned))
+        address = self.address(side)
         runs = _runs(list(zip(shape, strides, strict=True)), item)
-        boxes = [Box(0, 1, (base + start) // 2, (base + end + 1) // 2) for start, end in runs]
-        return Access(side, side == "dst", False, boxes)
+        boxes = [Box(0, 1, address + start // 2, address + (end + 1) // 2) for start, end in runs]
+        return Access(side, side == "dst", False, boxes, Tensor(address, shape, strides, item, False))
 
     def tensor(self, side: str, shape: Shape) -> Access:
         if self.fields["stride_enable"]:
@@ -363,7 +386,8 @@ class _Dma:
         local = self.local_address(side)
         if local is not None:
             align = _eu_items(self.nibbles, self.spec)
-            return self.access(side, shape, _packed_strides(local, shape, align, self.spec))
+            strides = _packed_strides(local, shape, align, self.spec)
+            return self.access(side, shape, strides, eu_aligned=True)
         _, c, h, w = shape
         return self.access(side, shape, (c * h * w, h * w, w, 1))
 
@@ -374,7 +398,7 @@ class _Dma:
             return self.access(side, (1, 1, rows, columns), (0, 0, fields[f"{side}_hstride"] or columns, 1))
         n_str, c_str = fields[f"{side}_nstride"], fields[f"{side}_cstride"]
         _, c, _, w = self.shape(side)
-        return self.access(side, (rows, c or -(-columns // w), 1, w), (n_str, c_str, 0, 1))
+        return self.access(side, (rows, c or -(-columns // max(w, 1)), 1, w), (n_str, c_str, 0, 1))
 
     def linear(self, side: str, items: int) -> Access:
         """Bytes in address order; in local memory that order goes on in the next lane."""
@@ -442,7 +466,7 @@ def _rows_by_index(dma: _Dma, table: str, rows: str) -> list[Access]:
     return [
         dma.access(table, table_shape, _row_strides(fields, table)),
         dma.access(rows, (1, channels, count, width), _row_strides(fields, rows)),
-        dma.access("index", (1, fields["index_csize"], count, 1), index_strides, NIBBLES[F32]),
+        dma.access("index", (1, fields["index_csize"], count, 1), index_strides, NIBBLES[F32], True),
     ]
 
 
