@@ -414,6 +414,8 @@ def _dma_tensor(kind: str, fields: Fields, spec: ChipSpec) -> list[Access] | Non
     dma = _Dma(fields, spec)
     n, c, h, w = source = dma.shape("src")
     given = dma.shape("dst")
+    if fields["fill_constant_en"]:
+        return [dma.tensor("dst", source if 0 in given else given)]
     targets = {
         "copy": source if fields["nchw_copy"] or 0 in given else given,
         "transpose": (c, n, h, w),
@@ -423,8 +425,7 @@ def _dma_tensor(kind: str, fields: Fields, spec: ChipSpec) -> list[Access] | Non
     }
     if kind not in targets:
         return None
-    target = dma.tensor("dst", targets[kind])
-    return [target] if fields["fill_constant_en"] else [dma.tensor("src", source), target]
+    return [dma.tensor("src", source), dma.tensor("dst", targets[kind])]
 
 
 def _dma_matrix(kind: str, fields: Fields, spec: ChipSpec) -> list[Access]:

@@ -286,6 +286,7 @@ CASES: dict[str, tuple[str, Fields, Fields, str]] = {
     "second slot": ("add", {"res0_addr": LANE - 128, "res0_c": 65}, {"res0_addr": LANE - 256, "res0_c": 65}, "res0 ends at byte 0x40060 of a lane of 0x40000"),
     "no lane": ("l_copy", {"res0_addr": 64 * LANE}, {"res0_addr": 63 * LANE}, "res0 at 0x1000000 is on no lane"),
     "DMA beyond a lane": ("load", split_address("dst", local(LANE - 64)), split_address("dst", local(LANE - 128)), "dst ends at byte 0x40020 of a lane of 0x40000"),
+    "fill beyond a lane": ("fill", split_address("dst", local(LANE - 64)), split_address("dst", local(LANE - 128)), "dst ends at byte 0x40020 of a lane of 0x40000"),
     "static memory": ("s_bc", {"opd0_addr": X.tiu_static_base + X.static_bytes - 60}, {"opd0_addr": X.tiu_static_base + X.static_bytes - 64}, "opd0 at 0x9003fc4 is not all in static memory"),
     "before static memory": ("s_distribute", {"opd0_addr": X.tiu_static_base - 4}, {"opd0_addr": X.tiu_static_base + 4}, "opd0 at 0x8fffffc is not all in static memory"),
     # lanes
