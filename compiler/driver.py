@@ -22,7 +22,7 @@ from compiler.ir.types import ElementType, element
 from compiler.options import ConvertOptions
 from compiler.output import require_space, staged_output
 from compiler.pass_manager import PassManager, parse_pipeline
-from compiler.pipelines import Effort, default_pipeline
+from compiler.pipelines import Effort, default_pipeline, lowering, placing
 from compiler.progress import counter, track
 from compiler.search import fastest
 from compiler.weights import Materializer, Piece, WeightBlob
@@ -165,8 +165,11 @@ class Job:
         serves.
         """
 
-        def attempt(effort: Effort) -> ModuleOp:
-            return self.run_passes(name, module, default_pipeline(self.options, effort), trial=True)
+        def lower(effort: Effort) -> ModuleOp:
+            return self.run_passes(name, module, lowering(self.options, effort), trial=True)
+
+        def place(lowered: ModuleOp, effort: Effort) -> ModuleOp:
+            return self.run_passes(name, lowered, placing(self.options, effort), trial=True)
 
         kind = tuple(function.sym_name for function in module.functions())
         if kind in self._efforts:
@@ -174,7 +177,7 @@ class Job:
                 return self.run_passes(name, module, default_pipeline(self.options, self._efforts[kind]))
             except DoesNotFit:
                 log.debug("%s needs a tuning of its own", name)
-        best = self._efforts[kind] = fastest(attempt, self.options.input_length, self.options.spec)
+        best = self._efforts[kind] = fastest(lower, place, self.options.input_length, self.options.spec)
         return self.run_passes(name, module, default_pipeline(self.options, best))
 
     def run_passes(self, name: str, module: ModuleOp, pipeline: str, trial: bool = False) -> ModuleOp:

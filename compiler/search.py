@@ -19,10 +19,12 @@ from passes.emit_bmodel import encode
 
 log = logging.getLogger("compiler")
 
-Compile = Callable[[Effort], ModuleOp]  # raises DoesNotFit
+Lower = Callable[[Effort], ModuleOp]  # to instructions in program order
+Place = Callable[[ModuleOp, Effort], ModuleOp]  # a copy of them with addresses; raises DoesNotFit
 
 TILE_BYTES = (16384, 32768, 65536)  # per lane; larger ones are fewer commands, and are waited for longer
 FILLS = (0.85, 0.7, 0.5, 0.0)  # loads further ahead hide more, and leave less room
+BUDGET = 60_000  # instructions to place in trials, some 15 seconds' worth, before the best so far is taken
 
 
 @dataclass(frozen=True)
@@ -35,12 +37,13 @@ class Candidate:
     cost: float
 
 
-def fastest(compile_: Compile, input_length: int, spec: ChipSpec) -> Effort:
+def fastest(lower: Lower, place: Place, input_length: int, spec: ChipSpec) -> Effort:
     """The best effort that single changes lead to, from all tokens at once on.
 
-    Deterministic, and a handful of compilations. Raises DoesNotFit when nothing fits.
+    Deterministic, and a handful of compilations, fewer of large programs. Raises DoesNotFit when nothing
+    fits.
     """
-    search = Search(compile_, input_length, spec)
+    search = Search(lower, place, input_length, spec)
     best = search.first()
     while better := next(search.improvements(best), None):
         best = better
@@ -61,9 +64,11 @@ def run_lengths(input_length: int, lanes: int) -> list[int]:
 class Search:
     """Compiles candidates and prices them, each once."""
 
-    def __init__(self, compile_: Compile, input_length: int, spec: ChipSpec):
-        self.compile = compile_
+    def __init__(self, lower: Lower, place: Place, input_length: int, spec: ChipSpec):
+        self.lower = lower
+        self.place = place
         self.spec = spec
+        self.placed = 0  # instructions so far
         self.axes = {
             "tokens": run_lengths(input_length, spec.lanes),
             "tile_bytes": list(TILE_BYTES),
@@ -86,6 +91,8 @@ class Search:
         for name, values in self.axes.items():
             place = values.index(getattr(best.effort, name))
             for value in values[max(0, place - 1) : place + 2]:
+                if self.placed > BUDGET:
+                    return
                 effort = Effort(**{**asdict(best.effort), name: value, "fill": FILLS[0]})
                 found = self.candidate(effort)
                 if isinstance(found, Candidate) and found.cost < best.cost:
@@ -98,18 +105,26 @@ class Search:
 
     def filled(self, effort: Effort) -> Candidate | DoesNotFit:
         """With as many loads ahead as fit; fewer are only tried for small tiles."""
+        lowered = self.lower(effort)
         problem = None
         for fill in FILLS if effort.tile_bytes == TILE_BYTES[0] else FILLS[:1]:
+            filled = replace(effort, fill=fill)
+            self.placed += size_of(lowered)
             try:
-                filled = replace(effort, fill=fill)
-                return Candidate(filled, module_cost(self.compile(filled), self.spec))
+                return Candidate(filled, module_cost(self.place(lowered, filled), self.spec))
             except DoesNotFit as error:
                 problem = error
         assert problem is not None
         return problem
 
 
+def size_of(module: ModuleOp) -> int:
+    """The number of ops in its functions."""
+    return sum(len(function.block.ops) for function in module.functions())
+
+
 def module_cost(module: ModuleOp, spec: ChipSpec) -> float:
+    """See `Candidate`."""
     isa = isa_for(spec)
     cost = 0.0
     for function in module.functions():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from itertools import product
 from math import log
 
@@ -13,7 +14,7 @@ from compiler.chips import BM1684X
 from compiler.isa import isa_for
 from compiler.pass_manager import PassManager, parse_pipeline
 from compiler.pipelines import Effort
-from compiler.search import FILLS, TILE_BYTES, fastest, module_cost, run_lengths
+from compiler.search import BUDGET, FILLS, TILE_BYTES, fastest, module_cost, run_lengths
 from compiler.timing import estimate
 from dialects.builtin import ModuleOp
 from passes.chip.allocate_local import DoesNotFit
@@ -30,18 +31,23 @@ def tried(monkeypatch) -> Callable[..., tuple[Effort, list[Effort]]]:
     """Search for 512 tokens, given what an effort costs and which fit; the best, and all that were tried."""
 
     def run(
-        cost: Callable[[Effort], float], fits: Callable[[Effort], bool] = lambda effort: True
+        cost: Callable[[Effort], float], fits: Callable[[Effort], bool] = lambda effort: True, size: int = 1
     ) -> tuple[Effort, list[Effort]]:
         monkeypatch.setattr(search, "module_cost", lambda effort, spec: cost(effort))
+        monkeypatch.setattr(search, "size_of", lambda effort: size)
         tried: list[Effort] = []
 
-        def compile_(effort: Effort) -> Effort:
+        def place(lowered: Effort, effort: Effort) -> Effort:
+            assert replace(lowered, fill=effort.fill) == effort
             tried.append(effort)
             if not fits(effort):
                 raise DoesNotFit(f"{effort.tokens} tokens, {effort.fill} full")
             return effort
 
-        return fastest(compile_, 512, BM1684X), tried
+        lowered: list[Effort] = []
+        best = fastest(lambda effort: lowered.append(effort) or effort, place, 512, BM1684X)
+        assert len(lowered) == len({replace(effort, fill=0) for effort in tried}), "lowered again for a fill"
+        return best, tried
 
     return run
 
@@ -120,6 +126,13 @@ def test_a_step_is_taken_back_when_another_makes_it_worse(tried):
     path = [Effort(), Effort(256), Effort(256, keep=KEEP[1]), Effort(keep=KEEP[1])]
     found, _ = tried(lambda effort: -path.index(effort) if effort in path else 1)
     assert found == path[-1]
+
+
+@pytest.mark.parametrize(("size", "tries"), [(BUDGET + 1, 1), (BUDGET, 2), (BUDGET // 2, 3)])
+def test_the_search_of_a_large_program_stops_at_the_best_so_far(tried, size, tries):
+    found, efforts = tried(distance(Effort(64)), size=size)
+    assert found == efforts[-1] == Effort(TOKENS[tries - 1])
+    assert len(efforts) == tries
 
 
 def test_the_same_search_tries_the_same(tried):

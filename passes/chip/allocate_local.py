@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, NoReturn
 
@@ -9,9 +10,10 @@ import numpy as np
 
 from compiler.chips import ChipSpec, chip
 from compiler.diagnostics import CompileError
-from compiler.ir.core import Function, Module, Value
+from compiler.ir.core import Function, Module, Op, Value
 from compiler.pass_manager import Pass
 from dialects.chip import DmaOp, Instruction, LocalOp
+from passes.chip.banks import Banks
 from passes.chip.pace import Pace
 
 
@@ -84,21 +86,33 @@ def outlasting_stores(function: Function, found: list[Life], spec: ChipSpec) -> 
 
 
 def in_program_order(function: Function, found: list[Life], spec: ChipSpec) -> None:
-    """Loaded data goes to the high end of memory, the rest to the low end.
+    """Loaded data goes to the high end of memory, the rest to the low end, in a bank that suits.
 
     Loads come and go in order and live long when hoisted; results are short-lived. Kept apart, neither leaves
     holes among the other.
     """
     live: list[tuple[int, int, Life]] = []  # start, stop, life; by start
+    banks = Banks(function.block.ops, spec)
     for life in found:
         live = [item for item in live if item[2].last >= life.first]
         gaps = free_ranges([(start, stop) for start, stop, _ in live], life.bytes, spec)
         if not gaps:
-            refuse(function, life, sum(other.bytes for _, _, other in live), spec)
-        start = gaps[-1][1] - life.bytes if life.loaded else gaps[0][0]
-        life.op.offset = start
+            refuse(function, life.op, life.bytes + sum(other.bytes for _, _, other in live), spec)
+        life.op.offset = start = banks.best(life.op.buffer, starts(gaps, life, spec))
         live.append((start, start + life.bytes, life))
         live.sort(key=lambda item: item[0])
+
+
+def starts(gaps: list[tuple[int, int]], life: Life, spec: ChipSpec) -> Iterator[int]:
+    """Places for a buffer, from its end of memory on: the near end of each gap, then each bank in it."""
+    bank = spec.bank_bytes
+    if life.loaded:
+        for start, stop in reversed(gaps):
+            last = stop - life.bytes
+            yield from (last, *range(last // bank * bank, start - 1, -bank))
+    else:
+        for start, stop in gaps:
+            yield from (start, *range(-(-start // bank) * bank, stop - life.bytes + 1, bank))
 
 
 def largest_first(function: Function, found: list[Life], spec: ChipSpec) -> None:
@@ -113,7 +127,7 @@ def largest_first(function: Function, found: list[Life], spec: ChipSpec) -> None
         taken = list(zip(starts[by_start].tolist(), stops[by_start].tolist(), strict=True))
         gaps = free_ranges(taken, life.bytes, spec)
         if not gaps:
-            refuse(function, life, int((stops - starts)[meets].sum()), spec)
+            refuse(function, life.op, life.bytes + int((stops - starts)[meets].sum()), spec)
         life.op.offset = gaps[0][0]
         first[count], last[count] = life.first, life.last
         starts[count], stops[count] = gaps[0][0], gaps[0][0] + life.bytes
@@ -135,10 +149,17 @@ class DoesNotFit(CompileError):
     """Local memory is too small for what is alive at one point of the program."""
 
 
-def refuse(function: Function, life: Life, taken: int, spec: ChipSpec) -> NoReturn:
+def require_room(function: Function, live: np.ndarray, spec: ChipSpec) -> None:
+    """DoesNotFit when more bytes are alive at some position than there are, however they are placed."""
+    position = int(live.argmax())
+    if live[position] > spec.lane_bytes:
+        refuse(function, list(function.block.ops)[position], int(live[position]), spec)
+
+
+def refuse(function: Function, op: Op, needed: int, spec: ChipSpec) -> NoReturn:
     raise DoesNotFit(
-        f"{function.sym_name} needs {taken + life.bytes} bytes of local memory per lane at one point, "
+        f"{function.sym_name} needs {needed} bytes of local memory per lane at one point, "
         f"in pieces that do not fit the {spec.lane_bytes} of {spec.name}",
-        life.op.loc,
-        op=life.op,
+        op.loc,
+        op=op,
     )

@@ -12,7 +12,7 @@ from compiler.chips import ChipSpec, chip
 from compiler.ir.core import Function, Module, Op, Value
 from compiler.pass_manager import Pass
 from dialects.chip import DmaOp, GlobalOp, Instruction, LocalOp
-from passes.chip.allocate_local import lives
+from passes.chip.allocate_local import lives, require_room
 from passes.chip.pace import Pace
 
 
@@ -22,7 +22,7 @@ class HoistLoads(Pass):
 
     Loads keep their order, and let stores pass that are ready before them. A load that moves up keeps its
     buffer alive for longer; `fill` bounds the memory in use at any point, as a share of the lane, since
-    buffers of many sizes never pack perfectly.
+    buffers of many sizes never pack perfectly. What cannot fit even unmoved is refused here.
     """
 
     name: ClassVar[str] = "hoist-loads"
@@ -38,8 +38,10 @@ class HoistLoads(Pass):
 
 def hoist_loads(function: Function, spec: ChipSpec, capacity: int) -> None:
     *ops, _ = list(function.block.ops)
-    targets = load_places(ops, live_bytes(function, spec, len(ops)), spec, capacity)
-    order = [(targets.get(i, i), targets.get(i, i) == i, i) for i in range(len(ops))]
+    live = live_bytes(function, spec, len(ops))
+    require_room(function, live, spec)
+    places = load_places(ops, live, spec, capacity)
+    order = [(places[i], False, i) if i in places else (i, True, i) for i in range(len(ops))]
     reorder(function, [ops[position] for _, _, position in sorted(order)])
 
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable
+from collections.abc import Container, Hashable, Iterable
 from dataclasses import dataclass
-from typing import ClassVar, cast
+from typing import ClassVar
 
 from compiler.chips import ChipSpec, chip
 from compiler.ir.core import Function, Module, Op, Value
@@ -14,7 +14,8 @@ from compiler.rewrite import Rewriter
 from dialects import tensor
 from passes.lowering.placed import buffer_bytes
 
-CONSTANT = (tensor.WeightOp, tensor.PackedWeightOp, tensor.LoadOp, tensor.DequantizeOp, tensor.Movement)
+MADE = (tensor.LoadOp, tensor.DequantizeOp, tensor.ConcatOp)  # what has a buffer of its own
+VIEWS = (tensor.WeightOp, tensor.PackedWeightOp, tensor.SliceOp, tensor.ReshapeOp, tensor.PermuteOp)
 
 
 @dataclass(frozen=True)
@@ -48,17 +49,24 @@ def share_constants(function: Function, spec: ChipSpec, room: int) -> None:
 
 
 def equal_constants(function: Function) -> Iterable[list[Op]]:
-    """The ops that make local constants for others than constants to read, those of equal values together."""
+    """The ops that make local constants for others to read, those of equal values together."""
     numbers: dict[Value, int] = {}  # of each constant; equal for equal values
     known: dict[Hashable, int] = {}
     for op in function.block.ops:
-        if isinstance(op, CONSTANT) and all(x in numbers for x in op.operands):
+        if isinstance(op, (*MADE, *VIEWS)) and all(x in numbers for x in op.operands):
             operands = tuple(numbers[x] for x in op.operands)
             key = type(op), operands, repr(op.attributes), op.results[0].type
             numbers[op.results[0]] = known.setdefault(key, len(known))
     found: dict[int, list[Op]] = defaultdict(list)
     for value, number in numbers.items():
-        read = any(result not in numbers for user in value.users for result in user.results)
-        if read and not tensor.in_ddr(value.type):
-            found[number].append(cast(Op, value.owner))
+        if isinstance(value.owner, MADE) and not tensor.in_ddr(value.type) and is_read(value, numbers):
+            found[number].append(value.owner)
     return found.values()
+
+
+def is_read(value: Value, constants: Container[Value]) -> bool:
+    """Whether it is of use by itself, not only to make another constant of."""
+    return any(
+        not isinstance(user, MADE) or any(result not in constants for result in user.results)
+        for user in value.users
+    )
