@@ -27,7 +27,7 @@ from compiler.isa import (
 )
 from compiler.options import ConvertOptions
 from runtime_sim.contract import StageChecker, check_file
-from runtime_sim.hardware import MAX_PROBLEMS, hardware_problems, operands, overlap, problems_of
+from runtime_sim.hardware import MAX_PROBLEMS, hardware_problems, overlap, problems_of
 from runtime_sim.loader import Program
 from runtime_sim.queues import CoreProgram
 from tests.runtime_sim.programs import DDR, add_model, add_program, changed, changed_model, local
@@ -349,7 +349,7 @@ def bytes_of(operand: str, fields: Fields, address: int) -> set[int]:
 
 
 def test_overlap_is_exact(monkeypatch):
-    monkeypatch.setattr(operands, "IN_PLACE", ())
+    monkeypatch.setattr("runtime_sim.hardware.operands.IN_PLACE", ())
     rng, outcomes = random.Random(0), Counter()
     for _ in range(400):
         fields = ar(BF16, tsk_opd_num=1) | sizes("res0", [rng.randint(1, most) for most in (2, 70, 3, 5)])
