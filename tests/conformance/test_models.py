@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 
 from compiler.driver import convert
 from compiler.options import MODES, ConvertOptions
+from compiler.pipelines import Effort, default_pipeline
 from runtime_sim.tool.reference import Reference
 from tests.checkpoints import LLAMA3_ROPE
 from tests.conformance.same import assert_same_on_vendor, assert_same_session, random_inputs
@@ -30,9 +32,12 @@ pytestmark = [pytest.mark.vendor, pytest.mark.usefixtures("vendor")]
 def compiled(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
     """The folder of a tiny model of a family, and the bmodel of it."""
 
-    def make(family: str, mode: str) -> tuple[Path, Path]:
+    def make(family: str, mode: str, length: int = 64, effort: Effort | None = None) -> tuple[Path, Path]:
         folder = tiny_checkpoint(family, **FAMILIES[family])
-        bmodel = convert(ConvertOptions(folder, 64, mode, out_dir=tmp_path / "out"))
+        options = ConvertOptions(folder, length, mode, out_dir=tmp_path / "out")
+        if effort is not None:
+            options = dataclasses.replace(options, passes=default_pipeline(options, effort))
+        bmodel = convert(options)
         assert bmodel is not None
         return folder, bmodel
 
@@ -54,6 +59,13 @@ def test_every_net_gives_the_same_bits_on_noise(compiled, family):
     _, bmodel = compiled(family, "w4bf16")
     nets = ("embedding", "embedding_cache", "block_0", "block_cache_1", "lm_head")
     assert_same_on_vendor(bmodel, {net: random_inputs(bmodel, net) for net in nets})
+
+
+@pytest.mark.parametrize("keep", [0, 65536])
+def test_runs_of_tokens_give_the_same_bits(compiled, keep):
+    """Runs that end inside a row of lanes, with the weights read in each or kept; tiles of one row of lanes."""
+    _, bmodel = compiled("qwen3", "w4bf16", 200, Effort(tokens=64, tile_bytes=1024, keep=keep))
+    assert_same_on_vendor(bmodel, {"block_1": random_inputs(bmodel, "block_1")})
 
 
 def assert_tokens_of_reference(folder: Path, tokens: list[int]) -> None:
