@@ -70,8 +70,8 @@ class Search:
         self.spec = spec
         self.placed = 0  # instructions so far
         self.axes = {
-            "tokens": run_lengths(input_length, spec.lanes),
             "tile_bytes": list(TILE_BYTES),
+            "tokens": run_lengths(input_length, spec.lanes),
             "keep": [0, spec.lane_bytes // 2],
         }
         self._known: dict[Effort, Candidate | DoesNotFit] = {}
