@@ -8,7 +8,8 @@ Scores and masks are in units of log2 e throughout, so that the softmax is one o
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import partial, reduce
 
 from compiler.ir.core import Value
 from compiler.ir.types import F32, ElementType, TensorType
@@ -16,8 +17,10 @@ from dialects import tensor
 from dialects.tensor import Lanes, Replicated
 from passes.lowering.build import Build
 from passes.lowering.placed import round_up
+from passes.ranges import even_ranges
 
 LOG2_E = 1.4426950408889634
+ROW_BYTES = 16384  # of scores, per lane, that are worked on at once: fewer heads, then parts of their rows
 LOWEST = -1.0e30  # of padding behind a row of scores: far below any masked score that matters
 
 
@@ -72,9 +75,21 @@ def softmax(build: Build, scores: Value, element: ElementType) -> tuple[Value, V
         type_ = TensorType((*lead, padded), F32, scores.type.layout)
         scores = build.add(tensor.PadOp(scores, value=LOWEST, types=[type_]))
     highest = build.add(tensor.ReduceOp(scores, kind="max", axis=last))
-    power = build.add(tensor.Exp2Op(build.binary(tensor.SubOp, scores, highest)))
-    total = build.add(tensor.ReduceOp(power, kind="sum", axis=last))
-    return build.cast(power, element, power.type.layout), build.add(tensor.ReciprocalOp(total))
+    weights, totals = [], []
+    for part in column_slices(build, scores):
+        power = build.add(tensor.Exp2Op(build.binary(tensor.SubOp, part, highest)))
+        totals.append(build.add(tensor.ReduceOp(power, kind="sum", axis=last)))
+        weights.append(build.cast(power, element, power.type.layout))
+    total = reduce(partial(build.binary, tensor.AddOp), totals)
+    return build.concat(weights, last), build.add(tensor.ReciprocalOp(total))
+
+
+def column_slices(build: Build, x: Value) -> Iterator[Value]:
+    """f32 [.., n] in parts along n that take at most ROW_BYTES in a lane each."""
+    *lead, columns = x.type.shape
+    unit = build.spec.eu_items(F32.bytes)
+    for part in even_ranges(columns, unit, ROW_BYTES // (unit * F32.bytes)):
+        yield build.slice(x, (*(0 for _ in lead), part.start), (*lead, part.size))
 
 
 def many_tokens(
@@ -103,19 +118,20 @@ def query_block(build: Build, q: Value, keys: Sequence[Value], values: Sequence[
     heads, queries, width = q.type.shape
     kv_heads = keys[0].type.shape[1]
     group = heads // kv_heads
+    most = max(1, ROW_BYTES // (F32.bytes * mask.type.shape[2]))
     columns = []
     for j in range(kv_heads):
-        part = build.slice(q, (j * group, 0, 0), (group, queries, width))
-        out = head_group(build, part, keys, values, j, mask)
-        out = build.reshape(build.permute(out, (1, 0, 2)), (queries, group * width), Lanes(0))
-        columns.append(out)
+        for some in even_ranges(group, 1, most):
+            part = build.slice(q, (j * group + some.start, 0, 0), (some.size, queries, width))
+            out = build.permute(head_group(build, part, keys, values, j, mask), (1, 0, 2))
+            columns.append(build.reshape(out, (queries, some.size * width), Lanes(0)))
     return build.concat(columns, 1)
 
 
 def head_group(
     build: Build, q: Value, keys: Sequence[Value], values: Sequence[Value], index: int, mask: Value
 ) -> Value:
-    """The query heads [group, queries, d] that share KV head `index`; 16 bit [group, queries, d]."""
+    """Query heads [group, queries, d] that share KV head `index`; 16 bit [group, queries, d]."""
     visible = mask.type.shape[2]
     pieces = [(i, count) for i, count in enumerate(visible_rows(keys, visible)) if count]
     products = [matmul(build, q, head(build, keys[i], index, n), transpose=True) for i, n in pieces]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from compiler.pipelines import Effort, default_pipeline
 from dialects import tensor
-from tests.end_to_end.tiny import SUMMING, check_close
+from passes.lowering import attention
+from tests.end_to_end.tiny import SUMMING, Tiny, check_close
 
 KEEP = 131072
 
@@ -33,6 +36,19 @@ def test_runs_of_tokens_change_no_bit(tiny, family, mode, length, effort):
             check_close(net, found, wanted, SUMMING)
         else:
             assert [a.tobytes() for a in found] == [a.tobytes() for a in wanted], stage
+
+
+@pytest.mark.parametrize("name", ["block_1", "block_cache_1"])
+def test_long_rows_of_scores_are_worked_on_in_parts(tiny, tmp_path, monkeypatch, name):
+    whole = tiny("llama", "bf16", {}, {"seq_length": 128})
+    monkeypatch.setattr(attention, "ROW_BYTES", 256)  # 64 scores: half the keys of one head
+    parts = Tiny(replace(whole.options, out_dir=tmp_path / "out"))
+    powers = [count_of(tensor.Exp2Op, model.nets[name].stages["tensor"]) for model in (whole, parts)]
+    assert powers[1] > powers[0]
+    net, inputs = parts.nets[name], whole.inputs(whole.nets[name])
+    wanted = whole.run(whole.nets[name], "file", inputs)
+    for stage in ("tensor", "chip", "file"):
+        check_close(net, parts.run(net, stage, inputs), wanted, SUMMING)
 
 
 @pytest.mark.parametrize(
