@@ -59,7 +59,8 @@ def _add_looking(commands: Commands) -> None:
     text = "folder that llm_convert.py --dump-ir wrote, for the names of modules in the page"
     timing.add_argument("--ir", type=Path, metavar="DIR", help=text)
 
-    check = _add(commands, "check", "whether runtime and chat programs can use the file; proves the waits and the rules of the hardware")
+    text = "whether runtime and chat programs can use the file; proves the waits and the rules of the chip"
+    check = _add(commands, "check", text)
     check.add_argument("--no-hash", action="store_true", help="do not read all weights to check their sha256")
 
     diff = _add(commands, "diff", "what differs between two files")
