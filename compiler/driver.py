@@ -6,6 +6,7 @@ import gc
 import logging
 import shutil
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -91,7 +92,6 @@ def load_model(options: ConvertOptions) -> tuple[ImportedModel, Weights]:
     native = native_model(dict(read_config(options.model_path).values))
     weights = bind(checkpoint, expected_of(native))
     model = import_model(native, options.seq_length, options.input_length, element(options.half))
-    gc.freeze()  # torch and transformers stay; collecting them over and over takes longer than the passes
     return model, weights
 
 
@@ -126,6 +126,18 @@ def prove(bmodel: BModel) -> None:
     assert not problems, "\n".join(["the compiled programs are not sound:", *problems])
 
 
+@contextmanager
+def nothing_old_collected() -> Iterator[None]:
+    """Keep the garbage collector from what there is already. Torch and transformers are some 300,000 objects,
+    and looking through them again and again takes longer than the passes.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 @dataclass
 class Job:
     """One model on its way through the passes."""
@@ -143,12 +155,13 @@ class Job:
 
     def compile(self) -> None:
         """Run the passes over each distinct module."""
-        tails = tail_modules(self.model, self.weights, self.options)
-        self.tails = [self.compiled(module.functions()[0].sym_name, module) for module in tails]
-        for group in self.model.layers:
-            group.module.function("block_cache").attributes["bm.io_alone"] = True
-        for group in track(self.model.layers, "compile"):
-            self.layers.append(self.compiled(f"block_{group.layer_indices[0]}", group.module))
+        with nothing_old_collected():
+            tails = tail_modules(self.model, self.weights, self.options)
+            self.tails = [self.compiled(module.functions()[0].sym_name, module) for module in tails]
+            for group in self.model.layers:
+                group.module.function("block_cache").attributes["bm.io_alone"] = True
+            for group in track(self.model.layers, "compile"):
+                self.layers.append(self.compiled(f"block_{group.layer_indices[0]}", group.module))
 
     def compiled(self, name: str, module: ModuleOp) -> ModuleOp:
         """The module after the passes: the given ones, or the default ones tuned to local memory."""
