@@ -1,6 +1,4 @@
-"""How two engines get on with a program before its buffers have addresses: an estimate, for passes that order
-it.
-"""
+"""How far both engines are in a program whose buffers have no addresses yet: an estimate, to order it by."""
 
 from __future__ import annotations
 

@@ -50,6 +50,7 @@ def copy(target: str, source: str) -> str:
 
 
 HEAD = region("x", "input") + region("t", "scratch") + "".join(map(local, "abcd"))
+LATE = load("%c", "%x") + load("%e", "%x") + copy("%d", "%c") + copy("%f", "%e")
 WORK = copy("%b", "%a") + copy("%a", "%b")
 
 
@@ -71,6 +72,13 @@ def test_a_load_moves_in_front_of_work_that_does_not_need_it():
 def test_a_load_stays_where_moving_it_would_change_something(late):
     text = HEAD + load("%a", "%x") + WORK + late + copy("%d", "%c")
     check_pass("hoist-loads", before=text, after=text)
+
+
+def test_a_load_that_stays_is_not_overtaken():
+    """There is room for two buffers: the load of c stays where it is, that of e goes up to it."""
+    head = HEAD + local("e") + local("f") + local("g") + load("%g", "%x")
+    text = head + load("%a", "%x") + copy("%a", "%g") + LATE
+    check_pass(f"hoist-loads{{fill={128 / SPEC.lane_bytes}}}", before=text, after=text)
 
 
 def test_a_load_stays_where_memory_is_full():
