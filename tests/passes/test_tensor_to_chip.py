@@ -19,6 +19,13 @@ from tests.passes.programs import EVERYWHERE, PLACING, SPEC, Program, array, cor
 
 BF = ml_dtypes.bfloat16
 RNG = np.random.default_rng(0)
+START = RNG.bit_generator.state
+
+
+@pytest.fixture(autouse=True)
+def same_numbers() -> None:
+    """What a test draws does not depend on which tests this process ran before."""
+    RNG.bit_generator.state = START
 
 
 def normal(*shape: int, dtype: object = np.float32) -> np.ndarray:
