@@ -6,10 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 import runtime_sim  # noqa: F401  (before numpy: it keeps products to one thread)
 from tests.checkpoints import make_checkpoint
+
+hypothesis.settings.register_profile("tests", deadline=None)  # a busy machine is not a mistake
+hypothesis.settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")

@@ -143,7 +143,7 @@ def arrays(weights: Quantized | np.ndarray) -> list[np.ndarray]:
 
 
 @given(tile=tiles, seed=st.integers(0, 99))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_unpack_undoes_pack(tile, seed):
     weights = random_weights(tile, np.random.default_rng(seed))
     data = pack(tile, weights)
@@ -154,7 +154,7 @@ def test_unpack_undoes_pack(tile, seed):
 
 
 @given(tile=tiles)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_sections_of_a_run_are_in_order_and_aligned(tile):
     assert tile.codes_offset + tile.code_bytes <= tile.scales_offset
     assert tile.scales_offset + tile.scale_bytes <= tile.zeros_offset

@@ -148,7 +148,7 @@ def covers(mine: Access, place: Placement, box, access) -> bool:
 
 
 @given(moves(3))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_ranges_of_whole_programs_cover_what_their_registers_say(drawn):
     module = program_of(drawn, 3)
     PassManager(parse_pipeline(PLACING)).run(module)

@@ -12,7 +12,7 @@ from compiler.ir.printer import attribute_text, print_module
 from compiler.ir.syntax import parse_attribute
 from tests.ir.random_ir import attributes, modules
 
-relaxed = settings(max_examples=60, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+relaxed = settings(max_examples=60, derandomize=True, suppress_health_check=list(HealthCheck))
 
 
 def same(a: object, b: object) -> bool:

@@ -206,7 +206,6 @@ def buffer_lists(draw: st.DrawFn) -> Sizes:
 
 
 @given(buffer_lists(), st.data())
-@settings(deadline=None)
 def test_buffers_alive_at_once_do_not_overlap(buffers, data):
     loaded = [data.draw(st.booleans()) for _ in buffers]
     module = program_of(buffers, loaded)
@@ -226,7 +225,7 @@ def test_buffers_alive_at_once_do_not_overlap(buffers, data):
 
 
 @given(st.integers(1, 4).flatmap(lambda n: moves(n).map(lambda found: (found, n))))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_a_program_computes_the_same_in_the_places_found(drawn):
     found, buffers = drawn
     first = [Move("fill", buffer, row) for buffer in range(buffers) for row in range(ROWS)]

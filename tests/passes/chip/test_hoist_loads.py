@@ -163,7 +163,7 @@ def test_a_load_does_not_wait_behind_another_that_cannot_move():
     st.integers(1, 6).flatmap(lambda n: moves(n).map(lambda found: (found, n))),
     st.sampled_from([0.0, 0.002, 0.003, 0.85]),
 )
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 def test_hoisting_changes_no_result_and_bounds_the_memory(drawn, fill):
     module = program_of(*drawn)
     function = module.functions()[0]

@@ -142,7 +142,7 @@ def test_a_copy_within_ddr_moves_like_a_store_and_a_load_does_not():
 
 
 @given(st.integers(1, 4).flatmap(lambda n: moves(n).map(lambda found: (found, n))))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_hoisting_changes_no_result_and_goes_as_far_as_it_may(drawn):
     module = program_of(*drawn)
     function = module.functions()[0]

@@ -68,7 +68,7 @@ PLACE = "allocate-local,assign-addresses,insert-waits"
 
 
 @given(st.integers(1, 4).flatmap(lambda n: moves(n).map(lambda found: (found, n))))
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 def test_waits_are_enough_and_each_is_needed(drawn):
     module = program_of(*drawn)
     PassManager(parse_pipeline(PLACE)).run(module)
@@ -84,7 +84,7 @@ def test_waits_are_enough_and_each_is_needed(drawn):
 
 
 @given(st.integers(1, 3).flatmap(lambda n: moves(n).map(lambda found: (found, n))))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_every_order_that_the_waits_permit_computes_the_same(drawn):
     module = program_of(*drawn)
     PassManager(parse_pipeline(PLACE)).run(module)

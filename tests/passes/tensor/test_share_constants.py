@@ -188,7 +188,7 @@ def runs_of_tokens(count: int, quant: tensor.Quant | None) -> Program:
 
 
 @given(count=st.integers(2, 3), quant=QUANTS, keep=st.sampled_from([0, 300, 700, 65536]))
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 def test_sharing_changes_no_bit_on_the_tensor_level_and_on_the_chip(count, quant, keep):
     apart, shared = (runs_of_tokens(count, quant) for _ in range(2))
     shared.lower(f"share-constants{{keep={keep}}}")

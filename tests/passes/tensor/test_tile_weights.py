@@ -155,7 +155,7 @@ QUANTS = st.sampled_from(
     tile_bytes=st.sampled_from([256, 1000, 4096, 16384]),
     seed=st.integers(0, 99),
 )
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 def test_tiled_equals_untiled_on_the_tensor_level_and_on_the_chip(tokens, hidden, sizes, tile_bytes, seed):
     program = mlp(tokens, hidden, *sizes, seed)
     whole = program.interpreted()

@@ -44,7 +44,7 @@ def words(rng, shape, dtype, spread):
 
 @pytest.mark.parametrize("block", [16, 32])
 @pytest.mark.parametrize("dtype", [BF16, F16], ids=str)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 1 << 30), depth=st.integers(1, 80), spread=st.sampled_from([0, 2, 18]))
 def test_sums_are_cut_and_rounded_block_by_block(block, dtype, seed, depth, spread):
     rng = np.random.default_rng(seed)
