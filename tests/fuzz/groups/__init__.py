@@ -1,0 +1,32 @@
+"""One module for each kind of input; its `make(rng, folder, samples)` writes the input of one case."""
+
+from __future__ import annotations
+
+from tests.fuzz.case import Make
+from tests.fuzz.groups import (
+    bmodel,
+    config,
+    description,
+    files,
+    flags,
+    index,
+    ir,
+    pipeline,
+    safetensors,
+    template,
+    tokenizer,
+)
+
+GROUPS: dict[str, Make] = {
+    "config": config.make,
+    "index": index.make,
+    "safetensors": safetensors.make,
+    "tokenizer": tokenizer.make,
+    "template": template.make,
+    "flags": flags.make,
+    "pipeline": pipeline.make,
+    "ir": ir.make,
+    "bmodel": bmodel.make,
+    "description": description.make,
+    "files": files.make,
+}

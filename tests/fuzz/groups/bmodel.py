@@ -1,0 +1,69 @@
+"""Bytes of a bmodel: its header, the description of the nets, instructions and weights."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from compiler.bmodel.flatbuffer import decode
+from compiler.bmodel.schema import HEADER_BYTES
+from tests.fuzz.case import Case
+from tests.fuzz.checks import same_program_as
+from tests.fuzz.mutate import cut, spoil_bytes
+from tests.fuzz.samples import MODES, RESULTS, TOOL, Samples
+
+JUDGES = ("check", "verify")  # what they call right must be right
+
+
+def make(rng: Random, folder: Path, samples: Samples) -> Case:
+    mode = rng.choice(MODES)
+    path = samples.copy_bmodel(folder, mode)
+    data, what = spoil(rng, path.read_bytes())
+    path.write_bytes(data)
+    command = rng.choice([*TOOL, *JUDGES])
+    check = partial(same_program_as, samples.bmodel(mode)) if command in JUDGES else None
+    return tool_case(f"bmodel: {what}", command, check)
+
+
+def tool_case(what: str, command: str, check: Any = None) -> Case:
+    finds = command in ("check", "diff", "verify")
+    chats = command == "chat"
+    return Case(what, "bmodel_tool", TOOL[command], RESULTS.get(command, ()), check=check, may_find=finds, free_text=chats)
+
+
+def spoil(rng: Random, data: bytes) -> tuple[bytes, str]:
+    kind = rng.choice(("file", "header", "description", "stream", "stream", "weights", "weights"))
+    if kind == "file":
+        return rng.choice((cut, spoil_bytes))(rng, data)
+    start, stop = rng.choice(list(regions(data, kind)))
+    spoilt, what = spoil_bytes(rng, data, start, stop)
+    return spoilt, f"{kind}, {what}"
+
+
+def regions(data: bytes, kind: str) -> Iterator[tuple[int, int]]:
+    """Where in the file the parts of a kind lie."""
+    _, header, described, _ = struct.unpack_from("<IIIQ", data)
+    base = header + described
+    if kind == "header":
+        yield 0, HEADER_BYTES
+    elif kind == "description":
+        yield header, header + len(data[header:base].rstrip(b"\0"))
+    else:
+        names = ("binary_coeff",) if kind == "weights" else ("binary_bdc", "binary_gdma")
+        for start, size in binaries(decode(data[header:base]), names):
+            yield base + start, base + start + size
+
+
+def binaries(record: Any, names: tuple[str, ...]) -> Iterator[tuple[int, int]]:
+    """The ranges of raw bytes that a description names."""
+    if isinstance(record, list):
+        for item in record:
+            yield from binaries(item, names)
+    elif isinstance(record, dict):
+        yield from (record[name] for name in names if record.get(name))
+        for value in record.values():
+            yield from binaries(value, names)
