@@ -11,7 +11,7 @@ from pathlib import Path
 
 import runtime_sim  # noqa: F401  (before numpy: it keeps products to one thread, and so a fork safe)
 from tests.fuzz.groups import GROUPS
-from tests.fuzz.run import Fuzzer, causes, run_groups, table
+from tests.fuzz.run import Fuzzer, causes, run_groups
 
 
 def main() -> int:
@@ -31,7 +31,6 @@ def main() -> int:
         print(fuzzer.report(result))
         return int(result.outcome.bad)
     results = run_groups(fuzzer, groups, arguments.cases)
-    print(table(results))
     print(causes(results))
     return int(any(result.outcome.bad for result in results))
 

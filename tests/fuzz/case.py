@@ -25,7 +25,7 @@ class Case:
     results: tuple[str, ...] = ()  # what a success makes, and a failure does not; "." for anything new
     dumps: tuple[str, ...] = ()  # those that either may leave
     stdin: str = ""
-    check: Callable[[], None] | None = None  # called in the folder after a success
+    check: Callable[[], object] | None = None  # called in the folder after a success
     free_text: bool = False  # standard output may hold any character: the model's answer, IR
     may_find: bool = False  # exit code 1 with a report on standard output is an answer too (check, diff)
 

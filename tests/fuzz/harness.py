@@ -114,10 +114,11 @@ def _be_child(case: Case, folder: Path, logs: Path, limits: Limits) -> None:
     try:
         os.setsid()
         os.chdir(folder)
-        _redirect(case, logs)
+        _redirect_all(case, logs)
         _limit(limits)
         code = call(case.command, case.arguments)
         if code == 0 and case.check:
+            _redirect(2, logs / "check")
             (logs / "verdict").write_text(_verdict(case.check), errors="backslashreplace")
     except BaseException:
         traceback.print_exc()
@@ -130,15 +131,20 @@ def _be_child(case: Case, folder: Path, logs: Path, limits: Limits) -> None:
         os._exit(code)
 
 
-def _redirect(case: Case, logs: Path) -> None:
+def _redirect_all(case: Case, logs: Path) -> None:
     (logs / "stdin").write_text(case.stdin, errors="surrogateescape")
-    modes = (os.O_RDONLY, os.O_WRONLY | os.O_CREAT, os.O_WRONLY | os.O_CREAT)
-    for number, (name, mode) in enumerate(zip(("stdin", "stdout", "stderr"), modes, strict=True)):
-        os.dup2(os.open(logs / name, mode, 0o644), number)
-    sys.stdin, sys.stdout, sys.stderr = (
-        open(number, mode, encoding="utf-8", errors=errors)
-        for number, mode, errors in ((0, "r", "strict"), (1, "w", "strict"), (2, "w", "backslashreplace"))
-    )
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        _redirect(number, logs / name)
+    sys.stdin = open(0, encoding="utf-8")
+    sys.stdout = open(1, "w", encoding="utf-8")
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace")
+
+
+def _redirect(number: int, path: Path) -> None:
+    """Make a standard stream that file, for libraries in other languages too."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT if number else os.O_RDONLY, 0o644), number)
 
 
 def _limit(given: Limits) -> None:
@@ -172,7 +178,7 @@ def call(command: str, arguments: list[str]) -> int:
         return 1
 
 
-def _verdict(check: Callable[[], None]) -> str:
+def _verdict(check: Callable[[], object]) -> str:
     try:
         check()
     except Wrong as error:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import sys
-import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -80,17 +78,15 @@ class Fuzzer:
         ))  # fmt: skip
 
 
-def table(results: Sequence[Result]) -> str:
-    """Cases by group and outcome."""
-    counts = {group: Counter(r.outcome.kind for r in results if r.group == group) for group in GROUPS}
-    counts = {group: count for group, count in counts.items() if count}
-    counts["all"] = sum(counts.values(), Counter())
-    lines = [f"{'':12}{'cases':>7}" + "".join(f"{kind:>10}" for kind in OUTCOMES) + f"{'s/case':>8}"]
-    for group, count in counts.items():
-        seconds = [r.run.seconds for r in results if group in (r.group, "all")]
-        cells = "".join(f"{count[kind] or '-':>10}" for kind in OUTCOMES)
-        lines.append(f"{group:12}{count.total():>7}{cells}{sum(seconds) / max(len(seconds), 1):>8.2f}")
-    return "\n".join(lines)
+HEADING = f"{'':12}{'cases':>7}" + "".join(f"{kind:>10}" for kind in OUTCOMES) + f"{'s/case':>8}"
+
+
+def row(name: str, results: Sequence[Result]) -> str:
+    """How many cases had each outcome."""
+    counts = Counter(result.outcome.kind for result in results)
+    cells = "".join(f"{counts[kind] or '-':>10}" for kind in OUTCOMES)
+    seconds = sum(result.run.seconds for result in results) / max(len(results), 1)
+    return f"{name:12}{len(results):>7}{cells}{seconds:>8.2f}"
 
 
 def causes(results: Sequence[Result]) -> str:
@@ -107,13 +103,12 @@ def causes(results: Sequence[Result]) -> str:
 
 
 def run_groups(fuzzer: Fuzzer, groups: Sequence[str], count: int) -> list[Result]:
-    """Progress on standard error, a line a group."""
+    """Prints a row when a group is done, and the sum of all."""
     results: list[Result] = []
+    print(HEADING, flush=True)
     for group in groups:
-        start = time.monotonic()
         found = fuzzer.run(group, range(count))
         results += found
-        bad = sum(result.outcome.bad for result in found)
-        seconds = time.monotonic() - start
-        print(f"{group}: {count} cases in {seconds:.0f} s, {bad} failed", file=sys.stderr, flush=True)
+        print(row(group, found), flush=True)
+    print(row("all", results))
     return results

@@ -9,12 +9,13 @@ from random import Random
 from typing import Any
 
 from tests.fuzz.case import Case
-from tests.fuzz.checks import computes_as_the_model
+from tests.fuzz.checks import compiled_file, computes_as_the_model
 from tests.fuzz.mutate import NUMBERS, cut, short, spoil_bytes, spoil_json
 from tests.fuzz.samples import FAMILIES, FLAGS, MODES, Samples
 
 DTYPES = ("F16", "F32", "F64", "I8", "BOOL", "F8_E4M3", "F4", "C64", "bf16", 3, None)
-WORDS = {"NaN": b"\xc0\x7f", "infinity": b"\x80\x7f", "3e38": b"\x7f\x7f", "1e-40": b"\x01\x00"}  # of bf16
+HUGE = "3e38"  # finite, and beyond f16: what is computed with it is nobody's right or wrong
+WORDS = {"NaN": b"\xc0\x7f", "infinity": b"\x80\x7f", HUGE: b"\x7f\x7f", "1e-40": b"\x01\x00"}  # of bf16
 
 
 def make(rng: Random, folder: Path, samples: Samples) -> Case:
@@ -22,8 +23,8 @@ def make(rng: Random, folder: Path, samples: Samples) -> Case:
     data, what = rng.choice(SPOILERS)(rng, path.read_bytes())
     path.write_bytes(data)
     flags = [*FLAGS, "-q", rng.choice(MODES)]
-    what = f"safetensors: {what}"
-    return Case(what, "llm_convert", flags, results=("out",), check=computes_as_the_model)
+    check = compiled_file if HUGE in what else computes_as_the_model
+    return Case(f"safetensors: {what}", "llm_convert", flags, results=("out",), check=check)
 
 
 def split(data: bytes) -> tuple[dict[str, Any], bytes]:
