@@ -27,6 +27,7 @@ class Case:
     stdin: str = ""
     check: Callable[[], object] | None = None  # called in the folder after a success
     free_text: bool = False  # standard output may hold any character: the model's answer, IR
+    verbose: bool = False  # standard error may say more than an error and notes, as the flags ask
     may_find: bool = False  # exit code 1 with a report on standard output is an answer too (check, diff)
 
     @property

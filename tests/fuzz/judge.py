@@ -78,6 +78,8 @@ def _said_badly(case: Case, run: Run) -> Outcome | None:
     lines = [line for line in run.stderr.splitlines() if not line.startswith("note: ")]
     if UNPRINTABLE.search(run.stderr) or (UNPRINTABLE.search(run.stdout) and not case.free_text):
         return Outcome("message", f"{case.command}: control characters")
+    if case.verbose:
+        return None
     if run.status == 0 and lines:
         return Outcome("message", f"{case.command}: a success says {_words(lines[0])}")
     if len(lines) > LINES:

@@ -18,6 +18,7 @@ from tests.fuzz.harness import call
 TINY = {"layers": 1, "hidden": 128, "heads": 2, "kv_heads": 1, "intermediate": 128, "vocab": 512}
 FAMILIES = ("llama", "qwen2", "qwen3")
 LENGTH = 16  # tokens
+CHAT, CHAT_LENGTH = "chat", 192  # the file that chat uses takes a template's text, at a token a byte
 FLAGS = ("-m", "model", "-s", str(LENGTH), "-j", "1", "-o", "out")
 TOOL = {  # each command of bmodel_tool.py on what `copy_bmodel` copies
     "info": ["info", "model.bmodel"],
@@ -38,7 +39,7 @@ MODES = ("bf16", "w4bf16", "w8f16", "f16")
 @dataclass(frozen=True)
 class Samples:
     """`folder` holds checkpoints/FAMILY and sharded/; for each mode default/MODE, and compiled/MODE with
-    its dumps in ir/MODE, made without the search for the fastest program.
+    its dumps in ir/MODE, made without the search for the fastest program; and compiled/chat.
     """
 
     folder: Path
@@ -112,3 +113,6 @@ def _make(folder: Path) -> None:
             shutil.move("out", f"../compiled/{mode}")
             assert call("llm_convert", [*FLAGS, "-q", mode]) == 0
             shutil.move("out", f"../default/{mode}")
+        length = ("-s", str(CHAT_LENGTH), "--passes", pipeline("bf16"))
+        assert call("llm_convert", [*FLAGS, "-q", "bf16", *length]) == 0
+        shutil.move("out", f"../compiled/{CHAT}")

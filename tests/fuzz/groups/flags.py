@@ -61,6 +61,8 @@ OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
     },
 }
 
+TALKING = ("-v", "--time-passes", "--print-ir")
+
 Edit = Callable[[Random, list[str], str], list[str]]
 
 
@@ -77,7 +79,8 @@ def make(rng: Random, folder: Path, samples: Samples) -> Case:
         line,
         results=(".",),
         dumps=("ir",),
-        free_text=command != "llm_convert",
+        free_text=True,
+        verbose=any(word.startswith(TALKING) for word in line),
         may_find=command == "bmodel_tool",
     )
 

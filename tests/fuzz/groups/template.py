@@ -10,7 +10,7 @@ from random import Random
 from tests.fuzz.case import Case, write_text
 from tests.fuzz.checks import tokens_as_transformers
 from tests.fuzz.mutate import spoil_text
-from tests.fuzz.samples import Samples
+from tests.fuzz.samples import CHAT, Samples
 
 CHATML = """\
 {%- if messages[0]['role'] != 'system' -%}
@@ -99,7 +99,7 @@ BODIES = (
 
 
 def make(rng: Random, folder: Path, samples: Samples) -> Case:
-    samples.copy_bmodel(folder)
+    samples.copy_bmodel(folder, CHAT)
     template, what = draw(rng)
     prompt = rng.choice(("hello", "{{ 1 / 0 }}", "", "\u00e9\n"))
     if rng.random() < 0.5:

@@ -11,7 +11,7 @@ from typing import Any
 from tests.fuzz.case import Case, write_text
 from tests.fuzz.checks import same_bytes_as, tokens_as_transformers
 from tests.fuzz.mutate import NUMBERS, STRINGS, cut, spoil_bytes, spoil_json
-from tests.fuzz.samples import FLAGS, Samples
+from tests.fuzz.samples import CHAT, FLAGS, Samples
 
 PROMPTS = ("hello", "Where is it?", " two  spaces ", "h\u00e9\U0001f600", "<s>", "a\nb", "x" * 40, "")
 TOKEN = {"id": 300, "content": "<new>", "single_word": False, "lstrip": False, "rstrip": False,
@@ -82,7 +82,7 @@ def make(rng: Random, folder: Path, samples: Samples) -> Case:
         what = spoil(rng, path)
         check = partial(same_bytes_as, samples.default("bf16"))
         return Case(what, "llm_convert", [*FLAGS, "-q", "bf16"], results=("out",), check=check)
-    samples.copy_bmodel(folder)
+    samples.copy_bmodel(folder, CHAT)
     what = spoil(rng, folder / "config" / name)
     prompt = rng.choice(PROMPTS if rng.random() < 0.9 else STRINGS[1:7])
     prompt = prompt.replace("\0", "")
