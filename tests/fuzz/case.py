@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,7 +25,6 @@ class Case:
     arguments: list[str]  # paths are relative to the folder
     results: tuple[str, ...] = ()  # what a success makes, and a failure does not; "." for anything new
     dumps: tuple[str, ...] = ()  # those that either may leave
-    stdin: str = ""
     check: Callable[[], object] | None = None  # called in the folder after a success
     free_text: bool = False  # standard output may hold any character: the model's answer, IR
     verbose: bool = False  # standard error may say more than an error and notes, as the flags ask
@@ -32,8 +32,6 @@ class Case:
 
     @property
     def line(self) -> str:
-        import shlex
-
         return shlex.join([f"{self.command}.py", *self.arguments])
 
 

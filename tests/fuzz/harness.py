@@ -114,7 +114,7 @@ def _be_child(case: Case, folder: Path, logs: Path, limits: Limits) -> None:
     try:
         os.setsid()
         os.chdir(folder)
-        _redirect_all(case, logs)
+        _redirect_all(logs)
         _limit(limits)
         code = call(case.command, case.arguments)
         if code == 0 and case.check:
@@ -131,10 +131,9 @@ def _be_child(case: Case, folder: Path, logs: Path, limits: Limits) -> None:
         os._exit(code)
 
 
-def _redirect_all(case: Case, logs: Path) -> None:
-    (logs / "stdin").write_text(case.stdin, errors="surrogateescape")
-    for number, name in enumerate(("stdin", "stdout", "stderr")):
-        _redirect(number, logs / name)
+def _redirect_all(logs: Path) -> None:
+    for number, path in enumerate((Path(os.devnull), logs / "stdout", logs / "stderr")):
+        _redirect(number, path)
     sys.stdin = open(0, encoding="utf-8")
     sys.stdout = open(1, "w", encoding="utf-8")
     sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace")
@@ -144,7 +143,7 @@ def _redirect(number: int, path: Path) -> None:
     """Make a standard stream that file, for libraries in other languages too."""
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
-    os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT if number else os.O_RDONLY, 0o644), number)
+    os.dup2(os.open(path, os.O_RDWR | os.O_CREAT, 0o644), number)
 
 
 def _limit(given: Limits) -> None:
