@@ -25,6 +25,8 @@ def main() -> int:
     arguments = parser.parse_args()
     sys.stdout.reconfigure(errors="backslashreplace")
     groups = arguments.group or list(GROUPS)
+    if arguments.case is not None and len(groups) > 1:
+        parser.error("--case needs one --group")
     fuzzer = Fuzzer(arguments.out.resolve(), arguments.seed)
     if arguments.case is not None:
         result = fuzzer.run_one(groups[0], arguments.case, keep=True)

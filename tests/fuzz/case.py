@@ -9,7 +9,10 @@ from pathlib import Path
 
 
 class Wrong(Exception):
-    """Raised by a check: the command succeeded, and should not have, or not with this result."""
+    """Raised by a check: the command succeeded, and should not have, or not with this result.
+
+    The first line is the same for the same fault.
+    """
 
 
 class Doubt(Exception):

@@ -46,14 +46,14 @@ def same_program_as(sample: Path) -> None:
     """A file whose programs or weights are damaged must not be called sound."""
     code, says = quiet_call("bmodel_tool", "diff", "model.bmodel", str(sample))
     if code:
-        raise Wrong(f"called right, but it is not the file it was: {says}")
+        raise Wrong(f"called right, but it is not the file it was\n{says}")
 
 
 def differs_in_nothing_known(sample: Path) -> None:
     """The same, where the change may be as good as the original."""
     code, says = quiet_call("bmodel_tool", "diff", "model.bmodel", str(sample))
     if code:
-        raise Doubt(f"called right, but changed: {says}")
+        raise Doubt(f"called right, but changed\n{says}")
 
 
 def reads_again(path: str) -> None:
@@ -81,7 +81,7 @@ def tokens_as_transformers(prompt: str) -> None:
         raise Doubt(f"transformers refuses this tokenizer: {type(error).__name__}") from None
     found = Text(Path("config")).encode_chat(prompt)
     if found != list(wanted):
-        raise Wrong(f"chat feeds other ids than transformers: {found[:20]}, not {list(wanted)[:20]}")
+        raise Wrong(f"chat feeds other ids than transformers\n{found[:20]}, not {list(wanted)[:20]}")
 
 
 def nothing_leaked(secret: str) -> None:

@@ -93,7 +93,7 @@ def _said_badly(case: Case, run: Run) -> Outcome | None:
 
 def _mistaken(case: Case, run: Run) -> Outcome | None:
     kind, why = run.verdict
-    return Outcome(kind, _words(why)) if kind else None
+    return Outcome(kind, _words(why.partition("\n")[0])) if kind else None
 
 
 def _origin(case: Case) -> str:

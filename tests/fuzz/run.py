@@ -40,6 +40,8 @@ class Fuzzer:
     samples: Samples = field(init=False)
 
     def __post_init__(self) -> None:
+        if self.folder.exists() and any(self.folder.iterdir()) and not (self.folder / "samples").is_dir():
+            raise SystemExit(f"error: {self.folder} is not the folder of an earlier run: name an empty one")
         shutil.rmtree(self.folder, ignore_errors=True)
         self.folder.mkdir(parents=True)
         warm_up()
