@@ -36,6 +36,10 @@ def computes_as_the_model() -> None:
         raise Wrong(f"compiled, but verify ends with {code}: {says}")
 
 
+def must_be_refused() -> None:
+    raise Wrong("compiled, though no right result exists")
+
+
 def same_bytes_as(sample: Path) -> None:
     """The spoilt part has no say in the file."""
     if compiled_file().read_bytes() != sample.read_bytes():
