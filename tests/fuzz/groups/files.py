@@ -6,12 +6,13 @@ import os
 import shutil
 import socket
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from random import Random
 
 from tests.fuzz.case import Case
-from tests.fuzz.checks import nothing_leaked
+from tests.fuzz.checks import compiled_file, nothing_leaked
 from tests.fuzz.groups.bmodel import tool_case
 from tests.fuzz.samples import FLAGS, TOOL, Samples
 
@@ -45,11 +46,12 @@ def of_shards(rng: Random, folder: Path, samples: Samples) -> Case:
 
 
 def of_output(rng: Random, folder: Path, samples: Samples) -> Case:
-    """What lies in the output folder and is not ours stays as it is."""
+    """What lies in the output folder and is not ours stays as it is; links there are the user's to follow."""
     samples.copy_checkpoint(folder)
     (folder / "out" / "config").mkdir(parents=True)
     what = place(rng, folder / "out", rng.choice(OUTPUT))
-    return converting(what, *rng.choice(((), ("--embedding_disk",), ("--dump-ir", "out"))))
+    case = converting(what, *rng.choice(((), ("--embedding_disk",), ("--dump-ir", "out"))))
+    return replace(case, results=(".",), check=compiled_file)
 
 
 def converting(what: str, *flags: str) -> Case:
@@ -69,7 +71,7 @@ def of_ir(rng: Random, folder: Path, samples: Samples) -> Case:
     shutil.copy(samples.dumps[0], folder / "in.mlir")
     what = place(rng, folder, rng.choice(("in.mlir", "out.mlir", "ir")))
     flags = ["in.mlir", "-o", "out.mlir", "--dump-ir", "ir"]
-    return Case(f"files: {what}", "llm_opt", flags, results=("out.mlir",), dumps=("ir",))
+    return Case(f"files: {what}", "llm_opt", flags, results=(".",), dumps=("ir",))
 
 
 def place(rng: Random, folder: Path, name: str) -> str:

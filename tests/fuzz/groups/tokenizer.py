@@ -10,7 +10,7 @@ from typing import Any
 
 from tests.fuzz.case import Case, write_text
 from tests.fuzz.checks import same_bytes_as, tokens_as_transformers
-from tests.fuzz.mutate import NUMBERS, STRINGS, cut, spoil_bytes, spoil_json
+from tests.fuzz.mutate import NUMBERS, STRINGS, cut, short, spoil_bytes, spoil_json
 from tests.fuzz.samples import CHAT, FLAGS, Samples
 
 PROMPTS = ("hello", "Where is it?", " two  spaces ", "h\u00e9\U0001f600", "<s>", "a\nb", "x" * 40, "")
@@ -27,6 +27,8 @@ BOS_FIRST = {
     "pair": [],
     "special_tokens": {"<s>": {"id": "<s>", "ids": [1], "tokens": ["<s>"]}},
 }
+
+SPECIALS = "{{ bos_token }}{{ pad_token }} {{ messages[0].content }} <new></s>{{ unk_token }}"
 
 KNOWN: dict[str, dict[str, tuple[Any, ...]]] = {
     "tokenizer.json": {
@@ -52,7 +54,7 @@ KNOWN: dict[str, dict[str, tuple[Any, ...]]] = {
         "additional_special_tokens": (["<new>"], [3]),
         "model_max_length": NUMBERS,
         "truncation_side": ("left", "x"),
-        "chat_template": ("{{ messages }}", ["{{ x }}"], [{"name": "default", "template": "{{ messages }}"}], {}),
+        "chat_template": (SPECIALS, SPECIALS, "{{ messages }}", ["{{ x }}"], [{"name": "default", "template": "{{ messages }}"}], {}),
         "auto_map": ({"AutoTokenizer": ["code.Tokenizer", None]},),
         "clean_up_tokenization_spaces": (True,),
         "extra_special_tokens": ({"image_token": "<image>"}, ["<new>"]),
@@ -83,13 +85,30 @@ def make(rng: Random, folder: Path, samples: Samples) -> Case:
         check = partial(same_bytes_as, samples.default("bf16"))
         return Case(what, "llm_convert", [*FLAGS, "-q", "bf16"], results=("out",), check=check)
     samples.copy_bmodel(folder, CHAT)
-    what = spoil(rng, folder / "config" / name)
+    what = vary(rng, folder / "config") if rng.random() < 0.5 else spoil(rng, folder / "config" / name)
     prompt = rng.choice(PROMPTS if rng.random() < 0.9 else STRINGS[1:7])
     prompt = prompt.replace("\0", "")
     flags = ["chat", "model.bmodel", "--max-tokens", "2", "--prompt", prompt.encode(errors="replace").decode()]
     raw = rng.random() < 0.15
     check = None if raw else partial(tokens_as_transformers, flags[-1])
     return Case(what, "bmodel_tool", flags + ["--raw"] * raw, check=check, free_text=True)
+
+
+def vary(rng: Random, config: Path) -> str:
+    """Other settings, each of a kind that checkpoints have; says which."""
+    done = []
+    for _ in range(rng.choice((1, 2, 3))):
+        name = rng.choice(list(KNOWN))
+        key = rng.choice([key for key, values in KNOWN[name].items() if values])
+        path, value = config / name, rng.choice(KNOWN[name][key])
+        settings = json.loads(path.read_bytes()) if path.exists() else {}
+        settings[key] = value
+        if rng.random() < 0.2 and key != "model":
+            del settings[key]
+            value = "nothing"
+        write_text(path, json.dumps(settings))
+        done.append(f"{name}: {key} = {short(value)}")
+    return "; ".join(done)
 
 
 def spoil(rng: Random, path: Path) -> str:
