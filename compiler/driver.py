@@ -36,6 +36,7 @@ from passes.chip.assign_addresses import globals_of, weight_source
 from passes.emit_bmodel import address_of, encode, net_of
 from runtime_sim.contract import check_file
 from runtime_sim.loader import Program
+from runtime_sim.tokenizer_notes import tokenizer_noted
 from runtime_sim.tool.timing import report
 from runtime_sim.tool.verify import verify_file
 
@@ -58,7 +59,8 @@ def convert(options: ConvertOptions) -> Path | None:
     model, weights = load_model(options)
     note_conversion(options, weights)
     job = Job(options, model, weights)
-    job.compile()
+    with tokenizer_noted(options.model_path, int(config.values["vocab_size"])):
+        job.compile()
     if options.stop_after:
         return None
     bmodel = job.bmodel()

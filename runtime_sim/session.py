@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -78,8 +79,7 @@ class Session:
     def prefill(self, prompt: Sequence[int]) -> np.ndarray:
         """Fill the caches with the prompt; the hidden state of its last token, as bytes."""
         count, sizes = len(prompt), self.sizes
-        if not 0 < count <= sizes.prefill_rows:
-            raise UserError(f"a prompt of {count} tokens; this file takes 1 to {sizes.prefill_rows}")
+        self.check_prompt(prompt)
         state = self._embed_prompt(prompt)
         for buffer in self.blocks[0].inputs + self.blocks[0].outputs:
             buffer.data[...] = 0
@@ -96,6 +96,7 @@ class Session:
     def decode(self, token: int) -> np.ndarray:
         """Feed one token; its hidden state after all layers, as bytes."""
         row = self.length
+        self._check_tokens([token])
         state = self._embed_token(token)
         self.set_step(row)
         for layer, cache in enumerate(self.caches):
@@ -104,6 +105,38 @@ class Session:
             self.runtime.launch(cache, self.step_inputs(layer, given), [state, *rows])
         self.length = row + 1
         return state
+
+    def check_prompt(self, prompt: Sequence[int]) -> None:
+        """UserError for what the file cannot take: no token, too many, or one without a row of the embedding."""
+        count, rows = len(prompt), self.sizes.prefill_rows
+        if count == 0:
+            raise UserError("the prompt is empty: it makes no token")
+        if count > rows:
+            raise UserError(
+                f"the prompt has {count} tokens, this file takes at most {rows}: shorten it, or compile with a "
+                "larger --max_input_length (or -s)"
+            )
+        self._check_tokens(prompt)
+
+    def _check_tokens(self, tokens: Sequence[int]) -> None:
+        unknown = self.unknown_token(tokens)
+        if unknown is not None:
+            raise UserError(f"token {unknown} has no row in the embedding, which has {self.vocabulary} rows")
+
+    def unknown_token(self, tokens: Sequence[int]) -> int | None:
+        """The first token that is no row of the embedding."""
+        rows = self.vocabulary if self.vocabulary is not None else 1 << 31
+        return next((token for token in tokens if not 0 <= token < rows), None)
+
+    @cached_property
+    def vocabulary(self) -> int | None:
+        """Rows of the embedding; None where the nets do not say. Chips give zeros for any row beyond."""
+        if self.table is not None:
+            return len(self.table)
+        assert self.embedding is not None
+        instructions = [each for core in self.embedding.program.cores for each in core.dma]
+        sizes = {each.fields["src_hsize"] for each in instructions if each.name == "dma_gather"}
+        return sizes.pop() if len(sizes) == 1 else None
 
     def set_prompt(self, count: int) -> None:
         """Positions and mask of a prompt, for all layers: those after the first find them in the same place.

@@ -1,123 +1,165 @@
-"""Text to tokens and back, from the files of a model's `config/` folder.
+"""Text to tokens and back, as a model's `config/` folder says: the one place where tokens are made.
 
-Uses `tokenizers` and `jinja2`, which transformers brings along, and not transformers itself: nothing here
-waits for torch to be imported. The chat template is the model's own; it runs in jinja2's sandbox.
+transformers makes them, in a process of its own (`runtime_sim.tokenizer`): without torch it is there within a
+second, this process stays free of both, and what the folder's files do has limits. The process sees a folder
+with links to those files only that belong to a tokenizer, so no code that lies beside them can be found.
 """
 
 from __future__ import annotations
 
-import json
+import os
 from collections.abc import Iterable, Iterator
-from datetime import datetime
 from pathlib import Path
-from typing import Any, NoReturn
+from tempfile import TemporaryDirectory
+from typing import Any
 
 from compiler.diagnostics import UserError
+from compiler.files import JSON_BYTES, checkpoint_root, open_file, read_json_object, read_text
+from runtime_sim.confined import Confined, Refused
+from runtime_sim.tokenizer import LOADING, REQUEST
+
+TEMPLATE_BYTES = 1 << 20  # the longest template seen has 20 KB
+TEMPLATE = "chat_template.jinja"
+MORE_TEMPLATES = "additional_chat_templates"
+SETTINGS = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+VOCABULARIES = (  # any one of them
+    "tokenizer.json",
+    "vocab.json",
+    "tokenizer.model",
+    "tiktoken.model",
+    "tekken.json",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "vocab.txt",
+)
+ENVIRONMENT = {
+    "HF_HUB_OFFLINE": "1",
+    "TRANSFORMERS_VERBOSITY": "error",
+    "TOKENIZERS_PARALLELISM": "false",
+    "OPENBLAS_NUM_THREADS": "1",
+}
 
 
 class Text:
-    """The tokenizer, the chat template and the stop tokens of a model."""
+    """The tokenizer, the chat template and the stop tokens of a model. Loading goes on until first used."""
 
     def __init__(self, config: Path) -> None:
         self.config = config
-        self.settings = self._json("tokenizer_config.json")
-        self._tokenizer = self._load_tokenizer()
-        self.stop_ids = self._stop_ids()
+        self._settings = _settings(config)
+        self._links = TemporaryDirectory(prefix="bmllm-tokenizer-")
+        link_tokenizer(config, Path(self._links.name))
+        environment = {**os.environ, **ENVIRONMENT, "HF_HOME": self._links.name}
+        arguments = [self._links.name]
+        self._process = Confined("runtime_sim.tokenizer", arguments, environment, LOADING, REQUEST)
+        self._is_loaded = False
 
-    def _load_tokenizer(self) -> Any:
-        from tokenizers import Tokenizer
-
-        path = self.config / "tokenizer.json"
-        if not path.is_file():
-            raise UserError(f"{path} is missing: chat needs the model's tokenizer")
-        try:
-            return Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises plain Exception
-            raise UserError(f"{path} cannot be read: {error}") from None
-
-    def _json(self, name: str) -> dict[str, Any]:
-        path = self.config / name
-        if not path.is_file():
-            return {}
-        try:
-            content = json.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise UserError(f"{path} cannot be read: {error}") from None
-        return content if isinstance(content, dict) else {}
-
-    def _stop_ids(self) -> frozenset[int]:
-        """End-of-text tokens, from all the places where models name them."""
-        found: set[int] = set()
-        for name in ("generation_config.json", "config.json"):
-            ids = self._json(name).get("eos_token_id")
-            found.update(ids if isinstance(ids, list) else [] if ids is None else [ids])
-        token = self._tokenizer.token_to_id(self._special("eos_token") or "")
-        return frozenset(found | ({token} if token is not None else set()))
-
-    def _special(self, name: str) -> str | None:
-        """A special token's text; the file has it as a string or as a record."""
-        value = self.settings.get(name)
-        return value.get("content") if isinstance(value, dict) else value
+    def encode(self, text: str) -> list[int]:
+        """Tokens of plain text, with those the tokenizer puts around it."""
+        return self._ask("the tokenizer", "encode", _checked(text))  # type: ignore[no-any-return]
 
     def encode_chat(self, prompt: str) -> list[int]:
         """A user's message in the chat template, ready for the answer; plain where there is no template."""
-        template = self._template()
-        if template is None:
-            return self.encode(prompt)
-        text = self._render(template, [{"role": "user", "content": prompt}])
-        return list(self._tokenizer.encode(text, add_special_tokens=False).ids)
-
-    def encode(self, text: str) -> list[int]:
-        """Tokens of plain text, with those the tokenizer puts at its beginning."""
-        return list(self._tokenizer.encode(text).ids)
-
-    def _template(self) -> str | None:
-        path = self.config / "chat_template.jinja"
-        if path.is_file():
-            return path.read_text(encoding="utf-8")
-        template = self.settings.get("chat_template")
-        if isinstance(template, list):  # several by name
-            template = next((each["template"] for each in template if each.get("name") == "default"), None)
-        return template
-
-    def _render(self, template: str, messages: list[dict[str, str]]) -> str:
-        """As transformers renders templates: the same options, functions and variables."""
-        from jinja2 import TemplateError
-        from jinja2.sandbox import ImmutableSandboxedEnvironment
-
-        environment = ImmutableSandboxedEnvironment(
-            trim_blocks=True, lstrip_blocks=True, extensions=["jinja2.ext.loopcontrols"]
-        )
-        environment.filters["tojson"] = lambda value, **options: json.dumps(
-            value, ensure_ascii=False, **options
-        )
-        environment.globals["raise_exception"] = _refuse
-        environment.globals["strftime_now"] = lambda form: datetime.now().strftime(form)
-        names = ("bos_token", "eos_token", "unk_token", "pad_token")
-        specials = {name: self._special(name) for name in names if self._special(name)}
-        try:
-            return environment.from_string(template).render(
-                messages=messages, add_generation_prompt=True, tools=None, documents=None, **specials
-            )
-        except TemplateError as error:
-            raise UserError(f"the chat template of {self.config} fails: {error}") from None
+        return self._ask(self._template_name(), "encode_chat", _checked(prompt))  # type: ignore[no-any-return]
 
     def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
-        """Text as it becomes known: a character may take several tokens, and spaces depend on the past."""
-        seen: list[int] = []
-        done = ""
+        """Text as it becomes known."""
+        self._ask("the tokenizer", "begin_answer")
         for token in tokens:
-            seen.append(token)
-            text = self._tokenizer.decode(seen, skip_special_tokens=True)
-            if text.endswith("\ufffd"):
-                continue  # the rest of the character is in the next token
-            yield text[len(done) :]
-            done = text
-        yield self._tokenizer.decode(seen, skip_special_tokens=True)[len(done) :]
+            yield self._ask("the tokenizer", "extend_answer", token)
+        yield self._ask("the tokenizer", "end_answer")
+
+    def stop_ids(self) -> frozenset[int]:
+        """Tokens that end an answer, from all the places where models name them."""
+        found = {number for name in self._settings for number in self._end_ids(name)}
+        found.add(self._ask("the tokenizer", "end_of_text"))
+        try:
+            found.add(self._ask(self._template_name(), "end_of_turn"))
+        except UserError:
+            pass  # a template that takes no answers says nothing of their ends
+        return frozenset(found - {None})
+
+    def beyond(self, rows: int) -> list[tuple[int, str]]:
+        """The tokens that an embedding of so many rows has no row for."""
+        return [(number, word) for number, word in self._ask("the tokenizer", "beyond", rows)]
+
+    def _ask(self, part: str, name: str, *arguments: Any) -> Any:
+        self._load()
+        try:
+            return self._process.ask(name, *arguments)
+        except Refused as error:
+            raise UserError(f"{part} of {self.config} fails: {error}") from None
+
+    def _load(self) -> None:
+        """Wait until the tokenizer is loaded."""
+        if self._is_loaded:
+            return
+        try:
+            self._process.answer()
+        except Refused as error:
+            reason = str(error).replace(f"{self._links.name}/", "")
+            raise UserError(f"the tokenizer of {self.config} cannot be loaded: {reason}") from None
+        self._is_loaded = True
+
+    def _template_name(self) -> str:
+        path = self.config / TEMPLATE
+        return f"the chat template {path.name if path.is_file() else 'in tokenizer_config.json'}"
+
+    def _end_ids(self, name: str) -> list[int]:
+        """eos_token_id of a file: nothing, a number or a list of numbers."""
+        value = self._settings[name].get("eos_token_id")
+        ids = value if isinstance(value, list) else [] if value is None else [value]
+        if not all(type(each) is int for each in ids):
+            path = self.config / name
+            raise UserError(f"{path}: eos_token_id is {str(value)[:40]}, expected a number or a list of numbers")
+        return ids
 
 
-def _refuse(message: str) -> NoReturn:
-    """The `raise_exception` of templates."""
-    from jinja2 import TemplateError
+def _settings(config: Path) -> dict[str, dict[str, Any]]:
+    """The files that name end tokens, where they are."""
+    root = checkpoint_root(config)
+    paths = [config / name for name in ("generation_config.json", "config.json")]
+    return {path.name: read_json_object(path, root) for path in paths if os.path.lexists(path)}
 
-    raise TemplateError(message)
+
+def _checked(text: str) -> str:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise UserError("the prompt is not text in UTF-8") from None
+    return text
+
+
+def link_tokenizer(config: Path, target: Path) -> None:
+    """Links in an empty folder to the files of a tokenizer, each of which is sound as a file."""
+    if not config.is_dir():
+        raise UserError(f"{config} is not a folder: --config takes the folder of the model's tokenizer")
+    if not any(os.path.lexists(config / name) for name in VOCABULARIES):
+        raise UserError(
+            f"{config} has no tokenizer (tokenizer.json): put the model's there, or give its folder as --config"
+        )
+    names = [*SETTINGS, *VOCABULARIES, "merges.txt", TEMPLATE]
+    (target / MORE_TEMPLATES).mkdir()
+    paths = [config / name for name in names] + sorted((config / MORE_TEMPLATES).glob("*.jinja"))
+    for path in paths:
+        if os.path.lexists(path):
+            _check(path, checkpoint_root(config))
+            (target / path.relative_to(config)).symlink_to(path.resolve())
+
+
+def _check(path: Path, root: Path) -> None:
+    """UserError for what is no regular file of the checkpoint, too large, or not what its name says."""
+    if path.name in SETTINGS:
+        read_json_object(path, root)
+    elif path.suffix == ".jinja":
+        read_text(path, TEMPLATE_BYTES, root)
+    else:
+        with open_file(path, root) as file:
+            size = os.fstat(file.fileno()).st_size
+        if size > JSON_BYTES:
+            raise UserError(f"{path} has {size} bytes, expected at most {JSON_BYTES}")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from compiler.bmodel import read_bmodel
@@ -14,31 +14,77 @@ from runtime_sim.runtime import Runtime
 from runtime_sim.session import Session, embedding_table
 from runtime_sim.text import Text
 
+PROMPT_BYTES = 16 << 20  # read from standard input
+
+# Characters that steer a terminal: a model's output must not clear its screen or write its title.
+VISIBLE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\n\t"}
+
 
 def run(arguments: Namespace) -> int:
+    limit = arguments.max_tokens
+    if limit is not None and limit < 1:
+        raise UserError(f"--max-tokens {limit}: expected 1 or more")
     config = arguments.config or arguments.file.parent / "config"
+    text = Text(config)  # loads while the file is read
     session = open_session(arguments.file, config, arguments.exact)
-    text = Text(config)
-    prompt = text.encode(arguments.prompt) if arguments.raw else text.encode_chat(arguments.prompt)
+    prompt = read_prompt(arguments.prompt)
+    tokens = text.encode(prompt) if arguments.raw else text.encode_chat(prompt)
+    check_names(text, session, tokens)
     start = time.monotonic()
-    count = 0
-
-    def tokens() -> Iterator[int]:
-        nonlocal count
-        for token in session.stream(prompt):
-            if token in text.stop_ids:
-                return
-            count += 1
-            yield token
-            if count == arguments.max_tokens:
-                return
-
-    for piece in text.decode_stream(tokens()):
-        print(piece, end="", flush=True)
-    print()
+    answer = Answer(session.stream(tokens), text.stop_ids(), limit)
+    for piece in text.decode_stream(answer):
+        write(piece)
+    write("\n")
     seconds = time.monotonic() - start
-    _note(f"{len(prompt)} tokens read, {count} written in {seconds:.1f} s on the simulated {session.chip}")
+    _note(
+        f"{len(tokens)} tokens read, {answer.count} written in {seconds:.1f} s on the simulated {session.chip}"
+    )
     return 0
+
+
+class Answer:
+    """Tokens up to one that ends the answer, at most `limit`; counted as they come."""
+
+    def __init__(self, tokens: Iterator[int], stop: frozenset[int], limit: int | None) -> None:
+        self.tokens, self.stop, self.limit = tokens, stop, limit
+        self.count = 0
+
+    def __iter__(self) -> Iterator[int]:
+        for token in self.tokens:
+            if token in self.stop:
+                return
+            self.count += 1
+            yield token
+            if self.count == self.limit:
+                return
+
+
+def read_prompt(prompt: str) -> str:
+    """The prompt itself, or what standard input holds for "-"."""
+    if prompt != "-":
+        return prompt
+    content = sys.stdin.buffer.read(PROMPT_BYTES + 1)
+    if len(content) > PROMPT_BYTES:
+        raise UserError(f"--prompt -: standard input has more than {PROMPT_BYTES} bytes")
+    return content.decode(errors="surrogateescape")  # which Text refuses
+
+
+def check_names(text: Text, session: Session, tokens: Sequence[int]) -> None:
+    """UserError that names the token for which the embedding has no row."""
+    unknown = session.unknown_token(tokens)
+    if unknown is not None and session.vocabulary is not None:
+        word = dict(text.beyond(session.vocabulary)).get(unknown)
+        raise UserError(
+            f"the prompt has token {unknown} ({word!r}), the embedding {session.vocabulary} rows: "
+            f"the tokenizer of {text.config} has more tokens than the model"
+        )
+
+
+def write(piece: str) -> None:
+    """To a terminal, only what a terminal shows."""
+    shown = piece.translate(VISIBLE) if sys.stdout.isatty() else piece
+    encoding = sys.stdout.encoding or "utf-8"
+    print(shown.encode(encoding, "backslashreplace").decode(encoding), end="", flush=True)
 
 
 def open_session(file: Path, config: Path, exact: bool) -> Session:
