@@ -59,8 +59,7 @@ def convert(options: ConvertOptions) -> Path | None:
     model, weights = load_model(options)
     note_conversion(options, weights)
     job = Job(options, model, weights)
-    with tokenizer_noted(options.model_path, int(config.values["vocab_size"])):
-        job.compile()
+    job.compile()
     if options.stop_after:
         return None
     bmodel = job.bmodel()
@@ -157,7 +156,7 @@ class Job:
 
     def compile(self) -> None:
         """Run the passes over each distinct module."""
-        with nothing_old_collected():
+        with nothing_old_collected(), tokenizer_noted(self.options.model_path, vocabulary(self.model)):
             tails = tail_modules(self.model, self.weights, self.options)
             self.tails = [self.compiled(module.functions()[0].sym_name, module) for module in tails]
             for group in self.model.layers:
@@ -326,6 +325,13 @@ def write_embedding(model: ImportedModel, weights: Weights, half: ElementType, p
         for start in range(0, rows, EMBEDDING_ROWS):
             values = weights.read(name, slice(start, min(start + EMBEDDING_ROWS, rows)))
             file.write(convert_values(values, half.numpy).tobytes())
+
+
+def vocabulary(model: ImportedModel) -> int:
+    """Rows of the embedding."""
+    op = weight_of(model.embedding)
+    assert op is not None
+    return op.y.type.shape[0]
 
 
 def size_of(bmodel: BModel) -> int:

@@ -1,7 +1,7 @@
 """A process that works on what others wrote, within limits of time and memory.
 
-A chat template is a program, and a tokenizer holds regular expressions and rewriting rules: either may run for
-ever or fill all memory, by mistake or by intent, and no call of a library has a limit. A process has.
+A chat template is a program, and a tokenizer holds regular expressions and rewriting rules: either may run
+for ever or fill all memory, by mistake or by intent. No call of a library has a limit; a process has.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import signal
 import subprocess
 import sys
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
@@ -24,7 +24,7 @@ from typing import Any
 ANSWER_SECONDS = 120  # until an answer comes: a busy machine may give a process little of its time
 ANSWER_BYTES = 64 << 20
 REASON_LENGTH = 200
-START = "import sys; sys.path = sys.argv[1].split({sep!r}); from {module} import main; main(*sys.argv[2:])"
+START = "import sys; sys.path = sys.argv[1].split({sep!r}); from {module} import main; main(sys.argv[2:])"
 
 
 @dataclass(frozen=True)
@@ -54,25 +54,23 @@ class Refused(Exception):
 
 
 class Confined:
-    """The other end of a process that runs `main(pipe's number, *arguments)` of a module, which calls `serve`.
+    """The other end of a process that runs `main(words)` of a module, which hands the words on to `serve`.
 
     It starts at once. `first` are the limits of what it does before requests, `each` those of a request.
     """
 
-    def __init__(
-        self, module: str, arguments: Sequence[str], environment: Mapping[str, str], first: Limits, each: Limits
-    ) -> None:
+    def __init__(self, module: str, argument: str, first: Limits, each: Limits, **environment: str) -> None:
         self._pipe, far = Pipe()
         self._limits, self._each = first, each
         start = START.format(sep=os.pathsep, module=module)
-        command = [sys.executable, "-c", start, os.pathsep.join(sys.path), str(far.fileno()), *arguments]
+        words = [argument, str(far.fileno()), json.dumps([astuple(first), astuple(each)])]
         self._process = subprocess.Popen(
-            command,
+            [sys.executable, "-c", start, os.pathsep.join(sys.path), *words],
             pass_fds=[far.fileno()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env=environment,
+            env={**os.environ, **environment},
         )
         far.close()
         weakref.finalize(self, _end, self._process)
@@ -113,16 +111,18 @@ def _end(process: subprocess.Popen[bytes], patience: float = 0) -> int:
     return process.wait()
 
 
-def serve(number: str, make: Callable[[], object], first: Limits, each: Limits) -> None:
-    """In the process: make an object, then call the methods that are asked for, until nobody asks."""
+def serve(words: Sequence[str], make: Callable[[str], object]) -> None:
+    """In the process: make an object of the argument, then call its methods as asked, until nobody asks."""
+    argument, number, limits = words
     pipe = Connection(int(number))
+    first, each = (Limits(*amounts) for amounts in json.loads(limits))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    made = _attempt(make, first)
-    pipe.send_bytes(_packed(None, made[1]))
+    made, problem = _attempt(make, first, argument)
+    pipe.send_bytes(_packed(None, problem))
     with suppress(EOFError, OSError):
         while True:
             name, *arguments = json.loads(pipe.recv_bytes())
-            pipe.send_bytes(_packed(*_attempt(getattr(made[0], name), each, *arguments)))
+            pipe.send_bytes(_packed(*_attempt(getattr(made, name), each, *arguments)))
 
 
 def _packed(value: object, problem: str | None) -> bytes:

@@ -107,14 +107,14 @@ class Session:
         return state
 
     def check_prompt(self, prompt: Sequence[int]) -> None:
-        """UserError for what the file cannot take: no token, too many, or one without a row of the embedding."""
+        """UserError for what the file cannot take: no token, too many, or one that the embedding lacks."""
         count, rows = len(prompt), self.sizes.prefill_rows
         if count == 0:
             raise UserError("the prompt is empty: it makes no token")
         if count > rows:
             raise UserError(
-                f"the prompt has {count} tokens, this file takes at most {rows}: shorten it, or compile with a "
-                "larger --max_input_length (or -s)"
+                f"the prompt has {count} tokens, this file takes at most {rows}: shorten it, or compile with "
+                "a larger --max_input_length (or -s)"
             )
         self._check_tokens(prompt)
 

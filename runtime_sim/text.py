@@ -14,10 +14,11 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from compiler.diagnostics import UserError
-from compiler.files import JSON_BYTES, checkpoint_root, open_file, read_json_object, read_text
-from runtime_sim.confined import Confined, Refused
-from runtime_sim.tokenizer import LOADING, REQUEST
+from compiler.files import JSON_BYTES, checkpoint_root, open_file, read_json_object, read_text, reason
+from runtime_sim.confined import Confined, Limits, Refused
 
+LOADING = Limits(seconds=30, megabytes=2048)  # 262,144 tokens take 3 s and 0.6 GB
+REQUEST = Limits(seconds=10, megabytes=512)
 TEMPLATE_BYTES = 1 << 20  # the longest template seen has 20 KB
 TEMPLATE = "chat_template.jinja"
 MORE_TEMPLATES = "additional_chat_templates"
@@ -52,48 +53,51 @@ class Text:
     def __init__(self, config: Path) -> None:
         self.config = config
         self._settings = _settings(config)
-        self._links = TemporaryDirectory(prefix="bmllm-tokenizer-")
-        link_tokenizer(config, Path(self._links.name))
-        environment = {**os.environ, **ENVIRONMENT, "HF_HOME": self._links.name}
-        arguments = [self._links.name]
-        self._process = Confined("runtime_sim.tokenizer", arguments, environment, LOADING, REQUEST)
+        try:
+            self._links = TemporaryDirectory(prefix="bmllm-tokenizer-")
+            folder = self._links.name
+            link_tokenizer(config, Path(folder))
+            module = "runtime_sim.tokenizer"
+            self._process = Confined(module, folder, LOADING, REQUEST, HF_HOME=folder, **ENVIRONMENT)
+        except OSError as error:
+            raise UserError(f"{self._tokenizer} cannot be loaded: {reason(error)}") from None
         self._is_loaded = False
 
     def encode(self, text: str) -> list[int]:
         """Tokens of plain text, with those the tokenizer puts around it."""
-        return self._ask("the tokenizer", "encode", _checked(text))  # type: ignore[no-any-return]
+        return [*self._ask(self._tokenizer, "encode", _checked(text))]
 
     def encode_chat(self, prompt: str) -> list[int]:
         """A user's message in the chat template, ready for the answer; plain where there is no template."""
-        return self._ask(self._template_name(), "encode_chat", _checked(prompt))  # type: ignore[no-any-return]
+        return [*self._ask(self._template, "encode_chat", _checked(prompt))]
 
     def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
         """Text as it becomes known."""
-        self._ask("the tokenizer", "begin_answer")
+        self._ask(self._tokenizer, "begin_answer")
         for token in tokens:
-            yield self._ask("the tokenizer", "extend_answer", token)
-        yield self._ask("the tokenizer", "end_answer")
+            yield self._ask(self._tokenizer, "extend_answer", token)
+        yield self._ask(self._tokenizer, "end_answer")
 
     def stop_ids(self) -> frozenset[int]:
         """Tokens that end an answer, from all the places where models name them."""
         found = {number for name in self._settings for number in self._end_ids(name)}
-        found.add(self._ask("the tokenizer", "end_of_text"))
+        found.add(self._ask(self._tokenizer, "end_of_text"))
         try:
-            found.add(self._ask(self._template_name(), "end_of_turn"))
+            found.add(self._ask(self._template, "end_of_turn"))
         except UserError:
             pass  # a template that takes no answers says nothing of their ends
         return frozenset(found - {None})
 
     def beyond(self, rows: int) -> list[tuple[int, str]]:
         """The tokens that an embedding of so many rows has no row for."""
-        return [(number, word) for number, word in self._ask("the tokenizer", "beyond", rows)]
+        return [(number, word) for number, word in self._ask(self._tokenizer, "beyond", rows)]
 
     def _ask(self, part: str, name: str, *arguments: Any) -> Any:
         self._load()
         try:
             return self._process.ask(name, *arguments)
         except Refused as error:
-            raise UserError(f"{part} of {self.config} fails: {error}") from None
+            raise UserError(f"{part} fails: {error}") from None
 
     def _load(self) -> None:
         """Wait until the tokenizer is loaded."""
@@ -102,21 +106,36 @@ class Text:
         try:
             self._process.answer()
         except Refused as error:
-            reason = str(error).replace(f"{self._links.name}/", "")
-            raise UserError(f"the tokenizer of {self.config} cannot be loaded: {reason}") from None
+            raise UserError(f"{self._tokenizer} cannot be loaded: {self._advice(str(error))}") from None
         self._is_loaded = True
 
-    def _template_name(self) -> str:
-        path = self.config / TEMPLATE
-        return f"the chat template {path.name if path.is_file() else 'in tokenizer_config.json'}"
+    @property
+    def _tokenizer(self) -> str:
+        return f"the tokenizer of {self.config}"
+
+    @property
+    def _template(self) -> str:
+        names = [name for name in (TEMPLATE, "tokenizer_config.json") if (self.config / name).is_file()]
+        return f"the chat template of {self.config / names[0] if names else self.config}"
+
+    def _advice(self, problem: str) -> str:
+        """Why loading failed, and what to do where it is known."""
+        if "No module named 'transformers'" in problem:
+            return "transformers is not installed (pip install transformers)"
+        if any((self.config / name).exists() for name in ("tokenizer.json", "vocab.json", "vocab.txt")):
+            return problem.replace(f"{self._links.name}/", "")
+        return (
+            "it has no tokenizer.json, only a form that sentencepiece and protobuf, or tiktoken, read: "
+            "install these packages, or write a tokenizer.json with AutoTokenizer and save_pretrained"
+        )
 
     def _end_ids(self, name: str) -> list[int]:
         """eos_token_id of a file: nothing, a number or a list of numbers."""
         value = self._settings[name].get("eos_token_id")
         ids = value if isinstance(value, list) else [] if value is None else [value]
         if not all(type(each) is int for each in ids):
-            path = self.config / name
-            raise UserError(f"{path}: eos_token_id is {str(value)[:40]}, expected a number or a list of numbers")
+            found = f"eos_token_id is {str(value)[:40]}, expected a number or a list of numbers"
+            raise UserError(f"{self.config / name}: {found}")
         return ids
 
 
@@ -141,7 +160,7 @@ def link_tokenizer(config: Path, target: Path) -> None:
         raise UserError(f"{config} is not a folder: --config takes the folder of the model's tokenizer")
     if not any(os.path.lexists(config / name) for name in VOCABULARIES):
         raise UserError(
-            f"{config} has no tokenizer (tokenizer.json): put the model's there, or give its folder as --config"
+            f"{config} has no tokenizer (tokenizer.json): put the model's there, or give --config its folder"
         )
     names = [*SETTINGS, *VOCABULARIES, "merges.txt", TEMPLATE]
     (target / MORE_TEMPLATES).mkdir()

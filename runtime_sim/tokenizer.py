@@ -7,17 +7,16 @@ rebuilds a tokenizer from which of the files, and how, is some hundreds of lines
 from __future__ import annotations
 
 import sys
+from collections.abc import Sequence
 from typing import Any
 
-from runtime_sim.confined import Limits, serve
+from runtime_sim.confined import serve
 
-LOADING = Limits(seconds=30, megabytes=3072)  # 262,144 tokens take 4 s and 1 GB
-REQUEST = Limits(seconds=10, megabytes=512)
-CLEANED = 16  # characters at the end of a text that its cleaning of spaces (" n't" to "n't") may yet change
+CLEANED = 8  # characters at the end of a text that its cleaning of spaces (" n't" to "n't") may yet change
 
 
-def main(number: str, folder: str) -> None:
-    serve(number, lambda: Tokenizer(folder), LOADING, REQUEST)
+def main(words: Sequence[str]) -> None:
+    serve(words, Tokenizer)
 
 
 class Tokenizer:
@@ -64,7 +63,7 @@ class Tokenizer:
         self._shown = ""
 
     def extend_answer(self, token: int) -> str:
-        """The text that one more token makes known: a character may take several, and spaces depend on the past."""
+        """What one more token makes known: a character may take several, and spaces depend on the past."""
         self._answer.append(token)
         text = self._text()
         return "" if text.endswith("\ufffd") else self._show(text[: max(0, len(text) - self._unsettled)])

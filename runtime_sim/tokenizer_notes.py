@@ -15,8 +15,8 @@ log = logging.getLogger("compiler.tokenizer")
 
 @contextmanager
 def tokenizer_noted(folder: Path, rows: int) -> Iterator[None]:
-    """Loads the tokenizer meanwhile, and then notes why chat cannot use it, or which tokens it cannot feed to an
-    embedding of so many rows. It is no error: a bmodel works without.
+    """Load the tokenizer meanwhile; then note why chat cannot use it, or which tokens have no row of the
+    embedding. It is no error: a bmodel works without.
     """
     try:
         text = Text(folder)
@@ -32,5 +32,5 @@ def tokenizer_noted(folder: Path, rows: int) -> Iterator[None]:
         return
     if unknown:
         number, word = unknown[0]
-        template = "the tokenizer has %d tokens without a row of the embedding (%d rows), the first is %d (%r)"
-        log.warning(template, len(unknown), rows, number, word)
+        problem = "the tokenizer has %d tokens for which the embedding (%d rows) has no row, first %d (%r)"
+        log.warning(problem, len(unknown), rows, number, word)

@@ -25,8 +25,8 @@ def run(arguments: Namespace) -> int:
     if limit is not None and limit < 1:
         raise UserError(f"--max-tokens {limit}: expected 1 or more")
     config = arguments.config or arguments.file.parent / "config"
-    text = Text(config)  # loads while the file is read
     session = open_session(arguments.file, config, arguments.exact)
+    text = Text(config)
     prompt = read_prompt(arguments.prompt)
     tokens = text.encode(prompt) if arguments.raw else text.encode_chat(prompt)
     check_names(text, session, tokens)
@@ -35,10 +35,8 @@ def run(arguments: Namespace) -> int:
     for piece in text.decode_stream(answer):
         write(piece)
     write("\n")
-    seconds = time.monotonic() - start
-    _note(
-        f"{len(tokens)} tokens read, {answer.count} written in {seconds:.1f} s on the simulated {session.chip}"
-    )
+    took = f"{time.monotonic() - start:.1f} s on the simulated {session.chip}"
+    _note(f"{len(tokens)} tokens read, {answer.count} written in {took}")
     return 0
 
 

@@ -97,8 +97,26 @@ def with_merges(words: Iterable[str], merges: list[tuple[str, str]]) -> dict[str
     return {word: number for number, word in enumerate(ordered)}
 
 
-BYTE_MERGES = [("h", "e"), ("l", "l"), ("Ġ", "w"), ("o", "r"), ("Ã", "¯"), ("he", "ll"), ("Ġw", "or"), ("ð", "Ł")]
-PIECE_MERGES = [("▁", "H"), ("l", "l"), ("▁", "▁"), ("▁", "w"), ("o", "r"), ("▁w", "or"), ("e", "ll"), ("▁", "s")]
+BYTE_MERGES = [
+    ("h", "e"),
+    ("l", "l"),
+    ("Ġ", "w"),
+    ("o", "r"),
+    ("Ã", "¯"),
+    ("he", "ll"),
+    ("Ġw", "or"),
+    ("ð", "Ł"),
+]
+PIECE_MERGES = [
+    ("▁", "H"),
+    ("l", "l"),
+    ("▁", "▁"),
+    ("▁", "w"),
+    ("o", "r"),
+    ("▁w", "or"),
+    ("e", "ll"),
+    ("▁", "s"),
+]
 
 
 def byte_level(words: Iterable[str] = (), *, split: str | None = None, nfc: bool = False) -> Tokenizer:
@@ -134,7 +152,9 @@ def pieces(words: Iterable[str] = ("<unk>", "<s>", "</s>"), *, prefix: bool = Tr
 
 def begins_with(tokenizer: Tokenizer, word: str) -> Tokenizer:
     step = processors.TemplateProcessing(
-        single=f"{word} $A", pair=f"{word} $A {word}:1 $B:1", special_tokens=[(word, tokenizer.token_to_id(word))]
+        single=f"{word} $A",
+        pair=f"{word} $A {word}:1 $B:1",
+        special_tokens=[(word, tokenizer.token_to_id(word))],
     )
     before = [processors.ByteLevel(trim_offsets=False)] if tokenizer.token_to_id("Ġw") is not None else []
     tokenizer.post_processor = processors.Sequence([*before, step]) if before else step
@@ -145,9 +165,19 @@ def begins_with(tokenizer: Tokenizer, word: str) -> Tokenizer:
 
 
 def llama2(folder: Path) -> None:
-    settings = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": True, "add_eos_token": False, "legacy": False}
+    settings = {
+        "tokenizer_class": "LlamaTokenizer",
+        "add_bos_token": True,
+        "add_eos_token": False,
+        "legacy": False,
+    }
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>", "chat_template": INST}
-    save(folder, begins_with(pieces(), "<s>"), config={"model_type": "llama"}, tokenizer_config=settings | names)
+    save(
+        folder,
+        begins_with(pieces(), "<s>"),
+        config={"model_type": "llama"},
+        tokenizer_config=settings | names,
+    )
 
 
 def llama3(folder: Path) -> None:
@@ -156,11 +186,21 @@ def llama3(folder: Path) -> None:
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": True}
     names = {"bos_token": words[0], "eos_token": words[1], "chat_template": HEADERS}
     stop = [tokenizer.token_to_id(word) for word in (words[1], words[4])]
-    save(folder, tokenizer, config={"model_type": "llama", "eos_token_id": stop}, tokenizer_config=settings | names)
+    save(
+        folder,
+        tokenizer,
+        config={"model_type": "llama", "eos_token_id": stop},
+        tokenizer_config=settings | names,
+    )
 
 
 QWEN = [special(word) for word in ("<|endoftext|>", "<|im_start|>", "<|im_end|>")]
-QWEN_SETTINGS = {"tokenizer_class": "Qwen2Tokenizer", "bos_token": None, "pad_token": "<|endoftext|>", "unk_token": None}
+QWEN_SETTINGS = {
+    "tokenizer_class": "Qwen2Tokenizer",
+    "bos_token": None,
+    "pad_token": "<|endoftext|>",
+    "unk_token": None,
+}
 
 
 def qwen2(folder: Path) -> None:
@@ -200,7 +240,12 @@ def gemma(folder: Path) -> None:
 
 def mistral(folder: Path) -> None:
     """The template is a file of its own; the class puts a space before the text whatever tokenizer.json does."""
-    settings = {"tokenizer_class": "LlamaTokenizer", "legacy": True, "add_prefix_space": True, "add_bos_token": True}
+    settings = {
+        "tokenizer_class": "LlamaTokenizer",
+        "legacy": True,
+        "add_prefix_space": True,
+        "add_bos_token": True,
+    }
     names = {"bos_token": "<s>", "eos_token": "</s>", "unk_token": "<unk>"}
     tokenizer = begins_with(pieces(), "<s>")
     tokenizer.normalizer = None
@@ -214,7 +259,12 @@ def phi3(folder: Path) -> None:
     words = [special(word, rstrip=True) for word in ("<|user|>", "<|assistant|>", "<|end|>", "<|endoftext|>")]
     first = tokenizer.get_vocab_size()
     tokenizer.add_special_tokens(words)
-    settings = {"tokenizer_class": "LlamaTokenizer", "add_bos_token": False, "legacy": False, "chat_template": PHI}
+    settings = {
+        "tokenizer_class": "LlamaTokenizer",
+        "add_bos_token": False,
+        "legacy": False,
+        "chat_template": PHI,
+    }
     settings |= {"bos_token": "<s>", "eos_token": "<|endoftext|>", "unk_token": "<unk>"}
     settings["added_tokens_decoder"] = records(enumerate(words, first))
     save(folder, tokenizer, config={"model_type": "phi3"}, tokenizer_config=settings)
@@ -223,13 +273,21 @@ def phi3(folder: Path) -> None:
 def smollm3(folder: Path) -> None:
     """Several templates by name; the default one marks what the model generates."""
     templates = [{"name": "tool_use", "template": "no"}, {"name": "default", "template": GENERATION}]
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "chat_template": templates}
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|im_end|>",
+        "chat_template": templates,
+    }
     tokenizer = byte_level(["<|im_start|>", "<|im_end|>"])
     save(folder, tokenizer, config={"model_type": "smollm3"}, tokenizer_config=settings)
 
 
 def smollm3_in_files(folder: Path) -> None:
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "chat_template": "no"}
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|im_end|>",
+        "chat_template": "no",
+    }
     save(folder, byte_level(["<|im_start|>", "<|im_end|>"]), GENERATION, tokenizer_config=settings)
     (folder / "additional_chat_templates").mkdir()
     (folder / "additional_chat_templates" / "tool_use.jinja").write_text("no")
@@ -251,12 +309,23 @@ def gpt_neox(folder: Path) -> None:
 
 def deepseek(folder: Path) -> None:
     """Calls itself LlamaTokenizerFast, and is byte-level."""
-    words = ["<｜begin▁of▁sentence｜>", "<｜end▁of▁sentence｜>"]
-    token = {"__type": "AddedToken", "lstrip": False, "rstrip": False, "normalized": True, "single_word": False}
+    words = ["<\uff5cbegin▁of▁sentence\uff5c>", "<\uff5cend▁of▁sentence\uff5c>"]
+    token = {
+        "__type": "AddedToken",
+        "lstrip": False,
+        "rstrip": False,
+        "normalized": True,
+        "single_word": False,
+    }
     settings = {"tokenizer_class": "LlamaTokenizerFast", "add_bos_token": True, "add_eos_token": False}
     settings |= {"bos_token": token | {"content": words[0]}, "eos_token": token | {"content": words[1]}}
     tokenizer = begins_with(byte_level(words, split=LLAMA3_SPLIT), words[0])
-    save(folder, tokenizer, config={"model_type": "llama"}, tokenizer_config=settings | {"chat_template": LINES})
+    save(
+        folder,
+        tokenizer,
+        config={"model_type": "llama"},
+        tokenizer_config=settings | {"chat_template": LINES},
+    )
 
 
 def internlm(folder: Path) -> None:
@@ -288,13 +357,21 @@ def words_in_a_list(folder: Path) -> None:
     """Tokens that were added later are in added_tokens.json only."""
     tokenizer = byte_level(["<s>", "</s>"])
     added = {"<|im_start|>": tokenizer.get_vocab_size(), "<|im_end|>": tokenizer.get_vocab_size() + 1}
-    settings = {"tokenizer_class": "PreTrainedTokenizerFast", "eos_token": "<|im_end|>", "chat_template": CHATML}
+    settings = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "eos_token": "<|im_end|>",
+        "chat_template": CHATML,
+    }
     save(folder, tokenizer, tokenizer_config=settings, added_tokens=added)
 
 
 def spaces_cleaned(folder: Path) -> None:
     """Whole words; decoding takes out spaces before punctuation."""
-    words = ["[UNK]", "</s>", *"Hello world , . ! ? ' n't 's 've I do it naïve user assistant : two s".split()]
+    words = [
+        "[UNK]",
+        "</s>",
+        *"Hello world , . ! ? ' n't 's 've I do it naïve user assistant : two s".split(),
+    ]
     tokenizer = Tokenizer(models.WordLevel({word: i for i, word in enumerate(words)}, unk_token="[UNK]"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     settings = {"tokenizer_class": "PreTrainedTokenizerFast", "clean_up_tokenization_spaces": True}
@@ -314,7 +391,7 @@ LAYOUTS = {
     "smollm3_in_files": Layout(smollm3_in_files, None, ("<|im_end|>",)),
     "gpt2": Layout(gpt2, None, ("<|endoftext|>",)),
     "gpt_neox": Layout(gpt_neox, None, ("<|endoftext|>",)),
-    "deepseek": Layout(deepseek, "<｜begin▁of▁sentence｜>", ("<｜end▁of▁sentence｜>",)),
+    "deepseek": Layout(deepseek, "<\uff5cbegin▁of▁sentence\uff5c>", ("<\uff5cend▁of▁sentence\uff5c>",)),
     "internlm": Layout(internlm, "<s>", ("</s>", "<|im_end|>")),
     "saved_while_training": Layout(saved_while_training, None, ("</s>",)),
     "names_in_a_map": Layout(names_in_a_map, None, ("</s>",)),

@@ -8,7 +8,7 @@ import pytest
 from compiler.diagnostics import UserError
 from runtime_sim.runtime import Runtime
 from runtime_sim.session import Session
-from tests.runtime_sim.programs import HISTORY, ROWS, toy_model, toy_table, toy_tokens
+from tests.runtime_sim.programs import HISTORY, ROWS, VOCABULARY, toy_model, toy_table, toy_tokens
 
 PROMPT = [3, 17, 5]
 
@@ -72,10 +72,26 @@ def test_a_table_from_disk_replaces_the_embedding_nets():
     assert session.generate(PROMPT, 5) == toy_tokens(PROMPT[-1], 5)
 
 
-@pytest.mark.parametrize("prompt", [[], list(range(ROWS + 1))])
-def test_prompts_that_do_not_fit_are_refused(session, prompt):
-    with pytest.raises(UserError, match=f"a prompt of {len(prompt)} tokens; this file takes 1 to {ROWS}"):
-        session.generate(prompt, 1)
+@pytest.mark.parametrize(
+    ("prompt", "message"),
+    [
+        ([], "the prompt is empty"),
+        (range(ROWS + 1), f"the prompt has {ROWS + 1} tokens, this file takes at most {ROWS}: shorten it"),
+        ([1, VOCABULARY], f"token {VOCABULARY} has no row in the embedding, which has {VOCABULARY} rows"),
+        ([1, -1], "token -1 has no row"),
+        ([1 << 40], "has no row"),
+    ],
+)
+@pytest.mark.parametrize("table", [None, toy_table().view(np.uint16)], ids=["nets", "disk"])
+def test_prompts_that_do_not_fit_are_refused(prompt, message, table):
+    with pytest.raises(UserError, match=message):
+        Session(Runtime(toy_model()), table).generate(prompt, 1)
+
+
+def test_a_step_is_refused_where_the_embedding_has_no_row(session):
+    session.prefill(PROMPT)
+    with pytest.raises(UserError, match=f"token {VOCABULARY} has no row"):
+        session.decode(VOCABULARY)
 
 
 def test_files_that_hold_no_language_model_are_refused():
