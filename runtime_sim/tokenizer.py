@@ -13,6 +13,7 @@ from typing import Any
 from runtime_sim.confined import serve
 
 CLEANED = 8  # characters at the end of a text that its cleaning of spaces (" n't" to "n't") may yet change
+ANSWER = "xyzzy"  # a word that no template has
 
 
 def main(words: Sequence[str]) -> None:
@@ -48,9 +49,9 @@ class Tokenizer:
 
     def end_of_turn(self) -> int | None:
         """The special token that the template writes behind an answer; not every checkpoint lists it."""
-        chat = [{"role": "user", "content": "question"}, {"role": "assistant", "content": "answer"}]
+        chat = [{"role": "user", "content": "question"}, {"role": "assistant", "content": ANSWER}]
         text = self._tokens.apply_chat_template(chat, tokenize=False)
-        rest = self._tokens(text.rpartition("answer")[2].lstrip(), add_special_tokens=False)["input_ids"]
+        rest = self._tokens(text.rpartition(ANSWER)[2].lstrip(), add_special_tokens=False)["input_ids"]
         added = self._tokens.added_tokens_decoder
         return rest[0] if rest and rest[0] in added and added[rest[0]].special else None
 

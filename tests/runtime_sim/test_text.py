@@ -210,6 +210,12 @@ def test_code_of_a_checkpoint_is_never_run(config, tmp_path, kind):
     assert not proof.exists()
 
 
+def test_a_machine_without_transformers_is_told_so(config, monkeypatch):
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if not path.endswith("-packages")])
+    with pytest.raises(UserError, match="cannot be loaded: transformers is not installed"):
+        Text(config).encode("a")
+
+
 def test_a_prompt_that_is_no_text_is_refused(config):
     with pytest.raises(UserError, match="the prompt is not text in UTF-8"):
         Text(config).encode("a\udcff")
