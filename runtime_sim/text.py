@@ -78,14 +78,12 @@ class Text:
             yield self._ask(self._tokenizer, "extend_answer", token)
         yield self._ask(self._tokenizer, "end_answer")
 
-    def stop_ids(self) -> frozenset[int]:
-        """Tokens that end an answer, from all the places where models name them."""
+    def stop_ids(self, chat: bool = True) -> frozenset[int]:
+        """Tokens that end an answer (without `chat`: a text), from all the places where models name them."""
         found = {number for name in self._settings for number in self._end_ids(name)}
         found.add(self._ask(self._tokenizer, "end_of_text"))
-        try:
+        if chat:
             found.add(self._ask(self._template, "end_of_turn"))
-        except UserError:
-            pass  # a template that takes no answers says nothing of their ends
         return frozenset(found - {None})
 
     def beyond(self, rows: int) -> list[tuple[int, str]]:

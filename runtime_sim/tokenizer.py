@@ -30,6 +30,8 @@ class Tokenizer:
         self._tokens: Any = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
+        if self._tokens.get_vocab().keys() <= set(self._tokens.added_tokens_encoder):
+            raise ValueError("its class reads none of the vocabulary files there")
         self._unsettled = CLEANED if self._tokens.clean_up_tokenization_spaces else 0
         self.begin_answer()
 
@@ -50,7 +52,10 @@ class Tokenizer:
     def end_of_turn(self) -> int | None:
         """The special token that the template writes behind an answer; not every checkpoint lists it."""
         chat = [{"role": "user", "content": "question"}, {"role": "assistant", "content": ANSWER}]
-        text = self._tokens.apply_chat_template(chat, tokenize=False)
+        try:
+            text = self._tokens.apply_chat_template(chat, tokenize=False)
+        except Exception:  # no template, or one that takes no answers
+            return None
         rest = self._tokens(text.rpartition(ANSWER)[2].lstrip(), add_special_tokens=False)["input_ids"]
         added = self._tokens.added_tokens_decoder
         return rest[0] if rest and rest[0] in added and added[rest[0]].special else None

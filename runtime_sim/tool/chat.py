@@ -31,7 +31,7 @@ def run(arguments: Namespace) -> int:
     tokens = text.encode(prompt) if arguments.raw else text.encode_chat(prompt)
     check_names(text, session, tokens)
     start = time.monotonic()
-    answer = Answer(session.stream(tokens), text.stop_ids(), limit)
+    answer = Answer(session.stream(tokens), text.stop_ids(chat=not arguments.raw), limit)
     for piece in text.decode_stream(answer):
         write(piece)
     write("\n")

@@ -210,6 +210,25 @@ def test_code_of_a_checkpoint_is_never_run(config, tmp_path, kind):
     assert not proof.exists()
 
 
+def test_a_class_that_ignores_the_vocabulary_is_told(tmp_path):
+    """transformers makes a tokenizer of three special tokens, for which any text is nothing."""
+    settings = {"tokenizer_class": "LlamaTokenizer"}
+    layouts.save(tmp_path, config={"model_type": "llama"}, vocab={"a": 0, "b": 1}, tokenizer_config=settings)
+    with pytest.raises(UserError, match="cannot be loaded: its class reads none of the vocabulary files"):
+        Text(tmp_path).encode("a")
+
+
+@pytest.mark.parametrize("content", ["{{ messages[1].content }}", "{{ raise_exception('no answers') }}"])
+def test_the_end_of_a_turn_is_what_the_template_writes(config, content):
+    """One that takes no answers says nothing of their ends."""
+    user = "{% if messages | length == 1 %}a{% else %}" + content + "<s>{% endif %}"
+    (config / "chat_template.jinja").write_text(user)
+    text = Text(config)
+    start, end = text.encode("<s></s>")
+    assert text.stop_ids() == ({start, end} if "content" in content else {end})
+    assert text.stop_ids(chat=False) == {end}
+
+
 def test_a_machine_without_transformers_is_told_so(config, monkeypatch):
     monkeypatch.setattr(sys, "path", [path for path in sys.path if not path.endswith("-packages")])
     with pytest.raises(UserError, match="cannot be loaded: transformers is not installed"):
