@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import errno
+import io
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
 from compiler.chips import CHIPS
-from compiler.diagnostics import CompileError
+from compiler.diagnostics import CompileError, UserError, printable
+from compiler.interrupt import MESSAGE, interruptible
 from compiler.options import MODES, ConvertOptions
+from compiler.output import FULL_DISK
 
 EXAMPLE = """\
 example:
   llm_convert.py -m ./Qwen2-7B-Instruct -s 384 -q w4bf16 -g 128 -c bm1684x -o qwen2_7b
 """
-FULL_DISK = (errno.ENOSPC, errno.EDQUOT)
+OURS = ("compiler", "dialects", "passes", "runtime_sim")
 INTERRUPTED = 128 + signal.SIGINT
 
 
@@ -28,7 +31,7 @@ class Parser(argparse.ArgumentParser):
     """An argparse whose errors are two lines instead of the whole usage."""
 
     def error(self, message: str) -> NoReturn:
-        self.exit(2, f"error: {message}\nsee {self.prog} --help\n")
+        self.exit(2, printable(f"error: {message}\nsee {self.prog} --help\n"))
 
 
 def convert_main(arguments: Sequence[str] | None = None) -> int:
@@ -40,13 +43,21 @@ def convert(arguments: Sequence[str] | None) -> None:
     settings = vars(convert_parser().parse_args(arguments))
     show_log(settings.pop("verbose"))
     options = ConvertOptions(**settings)
-    from compiler.driver import (
-        convert as compile_model,
-    )  # imports the whole compiler: after --help and bad flags
+    try:
+        from compiler.driver import convert as compile_model  # the whole compiler: after --help and bad flags
 
-    written = compile_model(options)
+        written = compile_model(options)
+    except ImportError as error:
+        raise not_installed(error) from error
     if written is not None:
         print(written)
+
+
+def not_installed(error: ImportError) -> Exception:
+    """What to tell when a library cannot be imported; that one of our modules cannot is our mistake."""
+    if (error.name or "").split(".")[0] in OURS:
+        return error
+    return UserError(f"compiling needs torch and transformers, {error}: pip install torch transformers")
 
 
 def convert_parser() -> Parser:
@@ -65,12 +76,19 @@ def convert_parser() -> Parser:
     return parser
 
 
+def folder(text: str) -> Path:
+    """A flag's value; an empty one, of a variable that a script did not set, would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected the name of a folder, not ''")
+    return Path(text)
+
+
 def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add(
         "-m",
         "--model_path",
-        type=Path,
+        type=folder,
         required=True,
         metavar="DIR",
         help="folder with config.json and safetensors",
@@ -125,7 +143,7 @@ def _add_output_flags(group: argparse._ArgumentGroup) -> None:
     add(
         "-o",
         "--out_dir",
-        type=Path,
+        type=folder,
         default=Path("tmp"),
         metavar="DIR",
         help="where to write (default: ./tmp)",
@@ -141,7 +159,7 @@ def _add_output_flags(group: argparse._ArgumentGroup) -> None:
 
 def _add_developer_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--dump-ir", type=Path, metavar="DIR", help="write the IR after each pass into DIR")
+    add("--dump-ir", type=folder, metavar="DIR", help="write the IR after each pass into DIR")
     add("--stop-after", metavar="PASS", help="stop after this pass; write no bmodel")
     add("--passes", metavar="PIPELINE", help="run these passes instead of the chip's: 'a,b{option=value}'")
     add(
@@ -158,36 +176,68 @@ def _add_developer_flags(group: argparse._ArgumentGroup) -> None:
 def run_command(action: Callable[[], object]) -> int:
     """Run a command's action and return its exit code: 0, 2 for bad input, 1 for what cannot be compiled.
 
-    A traceback is left to errors that are the compiler's own. SIGTERM unwinds like Ctrl-C, so that no
-    half-written output stays.
+    A traceback is left to errors that are the compiler's own. Signals end the process: `compiler.interrupt`.
     """
-    signal.signal(signal.SIGTERM, _unwind)
-    try:
-        action()
-        sys.stdout.flush()
-    except CompileError as error:
-        return fail(error.render(), error.exit_code)
-    except KeyboardInterrupt:
-        return fail("interrupted", INTERRUPTED)
-    except BrokenPipeError:  # whoever read our output has stopped; the exit must not try to flush it again
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 1
-    except OSError as error:
-        if error.errno in FULL_DISK:
-            return fail(
-                f"error: {error.strerror}: nothing was written; free some space or give another -o", 2
-            )
-        raise
+    open_streams()
+    with interruptible():
+        try:
+            action()
+            sys.stdout.flush()
+        except CompileError as error:
+            return fail(error.render(), error.exit_code)
+        except KeyboardInterrupt:
+            return fail(MESSAGE, INTERRUPTED)
+        except BrokenPipeError:  # whoever read our output has stopped
+            drop_output()
+            return 1
+        except OSError as error:
+            settle_output()
+            return fail(system_message(error), 2)
+        except MemoryError:
+            return fail("error: not enough memory", 2)
     return 0
 
 
+def open_streams() -> None:
+    """Closed standard streams lead to nowhere, so that no file of ours gets their numbers; a name of a file
+    that is no UTF-8 is printed as it is.
+    """
+    for number, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest free number is this one
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")
+
+
+def system_message(error: OSError) -> str:
+    """What the system said, and of which file. That of `-o` is told by `compiler.output`."""
+    if error.errno in FULL_DISK and error.filename is None:
+        return f"error: cannot write standard output or dumps: {error.strerror}"
+    where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""
+    return f"error: {where}{error.strerror or error}"
+
+
+def settle_output() -> None:
+    """Print what is still to be printed, or drop it when that cannot be."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        drop_output()
+
+
+def drop_output() -> None:
+    """Keep the exit from trying again to write what cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
 def fail(message: str, code: int) -> int:
-    print(message, file=sys.stderr)
+    with suppress(OSError):
+        print(printable(message), file=sys.stderr, flush=True)
     return code
-
-
-def _unwind(number: int, frame: object) -> NoReturn:
-    raise SystemExit(128 + number)
 
 
 def show_log(verbose: bool) -> None:
@@ -204,4 +254,4 @@ class LogFormat(logging.Formatter):
 
     def format(self, record: logging.LogRecord) -> str:
         prefix = "note: " if record.levelno >= logging.WARNING else ""
-        return prefix + record.getMessage()
+        return printable(prefix + record.getMessage())

@@ -10,6 +10,19 @@ if TYPE_CHECKING:
     from compiler.ir.location import Location
 
 
+LINE = 1000  # characters of a message's line that are shown
+
+
+def printable(text: str) -> str:
+    """A message for a terminal: whatever names of files and keys hold, it is shown and not obeyed."""
+    return "\n".join(_printable_line(line) for line in text.split("\n"))
+
+
+def _printable_line(line: str) -> str:
+    shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in line[:LINE])
+    return shown + (" ..." if len(line) > LINE else "")
+
+
 class CompileError(Exception):
     """The input cannot be compiled. ``str()`` is one line; ``render()`` is the whole diagnostic."""
 

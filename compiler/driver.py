@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import gc
 import logging
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -13,7 +12,9 @@ from pathlib import Path
 import numpy as np
 
 from compiler.bmodel import BModel, CommandStreams, Net, write_bmodel
+from compiler.client_files import copy_client_files
 from compiler.diagnostics import CompileError, UserError
+from compiler.files import open_file
 from compiler.frontend.binding import Weights, bind, expected_of
 from compiler.frontend.checkpoint import Checkpoint
 from compiler.frontend.config import read_config
@@ -21,8 +22,8 @@ from compiler.frontend.imported import ImportedModel
 from compiler.ir.core import Function, Module, walk
 from compiler.ir.types import ElementType, element
 from compiler.options import ConvertOptions
-from compiler.output import require_space, staged_output
-from compiler.pass_manager import PassManager, parse_pipeline
+from compiler.output import CONFIG, EMBEDDING, LOG, Output, require_space, staged_output
+from compiler.pass_manager import HEADER, PassManager, parse_pipeline
 from compiler.pipelines import Effort, default_pipeline, lowering, placing
 from compiler.progress import counter, track
 from compiler.search import fastest
@@ -45,32 +46,64 @@ FINAL_PASS = "insert-waits"  # what it leaves can be encoded
 log = logging.getLogger("compiler")
 
 EMBEDDING_ROWS = 4096  # converted at a time
-NOT_COPIED = (".safetensors", ".bin", ".pth", ".pt", ".py", ".index.json")
 
 
 def convert(options: ConvertOptions) -> Path | None:
-    """Compile a model; returns the bmodel's path, or None when a flag asked to stop before one is written."""
+    """Compile a model; returns the bmodel's path, or None when a flag asked to stop before one is written.
+
+    Whether the output folder can be written is known before the model is traced.
+    """
+    check_model(options)
+    if options.stop_after:
+        compiled_job(options)
+        return None
+    if options.dry_run:
+        print(cost_of(proven(compiled_job(options))))
+        return None
+    name = options.bmodel_name
+    with staged_output(options.out_dir, name) as output:
+        copy_client_files(options.model_path, output.folder / CONFIG)
+        output.check_config()
+        job = compiled_job(options)
+        write(job, proven(job), output)
+        if options.verify:
+            verify(output.folder / name, options)
+    return options.out_dir / name
+
+
+def check_model(options: ConvertOptions) -> None:
+    """What config.json and the flags tell without a weight."""
     config = read_config(options.model_path)
     config.check_length(options.seq_length)
     if options.weight_bits < 16:
         config.check_group(options.q_group_size)
     config.check_widths(options.spec.lanes)
     check_passes(options)
+    if options.dump_ir:
+        check_dumps(options.dump_ir)
+
+
+def check_dumps(folder: Path) -> None:
+    """UserError when dumps could take the place of other IR: all there must be dumps of an earlier run."""
+    for path in sorted(folder.glob("*.mlir")):
+        with open_file(path) as file:
+            if not file.read(len(HEADER)).startswith(HEADER.strip().encode()):
+                raise UserError(f"--dump-ir {folder}: {path} is not a dump: give another folder")
+
+
+def compiled_job(options: ConvertOptions) -> Job:
+    """The model after the passes."""
     model, weights = load_model(options)
     note_conversion(options, weights)
     job = Job(options, model, weights)
     job.compile()
-    if options.stop_after:
-        return None
+    return job
+
+
+def proven(job: Job) -> BModel:
     bmodel = job.bmodel()
     prove(bmodel)
-    if options.dry_run:
-        print(cost_of(bmodel))
-        return None
-    path = write(job, bmodel)
-    if options.verify:
-        verify(path, options)
-    return path
+    return bmodel
 
 
 def check_passes(options: ConvertOptions) -> None:
@@ -116,7 +149,9 @@ def verify(path: Path, options: ConvertOptions) -> None:
     from compiler.bisect import bisect_net  # which imports this file
 
     if verify_file(path, options.model_path, options.dump_ir, bisect_net):
-        raise CompileError(f"{path} computes something else than {options.model_path}")
+        raise CompileError(
+            f"{path.name} computes something else than {options.model_path}: nothing was written"
+        )
 
 
 def prove(bmodel: BModel) -> None:
@@ -279,38 +314,25 @@ def weight_of(module: Module) -> llm.WeightOp | None:
 # -------------------------------------------------------------------------------------------------- writing
 
 
-def write(job: Job, bmodel: BModel) -> Path:
-    """Everything in the output folder, or nothing."""
+def write(job: Job, bmodel: BModel, output: Output) -> None:
+    """The embedding, the bmodel and its list of nets."""
     options = job.options
-    name = bmodel_name(options)
-    require_space(options.out_dir, size_of(bmodel))
-    with staged_output(options.out_dir) as folder:
-        copy_config(options.model_path, folder / "config")
-        if options.embedding_disk:
-            write_embedding(
-                job.model, job.weights, element(options.half), folder / "config" / "embedding.bin"
-            )
-        with counter("write", len(job.blobs)) as done:
-            for blob in job.blobs:
-                blob.done = done
-            write_bmodel(folder / name, bmodel)
-        (folder / "model.log").write_text(listing(bmodel))
-    return options.out_dir / name
+    embedding = embedding_bytes(job) if options.embedding_disk else 0
+    require_space(options.out_dir, output.folder, size_of(bmodel) + embedding)
+    if options.embedding_disk:
+        write_embedding(job.model, job.weights, element(options.half), output.folder / EMBEDDING)
+        output.check_config()
+    with counter("write", len(job.blobs)) as done:
+        for blob in job.blobs:
+            blob.done = done
+        write_bmodel(output.folder / output.name, bmodel)
+    (output.folder / LOG).write_text(listing(bmodel))
 
 
-def bmodel_name(options: ConvertOptions) -> str:
-    """As the vendor's tool names its output, without the time."""
-    base = options.model_path.resolve().name.lower()
-    tail = f"{options.num_device}dev" if options.chip == "bm1684x" else f"{options.num_core}core"
-    return f"{base}_{options.quantize}_seq{options.seq_length}_{options.chip}_{tail}_static.bmodel"
-
-
-def copy_config(source: Path, target: Path) -> None:
-    """What a client needs of the checkpoint: all but weights, code and hidden files."""
-    target.mkdir()
-    for path in sorted(source.iterdir()):
-        if path.is_file() and not path.name.startswith(".") and not path.name.endswith(NOT_COPIED):
-            shutil.copyfile(path, target / path.name)
+def embedding_bytes(job: Job) -> int:
+    op = weight_of(job.model.embedding)
+    assert op is not None
+    return op.y.type.bytes
 
 
 def write_embedding(model: ImportedModel, weights: Weights, half: ElementType, path: Path) -> None:

@@ -8,9 +8,11 @@ from pathlib import Path
 
 from compiler.chips import ChipSpec, chip
 from compiler.diagnostics import UserError
+from compiler.files import checkpoint_root, reason
 
 MODES = ("bf16", "w8bf16", "w4bf16", "f16", "w8f16", "w4f16")
 SUPPORTED_CHIPS = ("bm1684x",)  # of those in chips.py, the ones that programs are generated for
+MAX_JOBS = 1024
 
 
 @dataclass(frozen=True)
@@ -39,8 +41,10 @@ class ConvertOptions:
     dry_run: bool = False
 
     def __post_init__(self) -> None:
+        self._check_names()
         self._check_choices()
         self._check_numbers()
+        self._check_combinations()
         self._check_folders()
 
     @property
@@ -66,6 +70,22 @@ class ConvertOptions:
     def job_count(self) -> int:
         return self.jobs or os.cpu_count() or 1
 
+    @property
+    def bmodel_name(self) -> str:
+        """As the vendor's tool names its output, without the time. A model in a hub's cache is called by its
+        repository.
+        """
+        base = checkpoint_root(self.model_path).name.lower()
+        if base.startswith("models--"):
+            base = base.rpartition("--")[2]
+        chip = self.spec.name
+        tail = f"{self.num_device}dev" if chip == "bm1684x" else f"{self.num_core}core"
+        return f"{base}_{self.quantize}_seq{self.seq_length}_{chip}_{tail}_static.bmodel"
+
+    def _check_names(self) -> None:
+        for flag, path in (("-m", self.model_path), ("-o", self.out_dir), ("--dump-ir", self.dump_ir)):
+            _require("\0" not in str(path), f"{flag} {str(path)!r}: not the name of a folder")
+
     def _check_choices(self) -> None:
         if self.quantize not in MODES:
             raise UserError(f"-q {self.quantize}: expected one of {', '.join(MODES)}")
@@ -85,13 +105,29 @@ class ConvertOptions:
             f"--num_core {self.num_core}: {self.spec.name} has {cores} {'core' if cores == 1 else 'cores'}",
         )
         _require(self.num_device == 1, f"--num_device {self.num_device}: only 1 is supported yet")
-        _require(self.jobs >= 0, f"--jobs {self.jobs}: expected a number of threads, or 0 for one per CPU")
+        _require(
+            0 <= self.jobs <= MAX_JOBS,
+            f"--jobs {self.jobs}: expected 1 to {MAX_JOBS} threads, or 0 for one per CPU",
+        )
+
+    def _check_combinations(self) -> None:
+        dry, stops = (self.dry_run, "--dry_run writes nothing"), (self.stop_after, "--stop-after ends early")
+        for (given, text), other, flag in (
+            (dry, self.verify, "--verify"),
+            (dry, self.dump_ir, "--dump-ir"),
+            (stops, self.verify, "--verify"),
+            (stops, self.dry_run, "--dry_run"),
+        ):
+            _require(not (given and other), f"{text}: leave out {flag}")
 
     def _check_folders(self) -> None:
-        for flag, folder in (("-o", self.out_dir), ("--dump-ir", self.dump_ir)):
-            if folder is not None:
-                _check_outside(flag, folder, self.model_path)
-                _check_writable(flag, folder)
+        """What is known of them without looking at what they hold; that is for `compiler.output`."""
+        if not self.dry_run and not self.stop_after:
+            _check_outside("-o", self.out_dir, "the checkpoint", self.model_path)
+        if self.dump_ir is not None:
+            _check_outside("--dump-ir", self.dump_ir, "the checkpoint", self.model_path)
+            _check_outside("--dump-ir", self.dump_ir, "-o", self.out_dir)
+            _check_writable("--dump-ir", self.dump_ir)
 
 
 def _require(holds: bool, message: str) -> None:
@@ -99,18 +135,19 @@ def _require(holds: bool, message: str) -> None:
         raise UserError(message)
 
 
-def _check_outside(flag: str, folder: Path, model: Path) -> None:
-    """The checkpoint's files are copied to the output's config/, so neither may lie in the checkpoint."""
-    source = model.resolve()
-    for target in (folder.resolve(), (folder / "config").resolve()):
-        if source == target or source in target.parents:
-            raise UserError(
-                f"{flag} {folder} writes into the checkpoint {model}: give a folder outside of it"
-            )
+def _check_outside(flag: str, folder: Path, name: str, other: Path) -> None:
+    """A checkpoint is only read, and an output folder holds only what goes with a bmodel."""
+    source = Path(os.path.realpath(other))
+    for target in (folder, folder / "config"):
+        if Path(os.path.realpath(target)).is_relative_to(source):
+            raise UserError(f"{flag} {folder} writes into {name} {other}: give a folder outside of it")
 
 
 def _check_writable(flag: str, folder: Path) -> None:
-    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    try:
+        existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    except OSError as error:
+        raise UserError(f"{flag} {folder}: {reason(error)}") from None
     if not existing.is_dir():
         raise UserError(f"{flag} {folder}: {existing} is a file")
     if not os.access(existing, os.W_OK | os.X_OK):

@@ -61,13 +61,13 @@ def test_defaults_are_those_of_the_options():
 
 
 def test_every_flag_reaches_its_field(driver):
-    rest = "--max_input_length 128 -c bm1684x --num_device 1 --num_core 1 --embedding_disk --dry_run --verify"
-    more = "--dump-ir ir --stop-after a --passes a,b{k=v} -j 2 -v"
-    assert convert_main([*FLAGS, *rest.split(), *more.split()]) == 0
-    (options,) = driver.seen
-    assert (options.max_input_length, options.num_core, options.jobs) == (128, 1, 2)
-    assert (options.embedding_disk, options.dry_run, options.verify) == (True, True, True)
-    assert (options.dump_ir, options.stop_after, options.passes) == (Path("ir"), "a", "a,b{k=v}")
+    rest = "--max_input_length 128 -c bm1684x --num_device 1 --num_core 1 --embedding_disk --passes a,b{k=v}"
+    for more in ("--dump-ir ir --stop-after a -j 2 -v", "--verify", "--dry_run"):
+        assert convert_main([*FLAGS, *rest.split(), *more.split()]) == 0
+    stop, verify, dry = driver.seen
+    assert (stop.max_input_length, stop.num_core, stop.jobs) == (128, 1, 2)
+    assert (stop.embedding_disk, stop.dump_ir, stop.stop_after) == (True, Path("ir"), "a")
+    assert (verify.verify, dry.dry_run, dry.passes) == (True, True, "a,b{k=v}")
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,9 @@ def test_every_flag_reaches_its_field(driver):
         ([*FLAGS, "--symmetrical"], "error: unrecognized arguments: --symmetrical"),
         ([*FLAGS[:-1], "w5"], "error: argument -q/--quantize: invalid choice: 'w5' (choose from"),
         ([*FLAGS, "-g", "many"], "error: argument -g/--q_group_size: invalid int value: 'many'"),
+        ([*FLAGS, "-g", "9" * 5000], "error: argument -g/--q_group_size: invalid int value: '999"),
+        ([*FLAGS, "-o", ""], "error: argument -o/--out_dir: expected the name of a folder, not ''"),
+        ([*FLAGS, "--\x1b[2J"], r"error: unrecognized arguments: --\x1b[2J"),
     ],
 )
 def test_bad_flags_are_two_lines(driver, capsys, flags, message):
@@ -85,6 +88,7 @@ def test_bad_flags_are_two_lines(driver, capsys, flags, message):
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 2
     assert lines[0].startswith(message)
+    assert len(lines[0]) < 1100
     assert driver.seen == []
 
 
@@ -110,7 +114,10 @@ def raising(error: BaseException) -> Any:
         (UserError("no folder x"), 2, "error: no folder x\n"),
         (CompileError("cannot lower", notes=["from model.layers.0"]), 1, "error: cannot lower\nnote: from"),
         (KeyboardInterrupt(), 130, "interrupted\n"),
-        (OSError(errno.ENOSPC, "No space left on device"), 2, "error: No space left on device"),
+        (OSError(errno.ENOSPC, "No space left on device"), 2, "error: cannot write standard output or dumps: No space"),
+        (OSError(errno.EIO, "broken", "a/b"), 2, "error: a/b: broken\n"),
+        (MemoryError(), 2, "error: not enough memory\n"),
+        (UserError("no \x1b[2J\u202e\udc80 here"), 2, r"error: no \x1b[2J\u202e\udc80 here"),
     ],
 )
 def test_errors_are_messages_with_an_exit_code(capsys, error, code, message):
@@ -118,7 +125,7 @@ def test_errors_are_messages_with_an_exit_code(capsys, error, code, message):
     assert capsys.readouterr().err.startswith(message)
 
 
-@pytest.mark.parametrize("error", [AssertionError("ours"), OSError(errno.EIO, "broken"), ValueError("ours")])
+@pytest.mark.parametrize("error", [AssertionError("ours"), ValueError("ours")])
 def test_errors_of_the_compiler_itself_are_not_hidden(error):
     with pytest.raises(type(error)):
         run_command(raising(error))
@@ -156,8 +163,8 @@ from compiler import cli
 from compiler.output import staged_output
 
 def convert(options):
-    with staged_output(options.out_dir) as folder:
-        (folder / "m.bmodel").write_bytes(b"half")
+    with staged_output(options.out_dir, "m.bmodel") as output:
+        (output.folder / "m.bmodel").write_bytes(b"half")
         print("writing", flush=True)
         time.sleep(30)
 
@@ -167,7 +174,10 @@ sys.exit(cli.convert_main())
 """
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
+
+
+@pytest.mark.parametrize(("number", "code"), SIGNALS)
 def test_a_signal_leaves_nothing_half_written(tmp_path, number, code):
     out = tmp_path / "out"
     process = subprocess.Popen(
@@ -182,7 +192,7 @@ def test_a_signal_leaves_nothing_half_written(tmp_path, number, code):
     process.send_signal(number)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == code
-    assert "Traceback" not in errors
+    assert errors == "interrupted\n"
     assert list(tmp_path.iterdir()) == []
 
 
@@ -200,3 +210,117 @@ def test_output_to_a_closed_pipe_ends_quietly():
     )
     assert done.stdout == "x"
     assert done.stderr == ""
+
+
+IMPORTING = """
+import os, signal, sys
+sys.argv[0] = "llm_convert.py"
+import llm_convert
+
+class Interrupting:
+    def find_spec(self, name, path=None, target=None):
+        if name == "compiler.driver":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Interrupting())
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.exit(llm_convert.main())
+"""
+
+
+def python(script: str, *arguments: str, **more: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=ROOT, capture_output=True, text=True, timeout=60, **more
+    )
+
+
+def test_a_signal_while_the_compiler_is_imported_is_a_line():
+    done = python(IMPORTING, *FLAGS)
+    assert (done.returncode, done.stderr) == (130, "interrupted\n")
+
+
+def test_a_signal_that_the_command_was_started_to_ignore_is_ignored():
+    script = (
+        "import os, signal, sys\nfrom compiler.cli import run_command\n"
+        "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+        "sys.exit(run_command(lambda: os.kill(os.getpid(), signal.SIGHUP)))"
+    )
+    done = python(script)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_a_handler_is_put_back():
+    before = signal.getsignal(signal.SIGTERM)
+    assert run_command(lambda: None) == 0
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+PRINTING = "import sys\nfrom compiler.cli import run_command\nsys.exit(run_command(lambda: print('x' * 99999)))"
+
+
+def test_output_to_a_full_disk_is_a_line():
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", PRINTING], cwd=ROOT, stdout=full, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    expected = "error: cannot write standard output or dumps: No space left on device\n"
+    assert (done.returncode, done.stderr) == (2, expected)
+
+
+CLOSED = """
+import os, sys
+from compiler.cli import run_command
+from compiler.diagnostics import UserError
+
+def action():
+    with open("/dev/null") as file:
+        assert file.fileno() > 2
+    print("x")
+    raise UserError("bad")
+
+sys.exit(run_command(action))
+"""
+
+
+@pytest.mark.parametrize("streams", ["0<&-", "1>&-", "2>&-", "0<&- 1>&- 2>&-", "2>/dev/full"])
+def test_streams_may_be_closed(streams):
+    done = subprocess.run(
+        f'"$PY" -c "$SCRIPT" {streams}',
+        shell=True,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        env={**os.environ, "PY": sys.executable, "SCRIPT": CLOSED},
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+
+
+def test_a_name_that_is_no_text_is_printed_as_it_is():
+    script = (
+        "import os, sys\nfrom compiler.cli import run_command\n"
+        "sys.exit(run_command(lambda: print(os.fsdecode(bytes([255, 10])))))"
+    )
+    done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=60)
+    assert (done.returncode, done.stdout) == (0, b"\xff\n\n")
+
+
+@pytest.mark.parametrize("name", ["torch", "transformers.models", None])
+def test_a_library_that_is_missing_is_a_line(driver, capsys, name):
+    def convert(options: ConvertOptions) -> None:
+        raise ImportError("No module", name=name)
+
+    driver.convert = convert
+    assert convert_main(FLAGS) == 2
+    expected = "error: compiling needs torch and transformers, No module: pip install torch transformers\n"
+    assert capsys.readouterr().err == expected
+
+
+def test_a_module_of_ours_that_is_missing_is_our_mistake(driver):
+    def convert(options: ConvertOptions) -> None:
+        raise ImportError("No module", name="passes.x")
+
+    driver.convert = convert
+    with pytest.raises(ImportError):
+        convert_main(FLAGS)

@@ -58,6 +58,8 @@ def test_defaults_follow_other_values(tmp_path):
         ({"num_device": 2}, "--num_device 2: only 1"),
         ({"num_device": 0}, "--num_device 0"),
         ({"jobs": -1}, "--jobs -1"),
+        ({"jobs": 10**9}, "--jobs 1000000000: expected 1 to 1024 threads, or 0 for one per CPU"),
+        ({"q_group_size": -1}, "-g -1"),
     ],
 )
 def test_impossible_values_are_refused(tmp_path, changes, message):
@@ -84,13 +86,64 @@ def test_a_folder_that_only_begins_like_the_checkpoint_is_fine(tmp_path):
     options(tmp_path, out_dir=tmp_path / "model_out")
 
 
-def test_an_output_that_cannot_be_made_is_refused(tmp_path, monkeypatch):
+def test_a_dump_folder_that_cannot_be_made_is_refused(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"-o .*/file/out: .*/file is a file"):
-        options(tmp_path, out_dir=tmp_path / "file" / "out")
+    with pytest.raises(UserError, match=r"--dump-ir .*/file/ir: .*/file is a file"):
+        options(tmp_path, dump_ir=tmp_path / "file" / "ir")
+    with pytest.raises(UserError, match=r"--dump-ir .*/ir: File name too long"):
+        options(tmp_path, dump_ir=tmp_path / ("i" * 300) / "ir")
     monkeypatch.setattr("os.access", lambda *_: False)
     with pytest.raises(UserError, match=f"no permission to write in {tmp_path}$"):
-        options(tmp_path)
+        options(tmp_path, dump_ir=tmp_path / "ir")
+
+
+@pytest.mark.parametrize("name", ["out", "out/ir", "out/config"])
+def test_dumps_in_the_output_folder_are_refused(tmp_path, name):
+    with pytest.raises(UserError, match=r"--dump-ir .* writes into -o .*: give a folder outside of it"):
+        options(tmp_path, dump_ir=tmp_path / name)
+
+
+@pytest.mark.parametrize("changes", [{"dry_run": True}, {"stop_after": "a"}])
+def test_a_run_that_writes_no_bmodel_takes_any_output_folder(tmp_path, changes):
+    options(tmp_path, out_dir=tmp_path / "model", **changes)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"dry_run": True, "verify": True}, "--dry_run writes nothing: leave out --verify"),
+        ({"dry_run": True, "dump_ir": Path("ir")}, "--dry_run writes nothing: leave out --dump-ir"),
+        ({"stop_after": "a", "verify": True}, "--stop-after ends early: leave out --verify"),
+        ({"stop_after": "a", "dry_run": True}, "--stop-after ends early: leave out --dry_run"),
+    ],
+)
+def test_flags_that_contradict_each_other_are_refused(tmp_path, changes, message):
+    with pytest.raises(UserError, match=message):
+        options(tmp_path, **changes)
+
+
+@pytest.mark.parametrize(
+    ("path", "name"),
+    [
+        ("Tiny-1B", "tiny-1b"),
+        ("models--Org--Tiny-1B/snapshots/0123", "tiny-1b"),
+        ("models--Tiny-1B/snapshots/0123", "tiny-1b"),
+        ("snapshots/0123", "0123"),
+    ],
+)
+def test_a_bmodel_is_called_by_its_model(tmp_path, path, name):
+    (tmp_path / path).mkdir(parents=True)
+    if path.startswith("models"):
+        (tmp_path / path).parent.parent.joinpath("blobs").mkdir()
+    for chip in ("bm1684x", "BM1684X"):
+        given = options(tmp_path, model_path=tmp_path / path, chip=chip)
+        assert given.bmodel_name == f"{name}_w4bf16_seq512_bm1684x_1dev_static.bmodel"
+
+
+@pytest.mark.parametrize("field", ["model_path", "out_dir", "dump_ir"])
+def test_a_name_with_a_zero_byte_is_refused(tmp_path, field):
+    with pytest.raises(UserError, match="not the name of a folder"):
+        options(tmp_path, **{field: Path("a\0b")})
 
 
 def test_a_checkpoint_behind_a_link_is_known_by_its_real_place(tmp_path):

@@ -1,4 +1,4 @@
-"""Output appears whole or not at all."""
+"""Output appears whole or not at all, and nothing that is not ours is lost."""
 
 from __future__ import annotations
 
@@ -10,85 +10,290 @@ from pathlib import Path
 import pytest
 
 from compiler.diagnostics import UserError
-from compiler.output import STAGING, require_space, staged_output
+from compiler.output import MANIFEST, require_space, staged_output
+from tests.output_runs import NAME, files, write
+
+ONE = {"config/config.json": "{}", NAME: "1", "model.log": "1"}
+TWO = {**ONE, NAME: "2", "model.log": "2"}
 
 
-def files(folder: Path) -> dict[str, str]:
-    return {str(path.relative_to(folder)): path.read_text() for path in folder.rglob("*") if path.is_file()}
+def refused(out: Path, message: str, name: str = NAME, **more: str | dict[str, str]) -> None:
+    """The run is a user's mistake, and changes nothing."""
+    before = files(out.parent)
+    with pytest.raises(UserError, match=message):
+        write(out, "2", name, **more)
+    assert files(out.parent) == before
 
 
-def write(folder: Path, text: str) -> None:
-    (folder / "config").mkdir()
-    (folder / "config" / "config.json").write_text(text)
-    (folder / "m.bmodel").write_text(text)
+def test_files_appear_when_all_are_written(tmp_path):
+    out = tmp_path / "a" / "out"
+    with staged_output(out, NAME) as run:
+        (run.folder / NAME).write_text("1")
+        assert not out.exists()
+    assert files(out) == {NAME: "1"}
+    assert os.listdir(tmp_path / "a") == ["out"]
 
 
-def write_and_fail(out: Path, error: BaseException) -> None:
-    with staged_output(out) as staging:
-        write(staging, "2")
-        raise error
+def test_a_second_run_replaces_what_the_first_wrote(tmp_path):
+    write(tmp_path / "out", "1", config={"config.json": "{}", "merges.txt": "1"})
+    write(tmp_path / "out", "2")
+    assert files(tmp_path) == {f"out/{name}": text for name, text in TWO.items()}
 
 
-def test_files_move_when_all_are_written(tmp_path):
-    out = tmp_path / "a" / "b"
-    with staged_output(out) as staging:
-        write(staging, "1")
-        assert files(out) != {}
-        assert not (out / "m.bmodel").exists()
-    assert files(out) == {"config/config.json": "1", "m.bmodel": "1"}
-    assert os.listdir(tmp_path / "a") == ["b"]
+def test_files_of_the_user_and_other_bmodels_stay(tmp_path):
+    out = tmp_path / "out"
+    out.mkdir(mode=0o750)
+    (out / "notes").write_text("0")
+    (out / "link").symlink_to("nowhere")
+    write(out, "1")
+    write(out, "2", "n.bmodel")
+    assert files(out) == {**ONE, "n.bmodel": "2", "model.log": "2", "notes": "0"}
+    assert os.readlink(out / "link") == "nowhere"
+    assert out.stat().st_mode & 0o777 == 0o750
+    assert os.listdir(tmp_path) == ["out"]
 
 
-def test_a_second_run_replaces_what_it_wrote_and_nothing_else(tmp_path):
-    for text in "12":
-        with staged_output(tmp_path) as staging:
-            write(staging, text)
-        (tmp_path / "mine").write_text("0")
-        (tmp_path / "config" / "stale").touch()
-    with staged_output(tmp_path) as staging:
-        write(staging, "3")
-    assert files(tmp_path) == {"config/config.json": "3", "m.bmodel": "3", "mine": "0"}
+def test_what_comes_during_the_run_stays(tmp_path):
+    out = tmp_path / "out"
+    with staged_output(out, NAME) as run:
+        (run.folder / NAME).write_text("1")
+        out.mkdir()
+        (out / "notes").write_text("0")
+    assert files(out) == {NAME: "1", "notes": "0"}
 
 
-def test_a_folder_takes_the_place_of_a_file_and_back(tmp_path):
-    (tmp_path / "config").touch()
-    (tmp_path / "m.bmodel").mkdir()
-    with staged_output(tmp_path) as staging:
-        write(staging, "1")
-    assert files(tmp_path) == {"config/config.json": "1", "m.bmodel": "1"}
+def test_what_comes_in_the_last_moment_stays(tmp_path, monkeypatch):
+    write(tmp_path / "out", "1")
+    exchange = "compiler.workspace._exchange"
+
+    def late(one: Path, other: Path) -> bool:
+        (other / "notes").write_text("0")
+        return False
+
+    monkeypatch.setattr(exchange, late)
+    write(tmp_path / "out", "2")
+    assert files(tmp_path / "out") == {**TWO, "notes": "0"}
 
 
 @pytest.mark.parametrize(
-    "error", [UserError("bad"), KeyboardInterrupt(), SystemExit(143), OSError(28, "full")]
+    "error", [UserError("bad"), KeyboardInterrupt(), SystemExit(143), OSError(5, "broken")]
 )
 def test_nothing_stays_after_an_error(tmp_path, error):
     with pytest.raises(type(error)):
-        write_and_fail(tmp_path / "a" / "b", error)
+        write(tmp_path / "a" / "b", "2", error=error)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_full_disk_is_told(tmp_path):
+    with pytest.raises(UserError, match=r"cannot write -o .*out: full; nothing was written"):
+        write(tmp_path / "out", "1", error=OSError(28, "full"))
     assert list(tmp_path.iterdir()) == []
 
 
 def test_what_was_there_stays_after_an_error(tmp_path):
-    with staged_output(tmp_path) as staging:
-        write(staging, "1")
+    write(tmp_path / "out", "1")
     with pytest.raises(KeyboardInterrupt):
-        write_and_fail(tmp_path, KeyboardInterrupt())
-    assert files(tmp_path) == {"config/config.json": "1", "m.bmodel": "1"}
+        write(tmp_path / "out", "2", error=KeyboardInterrupt())
+    assert files(tmp_path / "out") == ONE
+    assert os.listdir(tmp_path) == ["out"]
 
 
-def test_what_a_killed_process_left_is_removed_and_what_a_live_one_writes_is_not(tmp_path):
-    gone = subprocess.run(
-        [sys.executable, "-c", "import os; print(os.getpid())"], capture_output=True, check=True
-    )
-    abandoned = tmp_path / f"{STAGING}{int(gone.stdout)}"
-    abandoned.mkdir()
-    alive = tmp_path / f"{STAGING}{os.getppid()}"
-    alive.mkdir()
-    with staged_output(tmp_path):
-        assert not abandoned.exists()
-        assert alive.exists()
+def test_a_file_that_comes_during_a_failed_run_hides_no_message(tmp_path):
+    def fail() -> None:
+        with staged_output(tmp_path / "a" / "out", NAME):
+            (tmp_path / "a" / "notes").write_text("0")
+            raise UserError("bad")
+
+    with pytest.raises(UserError, match="bad"):
+        fail()
+    assert files(tmp_path) == {"a/notes": "0"}
+
+
+@pytest.mark.parametrize("name", ["config/settings.yaml", "config/config.json", "config", NAME, "model.log"])
+def test_what_no_run_wrote_is_not_replaced(tmp_path, name):
+    path = tmp_path / "out" / name
+    path.parent.mkdir(parents=True)
+    path.write_text("0")
+    refused(tmp_path / "out", f"{path} is in the way, which no earlier run wrote: move it away, or give another -o")
+
+
+@pytest.mark.parametrize("name", ["config/config.json", NAME, "model.log"])
+def test_what_was_changed_since_is_not_replaced(tmp_path, name):
+    write(tmp_path / "out", "1")
+    (tmp_path / "out" / name).write_text("0")
+    refused(tmp_path / "out", f"out/{name} is in the way, which was changed since")
+
+
+@pytest.mark.parametrize("name", ["sub", "config/sub", NAME])
+def test_folders_of_the_user_are_in_the_way(tmp_path, name):
+    write(tmp_path / "out", "1", "other.bmodel")
+    (tmp_path / "out" / name).mkdir()
+    refused(tmp_path / "out", f"out/{name} is in the way")
+
+
+def test_a_config_folder_behind_a_link_is_in_the_way(tmp_path):
+    (tmp_path / "config").mkdir()
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "config").symlink_to(tmp_path / "config")
+    refused(tmp_path / "out", "out/config is in the way")
+
+
+def test_a_manifest_that_names_all_owns_nothing(tmp_path):
+    (tmp_path / "out" / "config").mkdir(parents=True)
+    (tmp_path / "out" / "config" / "mine").write_text("0")
+    (tmp_path / "out" / MANIFEST).write_text('{"wrote": {"config/mine": {}, "../x": {}, "config": {}}}')
+    refused(tmp_path / "out", "config/mine is in the way")
+
+
+@pytest.mark.parametrize("text", ["{", "[]", "{}", '{"wrote": []}'])
+def test_a_foreign_manifest_is_refused(tmp_path, text):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / MANIFEST).write_text(text)
+    refused(tmp_path / "out", MANIFEST)
+
+
+def test_config_files_that_other_bmodels_go_with_are_not_replaced(tmp_path):
+    write(tmp_path / "out", "1", "other.bmodel", embedding="1")
+    message = "holds other.bmodel, which goes with another config/"
+    refused(tmp_path / "out", message + "config.json", config={"config.json": "{1}"})
+    refused(tmp_path / "out", message + "merges.txt", config={"config.json": "{}", "merges.txt": ""})
+    refused(tmp_path / "out", message + "config.json", config={})
+    refused(tmp_path / "out", message + "embedding.bin", embedding="2")
+    write(tmp_path / "out", "2", embedding="1")
+
+
+@pytest.mark.parametrize("second", [NAME, "n.bmodel"])
+def test_an_embedding_stays_when_the_next_run_writes_none(tmp_path, second):
+    write(tmp_path / "out", "1", embedding="1")
+    write(tmp_path / "out", "2", second)
+    assert files(tmp_path / "out")["config/embedding.bin"] == "1"
+    write(tmp_path / "out", "3", second)
+
+
+def test_an_embedding_is_replaced_with_its_only_bmodel(tmp_path):
+    write(tmp_path / "out", "1", embedding="1")
+    write(tmp_path / "out", "2", embedding="2")
+    assert files(tmp_path / "out") == {**TWO, "config/embedding.bin": "2"}
+
+
+def test_a_link_to_a_folder_stays_a_link(tmp_path):
+    (tmp_path / "real").mkdir()
+    (tmp_path / "out").symlink_to("real")
+    write(tmp_path / "out", "1")
+    assert os.readlink(tmp_path / "out") == "real"
+    assert files(tmp_path / "real") == ONE
+
+
+@pytest.mark.parametrize("target", ["nowhere", "out"])
+def test_a_link_to_nothing_or_to_itself_is_refused(tmp_path, target):
+    (tmp_path / "out").symlink_to(target)
+    refused(tmp_path / "out", f"is a link to {target}, which is not there")
+
+
+def test_a_file_is_no_folder(tmp_path):
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "out"):
+        refused(out, "cannot be made: .*/file is a file")
+
+
+def test_the_folder_of_the_command_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "config").mkdir()
+    monkeypatch.chdir(tmp_path)
+    for out in (Path("."), tmp_path):
+        refused(out, "is the folder that this command runs in, which cannot be replaced: give a folder in it")
+
+
+def test_a_mount_point_is_refused(tmp_path):
+    with pytest.raises(UserError, match=r"-o /proc is a mount point, which .*, such as /proc/bmodel"):
+        write(Path("/proc"), "1")
+
+
+def test_a_folder_without_permission_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: path != tmp_path)
+    refused(tmp_path / "out", f"no permission to write in {tmp_path}")
+    (tmp_path / "out").mkdir()
+    refused(tmp_path / "out", f"no permission to write in {tmp_path}")
+
+
+@pytest.mark.parametrize("out", ["o" * 300, "new/" + "o" * 250, "o" * 300 + "/out"])
+def test_names_that_are_too_long_are_refused(tmp_path, out):
+    with pytest.raises(UserError, match=r"cannot write -o .*: File name too long .*; nothing was written"):
+        write(tmp_path / out, "1")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("length", [256, 5000])
+def test_a_bmodel_whose_name_is_too_long_is_refused(tmp_path, length):
+    refused(tmp_path / "out", "is too long: give the model's folder a shorter one", "m" * length)
+
+
+def test_a_folder_that_cannot_be_linked_from_is_refused(tmp_path, monkeypatch):
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "notes").touch()
+
+    def link(*_: object, **__: object) -> None:
+        raise PermissionError(1, "Operation not permitted", "notes")
+
+    monkeypatch.setattr("os.link", link)
+    refused(tmp_path / "out", r"cannot write -o .*out: Operation not permitted \(notes\)")
+
+
+def test_two_runs_do_not_write_to_one_folder(tmp_path):
+    with staged_output(tmp_path / "out", NAME) as run:
+        (run.folder / NAME).write_text("1")
+        refused(tmp_path / "out", "another run is writing to -o .*/out: wait until it has ended")
+        write(tmp_path / "beside", "2")
+    assert files(tmp_path / "out") == {NAME: "1"}
+
+
+HOLD = """
+import sys
+from pathlib import Path
+from compiler.output import staged_output
+with staged_output(Path(sys.argv[1]), "x"):
+    print("writing", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_killed_run_holds_no_lock_and_its_files_go(tmp_path):
+    command = [sys.executable, "-c", HOLD, str(tmp_path / "out")]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    with subprocess.Popen(command, **pipes) as process:
+        assert process.stdout.readline() == "writing\n"
+        refused(tmp_path / "out", "another run")
+        process.kill()
+    assert os.listdir(tmp_path) == [".out.partial"]
+    write(tmp_path / "out", "1")
+    assert os.listdir(tmp_path) == ["out"]
+
+
+def test_a_lock_that_was_removed_while_waiting_is_none(tmp_path, monkeypatch):
+    """Between opening and locking the lock of another run, that run ends and removes it."""
+    import fcntl
+
+    flock, calls = fcntl.flock, []
+
+    def late(number: int, flags: int) -> None:
+        if not calls:
+            (tmp_path / ".out.partial" / "lock").unlink()
+        calls.append(number)
+        flock(number, flags)
+
+    monkeypatch.setattr("fcntl.flock", late)
+    write(tmp_path / "out", "1")
+    assert len(calls) == 2
+    assert files(tmp_path / "out") == ONE
+
+
+def test_a_hidden_folder_of_the_user_is_not_emptied(tmp_path):
+    (tmp_path / ".out.partial").mkdir()
+    (tmp_path / ".out.partial" / "mine").write_text("0")
+    write(tmp_path / "out", "1")
+    assert files(tmp_path / ".out.partial") == {"mine": "0"}
 
 
 def test_too_little_space_is_refused(tmp_path):
-    require_space(tmp_path / "new" / "out", 10_000)
-    with pytest.raises(UserError, match=r"no space for -o .*/new/out: needs 1000000000.00 GB"):
-        require_space(tmp_path / "new" / "out", 10**18)
+    require_space(tmp_path / "out", tmp_path, 10_000)
+    with pytest.raises(UserError, match=r"no space for -o .*/out: needs 1000000000.00 GB"):
+        require_space(tmp_path / "out", tmp_path, 10**18)

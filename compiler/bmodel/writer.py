@@ -7,6 +7,7 @@ name when complete.
 
 import hashlib
 import os
+import secrets
 import struct
 from collections.abc import Hashable, Iterator
 from contextlib import contextmanager
@@ -34,6 +35,7 @@ from compiler.bmodel.schema import (
     PAGE_BYTES,
 )
 from compiler.diagnostics import UserError
+from compiler.interrupt import cleaned_up
 
 CHECK_CODE_BYTES = 32
 STREAM_ALIGN = 128
@@ -61,15 +63,14 @@ def write_bmodel(path: str | os.PathLike[str], bmodel: BModel) -> None:
 @contextmanager
 def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     """A file that takes its name when the block ends well and vanishes when it does not."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with open(partial, "wb") as file:
-            yield file
-        os.replace(partial, path)
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
+    partial = path.with_name(f".{secrets.token_hex(8)}.partial")
+    with cleaned_up(lambda: partial.unlink(missing_ok=True)):
+        try:
+            with open(partial, "xb") as file:
+                yield file
+            os.replace(partial, path)
+        except OSError as error:
+            raise UserError(f"cannot write {path}: {error.strerror or error}") from error
 
 
 class _Places:

@@ -1,0 +1,135 @@
+"""Whenever a run is stopped, the output folder holds all of the old or all of the new, and the next run works."""
+
+from __future__ import annotations
+
+import errno
+import os
+import random
+import signal
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+
+from compiler.diagnostics import UserError
+from tests.output_runs import (
+    EXIT_CODES,
+    FAILED,
+    count_lines,
+    exit_code,
+    failing,
+    files,
+    signalled,
+    start,
+    write,
+)
+
+CASES = {
+    "no folder": lambda out: None,
+    "the user's folder": lambda out: make_user_folder(out),
+    "the same bmodel": lambda out: write(out, "1"),
+    "another bmodel": lambda out: write(out, "1", "other.bmodel", embedding="1"),
+    "links and files": lambda out: (make_user_folder(out), write(out, "1"), write(out, "1", "other.bmodel")),
+}
+SAMPLE = 6  # of the lines of a run, in each case and for each signal; tests/fuzz takes them all
+
+
+@pytest.fixture(autouse=True)
+def no_waiting_for_disks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("os.fsync", lambda number: None)
+
+
+def make_user_folder(out: Path) -> None:
+    out.mkdir()
+    (out / "notes").write_text("0")
+
+
+def run(out: Path) -> None:
+    write(out, "2", config={"config.json": "{}"})
+
+
+def prepared(folder: Path, case: str) -> tuple[Path, dict[str, str]]:
+    """An output folder as it was before, and what a run makes of it."""
+    CASES[case](folder / "model" / "out")
+    CASES[case](folder / "out")
+    run(folder / "model" / "out")
+    return folder / "out", files(folder / "model" / "out")
+
+
+def check_after(out: Path, old: dict[str, str], new: dict[str, str], between: bool = False) -> None:
+    """All old or all new, and a run more works and leaves nothing else. Where folders cannot be exchanged, there may
+    be none `between`.
+    """
+    found = files(out) if out.exists() else {}
+    assert found in (old, new) or (between and not out.exists())
+    run(out)
+    assert files(out) == new
+    assert [path.name for path in out.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def stop_and_check(folder: Path, case: str, number: int, line: int, between: bool = False) -> None:
+    (folder / "model").mkdir(parents=True)
+    out, new = prepared(folder, case)
+    old = files(out) if out.exists() else {}
+    code = signalled(number, line, lambda: run(out))
+    assert code in (0, EXIT_CODES[signal.Signals(number)])
+    if number != signal.SIGKILL:
+        assert not (folder / ".out.partial").exists()
+    check_after(out, old, new, between)
+
+
+def lines_of(folder: Path, case: str) -> int:
+    folder.mkdir()
+    CASES[case](folder / "out")
+    return count_lines(lambda: run(folder / "out"))
+
+
+@pytest.mark.parametrize("number", EXIT_CODES)
+@pytest.mark.parametrize("case", CASES)
+def test_a_stopped_run_leaves_the_old_or_the_new(tmp_path, case, number):
+    lines = lines_of(tmp_path / "count", case)
+    for line in random.Random(f"{case} {number}").sample(range(1, lines + 1), SAMPLE):
+        stop_and_check(tmp_path / str(line), case, number, line)
+
+
+@pytest.mark.parametrize("number", EXIT_CODES)
+def test_where_folders_cannot_be_exchanged_the_next_run_ends_the_work(tmp_path, monkeypatch, number):
+    monkeypatch.setattr("compiler.workspace._exchange", lambda one, other: False)
+    case = "links and files"
+    for line in around_the_renames(tmp_path / "count", case):
+        stop_and_check(tmp_path / str(line), case, number, line, between=True)
+
+
+def around_the_renames(folder: Path, case: str) -> range:
+    """The last lines of a run, in which all is put in its place."""
+    lines = lines_of(folder, case)
+    return range(lines - 60, lines + 1, 3)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
+@pytest.mark.parametrize("case", CASES)
+def test_a_failing_disk_leaves_the_old_or_the_new(tmp_path, case, number):
+    for call in range(1, 40, 3):
+        folder = tmp_path / str(call)
+        (folder / "model").mkdir(parents=True)
+        out, new = prepared(folder, case)
+        old = files(out) if out.exists() else {}
+        code = failing(call, OSError(number, os.strerror(number)), lambda out=out: run(out))
+        assert files(out) == (new if code == 0 else old) if out.exists() else code == FAILED
+        check_after(out, old, new)
+
+
+def test_of_two_runs_at_once_one_writes(tmp_path):
+    """Whatever both make of it when they write again and again, it is never mixed."""
+    out = tmp_path / "out"
+    write(out, "2")
+    whole = files(out)
+
+    def many() -> None:
+        for _ in range(20):
+            with suppress(UserError):  # the other run has the folder
+                run(out)
+            assert files(out) == whole
+
+    assert [exit_code(process) for process in [start(many), start(many)]] == [0, 0]
+    assert os.listdir(tmp_path) == ["out"]
