@@ -30,6 +30,8 @@ MANIFEST = COMPLETE
 CONFIG = "config"  # the one folder in an output folder
 LOG = "model.log"
 EMBEDDING = f"{CONFIG}/embedding.bin"
+FOREIGN = f"no {MANIFEST} names it as written by an earlier run"
+CHANGED = "it was changed since an earlier run wrote it"
 ELSEWHERE = "move it away, or give another -o"
 FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)
 HASHED_BYTES = 16 << 20  # of each file; the head of a bmodel holds the hashes of the rest
@@ -74,8 +76,8 @@ class Output:
         for path in _entries(self.out):
             relative = str(path.relative_to(self.out))
             if self._replaces(path) and (not _is_file(path) or wrote.get(relative) != fingerprint(path)):
-                how = "was changed since" if relative in wrote else "no earlier run wrote"
-                raise UserError(f"-o {self.shown}: {path} is in the way, which {how}: {ELSEWHERE}")
+                why = CHANGED if relative in wrote else FOREIGN
+                raise UserError(f"-o {self.shown}: {path} is in the way, {why}: {ELSEWHERE}")
 
     def _replaces(self, path: Path) -> bool:
         """Whether the run replaces an entry of the output folder, or could not keep it, as a folder."""
@@ -155,7 +157,7 @@ class Output:
         """Move over what came into the old folder after its files had been linked."""
         for folder in remains(self.work):
             for path in folder.iterdir():
-                if not os.path.lexists(self.out / path.name):
+                if not os.path.lexists(self.out / path.name) and not _is_abandoned(path):
                     path.rename(self.out / path.name)
 
 
@@ -217,8 +219,13 @@ def _entries(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()) if folder.exists() else []:
         if path.name == CONFIG and path.is_dir() and not path.is_symlink():
             yield from sorted(path.iterdir())
-        elif path.name != MANIFEST:
+        elif path.name != MANIFEST and not _is_abandoned(path):
             yield path
+
+
+def _is_abandoned(path: Path) -> bool:
+    """Whether it is where a run of version 0.1.0 wrote that was killed; goes with the old folder."""
+    return path.name.startswith(".partial-") and path.name.removeprefix(".partial-").isdigit()
 
 
 def _names(folder: Path) -> set[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +16,7 @@ from safetensors.numpy import load_file, save_file
 
 from compiler.cli import convert_main
 
+ROOT = Path(__file__).resolve().parent.parent
 Spoil = Callable[[Path], object]
 
 
@@ -57,6 +60,12 @@ def index(**weight_map: str) -> Spoil:
 
 def nothing(folder: Path) -> None:
     pass
+
+
+def write_settings(folder: Path) -> None:
+    config = folder.parent / "used" / "config"
+    config.mkdir(parents=True)
+    (config / "settings.yaml").write_text("mine")
 
 
 class Case(NamedTuple):
@@ -103,6 +112,20 @@ CASES = [
     Case("group", nothing, "-g 96 does not divide hidden_size = 256", "-q w4bf16 -g 96"),
     Case("chip", nothing, "unknown chip 'bm1680'", "-c bm1680"),
     Case("output in checkpoint", nothing, "writes into the checkpoint", "-o {folder}/out"),
+    Case("long name", nothing, "File name too long", "-o " + "o" * 300),
+    Case("checkpoint in output", nothing, "/model is in the way", "-o {folder}/.."),
+    Case(
+        "config of the user",
+        write_settings,
+        "settings.yaml is in the way",
+        "-o {folder}/../used",
+    ),
+    Case(
+        "IR of the user",
+        lambda folder: (folder.parent / "a.mlir").write_text("mine"),
+        "a.mlir is not a dump: give another folder",
+        "--dump-ir {folder}/..",
+    ),
 ]
 
 
@@ -128,3 +151,56 @@ def test_no_disk_space(tiny_checkpoint, tmp_path, capsys, monkeypatch):
     assert convert_main(["-m", str(folder), "-s", "64", "-q", "bf16", "-o", str(out)]) == 2
     assert "no space for -o" in capsys.readouterr().err
     assert not out.exists()
+
+
+def run(folder: Path, out: Path, *flags: str) -> int:
+    return convert_main(["-m", str(folder), "-s", "64", "-q", "bf16", "-o", str(out), *flags])
+
+
+def test_a_bmodel_that_does_not_verify_is_not_kept(tiny_checkpoint, tmp_path, capsys, monkeypatch):
+    seen = []
+
+    def verify_file(file: Path, *_: object) -> int:
+        seen.append((file.name, (file.parent / "config" / "config.json").exists()))
+        return 1
+
+    monkeypatch.setattr("compiler.driver.verify_file", verify_file)
+    assert run(tiny_checkpoint("llama", layers=1), tmp_path / "out", "--verify") == 1
+    assert seen == [("llama_bf16_seq64_bm1684x_1dev_static.bmodel", True)]
+    assert "computes something else than" in capsys.readouterr().err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_needs_no_folder_to_write_in(tiny_checkpoint, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert run(tiny_checkpoint("llama", layers=1), tmp_path / "file", "--dry_run") == 0
+    assert "MB" in capsys.readouterr().out
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_the_embedding_of_an_earlier_bmodel_stays(tiny_checkpoint, tmp_path):
+    folder = tiny_checkpoint("llama", layers=1)
+    assert run(folder, tmp_path, "--embedding_disk") == 0
+    table = (tmp_path / "config" / "embedding.bin").read_bytes()
+    assert run(folder, tmp_path) == 0
+    assert (tmp_path / "config" / "embedding.bin").read_bytes() == table
+
+
+WITHOUT = """
+import sys
+sys.modules[sys.argv.pop(1)] = None
+import llm_convert
+sys.exit(llm_convert.main())
+"""
+
+
+@pytest.mark.parametrize("library", ["torch", "transformers"])
+def test_a_missing_library_is_one_line(tiny_checkpoint, tmp_path, library):
+    flags = ["-m", tiny_checkpoint("llama", layers=1), "-s", "64", "-q", "bf16", "-o", tmp_path / "out"]
+    done = subprocess.run(
+        [sys.executable, "-c", WITHOUT, library, *flags], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "pip install torch transformers" in done.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -56,18 +56,20 @@ def prepared(folder: Path, case: str) -> tuple[Path, dict[str, str]]:
     return folder / "out", files(folder / "model" / "out")
 
 
-def check_after(out: Path, old: dict[str, str], new: dict[str, str], between: bool = False) -> None:
-    """All old or all new, and a run more works and leaves nothing else. Where folders cannot be exchanged, there may
-    be none `between`.
+def check_after(out: Path, old: dict[str, str], new: dict[str, str], between: bool = False) -> str:
+    """All "old" or all "new", and a run more works and leaves nothing else. Where folders cannot be exchanged, there
+    may be none `between`.
     """
     found = files(out) if out.exists() else {}
     assert found in (old, new) or (between and not out.exists())
     run(out)
     assert files(out) == new
     assert [path.name for path in out.parent.iterdir() if path.name.startswith(".")] == []
+    return "new" if found == new else "old"
 
 
-def stop_and_check(folder: Path, case: str, number: int, line: int, between: bool = False) -> None:
+def stop_and_check(folder: Path, case: str, number: int, line: int, between: bool = False) -> str:
+    """A run that gets a signal before the given line, and what it left: "old" or "new"."""
     (folder / "model").mkdir(parents=True)
     out, new = prepared(folder, case)
     old = files(out) if out.exists() else {}
@@ -75,7 +77,7 @@ def stop_and_check(folder: Path, case: str, number: int, line: int, between: boo
     assert code in (0, EXIT_CODES[signal.Signals(number)])
     if number != signal.SIGKILL:
         assert not (folder / ".out.partial").exists()
-    check_after(out, old, new, between)
+    return check_after(out, old, new, between)
 
 
 def lines_of(folder: Path, case: str) -> int:

@@ -114,14 +114,14 @@ def test_what_no_run_wrote_is_not_replaced(tmp_path, name):
     path = tmp_path / "out" / name
     path.parent.mkdir(parents=True)
     path.write_text("0")
-    refused(tmp_path / "out", f"{path} is in the way, which no earlier run wrote: move it away, or give another -o")
+    refused(tmp_path / "out", f"{path} is in the way, no {MANIFEST} names it .*: move it away, or give another -o")
 
 
 @pytest.mark.parametrize("name", ["config/config.json", NAME, "model.log"])
 def test_what_was_changed_since_is_not_replaced(tmp_path, name):
     write(tmp_path / "out", "1")
     (tmp_path / "out" / name).write_text("0")
-    refused(tmp_path / "out", f"out/{name} is in the way, which was changed since")
+    refused(tmp_path / "out", f"out/{name} is in the way, it was changed since an earlier run")
 
 
 @pytest.mark.parametrize("name", ["sub", "config/sub", NAME])
@@ -291,6 +291,12 @@ def test_a_hidden_folder_of_the_user_is_not_emptied(tmp_path):
     (tmp_path / ".out.partial" / "mine").write_text("0")
     write(tmp_path / "out", "1")
     assert files(tmp_path / ".out.partial") == {"mine": "0"}
+
+
+def test_what_an_older_version_left_when_it_was_killed_is_not_in_the_way(tmp_path):
+    (tmp_path / "out" / ".partial-1" / "config").mkdir(parents=True)
+    write(tmp_path / "out", "1")
+    assert sorted(os.listdir(tmp_path / "out")) == [MANIFEST, "config", NAME, "model.log"]
 
 
 def test_too_little_space_is_refused(tmp_path):
