@@ -6,6 +6,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
+from linecache import getline
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -67,13 +68,15 @@ def exit_code(process: int) -> int:
     return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
 
 
-def count_lines(action: Callable[[], object]) -> int:
-    """How many lines of the code that writes output are run by the action."""
+def lines_run(action: Callable[[], object]) -> list[str]:
+    """The lines of the code that writes output, as the action runs them."""
     return _traced(action, lambda line: None)
 
 
 def signalled(number: int, line: int, action: Callable[[], object]) -> int:
-    """Exit code of a process that gets a signal before it runs the given line, and takes it as commands do."""
+    """Exit code of a process that gets a signal before it runs the line of that number, from 0, and takes it as
+    commands do.
+    """
 
     def strike(now: int) -> None:
         if now == line:
@@ -86,16 +89,15 @@ def signalled(number: int, line: int, action: Callable[[], object]) -> int:
     return exit_code(start(run))
 
 
-def _traced(action: Callable[[], object], strike: Callable[[int], None]) -> int:
-    count = 0
+def _traced(action: Callable[[], object], strike: Callable[[int], None]) -> list[str]:
+    lines: list[str] = []
 
     def trace(frame: FrameType, event: str, argument: Any) -> Any:
-        nonlocal count
         if frame.f_code.co_filename not in TRACED:
             return None
         if event == "line":
-            count += 1
-            strike(count)
+            strike(len(lines))
+            lines.append(getline(frame.f_code.co_filename, frame.f_lineno))
         return trace
 
     sys.settrace(trace)
@@ -103,7 +105,7 @@ def _traced(action: Callable[[], object], strike: Callable[[int], None]) -> int:
         action()
     finally:
         sys.settrace(None)
-    return count
+    return lines
 
 
 def failing(number: int, error: OSError, action: Callable[[], object]) -> int:

@@ -15,10 +15,10 @@ from compiler.diagnostics import UserError
 from tests.output_runs import (
     EXIT_CODES,
     FAILED,
-    count_lines,
     exit_code,
     failing,
     files,
+    lines_run,
     signalled,
     start,
     write,
@@ -80,32 +80,33 @@ def stop_and_check(folder: Path, case: str, number: int, line: int, between: boo
     return check_after(out, old, new, between)
 
 
-def lines_of(folder: Path, case: str) -> int:
+def lines_of(folder: Path, case: str) -> list[str]:
     folder.mkdir()
     CASES[case](folder / "out")
-    return count_lines(lambda: run(folder / "out"))
+    return lines_run(lambda: run(folder / "out"))
+
+
+def around(lines: list[str], *calls: str) -> list[int]:
+    """The lines that make one of the calls, and those after them."""
+    found = [index for index, line in enumerate(lines) if any(call in line for call in calls)]
+    return sorted({index + after for index in found for after in (0, 1)})
 
 
 @pytest.mark.parametrize("number", EXIT_CODES)
 @pytest.mark.parametrize("case", CASES)
 def test_a_stopped_run_leaves_the_old_or_the_new(tmp_path, case, number):
     lines = lines_of(tmp_path / "count", case)
-    for line in random.Random(f"{case} {number}").sample(range(1, lines + 1), SAMPLE):
+    sample = random.Random(f"{case} {number}").sample(range(len(lines)), SAMPLE)
+    for line in {*sample, *around(lines, "renameat2(", "(work / NEW).rename")}:
         stop_and_check(tmp_path / str(line), case, number, line)
 
 
 @pytest.mark.parametrize("number", EXIT_CODES)
 def test_where_folders_cannot_be_exchanged_the_next_run_ends_the_work(tmp_path, monkeypatch, number):
     monkeypatch.setattr("compiler.workspace._exchange", lambda one, other: False)
-    case = "links and files"
-    for line in around_the_renames(tmp_path / "count", case):
-        stop_and_check(tmp_path / str(line), case, number, line, between=True)
-
-
-def around_the_renames(folder: Path, case: str) -> range:
-    """The last lines of a run, in which all is put in its place."""
-    lines = lines_of(folder, case)
-    return range(lines - 60, lines + 1, 3)
+    lines = lines_of(tmp_path / "count", "links and files")
+    for line in around(lines, "out.rename", "(work / NEW).rename"):
+        stop_and_check(tmp_path / str(line), "links and files", number, line, between=True)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
