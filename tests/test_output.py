@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -238,6 +240,44 @@ def test_a_folder_that_cannot_be_linked_from_is_refused(tmp_path, monkeypatch):
     refused(tmp_path / "out", r"cannot write -o .*out: Operation not permitted \(notes\)")
 
 
+@pytest.fixture
+def mounted(tmp_path) -> Iterator[Callable[..., Path]]:
+    """Mounts something on a new folder; skips the test where that is not allowed."""
+    folder = tmp_path / "mounted"
+    folder.mkdir()
+
+    def mount(*flags: str) -> Path:
+        done = subprocess.run(["mount", *flags, str(folder)], capture_output=True, text=True)
+        if done.returncode:
+            pytest.skip(f"cannot mount here: {done.stderr.strip()}")
+        return folder
+
+    yield mount
+    subprocess.run(["umount", str(folder)], capture_output=True)
+
+
+@pytest.mark.skipif(not shutil.which("mount"), reason="no mount command")
+def test_a_disk_that_is_full_loses_nothing(mounted):
+    out = mounted("-t", "tmpfs", "-o", "size=256k", "tmpfs") / "out"
+    write(out, "1")
+    with pytest.raises(UserError, match=r"cannot write .*: No space left on device"):
+        write(out, "2" * 300_000)
+    assert files(out.parent) == {f"out/{name}": text for name, text in ONE.items()}
+
+
+@pytest.mark.skipif(not shutil.which("mount"), reason="no mount command")
+def test_a_disk_that_is_read_only_is_told_at_once(mounted):
+    folder = mounted("-t", "tmpfs", "-o", "ro", "tmpfs")
+    refused(folder / "out", f"-o {folder}/out cannot be written: no permission to write in {folder}")
+
+
+@pytest.mark.skipif(not shutil.which("mount"), reason="no mount command")
+def test_a_folder_mounted_from_the_same_disk_is_refused(mounted, tmp_path):
+    (tmp_path / "real out").mkdir()
+    folder = mounted("--bind", str(tmp_path / "real out"))
+    refused(folder, "is a mount point, which cannot be replaced")
+
+
 def test_two_runs_do_not_write_to_one_folder(tmp_path):
     with staged_output(tmp_path / "out", NAME) as run:
         (run.folder / NAME).write_text("1")
@@ -248,6 +288,7 @@ def test_two_runs_do_not_write_to_one_folder(tmp_path):
 
 HOLD = """
 import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from compiler.output import staged_output
 with staged_output(Path(sys.argv[1]), "x"):
