@@ -50,7 +50,7 @@ def convert(arguments: Sequence[str] | None) -> None:
     except ImportError as error:
         raise not_installed(error) from error
     if written is not None:
-        print(written)
+        print(printable(str(written)) if sys.stdout.isatty() else written)
 
 
 def not_installed(error: ImportError) -> Exception:

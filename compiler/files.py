@@ -6,9 +6,11 @@ lead to another file of the same checkpoint and nowhere else, and opening never 
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any
 
@@ -45,6 +47,15 @@ def open_file(path: Path, root: Path | None = None) -> IO[bytes]:
         os.close(number)
         raise UserError(f"cannot read {path}: it is not a regular file")
     return os.fdopen(number, "rb")
+
+
+def nearest_existing(folder: Path) -> Path:
+    """The folder, or the nearest of its parents that is there; OSError when that cannot be known."""
+    for path in (folder.absolute(), *folder.absolute().parents):
+        with suppress(FileNotFoundError, NotADirectoryError):
+            path.stat()
+            return path
+    raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(folder))
 
 
 def reason(error: OSError | ValueError) -> str:

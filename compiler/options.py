@@ -8,7 +8,7 @@ from pathlib import Path
 
 from compiler.chips import ChipSpec, chip
 from compiler.diagnostics import UserError
-from compiler.files import checkpoint_root, reason
+from compiler.files import checkpoint_root, nearest_existing, reason
 
 MODES = ("bf16", "w8bf16", "w4bf16", "f16", "w8f16", "w4f16")
 SUPPORTED_CHIPS = ("bm1684x",)  # of those in chips.py, the ones that programs are generated for
@@ -145,7 +145,7 @@ def _check_outside(flag: str, folder: Path, name: str, other: Path) -> None:
 
 def _check_writable(flag: str, folder: Path) -> None:
     try:
-        existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+        existing = nearest_existing(folder)
     except OSError as error:
         raise UserError(f"{flag} {folder}: {reason(error)}") from None
     if not existing.is_dir():

@@ -15,14 +15,14 @@ import json
 import os
 import shutil
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from compiler.diagnostics import UserError
-from compiler.files import read_json_object, reason
+from compiler.files import nearest_existing, read_json_object, reason
 from compiler.interrupt import uninterrupted
 from compiler.workspace import COMPLETE, NEW, Busy, put_in_place, remains, workspace
 
@@ -120,16 +120,17 @@ class Output:
         """Put what was written into the output folder, in one step."""
         self.check_owned()
         self.check_config()
-        wrote = {str(path.relative_to(self.folder)): fingerprint(path) for path in _entries(self.folder)}
+        written = list(_entries(self.folder))
+        wrote = {str(path.relative_to(self.folder)): fingerprint(path) for path in written}
+        _to_disk(written)
         self._keep()
         stays = {name: value for name, value in self.manifest().items() if (self.folder / name).exists()}
         text = json.dumps({"wrote": stays | wrote}, indent=1, sort_keys=True)
         (self.folder / MANIFEST).write_text(text + "\n")
-        _to_disk(self.folder)
+        _to_disk([self.folder / MANIFEST, *{path.parent for path in written}])
         with uninterrupted():
             put_in_place(self.work, self.out)
             self._save_strays()
-        _sync(self.out.parent)
 
     def manifest(self) -> dict[str, Any]:
         """Size and hash of each file that earlier runs wrote and left there, by its name in the folder."""
@@ -154,11 +155,12 @@ class Output:
         return [path for path in _entries(self.out) if not self._replaces(path)]
 
     def _save_strays(self) -> None:
-        """Move over what came into the old folder after its files had been linked."""
-        for folder in remains(self.work):
-            for path in folder.iterdir():
-                if not os.path.lexists(self.out / path.name) and not _is_abandoned(path):
-                    path.rename(self.out / path.name)
+        """Move over what came into the old folder, or was changed there, after its files had been linked."""
+        replaced = (self.name, LOG, CONFIG, MANIFEST)
+        for path in [path for folder in remains(self.work) for path in folder.iterdir()]:
+            target = self.out / path.name
+            if path.name not in replaced and not _is_abandoned(path) and not _is_same(path, target):
+                path.rename(target)
 
 
 def require_space(out_dir: Path, folder: Path, needed: int) -> None:
@@ -188,7 +190,7 @@ def _place(out_dir: Path) -> Path:
 
 def _problem(out_dir: Path, out: Path) -> str | None:
     within = f"give a folder in it, such as {out_dir / 'bmodel'}"
-    existing = next(path for path in (out, *out.parents) if path.exists())
+    existing = nearest_existing(out)
     if os.path.islink(out_dir) and existing != out:
         return f"is a link to {os.readlink(out_dir)}, which is not there"
     if not existing.is_dir():
@@ -197,7 +199,7 @@ def _problem(out_dir: Path, out: Path) -> str | None:
         return f"is a mount point, which cannot be replaced in one step: {within}"
     if Path.cwd().is_relative_to(out):
         return f"is the folder that this command runs in, which cannot be replaced: {within}"
-    for folder in {existing, out.parent if out.exists() else existing}:
+    for folder in (existing, out.parent) if existing == out else (existing,):
         if not os.access(folder, os.W_OK | os.X_OK):
             return f"cannot be written: no permission to write in {folder}"
     return None
@@ -236,6 +238,11 @@ def _is_file(path: Path) -> bool:
     return stat.S_ISREG(path.lstat().st_mode)
 
 
+def _is_same(one: Path, other: Path) -> bool:
+    """Whether both names lead to one file."""
+    return os.path.lexists(other) and os.path.samestat(one.lstat(), other.lstat())
+
+
 @contextmanager
 def _told(out_dir: Path, numbers: Sequence[int] | None = None) -> Iterator[None]:
     """Errors of the system, or those with these numbers only, as UserError."""
@@ -252,16 +259,11 @@ def _told(out_dir: Path, numbers: Sequence[int] | None = None) -> Iterator[None]
         raise UserError(f"cannot write -o {out_dir}: {reason(error)}{where}; nothing was written") from None
 
 
-def _to_disk(folder: Path) -> None:
-    """Have all that was written survive a power cut."""
-    for path in (*folder.rglob("*"), folder):
-        if path.is_dir() or _is_file(path):
-            _sync(path)
-
-
-def _sync(path: Path) -> None:
-    number = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(number)
-    finally:
-        os.close(number)
+def _to_disk(paths: Iterable[Path]) -> None:
+    """Have files and names survive a power cut; errors that a disk tells only now are told."""
+    for path in paths:
+        number = os.open(path, os.O_RDONLY)
+        try:
+            os.fsync(number)
+        finally:
+            os.close(number)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from compiler import workspace
 from compiler.diagnostics import UserError
 from compiler.output import MANIFEST, require_space, staged_output
 from tests.output_runs import NAME, files, write
@@ -64,17 +65,20 @@ def test_what_comes_during_the_run_stays(tmp_path):
     assert files(out) == {NAME: "1", "notes": "0"}
 
 
-def test_what_comes_in_the_last_moment_stays(tmp_path, monkeypatch):
+def test_what_comes_or_changes_in_the_last_moment_stays(tmp_path, monkeypatch):
     write(tmp_path / "out", "1")
-    exchange = "compiler.workspace._exchange"
+    (tmp_path / "out" / "edited").write_text("0")
 
     def late(one: Path, other: Path) -> bool:
         (other / "notes").write_text("0")
-        return False
+        (other / "edited").unlink()
+        (other / "edited").write_text("1")
+        return exchange(one, other)
 
-    monkeypatch.setattr(exchange, late)
+    exchange = workspace._exchange
+    monkeypatch.setattr(workspace, "_exchange", late)
     write(tmp_path / "out", "2")
-    assert files(tmp_path / "out") == {**TWO, "notes": "0"}
+    assert files(tmp_path / "out") == {**TWO, "notes": "0", "edited": "1"}
 
 
 @pytest.mark.parametrize(
@@ -186,10 +190,11 @@ def test_a_link_to_a_folder_stays_a_link(tmp_path):
     assert files(tmp_path / "real") == ONE
 
 
-@pytest.mark.parametrize("target", ["nowhere", "out"])
-def test_a_link_to_nothing_or_to_itself_is_refused(tmp_path, target):
-    (tmp_path / "out").symlink_to(target)
-    refused(tmp_path / "out", f"is a link to {target}, which is not there")
+def test_a_link_to_nothing_or_to_itself_is_refused(tmp_path):
+    (tmp_path / "out").symlink_to("nowhere")
+    refused(tmp_path / "out", "is a link to nowhere, which is not there")
+    (tmp_path / "loop").symlink_to("loop")
+    refused(tmp_path / "loop", "Too many levels of symbolic links")
 
 
 def test_a_file_is_no_folder(tmp_path):

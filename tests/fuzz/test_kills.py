@@ -21,7 +21,7 @@ from tests.test_kills import CASES, lines_of, no_waiting_for_disks, stop_and_che
 
 pytestmark = pytest.mark.fuzz
 ROOT = Path(__file__).resolve().parent.parent.parent
-COMMANDS = 60  # whole commands that are stopped
+COMMANDS = 40  # whole commands that are stopped
 __all__ = ["no_waiting_for_disks"]  # a fixture of all tests here
 
 
