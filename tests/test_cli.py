@@ -177,8 +177,9 @@ sys.exit(cli.convert_main())
 SIGNALS = [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGHUP, 129)]
 
 
+@pytest.mark.parametrize("other", [[], ["notes"]], ids=["alone", "beside a file of the user"])
 @pytest.mark.parametrize(("number", "code"), SIGNALS)
-def test_a_signal_leaves_nothing_half_written(tmp_path, number, code):
+def test_a_signal_leaves_nothing_half_written(tmp_path, number, code, other):
     out = tmp_path / "out"
     process = subprocess.Popen(
         [sys.executable, "-c", STAND_IN, *FLAGS, "-o", str(out)],
@@ -189,11 +190,14 @@ def test_a_signal_leaves_nothing_half_written(tmp_path, number, code):
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # a shell's background jobs ignore it
     )
     assert process.stdout.readline() == "writing\n"
+    for name in other:
+        out.mkdir()
+        (out / name).touch()
     process.send_signal(number)
-    _, errors = process.communicate(timeout=20)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == code
     assert errors == "interrupted\n"
-    assert list(tmp_path.iterdir()) == []
+    assert [path.name for path in tmp_path.rglob("*") if path != out] == other
 
 
 def test_output_to_a_closed_pipe_ends_quietly():
