@@ -11,10 +11,12 @@ from typing import Any
 import numpy as np
 
 from compiler.bmodel import read_bmodel
+from compiler.client_files import copy_client_files
 from compiler.driver import Job, load_model, prove, write
 from compiler.ir.core import Function
 from compiler.ir.types import I32, Attribute, TensorType
 from compiler.options import ConvertOptions
+from compiler.output import CONFIG, staged_output
 from compiler.pass_manager import PassManager, parse_pipeline
 from compiler.pipelines import default_pipeline
 from compiler.weights import Materializer
@@ -95,7 +97,11 @@ class Tiny:
     def path(self) -> Path:
         bmodel = self.job.bmodel()
         prove(bmodel)
-        return write(self.job, bmodel)
+        options = self.options
+        with staged_output(options.out_dir, options.bmodel_name) as output:
+            copy_client_files(options.model_path, output.folder / CONFIG)
+            write(self.job, bmodel, output)
+        return options.out_dir / options.bmodel_name
 
     @cached_property
     def runtime(self) -> Runtime:
