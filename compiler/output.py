@@ -227,7 +227,8 @@ def _entries(folder: Path) -> Iterator[Path]:
 
 def _is_abandoned(path: Path) -> bool:
     """Whether it is where a run of version 0.1.0 wrote that was killed; goes with the old folder."""
-    return path.name.startswith(".partial-") and path.name.removeprefix(".partial-").isdigit()
+    number = path.name.removeprefix(".partial-")
+    return number != path.name and number.isdigit() and stat.S_ISDIR(path.lstat().st_mode)
 
 
 def _names(folder: Path) -> set[str]:

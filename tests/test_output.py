@@ -341,8 +341,9 @@ def test_a_hidden_folder_of_the_user_is_not_emptied(tmp_path):
 
 def test_what_an_older_version_left_when_it_was_killed_is_not_in_the_way(tmp_path):
     (tmp_path / "out" / ".partial-1" / "config").mkdir(parents=True)
+    (tmp_path / "out" / ".partial-2").touch()
     write(tmp_path / "out", "1")
-    assert sorted(os.listdir(tmp_path / "out")) == [MANIFEST, "config", NAME, "model.log"]
+    assert sorted(os.listdir(tmp_path / "out")) == [MANIFEST, ".partial-2", "config", NAME, "model.log"]
 
 
 def test_too_little_space_is_refused(tmp_path):
