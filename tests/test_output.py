@@ -204,9 +204,9 @@ def test_a_file_is_no_folder(tmp_path):
 
 
 def test_the_folder_of_the_command_is_refused(tmp_path, monkeypatch):
-    (tmp_path / "config").mkdir()
-    monkeypatch.chdir(tmp_path)
-    for out in (Path("."), tmp_path):
+    (tmp_path / "out" / "config").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "out")
+    for out in (Path("."), tmp_path / "out"):
         refused(out, "is the folder that this command runs in, which cannot be replaced: give a folder in it")
 
 
