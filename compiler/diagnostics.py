@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 
 LINE = 1000  # characters of a message's line that are shown
+LONGEST_WORD = 100  # characters of somebody's file that a message repeats
 
 
 def printable(text: str) -> str:
@@ -21,6 +22,12 @@ def printable(text: str) -> str:
 def _printable_line(line: str) -> str:
     shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in line[:LINE])
     return shown + (" ..." if len(line) > LINE else "")
+
+def shown(word: str) -> str:
+    """A word of somebody's file as a message repeats it: on one line, printable, and not too long."""
+    if len(word) > LONGEST_WORD:
+        return f"{word[:LONGEST_WORD]!r}..."
+    return word if word.isprintable() else repr(word)
 
 
 class CompileError(Exception):

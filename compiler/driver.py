@@ -123,8 +123,10 @@ def load_model(options: ConvertOptions) -> tuple[ImportedModel, Weights]:
     from compiler.frontend.importer import import_model
 
     checkpoint = Checkpoint(options.model_path)
-    native = native_model(dict(read_config(options.model_path).values))
-    weights = bind(checkpoint, expected_of(native))
+    config = read_config(options.model_path)
+    config.check_sizes({key: tensor.shape for key, tensor in checkpoint.items()})
+    native = native_model(dict(config.values))
+    weights = bind(checkpoint, expected_of(native), element(options.half).numpy)
     model = import_model(native, options.seq_length, options.input_length, element(options.half))
     return model, weights
 
@@ -326,6 +328,7 @@ def write(job: Job, bmodel: BModel, output: Output) -> None:
         for blob in job.blobs:
             blob.done = done
         write_bmodel(output.folder / output.name, bmodel)
+    job.weights.note_limited()
     (output.folder / LOG).write_text(listing(bmodel))
 
 

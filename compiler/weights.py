@@ -110,7 +110,10 @@ class Materializer:
         return record
 
     def joined(self, names: tuple[str, ...]) -> Array:
+        """Tensors as one, rows after rows; in f32 where they are stored in different types."""
         parts = [self.read(name) for name in names]
+        if len({part.dtype for part in parts}) > 1:
+            parts = [to_float32(part) for part in parts]
         return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
     def quantized(self, source: Packed) -> Quantized:
@@ -139,13 +142,10 @@ def stacked(parts: list[Quantized]) -> Quantized:
 
 
 def convert(values: Array, dtype: np.dtype) -> Array:
-    """Values in another float type, to nearest even; f16 values beyond its range stay finite."""
+    """Values in another float type that holds them, to nearest even."""
     if values.dtype == dtype:
         return np.ascontiguousarray(values)
-    wide = to_float32(values)
-    if dtype == np.float16:
-        wide = np.clip(wide, -65504, 65504)
-    return wide.astype(dtype)
+    return to_float32(values).astype(dtype)
 
 
 @dataclass(eq=False)

@@ -93,10 +93,14 @@ CASES = [
     Case("no heads", edit_config(num_attention_heads=0), "config.json"),
     Case("no weights", lambda folder: (folder / "model.safetensors").unlink(), "no weights in"),
     Case("pickle", to_pickle, "has its weights as pickle only (pytorch_model.bin)"),
-    Case("truncated", truncate, "model.safetensors is truncated"),
+    Case("truncated", truncate, "model.safetensors is damaged, truncated"),
     Case("git-lfs pointer", write("model.safetensors", "version https://git-lfs"), "not a safetensors file"),
     Case("key missing", edit_tensors(lambda t: t.pop("model.norm.weight")), "lacks key model.norm.weight"),
-    Case("key extra", edit_tensors(lambda t: t.update(more=np.ones(3))), "holds key more"),
+    Case(
+        "key extra",
+        edit_tensors(lambda t: t.update({"model.layers.0.more": np.ones(3)})),
+        "holds key model.layers.0.more",
+    ),
     Case(
         "wrong shape",
         edit_tensors(lambda t: t.update({"model.norm.weight": np.ones(255, np.float16)})),

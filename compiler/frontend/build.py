@@ -5,19 +5,29 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
+from copy import deepcopy
 from typing import Any
 from unittest.mock import patch
 
 import torch
 import transformers
 from torch import nn
+from transformers.activations import ACT2FN
+from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
-from compiler.diagnostics import UserError
+from compiler.diagnostics import UserError, shown
 from compiler.frontend.hooks import ATTENTION_NAME, EXPERTS_NAME
 
-# Keys of config.json that say how weights are stored or who wrote the code, not what the model computes.
-STORAGE_KEYS = ("quantization_config", "auto_map", "dtype", "torch_dtype", "attn_implementation")
+# Keys of config.json that say how weights are stored, who wrote the code, what the labels of a classifier are
+# or what a call returns by default, and not what the model computes.
+OTHER_KEYS = (
+    *("quantization_config", "auto_map", "dtype", "torch_dtype", "attn_implementation"),
+    *("num_labels", "id2label", "label2id", "problem_type"),
+    *("return_dict", "output_attentions", "output_hidden_states", "use_cache", "torchscript"),
+)
+ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function")
+ROPE_SETTINGS = ("rope_scaling", "rope_parameters")
 
 LONGEST_REASON = 300  # characters of the library's message in one of ours
 
@@ -30,7 +40,7 @@ def native_model(config: dict[str, Any]) -> nn.Module:
     """
     model_type = config.get("model_type")
     check_model_type(model_type)
-    settings = {key: value for key, value in config.items() if key not in STORAGE_KEYS}
+    settings = {key: deepcopy(value) for key, value in config.items() if key not in OTHER_KEYS}
     with parameters_on_meta(), quiet():
         try:
             made = transformers.AutoConfig.for_model(**settings)
@@ -42,7 +52,8 @@ def native_model(config: dict[str, Any]) -> nn.Module:
                 experts_implementation=EXPERTS_NAME,
             )
         except Exception as error:
-            raise UserError(f"config.json: cannot build the {model_type} model: {reason(error)}") from error
+            why = unknown_word(config) or reason(error)
+            raise UserError(f"config.json: cannot build the {model_type} model: {why}") from error
     return model.eval().requires_grad_(False)
 
 
@@ -51,6 +62,21 @@ def reason(error: Exception) -> str:
         # From a table of attention classes by name, older than the library's one interface for all.
         return "its attention does not use the library's attention interface"
     return textwrap.shorten(str(error), LONGEST_REASON)
+
+
+def unknown_word(config: dict[str, Any]) -> str | None:
+    """A value that the library knows by name, and does not know; its own message is that of a KeyError."""
+    words = {key: (config.get(key), set(ACT2FN)) for key in ACTIVATIONS}
+    for key in ROPE_SETTINGS:
+        settings = config.get(key)
+        if isinstance(settings, dict):
+            kind = "rope_type" if "rope_type" in settings else "type"
+            words[f"{key}.{kind}"] = (settings.get(kind), {"default", *ROPE_INIT_FUNCTIONS})
+    for key, (word, known) in words.items():
+        if isinstance(word, str) and word not in known:
+            names = textwrap.shorten(", ".join(sorted(known)), LONGEST_REASON)
+            return f"{key} is '{shown(word)}', which is unknown\nknown: {names}"
+    return None
 
 
 def check_model_type(model_type: Any) -> None:

@@ -7,8 +7,9 @@ offsets count from.
 
 from __future__ import annotations
 
-import json
+import logging
 import math
+import os
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,14 +19,15 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
+from safetensors import SafetensorError, safe_open
 
-from compiler.diagnostics import UserError
-from compiler.frontend.config import read_json_object
+from compiler.diagnostics import UserError, shown
+from compiler.files import checkpoint_root, open_file, parse_json_object, read_json_object, reason
+from compiler.frontend.folder import INDEX_FILE, SINGLE_FILE, note_adapter, without_weights
 
-SINGLE_FILE = "model.safetensors"
-INDEX_FILE = "model.safetensors.index.json"
-PICKLES = ("*.bin", "*.pth", "*.pt", "*.ckpt")
-HEADER_LIMIT = 100_000_000  # bytes; the reference implementation's own limit
+log = logging.getLogger(__name__)
+
+LONGEST_KEY = 300  # characters; published ones stay below 120
 
 DTYPES: dict[str, npt.DTypeLike] = {
     "BF16": ml_dtypes.bfloat16,
@@ -50,6 +52,7 @@ DTYPES: dict[str, npt.DTypeLike] = {
 class StoredTensor:
     """Where the data of one key lies, and as what."""
 
+    key: str
     path: Path
     start: int  # bytes from the start of the file
     shape: tuple[int, ...]
@@ -71,7 +74,7 @@ class StoredTensor:
         try:
             values = np.fromfile(self.path, self.dtype, count, offset=offset)
         except OSError as error:
-            raise UserError(f"cannot read {self.path}: {error.strerror}") from error
+            raise UserError(f"cannot read {self.path}: {reason(error)}") from error
         if values.size != count:
             raise UserError(f"{self.path} has become shorter while it was read")
         return values.reshape(shape)
@@ -82,13 +85,15 @@ class Checkpoint(Mapping[str, StoredTensor]):
 
     def __init__(self, folder: Path):
         self.folder = folder
+        root = checkpoint_root(folder)
         self._tensors: dict[str, StoredTensor] = {}
         for path in _files(folder):
-            for key, tensor in read_header(path).items():
+            for key, tensor in read_header(path, root).items():
                 if key in self._tensors:
                     raise UserError(f"key {key} is both in {self._tensors[key].path.name} and in {path}")
                 self._tensors[key] = tensor
         _check_index(folder, self._tensors)
+        note_adapter(folder)
 
     def __getitem__(self, key: str) -> StoredTensor:
         return self._tensors[key]
@@ -100,71 +105,53 @@ class Checkpoint(Mapping[str, StoredTensor]):
         return len(self._tensors)
 
 
-def read_header(path: Path) -> dict[str, StoredTensor]:
-    """The tensors of one safetensors file; UserError when it is truncated or no such file."""
-    try:
-        size = path.stat().st_size
-        with path.open("rb") as file:
-            head = file.read(8)
-            length = struct.unpack("<Q", head)[0] if len(head) == 8 else HEADER_LIMIT + 1
-            text = file.read(length) if length <= HEADER_LIMIT else b""
-    except OSError as error:
-        raise UserError(f"cannot read {path}: {error.strerror}") from error
-    if length > HEADER_LIMIT:
-        raise UserError(f"{path} is not a safetensors file, or truncated: it has no header")
-    if len(text) < length:
-        raise UserError(f"{path} is truncated: its header has {length} bytes, the file {size}")
-    tensors = dict(_parse_header(path, text, data_start=8 + length))
-    end = max((tensor.start + tensor.nbytes for tensor in tensors.values()), default=0)
-    if end > size:
-        raise UserError(f"{path} is truncated: its tensors end at byte {end}, the file at {size}")
-    return tensors
+def read_header(path: Path, root: Path | None = None) -> dict[str, StoredTensor]:
+    """The tensors of one safetensors file; UserError when it is damaged, truncated or of another format.
 
-
-def _parse_header(path: Path, text: bytes, data_start: int) -> Iterator[tuple[str, StoredTensor]]:
-    try:
-        header = json.loads(text)
-        entries = [(key, entry) for key, entry in header.items() if key != "__metadata__"]
-    except (ValueError, AttributeError, RecursionError):
-        raise UserError(f"{path} is not a safetensors file: its header is not a JSON object") from None
-    for key, entry in entries:
+    The reference implementation judges the header: that the tensors fill the file without holes and overlaps,
+    and that their sizes are those of their shapes. It takes either of two entries with one key, which is
+    refused here. `root` is as in `compiler.files.open_file`.
+    """
+    with open_file(path, root) as file:
         try:
-            shape = tuple(map(_natural, entry["shape"]))
-            start, stop = map(_natural, entry["data_offsets"])
-            dtype = np.dtype(DTYPES[entry["dtype"]])
-        except (KeyError, TypeError, ValueError):
-            raise UserError(f"{path}: cannot read the header of key {key}: {str(entry)[:100]}") from None
-        tensor = StoredTensor(path, data_start + start, shape, dtype)
-        if tensor.nbytes != stop - start:
-            raise UserError(
-                f"{path}: key {key} has {stop - start} bytes, but {dtype} {list(shape)} needs {tensor.nbytes}"
-            )
-        yield key, tensor
+            with safe_open(path, framework="numpy"):
+                pass
+            (length,) = struct.unpack("<Q", file.read(8))
+            text = file.read(length)
+        except SafetensorError as error:
+            why = str(error).removeprefix("Error while deserializing header: ")[:150]
+            raise UserError(f"{path} is damaged, truncated, or not a safetensors file: {why}") from None
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {reason(error)}") from None
+    header = parse_json_object(text, str(path))
+    header.pop("__metadata__", None)
+    return {key: _stored(path, key, entry, data_start=8 + length) for key, entry in header.items()}
 
 
-def _natural(value: Any) -> int:
-    if not isinstance(value, int) or value < 0:
-        raise ValueError(value)
-    return value
+def _stored(path: Path, key: str, entry: Mapping[str, Any], data_start: int) -> StoredTensor:
+    if len(key) > LONGEST_KEY or not key.isprintable():
+        raise UserError(f"{path} has a key that is no name of a parameter: {shown(key)}")
+    if entry["dtype"] not in DTYPES:
+        raise UserError(f"{path}: key {key} is stored as {entry['dtype']}, which is not supported")
+    dtype = np.dtype(DTYPES[entry["dtype"]])
+    return StoredTensor(key, path, data_start + entry["data_offsets"][0], tuple(entry["shape"]), dtype)
 
 
 def _files(folder: Path) -> list[Path]:
     """The safetensors files of the checkpoint; all must exist, so that a missing shard is found at once."""
-    if (folder / SINGLE_FILE).exists():
+    single, index = (os.path.lexists(folder / name) for name in (SINGLE_FILE, INDEX_FILE))
+    if single and index:
+        taken = "the first is taken, as transformers does"
+        log.warning("%s has %s and %s: %s", folder, SINGLE_FILE, INDEX_FILE, taken)
+    if single:
         return [folder / SINGLE_FILE]
-    if (folder / INDEX_FILE).exists():
+    if index:
         return [_shard(folder, name) for name in sorted(set(_weight_map(folder).values()))]
-    pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
-    if pickles:
-        raise UserError(
-            f"{folder} has its weights as pickle only ({pickles[0]}), which can run code when it is read\n"
-            "write them as safetensors first: AutoModelForCausalLM.from_pretrained(OLD).save_pretrained(NEW)"
-        )
-    raise UserError(f"no weights in {folder}: neither {SINGLE_FILE} nor {INDEX_FILE}")
+    raise UserError(without_weights(folder))
 
 
-def _weight_map(folder: Path) -> dict[str, Any]:
-    weight_map = read_json_object(folder / INDEX_FILE).get("weight_map")
+def _weight_map(folder: Path) -> dict[str, str]:
+    weight_map = read_json_object(folder / INDEX_FILE, checkpoint_root(folder)).get("weight_map")
     if not isinstance(weight_map, dict) or not all(isinstance(name, str) for name in weight_map.values()):
         raise UserError(f"{folder / INDEX_FILE} has no weight_map of keys to files")
     return weight_map
@@ -172,17 +159,21 @@ def _weight_map(folder: Path) -> dict[str, Any]:
 
 def _shard(folder: Path, name: str) -> Path:
     """The shard of that name; it must be a plain name, so that no index leads out of the folder."""
-    if name in ("", ".", "..") or "/" in name or "\\" in name or "\0" in name:
-        raise UserError(f"{folder / INDEX_FILE} names the shard '{name}', which is not a file of that folder")
-    if not (folder / name).is_file():
+    if name in ("", ".", "..") or "/" in name or "\\" in name or not name.isprintable() or len(name) > 255:
+        raise UserError(
+            f"{folder / INDEX_FILE} names the shard '{shown(name)}', which is not a file of that folder"
+        )
+    if not os.path.lexists(folder / name):
         raise UserError(f"shard {name} is missing in {folder}, but {INDEX_FILE} names it")
     return folder / name
 
 
 def _check_index(folder: Path, tensors: Mapping[str, StoredTensor]) -> None:
     """Every key of the index must be in the shard that it names."""
-    if (folder / SINGLE_FILE).exists():
+    if os.path.lexists(folder / SINGLE_FILE):
         return
     for key, name in _weight_map(folder).items():
         if key not in tensors or tensors[key].path.name != name:
-            raise UserError(f"key {key} is not in shard {folder / name}, where {INDEX_FILE} says it is")
+            raise UserError(
+                f"key {shown(key)} is not in shard {folder / name}, where {INDEX_FILE} says it is"
+            )

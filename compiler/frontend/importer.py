@@ -31,6 +31,8 @@ from compiler.ir.types import BF16, ElementType
 from dialects import llm
 from dialects.builtin import FuncOp, ModuleOp
 
+SHORT = 2  # tokens of a run that shows what depends on the length; one would look like a decode step
+
 
 def import_model(
     config: str | Path | dict[str, Any] | nn.Module,
@@ -49,7 +51,8 @@ def import_model(
     prefill = capture_model(model, prefill_length)
     decode = capture_model(model, 1, position=seq_length - 1, history=seq_length)
     whole = prefill if prefill_length == seq_length else capture_model(model, seq_length)
-    return Importer(model, prefill, decode, whole, dtype).run()
+    short = capture_model(model, SHORT)
+    return Importer(model, prefill, decode, whole, short, dtype).run()
 
 
 def settings_of(config: str | Path | dict[str, Any]) -> dict[str, Any]:
@@ -60,10 +63,16 @@ class Importer:
     """The runs of one model, and what is made of them."""
 
     def __init__(
-        self, model: nn.Module, prefill: Capture, decode: Capture, whole: Capture, dtype: ElementType
+        self,
+        model: nn.Module,
+        prefill: Capture,
+        decode: Capture,
+        whole: Capture,
+        short: Capture,
+        dtype: ElementType,
     ) -> None:
         self.model: Any = model
-        self.prefill, self.decode, self.whole = prefill, decode, whole
+        self.prefill, self.decode, self.whole, self.short = prefill, decode, whole, short
         self.dtype = dtype
         self.tables = Tables()
 
@@ -98,7 +107,7 @@ class Importer:
         return list(groups.values())
 
     def _layer_module(self, indices: list[int]) -> LayerModule:
-        runs = [run.layers[indices[0]] for run in (self.prefill, self.decode, self.whole)]
+        runs = [run.layers[indices[0]] for run in (self.prefill, self.decode, self.whole, self.short)]
         uses = self.tables.uses([live_nodes(layer.graph) for layer in runs], self.whole.logits.shape[1] - 1)
         block = self._block("block", self.prefill, indices[0], uses)
         block_cache = self._block("block_cache", self.decode, indices[0], uses)

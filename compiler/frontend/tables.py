@@ -47,7 +47,8 @@ class Tables:
     def uses(self, runs: Sequence[list[Node]], position: int) -> list[Use]:
         """What the constants of one layer are, in the order in which they appear in each of its runs.
 
-        `runs` are the nodes of a prefill, of a decode step at `position`, and of a run over all positions.
+        `runs` are the nodes of a prefill, of a decode step at `position`, of a run over all positions and of
+        one over few.
         """
         found = [[node for node in run if node.name == "constant"] for run in runs]
         if len({len(constants) for constants in found}) != 1:
@@ -56,17 +57,18 @@ class Tables:
 
     def _use(self, nodes: Sequence[Node], position: int) -> Use:
         path = nodes[0].path
-        prefill, decode, whole = (node.args[0].data for node in nodes)
-        if all(same(prefill, other) for other in (decode, whole)):
+        prefill, decode, whole, short = (node.args[0].data for node in nodes)
+        if all(same(prefill, other) for other in (decode, whole, short)):
             return self._fixed(prefill, path)
-        axis = position_axis(prefill, decode, whole)
+        axis = position_axis(prefill, decode, whole, short)
         if axis is None or prefill.dtype.kind != "f":
             raise UserError(
                 f"cannot import the model: a constant of shape {list(prefill.shape)} depends on the number "
                 f"of tokens, in {path}"
             )
         table = whole.reshape(whole.shape[axis], -1).astype(np.float32)
-        check_rows(table, prefill, decode, position, path)
+        for run, first in ((prefill, 0), (decode, position), (short, 0)):
+            check_rows(table[first:], run, path)
         return TableUse(self.add(table), by_position=True)
 
     def _fixed(self, array: np.ndarray, path: str) -> Use:
@@ -81,9 +83,9 @@ def same(a: np.ndarray, b: np.ndarray) -> bool:
     return a.shape == b.shape and a.dtype == b.dtype and bool(np.array_equal(a, b))
 
 
-def position_axis(prefill: np.ndarray, decode: np.ndarray, whole: np.ndarray) -> int | None:
+def position_axis(prefill: np.ndarray, decode: np.ndarray, *others: np.ndarray) -> int | None:
     """The only axis that differs between the runs, if it is 1 in decode and only 1s come before it."""
-    shapes = (prefill.shape, decode.shape, whole.shape)
+    shapes = (prefill.shape, decode.shape, *(run.shape for run in others))
     if len({len(shape) for shape in shapes}) != 1:
         return None
     axes = [axis for axis, lengths in enumerate(zip(*shapes, strict=True)) if len(set(lengths)) > 1]
@@ -92,12 +94,11 @@ def position_axis(prefill: np.ndarray, decode: np.ndarray, whole: np.ndarray) ->
     return axes[0]
 
 
-def check_rows(table: np.ndarray, prefill: np.ndarray, decode: np.ndarray, position: int, path: str) -> None:
-    """The rows of shorter runs must be those of the table, or it would depend on the length of the input."""
-    for run, rows in ((prefill, table), (decode, table[position:])):
-        got = run.reshape(-1, table.shape[1])
-        if not np.allclose(got, rows[: len(got)], rtol=TOLERANCE, atol=TOLERANCE):
-            raise UserError(
-                "cannot import the model: its position tables depend on the length of the input, which "
-                f"fixed tables cannot express, in {path}; a shorter sequence length may avoid it"
-            )
+def check_rows(table: np.ndarray, run: np.ndarray, path: str) -> None:
+    """The rows of a run must be those of the table, or it would depend on the length of the input."""
+    got = run.reshape(-1, table.shape[1])
+    if not np.allclose(got, table[: len(got)], rtol=TOLERANCE, atol=TOLERANCE):
+        raise UserError(
+            "cannot import the model: its position tables depend on the length of the input, which "
+            f"fixed tables cannot express, in {path}; a shorter sequence length may avoid it"
+        )

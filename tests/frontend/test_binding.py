@@ -80,6 +80,11 @@ def test_a_tied_parameter_is_read_from_its_source(tmp_path):
     assert weights.read("head", slice(1, 2)).shape == (1, 3)
 
 
+def test_of_tied_parameters_either_may_be_stored(tmp_path):
+    weights = bind(checkpoint_with(tmp_path, head=(2, 3), b=(3,)), EXPECTED)
+    assert weights.same("a", "head")
+
+
 def test_a_tied_parameter_with_a_key_of_its_own_is_read_from_it(tmp_path):
     weights = bind(checkpoint_with(tmp_path, a=(2, 3), b=(3,), head=(2, 3)), EXPECTED)
     assert not weights.same("head", "a")
@@ -90,15 +95,62 @@ def test_a_tied_parameter_with_a_key_of_its_own_is_read_from_it(tmp_path):
     [
         ({"a": (2, 3)}, "lacks key b, which its config.json needs"),
         ({"b": (3,)}, "lacks keys a, head"),
-        ({"a": (2, 3), "b": (3,), "more": (1,)}, "holds key more, which no part of the model uses"),
         ({"a": (2, 3), "b": (4,)}, r"key b in .* has shape \[4\], by config.json it is \[3\]"),
         ({"a": (2, 3), "b": (3,), "head": (3, 2)}, r"key head in .* has shape \[3, 2\]"),
-        ({"a": (2, 3), "b": (3,), **{f"x{i}": (1,) for i in range(5)}}, "holds keys x0, x1, x2 and 2 more"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, shapes, message):
     with pytest.raises(UserError, match=message):
         bind(checkpoint_with(tmp_path, **shapes), EXPECTED)
+
+
+PARTS = Expected(
+    {"model.layers.0.q.weight": (2,), "model.norm.weight": (2,), "lm_head.weight": (2,)}, prefix="model"
+)
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "model.layers.0.q.bias",
+        "model.layers.0.q_norm.weight",
+        "layers.0.more.weight",
+        "model.norm.bias",
+        "norm.bias",
+        "lm_head.bias",
+    ],
+)
+def test_a_key_that_a_layer_would_compute_with_is_refused(tmp_path, key):
+    folder = checkpoint_with(tmp_path, **PARTS.shapes, **{key: (1,)})
+    with pytest.raises(
+        UserError, match=f"holds key {key}, which the model of its config.json has no place for"
+    ):
+        bind(folder, PARTS)
+
+
+@pytest.mark.parametrize("key", ["v_head.summary.weight", "model.layers.1.q.weight", "visual.blocks.0.w"])
+def test_a_key_outside_of_the_model_is_left_out_with_a_note(tmp_path, caplog, key):
+    bind(checkpoint_with(tmp_path, **PARTS.shapes, **{key: (1,)}), PARTS)
+    assert f"key {key} left out, which no part of the model uses" in caplog.text
+
+
+def test_many_keys_are_told_in_one_note(tmp_path, caplog):
+    bind(checkpoint_with(tmp_path, **PARTS.shapes, **{f"x{i}.w": (1,) for i in range(5)}), PARTS)
+    assert "keys x0.w, x1.w, x2.w and 2 more left out" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("key", "message"),
+    [
+        ("model.layers.0.q.qweight", r"quantized already \(key model.layers.0.q.qweight\)"),
+        ("model.layers.0.q.weight_scale_inv", "quantized already"),
+        ("model.layers.0.q.lora_A.weight", "have an adapter beside them"),
+        ("model.layers.0.q.base_layer.weight", "have an adapter beside them"),
+    ],
+)
+def test_weights_in_another_form_are_told_as_such(tmp_path, key, message):
+    with pytest.raises(UserError, match=message):
+        bind(checkpoint_with(tmp_path, **{key: (1,)}), PARTS)
 
 
 def test_stale_buffers_of_old_checkpoints_are_ignored(tmp_path):

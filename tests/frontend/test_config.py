@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -68,13 +69,13 @@ def test_folders_that_are_none_are_refused(tmp_path):
         read_config(tmp_path / "file")
 
 
-@pytest.mark.parametrize("method", ["iterdir", "read_text"])
-def test_what_may_not_be_read_is_named(tmp_path, monkeypatch, method):
+@pytest.mark.parametrize(("owner", "method"), [(Path, "iterdir"), (os, "open")])
+def test_what_may_not_be_read_is_named(tmp_path, monkeypatch, owner, method):
     def denied(*args: Any, **kwargs: Any) -> None:
         raise PermissionError(13, "Permission denied")
 
     folder_with(tmp_path, {"model_type": "llama"})
-    monkeypatch.setattr(Path, method, denied)
+    monkeypatch.setattr(owner, method, denied)
     with pytest.raises(UserError, match=f"cannot read {tmp_path}.*Permission denied"):
         read_config(tmp_path)
 
@@ -93,6 +94,84 @@ def test_length_beyond_the_models_positions_is_refused():
     ModelConfig(Path("model"), {}).check_length(10**6)
 
 
+def test_yarn_stretches_the_models_positions():
+    yarn = {"type": "yarn", "factor": 4.0, "original_max_position_embeddings": 64}
+    config = ModelConfig(Path("model"), {"max_position_embeddings": 64, "rope_scaling": yarn})
+    config.check_length(256)
+    with pytest.raises(
+        UserError, match=r"-s 257 is more than yarn's factor 4.0 x 64 positions = 256 of model"
+    ):
+        config.check_length(257)
+    ModelConfig(Path("model"), {"max_position_embeddings": 999, "rope_scaling": yarn}).check_length(999)
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"rope_scaling": {"type": "longrope", "original_max_position_embeddings": 32}},
+        {"rope_parameters": {"rope_type": "longrope", "original_max_position_embeddings": 32}},
+        {"rope_scaling": {"type": "su"}, "original_max_position_embeddings": 32},
+    ],
+)
+def test_longrope_is_refused_beyond_its_original_length(place):
+    config = ModelConfig(Path("model"), {"max_position_embeddings": 128, **place})
+    config.check_length(32)
+    message = (
+        r"-s 33 is more than original_max_position_embeddings 32 .*\nrope_type (longrope|su) .* -s 32 or less"
+    )
+    with pytest.raises(UserError, match=message):
+        config.check_length(33)
+
+
+@pytest.mark.parametrize(
+    ("heads", "message"),
+    [
+        (
+            {"num_attention_heads": 5, "num_key_value_heads": 2},
+            "num_attention_heads 5 is not a multiple of num_key",
+        ),
+        (
+            {"num_attention_heads": 2, "num_key_value_heads": 4},
+            "num_attention_heads 2 is not a multiple of num_key",
+        ),
+        (
+            {"hidden_size": 256, "num_attention_heads": 5},
+            "hidden_size 256 is not a multiple of num_attention_heads 5",
+        ),
+    ],
+)
+def test_counts_of_heads_that_do_not_divide_name_both_keys(tmp_path, heads, message):
+    with pytest.raises(UserError, match=message):
+        read_config(folder_with(tmp_path, {"model_type": "llama", **heads}))
+
+
+def test_sizes_that_no_tensor_has_are_refused_before_a_model_is_built():
+    shapes = {"a": (64, 32), "b": (32,), "scalar": ()}
+    for key in ("hidden_size", "vocab_size", "head_dim", "num_attention_heads"):
+        ModelConfig(Path("m"), {key: 64}).check_sizes(shapes)
+        with pytest.raises(UserError, match=f"{key} is 65, but no tensor of the checkpoint is wider than 64"):
+            ModelConfig(Path("m"), {key: 65}).check_sizes(shapes)
+    with pytest.raises(UserError, match="num_hidden_layers is 1000000000, but the checkpoint has 3 tensors"):
+        ModelConfig(Path("m"), {"num_hidden_layers": 10**9}).check_sizes(shapes)
+
+
+def test_models_of_several_parts_are_told_as_such(tmp_path):
+    parts = {"text_config": {}, "vision_config": {}}
+    for model_type in ("qwen2_5_vl", "internvl_chat"):
+        message = rf"a model that sees \(vision_config, model_type {model_type}\) is not supported yet"
+        with pytest.raises(UserError, match=message):
+            read_config(folder_with(tmp_path, {"model_type": model_type, **parts}))
+    with pytest.raises(UserError, match="has text_config, which model_type llama does not know"):
+        read_config(folder_with(tmp_path, {"model_type": "llama", **parts}))
+
+
+def test_a_model_type_that_would_spoil_a_message_is_quoted(tmp_path):
+    with pytest.raises(UserError) as caught:
+        read_config(folder_with(tmp_path, {"model_type": "\x1b[31m\n" * 1000}))
+    assert len(caught.value.message.splitlines()) == 2
+    assert "\x1b" not in caught.value.message
+
+
 def test_a_group_must_divide_every_linear_input():
     config = ModelConfig(Path("m"), {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9})
     config.check_group(64)
@@ -100,6 +179,15 @@ def test_a_group_must_divide_every_linear_input():
         config.check_group(128)
     with pytest.raises(UserError, match=r"-g 64 does not divide num_attention_heads \* head_dim = 96"):
         ModelConfig(Path("m"), {"num_attention_heads": 4, "head_dim": 24}).check_group(64)
+
+
+def test_widths_that_cannot_be_quantized_in_any_group_are_told_as_such():
+    config = ModelConfig(Path("m"), {"hidden_size": 128, "intermediate_size": 1000})
+    for group in (8, 64):
+        with pytest.raises(
+            UserError, match=r"intermediate_size = 1000 .* is not a multiple of 32.*\nuse -q bf16"
+        ):
+            config.check_group(group)
 
 
 @pytest.mark.parametrize(

@@ -167,6 +167,60 @@ def test_model_that_is_not_understood_is_refused_by_name(case):
     assert str(caught.value).count("\n") < 2
 
 
+LONGROPE = {
+    "rope_type": "longrope",
+    "short_factor": [1.0] * 8,
+    "long_factor": [2.0] * 8,
+    "original_max_position_embeddings": 16,
+}
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"rope_scaling": LONGROPE},
+        {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, "max_position_embeddings": 16},
+    ],
+)
+def test_tables_that_only_a_short_run_has_otherwise_are_refused(settings):
+    assert import_model(config("llama", **settings), 16).tables
+    with pytest.raises(UserError, match="depend on the length of the input"):
+        import_model(config("llama", **settings), 17)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"rope_scaling": {"type": "mrope"}},
+            r"rope_scaling.type is 'mrope', which is unknown\nknown: default, ",
+        ),
+        (
+            {"rope_parameters": {"rope_type": "su"}},
+            r"rope_parameters.rope_type is 'su', which is unknown\nknown: ",
+        ),
+        ({"hidden_act": "swiglu"}, r"hidden_act is 'swiglu', which is unknown\nknown: .*gelu"),
+    ],
+)
+def test_words_that_the_library_does_not_know_are_named_by_key(settings, message):
+    with pytest.raises(UserError, match=message):
+        native_model(config("llama", **settings))
+
+
+def test_keys_of_classifiers_and_of_calls_do_not_matter():
+    asked = {
+        "num_labels": 10**9,
+        "id2label": [1],
+        "problem_type": "x",
+        "return_dict": False,
+        "use_cache": False,
+    }
+    model = import_model(config("llama", **asked, output_hidden_states=True, output_attentions=True), 8)
+    assert print_module(model.layers[0].module) == print_module(
+        import_model(config("llama"), 8).layers[0].module
+    )
+
+
 def test_window_as_long_as_the_sequence_is_a_causal_mask():
     assert import_model(config("mistral", sliding_window=16), 16).layers
     with pytest.raises(UserError, match="sliding window of 16"):

@@ -13,12 +13,11 @@ ROWS = np.random.default_rng(0).standard_normal((1, 1, 8, 4)).astype(np.float32)
 POSITION = 7
 
 
-def uses(prefill, decode, whole):
-    """How one constant is classified, and the tables that result."""
+def uses(prefill, decode, whole, short=None):
+    """How one constant is classified, and the tables that result; a short run is as the prefill."""
     tables = Tables()
-    runs = [
-        [Node("constant", (Constant(np.asarray(run)),), path="layer")] for run in (prefill, decode, whole)
-    ]
+    runs = (prefill, decode, whole, prefill if short is None else short)
+    runs = [[Node("constant", (Constant(np.asarray(run)),), path="layer")] for run in runs]
     return tables.uses(runs, POSITION)[0], tables.arrays
 
 
@@ -56,7 +55,12 @@ def test_constants_that_depend_on_the_number_of_tokens_are_refused(prefill, deco
         uses(prefill, decode, whole)
 
 
+def test_tables_of_another_length_are_refused_though_all_long_runs_agree():
+    with pytest.raises(UserError, match="depend on the length of the input"):
+        uses(ROWS, ROWS[:, :, 7:], ROWS, short=ROWS[:, :, :2] * 1.01)
+
+
 def test_runs_with_different_numbers_of_constants_are_refused():
     node = Node("constant", (Constant(ROWS),), path="layer")
     with pytest.raises(UserError, match="other constants in decode than in prefill"):
-        Tables().uses([[node], [], [node]], POSITION)
+        Tables().uses([[node], [], [node], [node]], POSITION)

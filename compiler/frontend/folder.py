@@ -1,0 +1,105 @@
+"""What a folder holds that is given as a checkpoint: a model, an adapter, weights that are quantized."""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+from compiler.diagnostics import UserError
+from compiler.files import checkpoint_root, read_json_object
+
+log = logging.getLogger(__name__)
+
+SINGLE_FILE = "model.safetensors"
+INDEX_FILE = "model.safetensors.index.json"
+ADAPTER_CONFIG = "adapter_config.json"
+ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
+# Written by AutoGPTQ, AutoAWQ and ModelOpt.
+QUANTIZER_CONFIGS = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
+PICKLES = ("pytorch_model*.bin", "model*.bin", "*.pth", "model*.pt", "*.ckpt")
+TRAINER_FILES = ("training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "trainer_state.json")
+
+
+def check_folder(folder: Path) -> None:
+    """Refuse what is no folder, one that may not be read, and an adapter without its model."""
+    try:
+        next(folder.iterdir(), None)
+    except FileNotFoundError:
+        raise UserError(f"no folder {folder}: -m expects the folder of a Hugging Face checkpoint") from None
+    except NotADirectoryError:
+        raise UserError(f"{folder} is a file: -m expects the folder of a Hugging Face checkpoint") from None
+    except OSError as error:
+        raise UserError(f"cannot read {folder}: {error.strerror}") from error
+    if not os.path.lexists(folder / "config.json"):
+        refuse_adapter(folder)
+        raise UserError(f"no config.json in {folder}: is it a Hugging Face checkpoint?")
+
+
+def refuse_adapter(folder: Path) -> None:
+    """Refuse a folder that has an adapter and no model."""
+    if not os.path.lexists(folder / ADAPTER_CONFIG):
+        return
+    settings = read_json_object(folder / ADAPTER_CONFIG, checkpoint_root(folder))
+    kind, base = (str(settings.get(key, "unknown"))[:100] for key in ("peft_type", "base_model_name_or_path"))
+    raise UserError(
+        f"{folder} holds an adapter ({kind!r}) of the model {base!r} and not the model itself\n"
+        "merge them first, with peft: model.merge_and_unload().save_pretrained(NEW)"
+    )
+
+
+def note_adapter(folder: Path) -> None:
+    """Tell that an adapter beside a model is not applied."""
+    found = [name for name in (ADAPTER_CONFIG, *ADAPTER_WEIGHTS) if os.path.lexists(folder / name)]
+    if found:
+        log.warning("%s: the adapter (%s) is left out; merge it with peft to have it in", folder, found[-1])
+
+
+def check_not_quantized(folder: Path, config: dict[str, Any]) -> None:
+    """Refuse weights that are integers already, by what config.json or a quantizer's own file says."""
+    for key in ("quantization_config", "compression_config"):
+        settings = config.get(key)
+        if settings:
+            method = settings.get("quant_method", "unknown") if isinstance(settings, dict) else settings
+            raise quantized_already(folder / "config.json", str(method)[:60])
+    for name in QUANTIZER_CONFIGS:
+        if os.path.lexists(folder / name):
+            raise quantized_already(folder / name, "by this file")
+
+
+def quantized_already(path: Path, how: str) -> UserError:
+    return UserError(
+        f"{path}: the checkpoint is quantized already ({how}), which is not supported yet\n"
+        "give the float checkpoint it was made from: -q quantizes it"
+    )
+
+
+def adapter_not_merged(folder: Path, how: str) -> UserError:
+    return UserError(
+        f"{folder}: the weights have an adapter beside them ({how})\n"
+        "merge it into them first, with peft: model.merge_and_unload().save_pretrained(NEW)"
+    )
+
+
+def without_weights(folder: Path) -> str:
+    """Why a folder without safetensors of a model is refused."""
+    refuse_adapter(folder)
+    pickles = sorted(path.name for pattern in PICKLES for path in folder.glob(pattern))
+    if pickles:
+        return (
+            f"{folder} has its weights as pickle only ({pickles[0]}), which can run code when it is read\n"
+            "write them as safetensors first: AutoModelForCausalLM.from_pretrained(OLD).save_pretrained(NEW)"
+        )
+    return f"no weights in {folder}: neither {SINGLE_FILE} nor {INDEX_FILE}{_whose(folder)}"
+
+
+def _whose(folder: Path) -> str:
+    """What else the folder may be, and where the weights are then."""
+    inner = sorted(path.parent for name in (SINGLE_FILE, INDEX_FILE) for path in folder.glob(f"*/{name}"))
+    if inner:
+        return f"\nthere are some in {inner[-1]}: give that to -m"
+    trainer = [name for name in TRAINER_FILES if os.path.lexists(folder / name)]
+    if trainer:
+        return f"\n{trainer[0]} is what a trainer keeps to go on: give the folder that it saved the model to"
+    return ""
