@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
@@ -18,6 +19,7 @@ Bytes = npt.NDArray[np.uint8]
 
 CLIP_RATIOS = (1.0, 0.95, 0.9, 0.85)  # parts of a group's range that 4 bits try; twice as many gain 1 %
 SYMMETRIC_ZERO = 8  # the zero point of 4-bit codes that store none
+LARGEST_WEIGHT = 1e18  # so that squares and their sums stay finite in f32
 CHUNK_WEIGHTS = 1 << 17  # weights worked on at once: three f32 copies of them fit a 2 MiB cache
 SECTION_BYTES = 64  # the chip's vector width: aligned operands are cheaper, and runs must be multiples of it
 
@@ -59,7 +61,8 @@ def quantize(weight: Array, bits: int, group: int, symmetric: bool, scale_dtype:
     """Quantize a float weight [rows, columns], with scales that make the squared error of each group small.
 
     8 bits are always symmetric: the chip subtracts zeros in int8, where code - zero would overflow.
-    Raises ValueError when the group does not divide the columns or a weight is not finite.
+    Raises ValueError when the group does not divide the columns, a weight is not finite or out of all bounds,
+    or what the codes stand for would not be finite in the type of the scales.
     """
     rows, columns = weight.shape
     if bits not in (4, 8):
@@ -81,7 +84,21 @@ def quantize(weight: Array, bits: int, group: int, symmetric: bool, scale_dtype:
             zeros[chunk] = search.zero
     shape = (rows, columns // group)
     zeros = None if zeros is None else zeros.reshape(shape)
-    return Quantized(codes.reshape(rows, columns), scales.reshape(shape), zeros, bits, group)
+    quantized = Quantized(codes.reshape(rows, columns), scales.reshape(shape), zeros, bits, group)
+    _check_decodes(quantized)
+    return quantized
+
+
+def _check_decodes(quantized: Quantized) -> None:
+    """The chip decodes in the type of the scales, and rounding can carry a large weight beyond its end."""
+    limit = float(ml_dtypes.finfo(quantized.scales.dtype).max)  # type: ignore[no-untyped-call]
+    steps = 15 if quantized.bits == 4 else 127
+    if steps * float(np.abs(quantized.scales.astype(np.float32)).max(initial=0)) <= limit:
+        return
+    peak = float(np.abs(quantized.dequantize()).max())
+    if peak > limit:
+        name = quantized.scales.dtype.name
+        raise ValueError(f"decoded, it goes up to {peak:g}, which is beyond {name} ({limit:g})")
 
 
 class _Search:
@@ -107,8 +124,8 @@ class _Search:
 
     def run(self) -> None:
         low, high = self.weights.min(axis=0), self.weights.max(axis=0)
-        if not (np.isfinite(low).all() and np.isfinite(high).all()):
-            raise ValueError("the weight holds NaN or infinity")
+        if not (low.min() >= -LARGEST_WEIGHT and high.max() <= LARGEST_WEIGHT):
+            raise ValueError(f"the weight holds NaN or infinity, or magnitudes beyond {LARGEST_WEIGHT:g}")
         for ratio in self.ratios:
             if self.asymmetric:
                 self._try(*self._asymmetric(np.minimum(low, 0) * ratio, np.maximum(high, 0) * ratio))

@@ -77,7 +77,7 @@ def test_symmetric_codes_reach_the_larger_end_on_either_side(sign):
 
 
 @pytest.mark.parametrize("symmetric", [False, True])
-@pytest.mark.parametrize("value", [0.0, 1e-12, 0.5, -3.0, 7e4])
+@pytest.mark.parametrize("value", [0.0, 1e-12, 0.5, -3.0, 6e4])
 @pytest.mark.parametrize("dtype", [BF16, F16], ids=str)
 def test_constant_groups_are_finite_and_near(value, symmetric, dtype):
     restored = quantize(np.full((2, 64), value, np.float32), 4, 32, symmetric, dtype).dequantize()
@@ -113,6 +113,18 @@ def test_bad_requests_are_refused():
         quantize(weight, 4, 32, False, BF16)
     with pytest.raises(ValueError, match="split a group"):
         quantize(gaussian(4, 96), 4, 32, False, BF16).tile(slice(0, 4), slice(0, 48))
+
+
+@pytest.mark.parametrize(("bits", "symmetric"), [(4, False), (4, True), (8, True)])
+def test_weights_that_decode_beyond_the_type_of_the_scales_are_refused(bits, symmetric):
+    weight = gaussian(4, 64)
+    weight[1, 3] = 7e4
+    assert np.isfinite(quantize(weight, bits, 32, symmetric, BF16).dequantize()).all()
+    with pytest.raises(ValueError, match=r"decoded, it goes up to \d+, which is beyond float16 \(65504\)"):
+        quantize(weight, bits, 32, symmetric, F16)
+    weight[1, 3] = 1e19
+    with pytest.raises(ValueError, match="magnitudes beyond 1e\\+18"):
+        quantize(weight, bits, 32, symmetric, BF16)
 
 
 tiles = st.builds(

@@ -110,9 +110,9 @@ class Weights:
         counts = [f"{count_beyond(tensor.read(), self.limit)} of {tensor.key}" for tensor in tensors]
         if counts:
             log.warning(
-                "values beyond +-%g, which %s ends at, were clipped: %s",
-                self.limit,
+                "values beyond the range of %s, +-%g, were clipped: %s",
                 np.dtype(self.half).name,
+                self.limit,
                 some(counts),
             )
 

@@ -12,6 +12,7 @@ from unittest.mock import patch
 import torch
 import transformers
 from torch import nn
+from torch.overrides import TorchFunctionMode
 from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
 from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
@@ -29,6 +30,7 @@ OTHER_KEYS = (
 ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function")
 ROPE_SETTINGS = ("rope_scaling", "rope_parameters")
 
+LARGEST_BUFFER = 1 << 26  # numbers; a mask over 8,192 positions
 LONGEST_REASON = 300  # characters of the library's message in one of ours
 
 
@@ -41,7 +43,7 @@ def native_model(config: dict[str, Any]) -> nn.Module:
     model_type = config.get("model_type")
     check_model_type(model_type)
     settings = {key: deepcopy(value) for key, value in config.items() if key not in OTHER_KEYS}
-    with parameters_on_meta(), quiet():
+    with parameters_on_meta(), BoundedBuffers(), quiet():
         try:
             made = transformers.AutoConfig.for_model(**settings)
             build: Any = transformers.AutoModelForCausalLM.from_config
@@ -100,6 +102,22 @@ def parameters_on_meta() -> Iterator[None]:
 
     with patch.object(nn.Module, "register_parameter", register_on_meta):
         yield
+
+
+class BoundedBuffers(TorchFunctionMode):
+    """Refuses large real arrays, such as the [positions, positions] masks that some classes build."""
+
+    MAKERS = frozenset({torch.arange, torch.ones, torch.zeros, torch.full})
+
+    def __torch_function__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if func in self.MAKERS:
+            count = func(*args, **{**kwargs, "device": "meta"}).numel()
+            if count > LARGEST_BUFFER:
+                raise ValueError(f"it keeps {count} numbers beside its weights, more than {LARGEST_BUFFER}")
+        return func(*args, **kwargs)
 
 
 @contextmanager

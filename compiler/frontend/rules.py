@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from compiler.diagnostics import UserError, shown
 
+MOST_POSITIONS = 1 << 24  # published models have up to 10,485,760
 LARGEST = 3.4e38  # beyond it a number is none in f32, which models compute in
 
 
@@ -36,16 +37,26 @@ def _is_count(value: Any) -> bool:
 RULES = (
     Rule(
         r"(hidden|intermediate|vocab)_size|head_dim|num_(hidden_layers|attention_heads|key_value_heads)"
-        r"|(original_)?max_position_embeddings|n_(embd|head|layer|positions|ctx)",
+        r"|n_(embd|head|layer)",
         _is_count,
         "a whole number above 0",
+    ),
+    Rule(
+        r"(original_)?max_position_embeddings|n_(positions|ctx)",
+        lambda value: _is_count(value) and value <= MOST_POSITIONS,
+        f"a whole number from 1 to {MOST_POSITIONS}",
     ),
     Rule(r"(\w+_)?eps(ilon)?", lambda value: _is_number(value) and 0 < value < 1, "a number between 0 and 1"),
     Rule(
         r"(\w+_)?rope_theta|rope_\w+_base_freq|rotary_emb_base|factor|attention_factor|(low|high)_freq_factor"
-        r"|beta_(fast|slow)|partial_rotary_factor|rotary_pct",
+        r"|beta_(fast|slow)",
         lambda value: _is_number(value) and value > 0,
         "a number above 0",
+    ),
+    Rule(
+        r"partial_rotary_factor|rotary_pct",
+        lambda value: _is_number(value) and 0 < value <= 1,
+        "a number above 0 and up to 1",
     ),
 )
 ROPE_SETTINGS = ("rope_scaling", "rope_parameters")  # objects with keys of their own that the rules are for

@@ -207,6 +207,14 @@ def test_words_that_the_library_does_not_know_are_named_by_key(settings, message
         native_model(config("llama", **settings))
 
 
+@pytest.mark.parametrize(("model_type", "positions"), [("gpt_bigcode", 10**5), ("codegen", 10**8)])
+def test_buffers_that_would_fill_memory_are_refused(model_type, positions):
+    settings = config(model_type, n_positions=positions)
+    del settings["max_position_embeddings"]
+    with pytest.raises(UserError, match=r"cannot build the \w+ model: it keeps \d+ numbers beside its weights"):
+        native_model(settings)
+
+
 def test_keys_of_classifiers_and_of_calls_do_not_matter():
     asked = {
         "num_labels": 10**9,
