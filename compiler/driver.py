@@ -287,10 +287,13 @@ class Job:
         return list(found.values())
 
     def materializer(self, layer: int | None) -> Materializer:
-        def read(name: str) -> np.ndarray:
-            return self.weights.read(self.model.parameter_name(name, layer))
+        def full_name(name: str) -> str:
+            return self.model.parameter_name(name, layer)
 
-        return Materializer(read, self.model.tables, self.options.spec.lanes)
+        def read(name: str) -> np.ndarray:
+            return self.weights.read(full_name(name))
+
+        return Materializer(read, self.model.tables, self.options.spec.lanes, full_name)
 
 
 def tail_modules(model: ImportedModel, weights: Weights, options: ConvertOptions) -> list[ModuleOp]:

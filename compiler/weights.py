@@ -34,14 +34,21 @@ class Piece:
 
 
 class Materializer:
-    """Computes pieces. `read` gives a checkpoint tensor by the name the IR uses; `tables` the rotary
-    tables.
+    """Computes pieces. `read` gives a checkpoint tensor by the name the IR uses, and `full_name` its name in
+    messages; `tables` are the rotary tables.
     """
 
-    def __init__(self, read: ReadTensor, tables: dict[str, Array], lanes: int):
+    def __init__(
+        self,
+        read: ReadTensor,
+        tables: dict[str, Array],
+        lanes: int,
+        full_name: Callable[[str], str] = str,
+    ):
         self.read = read
         self.tables = tables
         self.lanes = lanes
+        self.full_name = full_name
 
     def pieces(self, sources: Sequence[WeightSource]) -> list[Array]:
         """The bytes of several sources; tiles of one weight, which is quantized once, or any one other."""
@@ -121,7 +128,8 @@ class Materializer:
         try:
             return quantize(weight, source.bits, source.group, source.symmetric, source.scale.numpy)
         except ValueError as error:
-            raise UserError(f"{' + '.join(source.names)} cannot be quantized: {error}") from error
+            names = " + ".join(map(self.full_name, source.names))
+            raise UserError(f"{names} cannot be quantized: {error}") from error
 
 
 def share_rows(source: Packed, total: int, shares: int) -> Iterator[slice]:

@@ -72,16 +72,20 @@ class ModelConfig:
         key = "original_max_position_embeddings"
         return _positive(self.values.get(key)) or _positive(self.rope.get(key)) or self.max_positions
 
+    @property
+    def stretched_positions(self) -> int:
+        """What yarn makes of the original positions, whether or not max_position_embeddings says so; or 0."""
+        factor = self.rope.get("factor")
+        if self.rope_type != "yarn" or not isinstance(factor, int | float):
+            return 0
+        return int(factor * (self.original_positions or 0))
+
     def check_length(self, seq_length: int) -> None:
         """Refuse a sequence that is longer than the model's positions, or that changes its frequencies."""
-        limit, source = self.max_positions, "max_position_embeddings"
-        original, factor = self.original_positions, self.rope.get("factor")
-        if self.rope_type == "yarn" and original and limit and isinstance(factor, int | float):
-            stretched = int(factor * original)
-            if stretched > limit:
-                limit, source = stretched, f"yarn's factor {factor} x {original} positions ="
-        if limit is not None and seq_length > limit:
-            raise UserError(f"-s {seq_length} is more than {source} {limit} of {self.path}")
+        limit, stretched, original = self.max_positions, self.stretched_positions, self.original_positions
+        if limit is not None and seq_length > max(limit, stretched):
+            source = "max_position_embeddings" if limit >= stretched else "original positions x factor ="
+            raise UserError(f"-s {seq_length} is more than {source} {max(limit, stretched)} of {self.path}")
         if self.rope_type in LONGROPE and original and seq_length > original:
             raise UserError(
                 f"-s {seq_length} is more than original_max_position_embeddings {original} of {self.path}\n"

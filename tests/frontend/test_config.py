@@ -99,7 +99,7 @@ def test_yarn_stretches_the_models_positions():
     config = ModelConfig(Path("model"), {"max_position_embeddings": 64, "rope_scaling": yarn})
     config.check_length(256)
     with pytest.raises(
-        UserError, match=r"-s 257 is more than yarn's factor 4.0 x 64 positions = 256 of model"
+        UserError, match=r"-s 257 is more than original positions x factor = 256 of model"
     ):
         config.check_length(257)
     ModelConfig(Path("model"), {"max_position_embeddings": 999, "rope_scaling": yarn}).check_length(999)
