@@ -23,6 +23,7 @@ def _printable_line(line: str) -> str:
     shown = "".join(char if char.isprintable() else repr(char)[1:-1] for char in line[:LINE])
     return shown + (" ..." if len(line) > LINE else "")
 
+
 def shown(word: str) -> str:
     """A word of somebody's file as a message repeats it: on one line, printable, and not too long."""
     if len(word) > LONGEST_WORD:
