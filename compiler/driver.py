@@ -23,7 +23,14 @@ from compiler.ir.core import Function, Module, walk
 from compiler.ir.types import ElementType, element
 from compiler.options import ConvertOptions
 from compiler.output import CONFIG, EMBEDDING, LOG, Output, require_space, staged_output
-from compiler.pass_manager import HEADER, PassManager, parse_pipeline
+from compiler.pass_manager import (
+    HEADER,
+    PassManager,
+    check_chips,
+    check_order,
+    parse_pipeline,
+    passes_that_end,
+)
 from compiler.pipelines import Effort, default_pipeline, lowering, placing
 from compiler.progress import counter, track
 from compiler.search import fastest
@@ -31,6 +38,7 @@ from compiler.weights import Materializer, Piece, WeightBlob
 from compiler.weights import convert as convert_values
 from dialects import llm
 from dialects.builtin import ModuleOp
+from dialects.contents import READY, Content
 from passes import load_all
 from passes.chip.allocate_local import DoesNotFit
 from passes.chip.assign_addresses import globals_of, weight_source
@@ -40,8 +48,6 @@ from runtime_sim.loader import Program
 from runtime_sim.tokenizer_notes import tokenizer_noted
 from runtime_sim.tool.timing import report
 from runtime_sim.tool.verify import verify_file
-
-FINAL_PASS = "insert-waits"  # what it leaves can be encoded
 
 log = logging.getLogger("compiler")
 
@@ -107,14 +113,20 @@ def proven(job: Job) -> BModel:
 
 
 def check_passes(options: ConvertOptions) -> None:
-    """Unknown passes and options are errors before anything else is done."""
+    """Unknown passes and options, and a wrong order, are errors before anything else is done."""
     load_all()
-    known = parse_pipeline(options.passes or default_pipeline(options))
+    pipeline = options.passes
+    known = parse_pipeline(default_pipeline(options) if pipeline is None else pipeline)
+    if not known:
+        raise UserError("--passes names no pass; leave it out for the default ones")
+    check_chips(known, options.spec.name)
+    held = check_order(known, Content.LLM, "the model")
     if options.stop_after not in (None, *(step.name for step in known)):
         names = ", ".join(step.name for step in known)
         raise UserError(f"--stop-after {options.stop_after}: not one of the passes {names}")
-    if options.passes and not options.stop_after and known[-1].name != FINAL_PASS:
-        raise UserError(f"--passes ends with {known[-1].name}: end with {FINAL_PASS}, or give --stop-after")
+    if pipeline is not None and not options.stop_after and (left := held & ~READY):
+        more = " and ".join(step.name for step in passes_that_end(left))
+        raise UserError(f"--passes leaves {left}: add {more}, or give --stop-after")
 
 
 def load_model(options: ConvertOptions) -> tuple[ImportedModel, Weights]:
@@ -203,7 +215,7 @@ class Job:
 
     def compiled(self, name: str, module: ModuleOp) -> ModuleOp:
         """The module after the passes: the given ones, or the default ones tuned to local memory."""
-        if self.options.passes:
+        if self.options.passes is not None:
             return self.run_passes(name, module, self.options.passes)
         try:
             return self.tuned(name, module)

@@ -5,38 +5,51 @@ from __future__ import annotations
 import re
 import sys
 import time
-import types
 import typing
 from collections.abc import Iterable, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from pathlib import Path
-from typing import Any, ClassVar, TextIO
+from typing import ClassVar, TextIO
 
+from compiler.chips import chip as chip_named
 from compiler.diagnostics import CompileError, UserError
 from compiler.ir.core import Module, Op
 from compiler.ir.location import FileLoc
 from compiler.ir.printer import print_module
 from compiler.ir.verify import verify
+from compiler.pass_options import check_option, option_text, parse_option, usage
+from dialects.contents import Content, contents
 
 # Pass name to class; a class with a name registers itself when it is defined.
 PASSES: dict[str, type[Pass]] = {}
 
 HEADER = "// passes-left: "
+SHOWN = 60  # characters of a wrong pipeline in a message
 
 
 @dataclass(frozen=True)
 class Pass:
     """A step over a module. Subclasses set ``name``; the fields of a frozen dataclass are the pass's options.
 
-    The docstring begins with the dialects that it reads and leaves, such as ``llm -> tensor.``
+    The docstring begins with the dialects that it reads and leaves, such as ``llm -> tensor.`` For the order
+    of passes, ``takes`` is all that a module may hold when the pass runs, ``ends`` what is gone afterwards,
+    and ``leaves`` what is there instead.
     """
 
     name: ClassVar[str] = ""
+    takes: ClassVar[Content] = ~Content.NOTHING
+    ends: ClassVar[Content] = Content.NOTHING
+    leaves: ClassVar[Content] = Content.NOTHING
 
     def __init_subclass__(cls) -> None:
         if "name" in cls.__dict__:
             assert cls.name not in PASSES, f"pass {cls.name} is defined twice"
             PASSES[cls.name] = cls
+
+    def __post_init__(self) -> None:
+        """UserError for an option that the pass cannot work with."""
+        for part in fields(self):
+            check_option(self.name, part, getattr(self, part.name))
 
     def run(self, module: Module) -> None:
         """Change the module in place; CompileError when it cannot be compiled."""
@@ -45,7 +58,7 @@ class Pass:
     def __str__(self) -> str:
         """As in a pipeline, with the options that differ from their defaults."""
         options = [
-            f"{f.name}={_option_text(getattr(self, f.name))}"
+            f"{f.name}={option_text(getattr(self, f.name))}"
             for f in fields(self)
             if getattr(self, f.name) != f.default
         ]
@@ -65,14 +78,21 @@ def parse_pipeline(text: str) -> list[Pass]:
 def _split_pipeline(text: str) -> list[str]:
     parts = re.findall(r"[^,{}\s][^,{}]*(?:\{[^{}]*\})?", text)
     if re.sub(r"[,\s]", "", text) != re.sub(r"[,\s]", "", "".join(parts)):
-        raise UserError(f"pipeline {text!r}: braces do not match; write 'a,b{{option=value}}'")
+        raise UserError(f"pipeline {shown(text)}: braces do not match; write 'a,b{{option=value}}'")
+    if len(re.sub(r"\{[^{}]*\}", "", text).split(",")) != max(1, len(parts)) or (text and not parts):
+        raise UserError(f"pipeline {shown(text)}: a comma without a pass; write 'a,b{{option=value}}'")
     return parts
+
+
+def shown(text: str) -> str:
+    """A pipeline in a message, which is to be short."""
+    return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
 
 
 def _parse_pass(text: str) -> Pass:
     name, _, options = text.strip().rstrip("}").partition("{")
     if name not in PASSES:
-        raise UserError(f"unknown pass {name!r}; known: {', '.join(sorted(PASSES))}")
+        raise UserError(f"unknown pass {shown(name)}; known: {', '.join(sorted(PASSES))}")
     cls = PASSES[name]
     hints = typing.get_type_hints(cls)
     known = {f.name: hints[f.name] for f in fields(cls)}
@@ -81,56 +101,70 @@ def _parse_pass(text: str) -> Pass:
         key, equals, value = option.partition("=")
         key = key.replace("-", "_")
         if key not in known:
-            raise UserError(f"pass {name} has no option {key!r}; known: {', '.join(known) or 'none'}")
-        values[key] = _parse_option(f"option {key} of pass {name}", known[key], value if equals else "true")
+            raise UserError(f"pass {name} has no option {shown(key)}; known: {', '.join(known) or 'none'}")
+        if key in values:
+            raise UserError(f"pass {name} is given option {key} twice")
+        values[key] = parse_option(name, key, known[key], value if equals else "true")
     missing = [f.name for f in fields(cls) if f.default is MISSING and f.name not in values]
     if missing:
         raise UserError(f"pass {name} needs option {missing[0]!r}: {name}{{{missing[0]}=...}}")
     return cls(**values)
 
 
-def _parse_option(what: str, hint: Any, text: str) -> Any:
-    """The text as the option's declared type: a number, true or false, text, or numbers with commas."""
-    if typing.get_origin(hint) is types.UnionType:
-        inner = [a for a in typing.get_args(hint) if a is not types.NoneType]
-        return None if text == "none" else _parse_option(what, inner[0], text)
-    if typing.get_origin(hint) is tuple:
-        return tuple(_parse_option(what, typing.get_args(hint)[0], item) for item in text.split(",") if item)
-    if hint is bool and text in ("true", "false"):
-        return text == "true"
-    if hint is str:
-        return text
-    try:
-        if hint is int:
-            return int(text, 0)
-        if hint is float:
-            return float(text)
-    except ValueError:
-        pass
-    raise UserError(f"{what} is {text!r}, expected {getattr(hint, '__name__', hint)}")
-
-
-def _option_text(value: Any) -> str:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, tuple):
-        return ",".join(_option_text(item) for item in value)
-    return "none" if value is None else str(value)
-
-
 def list_passes() -> str:
-    """One line per pass: its options with their defaults, and what it does."""
+    """Of each pass: its options with their defaults, what it does, and between which others it can run."""
     lines = []
     for name, cls in sorted(PASSES.items()):
-        options = " ".join(_usage(f.name, f.default) for f in fields(cls))
-        usage = f"{name}{{{options}}}" if options else name
+        options = " ".join(usage(f.name, f.default) for f in fields(cls))
+        written = f"{name}{{{options}}}" if options else name
         summary = (cls.__doc__ or "").strip().partition("\n")[0]
-        lines.append(f"{usage:<40} {summary}")
+        lines += [f"{written:<40} {summary}", *_order_lines(cls)]
     return "\n".join(lines)
 
 
-def _usage(option: str, default: Any) -> str:
-    return option if default is MISSING else f"{option}={_option_text(default)}"
+def _order_lines(cls: type[Pass]) -> list[str]:
+    parts = {"takes": cls.takes, "ends": cls.ends, "leaves": cls.leaves}
+    told = [f"{verb} {content}" for verb, content in parts.items() if content not in (Pass.takes, Pass.ends)]
+    return [f"{'':<4}{'; '.join(told)}"] if told else []
+
+
+def check_order(passes: Iterable[Pass], held: Content, source: str) -> Content:
+    """What a module that holds `held` holds after these passes; UserError when one of them cannot run there.
+
+    `source` is what the module is called in messages.
+    """
+    makers: dict[str, str] = {}
+    for step in passes:
+        refused = (held & ~step.takes).words()
+        if refused:
+            raise UserError(_refusal(step, refused[0], makers.get(refused[0]), source))
+        held = held & ~step.ends | step.leaves
+        makers |= dict.fromkeys(step.leaves.words(), step.name)
+    return held
+
+
+def _refusal(step: Pass, content: str, maker: str | None, source: str) -> str:
+    origin = f"{maker}, before it, leaves" if maker else f"{source} has"
+    first = [cls.name for cls in passes_that_end(Content[content.upper()]) if not cls.leaves & ~step.takes]
+    hint = "once is enough" if maker == step.name else f"run it before {maker}" if maker else ""
+    hint = f"run {first[0]} first" if first else hint
+    return f"pass {step.name} takes {step.takes}\n{origin} {content}{': ' if hint else ''}{hint}"
+
+
+def passes_that_end(content: Content) -> list[type[Pass]]:
+    """The passes after which some of it is gone."""
+    return [cls for _, cls in sorted(PASSES.items()) if content & cls.ends]
+
+
+def check_chips(passes: Iterable[Pass], chip: str | None = None) -> None:
+    """One program is for one chip: that of `chip`, or else that of the first pass."""
+    for step in passes:
+        if (name := getattr(step, "chip", None)) is None:
+            continue
+        own = chip_named(name).name
+        chip = chip or own
+        if own != chip:
+            raise UserError(f"option chip of pass {step.name} is {own!r}, but the program is for {chip!r}")
 
 
 def passes_left(text: str) -> str | None:
@@ -167,6 +201,8 @@ class PassManager:
 
     def run(self, module: Module) -> list[Pass]:
         """Run the passes on one module; returns those left undone by ``stop_after``."""
+        check_order(self.passes, contents(module), self.source or "the module")
+        check_chips(self.passes)
         dump = _Dump(self, module)
         dump.write(0, "input")
         self._verify(module)

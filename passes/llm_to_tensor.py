@@ -8,6 +8,8 @@ from typing import ClassVar
 from compiler.chips import ChipSpec, chip
 from compiler.ir.core import Function, Module
 from compiler.pass_manager import Pass
+from compiler.pass_options import at_least
+from dialects.contents import Content
 from passes.lowering.llm_rules import TokenLowering
 
 
@@ -23,10 +25,13 @@ class LlmToTensor(Pass):
     """
 
     name: ClassVar[str] = "llm-to-tensor"
+    takes = Content.LLM | Content.QUANTIZED
+    ends = Content.LLM | Content.QUANTIZED
+    leaves = Content.TENSOR | Content.WHOLE
 
     chip: str = "bm1684x"  # the chip whose rows of lanes tokens fill
-    tokens: int = 0  # tokens lowered at a time, a multiple of 64; 0 for all
-    tail: int = 0  # rows of lanes whose tokens are the last run; 0 for its share of all
+    tokens: int = at_least(0, 0)  # tokens lowered at a time, in whole rows of lanes; 0 for all
+    tail: int = at_least(0, 0)  # rows of lanes whose tokens are the last run; 0 for its share of all
 
     def run(self, module: Module) -> None:
         for function in module.functions():

@@ -8,6 +8,7 @@ from typing import ClassVar
 from compiler.chips import ChipSpec, chip
 from compiler.ir.core import Builder, Function, Module
 from compiler.pass_manager import Pass
+from dialects.contents import Content
 from passes.lowering import arithmetic, matmul, movement
 from passes.lowering.context import Lowering
 from passes.lowering.emitter import Emitter
@@ -24,6 +25,9 @@ class TensorToChip(Pass):
     """
 
     name: ClassVar[str] = "tensor-to-chip"
+    takes = Content.TENSOR | Content.TILED
+    ends = Content.TENSOR | Content.TILED
+    leaves = Content.CHIP | Content.UNPLACED | Content.UNADDRESSED | Content.UNORDERED
 
     chip: str = "bm1684x"  # the chip to generate for
 

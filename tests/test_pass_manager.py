@@ -11,13 +11,19 @@ from compiler.pass_manager import (
     PASSES,
     Pass,
     PassManager,
+    check_chips,
+    check_order,
     list_passes,
     parse_pipeline,
     passes_left,
     pipeline_text,
 )
+from dialects.contents import READY, Content
+from passes import load_all
 from tests.helpers import parse_ir
 from tests.toy_passes import IR, Break, Crash, Fuse, Options
+
+load_all()
 
 
 @pytest.fixture
@@ -58,6 +64,19 @@ def test_pipelines_parse_and_print(text, passes):
         ("toy-options{count=1 fast=yes}", "option fast of pass toy-options is 'yes', expected bool"),
         ("toy-options{count=1", "braces do not match"),
         ("toy-options{count=1}}", "braces do not match"),
+        ("toy-options{count=1 count=2}", "given option count twice"),
+        (",", "a comma without a pass"),
+        ("toy-fuse,,toy-fuse", "a comma without a pass"),
+        ("toy-fuse,", "a comma without a pass"),
+        ("quantize-weights{bits=3}", "option bits of pass quantize-weights is '3', expected 4 or 8"),
+        ("quantize-weights{group=-1}", "expected a number from 0 on"),
+        ("tile-weights{bytes=0}", "expected a number from 1 on"),
+        ("share-constants{keep=-5}", "expected a number from 0 on"),
+        ("llm-to-tensor{tokens=-64}", "expected a number from 0 on"),
+        ("llm-to-tensor{tail=-1}", "expected a number from 0 on"),
+        ("hoist-loads{fill=nan}", "expected a number from 0 to 1"),
+        ("hoist-loads{fill=2}", "expected a number from 0 to 1"),
+        (f"toy-options{{count={'9' * 5000}}}", r"is '9{60}\.\.\.', expected int"),
     ],
 )
 def test_wrong_pipelines_are_the_users_mistake(text, message):
@@ -65,11 +84,67 @@ def test_wrong_pipelines_are_the_users_mistake(text, message):
         parse_pipeline(text)
 
 
+LLM_PART = "canonicalize,fuse-swiglu,fuse-qkv,fuse-gate-up,fuse-residual,quantize-weights"
+TENSOR_PART = "llm-to-tensor,tile-weights,share-constants,tensor-to-chip"
+CHIP_PART = "hoist-stores,hoist-loads,allocate-local,assign-addresses,insert-waits"
+
+
+def order_of(text: str) -> Content:
+    return check_order(parse_pipeline(text), Content.LLM, "the model")
+
+
+def test_the_default_order_ends_in_what_can_be_encoded():
+    assert order_of(f"{LLM_PART},{TENSOR_PART},{CHIP_PART}") == READY
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (f"{TENSOR_PART},allocate-local,hoist-loads", "allocate-local, before it, leaves placed: run it before"),
+        (f"{TENSOR_PART},allocate-local,hoist-stores", "allocate-local, before it, leaves placed"),
+        (f"{TENSOR_PART},allocate-local,insert-waits,hoist-loads", "leaves placed"),
+        (f"{TENSOR_PART},{CHIP_PART},insert-waits", "insert-waits, before it, leaves ordered: once is enough"),
+        (f"{TENSOR_PART},insert-waits", "leaves unplaced: run allocate-local first"),
+        (f"{TENSOR_PART},allocate-local,allocate-local", "leaves placed: once is enough"),
+        (f"{TENSOR_PART},assign-addresses,assign-addresses", "leaves addressed: once is enough"),
+        (f"{TENSOR_PART},share-constants", "tensor-to-chip, before it, leaves chip: run it before tensor-to-chip"),
+        ("llm-to-tensor,tile-weights,tile-weights", "leaves tiled: once is enough"),
+        ("llm-to-tensor,tensor-to-chip", "leaves whole: run tile-weights first"),
+        ("llm-to-tensor,fuse-swiglu", "leaves tensor: run it before llm-to-tensor"),
+        ("tile-weights", "the model has llm: run llm-to-tensor first"),
+        ("allocate-local", "the model has llm"),
+        ("quantize-weights,quantize-weights{bits=8}", "leaves quantized: once is enough"),
+        ("llm-to-tensor,llm-to-tensor", "leaves tensor: once is enough"),
+    ],
+)
+def test_a_pass_does_not_run_where_it_would_break_the_program(text, message):
+    with pytest.raises(UserError, match=message):
+        order_of(text)
+
+
+def test_the_order_is_that_of_the_ir_itself():
+    """A pipeline that continues a dump starts from what the dump holds."""
+    module = parse_ir('%a = "chip.local"() <{offset = 0 : i64}> : () -> !chip.local<bytes = 64>')[0]
+    with pytest.raises(UserError, match=r"hoist-loads takes .*\na.mlir has placed"):
+        PassManager(parse_pipeline("hoist-loads"), source="a.mlir").run(module)
+
+
+def test_passes_are_for_one_chip():
+    passes = parse_pipeline("llm-to-tensor,tile-weights{chip=bm1688}")
+    with pytest.raises(UserError, match=r"option chip of pass tile-weights is 'bm1688', .* for 'bm1684x'"):
+        check_chips(passes)
+    with pytest.raises(UserError, match=r"pass llm-to-tensor is 'bm1684x', .* for 'bm1688'"):
+        check_chips(passes, "bm1688")
+    with pytest.raises(UserError, match="unknown chip 'bm9'"):
+        check_chips(parse_pipeline("tile-weights{chip=bm9}"))
+
+
 def test_passes_are_listed_with_their_options():
     lines = list_passes().splitlines()
     usage = "toy-options{count share=0.5 fast=false chip=bm1684x sizes= limit=none}"
     assert f"{usage} toy -> toy. Mark every silu." in lines
-    assert len(lines) == len(PASSES)
+    assert len([line for line in lines if not line.startswith(" ")]) == len(PASSES)
+    assert "    takes chip, placed, unaddressed, addressed, unordered; ends unordered; leaves ordered" in lines
 
 
 def test_a_pass_name_is_used_once():

@@ -13,6 +13,7 @@ from compiler.diagnostics import CompileError
 from compiler.ir.core import Function, Module, Op, Value
 from compiler.pass_manager import Pass
 from dialects.chip import DmaOp, Instruction, LocalOp
+from dialects.contents import Content
 from passes.chip.banks import Banks
 from passes.chip.pace import Pace
 
@@ -22,6 +23,9 @@ class AllocateLocal(Pass):
     """chip -> chip. Buffers whose uses overlap in program order get disjoint bytes, in order of first use."""
 
     name: ClassVar[str] = "allocate-local"
+    takes = Content.CHIP | Content.UNPLACED | Content.UNADDRESSED | Content.ADDRESSED | Content.UNORDERED
+    ends = Content.UNPLACED
+    leaves = Content.PLACED
 
     chip: str = "bm1684x"  # the chip whose local memory is shared out
 

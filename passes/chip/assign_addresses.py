@@ -10,6 +10,7 @@ from compiler.chips import ChipSpec, chip
 from compiler.ir.core import Function, Module
 from compiler.pass_manager import Pass
 from dialects.chip import GlobalOp, WeightSource
+from dialects.contents import Content
 
 PAGE = 4096  # regions that the runtime moves are whole pages
 WEIGHT_ALIGNMENT = 256  # bytes; a shorter DMA burst costs as much
@@ -27,6 +28,11 @@ class AssignAddresses(Pass):
     """
 
     name: ClassVar[str] = "assign-addresses"
+    takes = ~(
+        Content.LLM | Content.QUANTIZED | Content.TENSOR | Content.WHOLE | Content.TILED | Content.ADDRESSED
+    )
+    ends = Content.UNADDRESSED
+    leaves = Content.ADDRESSED
 
     chip: str = "bm1684x"  # the chip whose address map is used
 

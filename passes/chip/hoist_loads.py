@@ -11,7 +11,9 @@ import numpy as np
 from compiler.chips import ChipSpec, chip
 from compiler.ir.core import Function, Module, Op, Value
 from compiler.pass_manager import Pass
+from compiler.pass_options import option
 from dialects.chip import DmaOp, GlobalOp, Instruction, LocalOp
+from dialects.contents import Content
 from passes.chip.allocate_local import lives, require_room
 from passes.chip.pace import Pace
 
@@ -26,9 +28,11 @@ class HoistLoads(Pass):
     """
 
     name: ClassVar[str] = "hoist-loads"
+    takes = Content.CHIP | Content.UNPLACED | Content.UNADDRESSED | Content.ADDRESSED | Content.UNORDERED
 
     chip: str = "bm1684x"  # the chip whose local memory may be filled
-    fill: float = 0.85  # share of local memory that live buffers may take
+    # share of local memory that live buffers may take
+    fill: float = option(0.85, "a number from 0 to 1", lambda share: 0 <= share <= 1)
 
     def run(self, module: Module) -> None:
         spec = chip(self.chip)

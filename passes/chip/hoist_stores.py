@@ -10,6 +10,7 @@ from compiler.chips import ChipSpec, chip
 from compiler.ir.core import Function, Module, Op
 from compiler.pass_manager import Pass
 from dialects.chip import Access, DmaOp, GlobalOp, Instruction
+from dialects.contents import Content
 
 
 @dataclass(frozen=True)
@@ -17,6 +18,7 @@ class HoistStores(Pass):
     """chip -> chip. Move each store to DDR up to right behind the last instruction it conflicts with."""
 
     name: ClassVar[str] = "hoist-stores"
+    takes = Content.CHIP | Content.UNPLACED | Content.UNADDRESSED | Content.ADDRESSED | Content.UNORDERED
 
     chip: str = "bm1684x"  # the chip whose local memory the ranges refer to
 

@@ -11,6 +11,7 @@ from compiler.chips import ChipSpec, chip
 from compiler.ir.core import Function, Module, Value
 from compiler.pass_manager import Pass
 from dialects.chip import Access, GlobalType, Instruction, LocalOp
+from dialects.contents import Content
 
 OTHER = {"tiu": "dma", "dma": "tiu"}
 
@@ -23,6 +24,9 @@ class InsertWaits(Pass):
     """
 
     name: ClassVar[str] = "insert-waits"
+    takes = Content.CHIP | Content.PLACED | Content.UNADDRESSED | Content.ADDRESSED | Content.UNORDERED
+    ends = Content.UNORDERED
+    leaves = Content.ORDERED
 
     chip: str = "bm1684x"  # the chip whose local memory the ranges refer to
 

@@ -9,6 +9,7 @@ from compiler.ir.location import fused
 from compiler.pass_manager import Pass
 from compiler.rewrite import Pattern, Rewriter, apply_patterns, rewrite
 from dialects import llm
+from dialects.contents import Content
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class Canonicalize(Pass):
     """llm -> llm. Merge and drop reshapes, permutes and slices; common subexpressions; dead code."""
 
     name = "canonicalize"
+    takes = Content.LLM | Content.QUANTIZED
 
     def run(self, module: Module) -> None:
         canonicalize(module)

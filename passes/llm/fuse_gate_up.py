@@ -9,6 +9,7 @@ from compiler.ir.location import fused
 from compiler.pass_manager import Pass
 from compiler.rewrite import Rewriter, apply_patterns, rewrite
 from dialects import llm
+from dialects.contents import Content
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class FuseGateUp(Pass):
     """llm -> llm. swiglu of two linears of one x, or of two slices of one linear, becomes gated_linear."""
 
     name = "fuse-gate-up"
+    takes = Content.LLM | Content.QUANTIZED
 
     def run(self, module: Module) -> None:
         apply_patterns(module, [fuse_two_linears, fuse_two_slices])

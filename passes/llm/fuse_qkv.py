@@ -10,6 +10,7 @@ from compiler.ir.location import fused
 from compiler.pass_manager import Pass
 from compiler.rewrite import Rewriter, apply_patterns, rewrite
 from dialects import llm
+from dialects.contents import Content
 
 # Ops between a projection and the attention, with the number of the operand that comes from the projection.
 ON_THE_WAY: dict[type, int] = {
@@ -28,6 +29,7 @@ class FuseQkv(Pass):
     """llm -> llm. The three linears before an attention become one linear and three slices of it."""
 
     name = "fuse-qkv"
+    takes = Content.LLM | Content.QUANTIZED
 
     def run(self, module: Module) -> None:
         apply_patterns(module, [fuse_qkv])

@@ -9,6 +9,7 @@ from compiler.ir.location import fused
 from compiler.pass_manager import Pass
 from compiler.rewrite import Rewriter, apply_patterns, rewrite
 from dialects import llm
+from dialects.contents import Content
 
 
 @dataclass(frozen=True)
@@ -16,6 +17,7 @@ class FuseResidual(Pass):
     """llm -> llm. add(linear(x, w), r) becomes linear(x, w) with residual r."""
 
     name = "fuse-residual"
+    takes = Content.LLM | Content.QUANTIZED
 
     def run(self, module: Module) -> None:
         apply_patterns(module, [fuse_residual])

@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 from compiler.ir.core import Module, walk
 from compiler.pass_manager import Pass
+from compiler.pass_options import at_least, option
 from dialects import llm
+from dialects.contents import Content
 
 
 @dataclass(frozen=True)
@@ -17,13 +19,15 @@ class QuantizeWeights(Pass):
     """
 
     name = "quantize-weights"
+    takes = Content.LLM
+    leaves = Content.QUANTIZED
 
-    bits: int = 4  # bits per weight, 4 or 8
-    group: int = 64  # neighbours along the input axis that share a scale; 0 for the whole axis
-    symmetric: bool = False  # no zero points
+    bits: int = option(4, "4 or 8", (4, 8).__contains__)  # bits per weight
+    group: int = at_least(0, 64)  # neighbours along the input axis that share a scale; 0 for the whole axis
+    symmetric: bool = False  # no zero points; 8 bits never have any
 
     def run(self, module: Module) -> None:
-        quant = llm.Quant(bits=self.bits, group=self.group, symmetric=self.symmetric)
+        quant = llm.Quant(self.bits, self.group, symmetric=self.symmetric or self.bits == 8)
         for function in module.functions():
             if function.sym_name.startswith("block"):
                 for op in walk(function):

@@ -10,8 +10,10 @@ from typing import ClassVar
 from compiler.chips import ChipSpec, chip
 from compiler.ir.core import Function, Module, Op, Value
 from compiler.pass_manager import Pass
+from compiler.pass_options import at_least
 from compiler.rewrite import Rewriter
 from dialects import tensor
+from dialects.contents import Content
 from passes.lowering.placed import buffer_bytes
 
 MADE = (tensor.LoadOp, tensor.DequantizeOp, tensor.ConcatOp)  # what has a buffer of its own
@@ -27,9 +29,10 @@ class ShareConstants(Pass):
     """
 
     name: ClassVar[str] = "share-constants"
+    takes = Content.TENSOR | Content.WHOLE | Content.TILED
 
     chip: str = "bm1684x"  # the chip whose lanes hold the weights
-    keep: int = 0  # bytes per lane
+    keep: int = at_least(0, 0)  # bytes per lane
 
     def run(self, module: Module) -> None:
         for function in module.functions():

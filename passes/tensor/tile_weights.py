@@ -11,8 +11,10 @@ from compiler.chips import chip
 from compiler.ir.core import Builder, Module, Value, walk
 from compiler.ir.types import F32, TensorType
 from compiler.pass_manager import Pass
+from compiler.pass_options import at_least
 from compiler.rewrite import Rewriter, apply_patterns, rewrite
 from dialects import tensor
+from dialects.contents import Content
 from dialects.tensor import Lanes, PackedType
 from passes.lowering.build import Build, is_column
 from passes.ranges import Range, even_ranges
@@ -30,9 +32,12 @@ class TileWeights(Pass):
     """
 
     name: ClassVar[str] = "tile-weights"
+    takes = Content.TENSOR | Content.WHOLE
+    ends = Content.WHOLE
+    leaves = Content.TILED
 
     chip: str = "bm1684x"  # the chip whose number of lanes a tile's rows fill
-    bytes: int = 16384  # the largest tile, as 16-bit weights, per lane
+    bytes: int = at_least(1, 16384)  # the largest tile, as 16-bit weights, per lane
 
     def run(self, module: Module) -> None:
         apply_patterns(module, [self.tile_linear, self.tile_gated])

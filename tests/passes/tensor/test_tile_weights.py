@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compiler.diagnostics import UserError
 from compiler.ir.types import BF16, F32
 from dialects import tensor
 from runtime_sim.compare import compare
@@ -105,9 +106,10 @@ def test_a_quantized_tile_is_packed_and_dequantized():
     )
 
 
-def test_a_linear_on_a_local_tile_stays():
+def test_a_linear_on_a_local_tile_is_not_cut_again():
     text = linear(f"({X}, tensor<256x128xbf16, {LOCAL}>) -> {Y}")
-    check_pass("tile-weights", before=text, after=text)
+    with pytest.raises(UserError, match="the module has tiled"):
+        check_pass("tile-weights", before=text, after=text)
 
 
 def mlp(tokens: int, hidden: int, inner: int, quant: tensor.Quant | None, seed: int) -> Program:
