@@ -14,7 +14,7 @@ from compiler.ir.location import Location
 from compiler.ir.types import F32, I8, I32, Attribute, ElementType, TensorType
 from dialects import chip
 from dialects.tensor import Lanes, Replicated
-from passes.lowering.placed import CannotView, Placed, buffer_bytes, default_strides
+from passes.lowering.placed import CannotView, Placed, buffer_bytes, default_strides, round_up
 
 Operand = Placed | float  # an array, or one number for all positions
 
@@ -188,6 +188,8 @@ class Emitter:
     def _pool(self, kind: str, x: Placed, kernel: tuple[int, int], scale: float) -> Placed:
         """Pool windows over the last two axes (or the last, as 1 x w)."""
         depth = 2 if kernel[0] > 1 else 1
+        if not self.is_pooled(x, depth):
+            raise CannotView(f"windows of {list(x.shape)} in strides {list(x.strides)}")
         lead = x.shape[: len(x.shape) - depth]
         out_shape = (*lead, x.shape[-1]) if depth == 2 else (*lead, 1)
         res = self.new(out_shape, F32, Replicated() if x.axis is None else Lanes(x.axis))
@@ -209,6 +211,22 @@ class Emitter:
             )
         )
         return res
+
+    def is_pooled(self, x: Placed, depth: int) -> bool:
+        """Whether the last `depth` axes are windows one after the other, in the order that `pool` implies:
+        other axes, then rows of lanes, each in whole EU widths.
+        """
+        window = prod(x.shape[-depth:])
+        slot = round_up(window, self.spec.eu_items(x.dtype.bytes))
+        lead = [i for i in range(len(x.shape) - depth) if i != x.axis and x.shape[i] > 1]
+        wanted = {i: prod(x.shape[i + 1 :]) for i in range(len(x.shape) - depth, len(x.shape))}
+        if x.axis is not None and x.lane_rows > 1:
+            wanted[x.axis] = slot
+        step = slot * x.lane_rows
+        for i in reversed(lead):
+            wanted[i] = step
+            step *= x.shape[i]
+        return all(x.shape[i] == 1 or x.strides[i] == stride for i, stride in wanted.items())
 
     def lanes(self, kind: str, res: Placed, x: Placed, shape: chip.Shape4) -> Placed:
         self.add(

@@ -69,6 +69,7 @@ class TokenLowering:
         self.tokens = token_count(function)
         self.runs = token_runs(self.tokens, tokens or self.tokens, tail, spec.lanes)
         self.build = Build(Builder.before(function.terminator), spec)
+        self.op: Op = function  # the one being lowered
         self.earlier: dict[Value, list[Value]] = {}  # keys and values of the runs so far, 16 bit
         self.start = 0
         self.stop = 0
@@ -96,27 +97,56 @@ class TokenLowering:
         return [p[0] if len(p) == 1 else self.build.concat(list(p), axis) for p in zip(*parts, strict=True)]
 
     def lower(self, op: Op) -> None:
-        self.build.loc = op.loc
+        self.op, self.build.loc = op, op.loc
         rule = RULES.get(type(op))
         if rule is None:
             op.fail("has no lowering to the tensor dialect")
         result = rule(self, op)
+        if isinstance(result, Value) and isinstance(result.type.layout, Lanes):
+            self.check_shape(op, result)
         if result is not None:
             self.values[op.results[0]] = result
+
+    def check_shape(self, op: Op, result: Value) -> None:
+        """Refuse an op that would mix tokens, or be lowered as if its axes meant something else."""
+        shape, axis = list(op.results[0].type.shape), result.type.layout.axis
+        if not self.decode and shape[axis] == self.tokens:
+            shape[axis] = self.stop - self.start
+        if tuple(shape) != result.type.shape and not isinstance(op, llm.KvConcatOp):
+            op.fail(f"has no lowering to the tensor dialect: it would give {result.type}")
+
+    def tokens_on(self, value: Value, *axes: int) -> int:
+        """The axis of an operand that its tokens are on; refuses the op when it is none of these."""
+        layout = self.values[value].type.layout if value in self.values else Lanes(1)
+        if not isinstance(layout, Lanes) or layout.axis not in axes:
+            expected = " or ".join(map(str, axes))
+            self.op.fail(f"takes an operand with its tokens on axis {expected}, not one of {layout}")
+        return layout.axis
 
     # ----------------------------------------------------------------------------------------------- values
 
     def get(self, value: Value) -> Value:
         """The local f32 or 16-bit array of an llm value; an argument is loaded, this run's tokens of it."""
         if value not in self.values:
-            assert value.owner is self.function.block, "used before it is made"
+            if value.owner is not self.function.block:
+                self.op.fail(f"reads {value.type} from an op that gives no array")
             self.values[value] = self.load_argument(value)
         found = self.values[value]
-        assert isinstance(found, Value), f"{found} is not an array"
+        if not isinstance(found, Value):
+            self.op.fail(f"takes weights, {value.type}, where it needs an array")
         return found
+
+    def argument(self, value: Value) -> Value:
+        """An array that must be an argument of the function, in DDR."""
+        if value.owner is not self.function.block:
+            self.op.fail(f"takes {value.type} that is computed where it needs an argument of the function")
+        return value
 
     def load_argument(self, value: Value) -> Value:
         """Activations [1, tokens, width] (or [1, width]), in f32; where accumulated upon, in whole slots."""
+        shape = value.type.shape
+        if len(shape) < 2 or shape[0] != 1 or (len(shape) > 2 and shape[1] != self.tokens):
+            self.op.fail(f"reads an argument {value.type} that has not {self.tokens} tokens on axis 1")
         rows = self.token_rows(value)
         layout = Lanes(len(rows.type.shape) - 1) if self.decode else Lanes(1)
         local = self.build.load(rows, Lanes(layout.axis, self.decode))
@@ -217,8 +247,9 @@ class TokenLowering:
     # ---------------------------------------------------------------------------------------------- weights
 
     def parameter(self, value: Value) -> Parameter:
-        found = self.values[value]
-        assert isinstance(found, Parameter)
+        found = self.values.get(value)
+        if not isinstance(found, Parameter):
+            self.op.fail(f"takes {value.type} that is computed where it needs a weight")
         return found
 
     def weight(self, value: Value, element: ElementType) -> Value:
@@ -241,8 +272,10 @@ def token_count(function: Function) -> int:
     """Tokens per call: axis 1 of a [1, tokens, width] argument; a [1, width] or an id argument has no
     token axis.
     """
-    shape = function.args[0].type.shape
-    return int(shape[1]) if len(shape) == 3 else 1
+    type_ = function.args[0].type if function.args else None
+    if not isinstance(type_, TensorType) or not type_.shape or type_.shape[0] != 1:
+        function.fail(f"has the first argument {type_}, expected [1, tokens, width], [1, width] or ids")
+    return type_.shape[1] if len(type_.shape) == 3 else 1
 
 
 # ----------------------------------------------------------------------------------------------- named data
@@ -267,7 +300,7 @@ def table(low: TokenLowering, op: llm.TableOp) -> Parameter:
 @lowers(llm.GatherRowsOp)
 def gather_rows(low: TokenLowering, op: llm.GatherRowsOp) -> TableRows:
     parameter = low.parameter(op.table)
-    return TableRows(parameter.names[0], op.ids, parameter.shape)
+    return TableRows(parameter.names[0], low.argument(op.ids), parameter.shape)
 
 
 @lowers(llm.EmbeddingOp)
@@ -276,7 +309,7 @@ def embedding(low: TokenLowering, op: llm.EmbeddingOp) -> Value:
         op.fail(f"scale {op.scale} is not supported")
     source = low.weight(op.table, op.y.type.element)
     return low.build.add(
-        tensor.GatherOp(source, op.ids, types=[TensorType(op.y.type.shape, op.y.type.element)])
+        tensor.GatherOp(source, low.argument(op.ids), types=[TensorType(op.y.type.shape, op.y.type.element)])
     )
 
 
@@ -291,6 +324,8 @@ def quant_of(op: llm.LinearOp | llm.GatedLinearOp, columns: int) -> tensor.Quant
 @lowers(llm.LinearOp)
 def linear(low: TokenLowering, op: llm.LinearOp) -> Value:
     x, element = low.half(op.x), op.x.type.element
+    if not low.decode:
+        low.tokens_on(op.x, len(op.x.type.shape) - 2)
     w = low.weight(op.weight, element)
     start = None
     if op.residual is not None:
@@ -332,6 +367,7 @@ def rms_norm(low: TokenLowering, op: llm.RmsNormOp) -> Value:
         return normalized(low, x, op, gain_of(low, op, x))
     if len(op.x.type.shape) == 4:
         return norm_of_heads(low, op)
+    low.tokens_on(op.x, 1)
     rounded = all(isinstance(user, MATRIX_READERS) for user in op.y.users)
     gain, parts = None, []
     for start, size in low.token_slices(op.x.type.shape[-1]):
@@ -343,11 +379,19 @@ def rms_norm(low: TokenLowering, op: llm.RmsNormOp) -> Value:
 
 
 def norm_of_heads(low: TokenLowering, op: llm.RmsNormOp) -> Value:
-    """A norm of each head [1, tokens, heads, d], heads moved outside of tokens meanwhile."""
-    x = low.build.permute(low.f32(op.x), (0, 2, 1, 3))
+    """A norm of each head, [1, heads, tokens, d], or [1, tokens, heads, d] with heads moved outside
+    meanwhile.
+    """
+    x = low.f32(op.x)
+    if low.tokens_on(op.x, 1, 2) == 1:
+        heads = normalized_heads(low, op, low.build.permute(x, (0, 2, 1, 3)))
+        return low.build.permute(heads, (0, 2, 1, 3))
+    return normalized_heads(low, op, x)
+
+
+def normalized_heads(low: TokenLowering, op: llm.RmsNormOp, x: Value) -> Value:
     gain = gain_of(low, op, x)
-    parts = [normalized(low, part, op, gain) for part in low.head_slices(x)]
-    return low.build.permute(low.build.concat(parts, 1), (0, 2, 1, 3))
+    return low.build.concat([normalized(low, part, op, gain) for part in low.head_slices(x)], 1)
 
 
 def gain_of(low: TokenLowering, op: llm.RmsNormOp, x: Value) -> Value | None:
@@ -379,10 +423,13 @@ def mul(low: TokenLowering, op: llm.MulOp) -> Value:
 def binary(low: TokenLowering, op: llm.AddOp | llm.MulOp, kind: type[tensor.Binary]) -> Value:
     """The result may be accumulated upon, so it lies in whole slots."""
     x = low.f32(op.lhs)
-    if op.rhs is None:
-        assert op.value is not None
+    if op.value is not None:
         return low.build.scalar(kind, x, op.value, compact=False)
-    return low.build.binary(kind, x, low.f32(op.rhs), compact=False)
+    assert op.rhs is not None
+    rhs = low.f32(op.rhs)
+    if x.type.layout.axis != rhs.type.layout.axis:
+        op.fail(f"takes arrays of {x.type.layout} and {rhs.type.layout}, which must be one")
+    return low.build.binary(kind, x, rhs, compact=False)
 
 
 # -------------------------------------------------------------------------------------------- data movement
@@ -393,6 +440,8 @@ def slice_(low: TokenLowering, op: llm.SliceOp) -> Value:
     if op.step != 1:
         op.fail("a step has no lowering to the tensor dialect")
     x = low.get(op.x)
+    if not low.decode and op.axis == x.type.layout.axis:
+        op.fail("of tokens has no lowering to the tensor dialect")
     starts, sizes = [0] * len(x.type.shape), list(x.type.shape)
     starts[op.axis], sizes[op.axis] = op.start, op.stop - op.start
     return low.build.slice(x, starts, sizes)
@@ -405,6 +454,8 @@ def reshape(low: TokenLowering, op: llm.ReshapeOp) -> Value | TableRows:
     if isinstance(found, TableRows):
         return found
     x = low.get(op.x)
+    if not low.decode and (low.tokens_on(op.x, 1), op.shape[:2]) != (1, (1, low.tokens)):
+        op.fail("that moves the tokens has no lowering to the tensor dialect")
     shape = op.shape if low.decode else run_shape(low, op.shape)
     if low.decode:
         axis = 2 if len(shape) in (3, 4) else len(shape) - 1
@@ -443,11 +494,12 @@ def permute(low: TokenLowering, op: llm.PermuteOp) -> Value | None:
 
 @lowers(llm.RopeOp)
 def rope(low: TokenLowering, op: llm.RopeOp) -> Value:
+    width = op.x.type.shape[-1]
+    if op.mode != "half" or op.rotary_dim != width:
+        op.fail(f"mode {op.mode!r} on {op.rotary_dim} of {width} has no lowering to the tensor dialect")
     x = low.f32(op.x)
-    if op.mode != "half" or op.rotary_dim != x.type.shape[-1]:
-        op.fail(
-            f"mode {op.mode!r} on {op.rotary_dim} of {x.type.shape[-1]} has no lowering to the tensor dialect"
-        )
+    if not low.decode:
+        low.tokens_on(op.x, 2)
     scale = score_scale(op)
     rows = rope_rows(low, op, scale)
     if scale is not None:
@@ -480,9 +532,11 @@ def rope_rows(low: TokenLowering, op: llm.RopeOp, scale: float | None) -> Value:
 
 
 def gathered_rows(low: TokenLowering, op: llm.RopeOp) -> Value:
-    cos, sin = low.values[op.cos], low.values[op.sin]
-    assert isinstance(cos, TableRows)
-    assert isinstance(sin, TableRows)
+    cos, sin = low.values.get(op.cos), low.values.get(op.sin)
+    if not isinstance(cos, TableRows) or not isinstance(sin, TableRows):
+        op.fail("takes tables that are no rows of named tables")
+    if cos.ids is not sin.ids or cos.shape != sin.shape:
+        op.fail("takes rows of cos and sin at different positions")
     positions, width = cos.shape
     type_ = TensorType((positions, 2 * width), F32)
     source = low.build.add(tensor.RopeTableOp(cos=cos.table, sin=sin.table, types=[type_]))
@@ -514,12 +568,16 @@ def attend(low: TokenLowering, op: llm.AttentionOp) -> Value:
         op.fail("softcap, sinks or a missing mask have no lowering to the tensor dialect")
     if op.k.type.shape[-1] != op.v.type.shape[-1]:
         op.fail("keys and values of different width have no lowering to the tensor dialect")
+    mask = low.argument(op.mask)
+    if not low.decode:
+        for value in (op.q, op.k, op.v):
+            low.tokens_on(value, 2)
     q = low.get(op.q)
     if op.q not in low.scaled:
         q = low.build.scalar(tensor.MulOp, low.f32(op.q), op.scale * attention.LOG2_E)
     q = low.build.cast(q, op.q.type.element, q.type.layout)
     if low.decode:
-        return attention.one_token(low.build, q, low.get(op.k), low.get(op.v), op.mask)
+        return attention.one_token(low.build, q, low.get(op.k), low.get(op.v), mask)
     for value in (op.k, op.v):
         low.earlier.setdefault(value, []).append(low.half(value))
-    return attention.many_tokens(low.build, q, low.earlier[op.k], low.earlier[op.v], op.mask, low.start)
+    return attention.many_tokens(low.build, q, low.earlier[op.k], low.earlier[op.v], mask, low.start)

@@ -14,7 +14,7 @@ from compiler.quant import TileFormat
 from dialects import chip, tensor
 from dialects.tensor import Lanes, PackedType
 from passes.lowering.context import Lowering, lowers
-from passes.lowering.placed import Placed, round_up
+from passes.lowering.placed import CannotView, Placed, round_up
 
 SYMMETRIC_ZERO = 8.0  # the zero point of symmetric 4-bit codes, which are stored without one
 
@@ -112,7 +112,7 @@ def as_column(low: Lowering, x: Placed) -> Placed:
     """A vector [.., n] over the lanes as the matrix [n, 1], one item in each EU-wide slot."""
     assert x.axis is not None
     slot = low.spec.eu_bytes // x.dtype.bytes
-    assert x.strides[x.axis] == slot or x.lane_rows == 1, f"{x} does not lie in slots"
+    require(x.strides[x.axis] == slot or x.lane_rows == 1, f"{list(x.shape)} does not lie in slots")
     return replace(x, shape=(x.shape[x.axis], 1), strides=(slot, 1), axis=0)
 
 
@@ -151,13 +151,20 @@ def is_matrix(low: Lowering, x: Placed) -> bool:
     return x.lane_rows == 1 or x.strides[0] == round_up(x.shape[1], low.spec.eu_bytes // x.dtype.bytes)
 
 
+def require(holds: bool, reason: str) -> None:
+    """Refuse operands that the matrix unit would read in another order than they lie."""
+    if not holds:
+        raise CannotView(reason)
+
+
 def emit_matmul(low: Lowering, kind: str, res: Placed, left: Placed, right: Placed, accumulate: bool) -> None:
-    assert left.lane == res.lane, "the left operand and the result start on different lanes"
-    assert right.lane == 0, "the right operand must start on lane 0"
-    assert all(x.strides[1] == 1 or x.shape[1] == 1 for x in (res, left, right)), "columns are not contiguous"
-    assert is_matrix(low, right), f"{right} is not laid out as a matrix"
     m, k, n = left.shape[0], left.shape[1], res.shape[1]
-    assert right.shape == ((k, n) if kind == "nn" else (n, k)), f"{right.shape} for k={k} n={n}"
+    require(left.lane == res.lane, "the left operand and the result start on different lanes")
+    require(right.lane == 0, "the right operand does not start on lane 0")
+    require(right.axis == 0 and left.axis == 0 and res.axis == 0, "rows do not lie over the lanes")
+    require(all(x.strides[1] == 1 or x.shape[1] == 1 for x in (res, left, right)), "columns with gaps")
+    require(is_matrix(low, right), f"{list(right.shape)} is not laid out as a matrix")
+    require(right.shape == ((k, n) if kind == "nn" else (n, k)), f"{list(right.shape)} for k={k} n={n}")
     low.emit.add(
         chip.MatmulOp(
             res.buffer,

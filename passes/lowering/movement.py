@@ -184,8 +184,10 @@ def store_column(low: Lowering, result: Placed, x: Placed) -> None:
     assert x.axis is not None
     if count % lanes:
         raise CannotView(f"{count} items do not fill {lanes} lanes")
+    if x.lane:
+        raise CannotView(f"{count} items start on lane {x.lane}")
     spread = Placed(x.buffer, x.dtype, (lanes, count // lanes), (0, x.strides[x.axis]), 0, lanes, x.offset)
-    if spread.strides[1] != 1:
+    if spread.strides[1] != 1 or x.offset % low.spec.eu_bytes:
         spread = emit.cast(emit.new(spread.shape, x.dtype, Lanes(0)), spread)
     rows = emit.new((count // lanes, lanes), x.dtype, Lanes(0))
     emit.lanes("wc_ts", rows, spread, (1, count // lanes, 1, lanes))

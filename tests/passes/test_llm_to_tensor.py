@@ -10,12 +10,15 @@ from hypothesis import strategies as st
 
 import runtime_sim.llm
 import runtime_sim.tensor  # noqa: F401  (registers the rules)
+from compiler.chips import BM1684X
 from compiler.diagnostics import CompileError
 from compiler.pass_manager import PassManager, parse_pipeline
+from compiler.weights import Materializer
 from dialects import tensor
 from passes import load_all
 from passes.lowering.llm_rules import token_runs
 from passes.ranges import even_ranges
+from runtime_sim.chip import ChipProgram
 from runtime_sim.compare import compare
 from runtime_sim.rules import interpret
 from tests.helpers import check_pass, parse_ir, random_tensor
@@ -180,7 +183,91 @@ def test_the_arrays_compute_what_the_model_says(tokens, pipeline):
     assert compare(found, wanted).cosine > 0.9999
 
 
+def normed_heads(tokens: int, permute_first: bool) -> str:
+    """A norm of the heads of x, either side of the permute that moves heads outside of tokens."""
+    row, heads, outside = f"tensor<1x{tokens}x128xbf16>", f"tensor<1x{tokens}x2x64xbf16>", f"tensor<1x2x{tokens}x64xbf16>"
+    x, y = ("p", outside) if permute_first else ("h", heads)
+    norm = f'%n = "llm.rms_norm"(%{x}, %g) <{{eps = 1.0e-05 : f64}}> : ({y}, tensor<64xbf16>) -> {y}'
+    permute = '"llm.permute"({x}) <{{order = array<i64: 0, 2, 1, 3>}}> : ({heads}) -> {outside}'
+    steps = [f"%p = {permute.format(x='%h', heads=heads, outside=outside)}", norm]
+    if not permute_first:
+        steps = [norm, f"%p = {permute.format(x='%n', heads=heads, outside=outside)}"]
+    return f"""
+      %g = "llm.weight"() <{{name = "norm"}}> : () -> tensor<64xbf16>
+      %h = "llm.reshape"(%x) <{{shape = array<i64: 1, {tokens}, 2, 64>}}> : ({row}) -> {heads}
+      {steps[0]}
+      {steps[1]}
+      %b = {permute.format(x="%n" if permute_first else "%p", heads=outside, outside=heads)}
+      %y = "llm.reshape"(%b) <{{shape = array<i64: 1, {tokens}, 128>}}> : ({heads}) -> {row}
+    """
+
+
+@pytest.mark.parametrize("permute_first", [False, True])
+@pytest.mark.parametrize("tokens", [1, 96, 130])
+def test_a_norm_of_heads_is_right_on_either_side_of_the_permute(tokens, permute_first):
+    weight = random_tensor(64, scale=0.2) + 1
+    module, _ = parse_ir(normed_heads(tokens, permute_first))
+    function = module.functions()[0]
+    x = random_tensor(1, tokens, 128, seed=9).astype(function.args[0].type.element.numpy)
+    (wanted,) = interpret(function, [x], {"norm": weight}.__getitem__)
+    PassManager(parse_pipeline("llm-to-tensor{tokens=64},tile-weights,tensor-to-chip")).run(module)
+    source = Materializer({"norm": weight}.__getitem__, {}, BM1684X.lanes)
+    (found,) = ChipProgram(function, BM1684X, source.bytes_of).run([x])
+    assert compare(found, wanted).cosine > 0.9999
+
+
+def heads(name: str, op: str, result: str) -> tuple[str, str]:
+    """Ops behind a split into heads of 64 tokens, whose axes a rule could take for others."""
+    x = "tensor<1x64x64x64xbf16>"
+    text = f"""
+      %h = "llm.reshape"(%x) <{{shape = array<i64: 1, 64, 64, 64>}}> : (tensor<1x64x4096xbf16>) -> {x}
+      %p = "llm.permute"(%h) <{{order = array<i64: 0, 2, 1, 3>}}> : ({x}) -> {x}
+      %y = {op} -> {result}
+    """
+    return text, name
+
+
+HEADS = "tensor<1x64x64x64xbf16>"
 REFUSED = {
+    "heads joined without a permute": heads(
+        r"'llm\.reshape' op takes an operand with its tokens on axis 1, not one of #tensor\.lanes<axis = 2",
+        f'"llm.reshape"(%p) <{{shape = array<i64: 1, 64, 4096>}}> : ({HEADS})',
+        "tensor<1x64x4096xbf16>",
+    ),
+    "a slice of tokens": heads(
+        r"'llm\.slice' op of tokens has no lowering",
+        f'"llm.slice"(%p) <{{axis = 2 : i64, start = 0 : i64, stop = 32 : i64, step = 1 : i64}}> : ({HEADS})',
+        "tensor<1x64x32x64xbf16>",
+    ),
+    "a sum across": heads(
+        r"'llm\.add' op takes arrays of #tensor\.lanes<axis = 1.* and #tensor\.lanes<axis = 2",
+        f'"llm.add"(%h, %p) : ({HEADS}, {HEADS})',
+        HEADS,
+    ),
+    "a rotation of tokens": (
+        """
+          %h = "llm.reshape"(%x) <{shape = array<i64: 1, 64, 64, 64>}>
+             : (tensor<1x64x4096xbf16>) -> tensor<1x64x64x64xbf16>
+          %y = "llm.rope"(%h, %c, %c) <{mode = "half", rotary_dim = 64 : i64}>
+             : (tensor<1x64x64x64xbf16>, tensor<1x1x64x64xf32>, tensor<1x1x64x64xf32>) -> tensor<1x64x64x64xbf16>
+        """,
+        r"'llm\.rope' op takes an operand with its tokens on axis 2, not one of #tensor\.lanes<axis = 1",
+    ),
+    "activations without an axis of 1": (
+        '%y = "llm.mul"(%x) <{value = 2.0 : f64}> : (tensor<96x64xbf16>) -> tensor<96x64xbf16>',
+        r"'func\.func' op has the first argument tensor<96x64xbf16>, expected \[1, tokens, width\]",
+    ),
+    "a weight where activations are needed": (
+        f"""
+          %w = "llm.weight"() <{{name = "w"}}> : () -> {ROW}
+          %y = "llm.add"(%x, %w) : ({ROW}, {ROW}) -> {ROW}
+        """,
+        r"'llm\.add' op takes weights",
+    ),
+    "activations where a weight is needed": (
+        f'%y = "llm.linear"(%x, %w) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}> : ({ROW}, {WEIGHT}) -> {ROW}',
+        r"'llm\.linear' op takes tensor<64x64xbf16> that is computed where it needs a weight",
+    ),
     "an activation": (
         f"""
           %w = "llm.weight"() <{{name = "w"}}> : () -> {WEIGHT}
