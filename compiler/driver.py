@@ -220,8 +220,12 @@ class Job:
         try:
             return self.tuned(name, module)
         except DoesNotFit as error:
-            problem = f"-s {self.options.seq_length}: {error.message}; use a shorter sequence"
-            raise UserError(problem) from error
+            raise UserError(self.too_large(name, error.message)) from error
+
+    def too_large(self, name: str, problem: str) -> str:
+        if not name.startswith("block"):
+            return f"{self.options.model_path}: {problem}"
+        return f"-s {self.options.seq_length}: {problem}; use a shorter sequence"
 
     def tuned(self, name: str, module: ModuleOp) -> ModuleOp:
         """Layers that differ little want the same tuning: a search is only made where no earlier one

@@ -325,11 +325,15 @@ class LinearOp(TensorOp):
 
 @op("tensor.gated_linear")
 class GatedLinearOp(TensorOp):
-    """silu(x @ gate.T) * (x @ up.T), rounded to x's type; gate and up are whole weights [n, k] in DDR."""
+    """silu(x @ gate.T) * (x @ up.T), rounded to x's type; gate and up are whole weights [n, k] in DDR.
+
+    biases: none, or two f32 rows [1, .., n] in DDR that are added to the products.
+    """
 
     x: Operand[TensorType]
     gate: Operand[TensorType]
     up: Operand[TensorType]
+    biases: VariadicOperand[TensorType]
     quant: OptionalAttr[Quant]
     y: Result[TensorType]
 

@@ -159,8 +159,11 @@ def linear(op: tensor.LinearOp, x: Array, w: Array, accumulator: Array | None) -
 
 
 @simulates(tensor.GatedLinearOp)
-def gated_linear(op: tensor.GatedLinearOp, x: Array, gate: Array, up: Array) -> Array:
-    return (silu(project(x, gate, op.quant)) * project(x, up, op.quant)).astype(x.dtype)
+def gated_linear(op: tensor.GatedLinearOp, x: Array, gate: Array, up: Array, biases: list[Array]) -> Array:
+    gated, plain = project(x, gate, op.quant), project(x, up, op.quant)
+    if biases:
+        gated, plain = gated + biases[0], plain + biases[1]
+    return (silu(gated) * plain).astype(x.dtype)
 
 
 def project(x: Array, w: Array, quant: tensor.Quant | None) -> Array:

@@ -341,14 +341,19 @@ def linear(low: TokenLowering, op: llm.LinearOp) -> Value:
 
 @lowers(llm.GatedLinearOp)
 def gated_linear(low: TokenLowering, op: llm.GatedLinearOp) -> Value:
-    if op.act != "silu" or op.gate_bias is not None or op.up_bias is not None:
-        op.fail(f"activation {op.act!r} or a bias has no lowering to the tensor dialect")
+    if op.act != "silu":
+        op.fail(f"activation {op.act!r} has no lowering to the tensor dialect")
+    if (op.gate_bias is None) != (op.up_bias is None):
+        op.fail("with a bias on one of its two products has no lowering to the tensor dialect")
     x, element = low.half(op.x), op.x.type.element
     gate, up = low.weight(op.gate_weight, element), low.weight(op.up_weight, element)
     type_ = TensorType((*x.type.shape[:-1], gate.type.shape[0]), element, Lanes(x.type.layout.axis))
-    return low.build.add(
-        tensor.GatedLinearOp(x, gate, up, quant=quant_of(op, gate.type.shape[1]), types=[type_])
-    )
+    row = (*(1 for _ in type_.shape[:-1]), type_.shape[-1])
+    biases = [
+        low.build.reshape(low.weight(bias, F32), row, None) for bias in (op.gate_bias, op.up_bias) if bias
+    ]
+    quant = quant_of(op, gate.type.shape[1])
+    return low.build.add(tensor.GatedLinearOp(x, gate, up, biases, quant=quant, types=[type_]))
 
 
 @lowers(llm.ArgmaxOp)

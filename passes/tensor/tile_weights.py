@@ -15,10 +15,12 @@ from compiler.pass_options import at_least
 from compiler.rewrite import Rewriter, apply_patterns, rewrite
 from dialects import tensor
 from dialects.contents import Content
-from dialects.tensor import Lanes, PackedType
+from dialects.tensor import Lanes, PackedType, Replicated
 from passes.lowering.build import Build, is_column
+from passes.lowering.placed import buffer_bytes
 from passes.ranges import Range, even_ranges
 
+SLOTS_SHARE = 0.8  # of a lane that a vector may take in whole slots; a longer one is packed part by part
 ROW_ITEMS = 32  # 16-bit weights of one EU width: rows of other lengths would not lie as a matrix operand
 
 
@@ -49,7 +51,8 @@ class TileWeights(Pass):
             return
         tiler = Tiler(self, op)
         if op.accumulator is None:
-            parts = [tiler.linear(op.x, op.w, op.quant, rows=r) for r in tiler.row_ranges(op.w)]
+            finish = tiler.packed if tiler.is_wide(op.y) else tiler.as_it_is
+            parts = [finish(tiler.linear(op.x, op.w, op.quant, rows=r)) for r in tiler.row_ranges(op.w)]
             rw.replace(op, [tiler.build.concat(parts, len(op.x.type.shape) - 1)])
             return
         total = op.accumulator
@@ -64,14 +67,15 @@ class TileWeights(Pass):
         tiler = Tiler(self, op)
         if not isinstance(down, tensor.LinearOp) or down.accumulator is None:
             ranges = even_ranges(op.gate.type.shape[0], tiler.lanes, tiler.row_limit(op.gate) // 2)
-            parts = [tiler.gated(op, rows) for rows in ranges]
+            biases = tiler.biases(op)
+            parts = [tiler.gated(op, rows, biases) for rows in ranges]
             rw.replace(op, [tiler.build.concat(parts, len(op.x.type.shape) - 1)])
             return
         total, tiler = down.accumulator, Tiler(self, down)
-        limit = max(1, tiler.row_limit(op.gate) // 2)
+        limit, biases = max(1, tiler.row_limit(op.gate) // 2), tiler.biases(op)
         for part in tiler.column_ranges(down.w, down.quant, limit):
             tiler.build.loc = op.loc
-            gated = tiler.gated(op, part)
+            gated = tiler.gated(op, part, biases)
             tiler.build.loc = down.loc
             total = tiler.linear(gated, down.w, down.quant, columns=part, start=total)
         rw.replace(down, [total])
@@ -121,22 +125,49 @@ class Tiler:
         most = min(self.options.bytes // (slot_bytes * unit), limit * self.lanes // unit)
         return even_ranges(columns, unit, most)
 
+    def is_wide(self, y: Value) -> bool:
+        """Whether y, the logits of a large vocabulary, has to be packed: an argmax reads both forms."""
+        share = buffer_bytes(y.type, self.build.spec) / self.build.spec.lane_bytes
+        only_compared = all(isinstance(user, tensor.ArgmaxOp) for user in y.users)
+        return is_column(y.type) and only_compared and share > SLOTS_SHARE
+
+    def as_it_is(self, y: Value) -> Value:
+        return y
+
+    def packed(self, y: Value) -> Value:
+        return self.build.cast(y, F32, Lanes(y.type.layout.axis, compact=True))
+
     def columns(self, x: Value, part: Range) -> Value:
         shape = x.type.shape
         return self.build.slice(x, (*(0 for _ in shape[:-1]), part.start), (*shape[:-1], part.size))
 
-    def gated(self, op: tensor.GatedLinearOp, rows: Range) -> Value:
+    def biases(self, op: tensor.GatedLinearOp) -> list[Value]:
+        """The rows to add: whole and over the lanes for one token, else in DDR."""
+        if not is_column(op.x.type):
+            return list(op.biases)
+        layout = Lanes(len(op.x.type.shape) - 1, compact=True)
+        return [self.build.load(bias, layout) for bias in op.biases]
+
+    def biased(self, products: list[Value], biases: list[Value], rows: Range) -> list[Value]:
+        if not biases:
+            return products
+        parts = [self.columns(bias, rows) for bias in biases]
+        local = [self.build.load(part, Replicated()) if tensor.in_ddr(part.type) else part for part in parts]
+        pairs = zip(products, local, strict=True)
+        return [self.build.binary(tensor.AddOp, product, bias) for product, bias in pairs]
+
+    def gated(self, op: tensor.GatedLinearOp, rows: Range, biases: list[Value]) -> Value:
         """act(x @ gate.T) * (x @ up.T) for some outputs, rounded to 16 bit as a matrix operand.
 
         The rows of both weights are one tile, and their products one array.
         """
         whole = Range(0, op.gate.type.shape[1])
         if rows.size % self.lanes:  # the second half would not start on lane 0
-            return self.activated(op, *(self.linear(op.x, w, op.quant, rows=rows) for w in (op.gate, op.up)))
+            products = [self.linear(op.x, w, op.quant, rows=rows) for w in (op.gate, op.up)]
+            return self.activated(op, *self.biased(products, biases, rows))
         both = self.product(op.x, self.tile([op.gate, op.up], op.quant, rows, whole), None)
-        return self.activated(
-            op, *(self.columns(both, Range(i * rows.size, (i + 1) * rows.size)) for i in (0, 1))
-        )
+        products = [self.columns(both, Range(i * rows.size, (i + 1) * rows.size)) for i in (0, 1)]
+        return self.activated(op, *self.biased(products, biases, rows))
 
     def activated(self, op: tensor.GatedLinearOp, gate: Value, up: Value) -> Value:
         type_ = gate.type

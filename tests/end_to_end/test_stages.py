@@ -23,6 +23,8 @@ CASES = [
     ("llama", "w4bf16", WIDE),
     ("qwen2", "w8bf16", {}),
     ("qwen3", "f16", {}),
+    ("llama", "w4bf16", {"mlp_bias": True, **WIDE}),
+    ("qwen3", "bf16", {"attention_bias": True, "head_dim": 32}),
     ("llama", "w8f16", {}),
     ("qwen2", "w4f16", {}),
 ]

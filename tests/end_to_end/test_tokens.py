@@ -17,6 +17,9 @@ COUNT = 5  # one of prefill, four of decode
 
 VARIANTS = {  # family, changes to the checkpoint, changes to the options
     "llama": ("llama", {}, {}),
+    "bias in the mlp, several tiles": ("llama", {"mlp_bias": True, "intermediate": 2304}, {"seq_length": 96}),
+    "head size 32 with biases": ("qwen2", {"head_dim": 32}, {}),
+    "head size 96 with biases": ("llama", {"head_dim": 96, "attention_bias": True}, {}),
     "tied embeddings": ("qwen2", {"tied": True}, {}),
     "heads wider than the model": ("qwen3", {"head_dim": 128}, {}),
     "shards, attention bias, rope scaling of llama 3": (

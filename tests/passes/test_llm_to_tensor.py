@@ -160,8 +160,8 @@ def linears(tokens: int, shape: str) -> str:
       %h = "llm.linear"(%n, %w, %b, %x) <{{operandSegmentSizes = array<i32: 1, 1, 1, 1>}}>
          : ({x}, {w}, tensor<64xbf16>, {x}) -> {x}
       %v = "llm.weight"() <{{name = "v"}}> : () -> {w}
-      %a = "llm.gated_linear"(%h, %w, %v) <{{act = "silu", operandSegmentSizes = array<i32: 1, 1, 1, 0, 0>}}>
-         : ({x}, {w}, {w}) -> {x}
+      %a = "llm.gated_linear"(%h, %w, %v, %b, %b) <{{act = "silu", operandSegmentSizes = array<i32: 1, 1, 1, 1, 1>}}>
+         : ({x}, {w}, {w}, tensor<64xbf16>, tensor<64xbf16>) -> {x}
       %c = "llm.linear"(%a, %v, %b) <{{operandSegmentSizes = array<i32: 1, 1, 1, 0>}}>
          : ({x}, {w}, tensor<64xbf16>) -> {x}
       %d = "llm.mul"(%c) <{{value = 0.5 : f64}}> : ({x}) -> {x}
@@ -274,7 +274,7 @@ REFUSED = {
           %y = "llm.gated_linear"(%x, %w, %w) <{{act = "gelu", operandSegmentSizes = array<i32: 1, 1, 1, 0, 0>}}>
              : ({ROW}, {WEIGHT}, {WEIGHT}) -> {ROW}
         """,
-        r"'llm\.gated_linear' op activation 'gelu' or a bias has no lowering",
+        r"'llm\.gated_linear' op activation 'gelu' has no lowering",
     ),
     "an op without a rule": (
         f'%y = "llm.pow"(%x) <{{exponent = 3.0 : f64}}> : ({ROW}) -> {ROW}',

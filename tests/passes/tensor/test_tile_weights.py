@@ -12,7 +12,7 @@ from compiler.ir.types import BF16, F32
 from dialects import tensor
 from runtime_sim.compare import compare
 from tests.helpers import check_pass
-from tests.passes.programs import Program, array, slots
+from tests.passes.programs import PLACING, SPEC, Program, array, slots
 
 X, Y = "tensor<1x64x128xbf16, #tensor.lanes<axis = 1>>", "tensor<1x64x256xf32, #tensor.lanes<axis = 1>>"
 LOCAL = "#tensor.lanes<axis = 0>"
@@ -110,6 +110,19 @@ def test_a_linear_on_a_local_tile_is_not_cut_again():
     text = linear(f"({X}, tensor<256x128xbf16, {LOCAL}>) -> {Y}")
     with pytest.raises(UserError, match="the module has tiled"):
         check_pass("tile-weights", before=text, after=text)
+
+
+def test_logits_that_would_fill_local_memory_are_packed_tile_by_tile():
+    rows = int(0.8 * SPEC.lane_bytes) + 129
+    w = (np.random.default_rng(1).integers(-8, 8, (rows, 64))).astype(BF16.numpy)
+    program = Program([np.ones((1, 64), BF16.numpy)], {"w": w})
+    weight = program.make(tensor.WeightOp, type_=array((rows, 64), BF16), sources=["w"])
+    logits = program.make(
+        tensor.LinearOp, program.load(slots(1)), weight, type_=array((1, rows), F32, slots(1))
+    )
+    program.finish(program.add(tensor.ArgmaxOp(logits)))
+    program.lower(f"tile-weights,tensor-to-chip,{PLACING}")
+    assert program.executed()[0].item() == w.astype(np.float32).sum(1).argmax()
 
 
 def mlp(tokens: int, hidden: int, inner: int, quant: tensor.Quant | None, seed: int) -> Program:
