@@ -25,6 +25,9 @@ class ModuleOp(Module):
         return module
 
     def verify(self) -> None:
+        for inner in self.block.ops:
+            if not isinstance(inner, Function):
+                inner.fail("stands in a module, which holds functions only")
         names: set[str] = set()
         for function in self.functions():
             if function.sym_name in names:
@@ -52,6 +55,8 @@ class FuncOp(Function):
         return cls(sym_name=name, function_type=function_type, body=Region(block))
 
     def verify(self) -> None:
+        if not isinstance(self.parent_op, ModuleOp | None):
+            self.fail("stands inside of another function")
         inputs = tuple(arg.type for arg in self.args)
         if inputs != self.function_type.inputs:
             self.fail(f"block arguments do not match function_type {self.function_type}")

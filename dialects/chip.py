@@ -11,7 +11,7 @@ Source of the instruction fields: the BM1684X register tables, rendered in `comp
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from math import prod
 from typing import ClassVar, cast
@@ -22,11 +22,16 @@ from compiler.ir.core import Op, Value
 from compiler.ir.define import Attr, Operand, OptionalAttr, OptionalOperand, Result, op
 from compiler.ir.types import F32, UI32, Attribute, ElementType, TensorType, Type, attr_def, type_def
 from compiler.isa import split_address
+from compiler.isa_tables import families
 
 Shape4 = tuple[int, int, int, int]  # n, c (channels, spread over the lanes), h, w
 Fields = dict[str, int]
 
 PRECISION = isa.PRECISION | {"ui8": 0, "ui16": 3, "ui32": 4}  # signedness is a field of its own
+MAX_BYTES = 1 << 40  # more than any memory has
+MAX_SIZE = 0xFFFF  # of one axis of an instruction's shape
+SIZES = ("m", "k", "n", "rows", "columns", "block", "channels", "table_rows", "width")
+STRIDES = ("row_stride", "n_stride", "c_stride", "index_stride", "terms")
 SIGNED = {"i8", "i16", "i32", "f16", "f32", "bf16"}
 
 
@@ -37,6 +42,9 @@ class LocalType(Type):
 
     bytes: int
 
+    def problem(self) -> str | None:
+        return None if 1 <= self.bytes <= MAX_BYTES else "is of no possible size"
+
 
 @type_def("chip.global")
 @dataclass(frozen=True)
@@ -44,6 +52,9 @@ class GlobalType(Type):
     """`bytes` of DDR."""
 
     bytes: int
+
+    def problem(self) -> str | None:
+        return None if 1 <= self.bytes <= MAX_BYTES else "is of no possible size"
 
 
 @attr_def("chip.view")
@@ -61,6 +72,12 @@ class View(Attribute):
     lane: int = 0
     strides: tuple[int, ...] = ()
 
+    def problem(self) -> str | None:
+        if self.dtype.name not in PRECISION:
+            return f"holds {self.dtype}, which no instruction takes"
+        right = min(self.offset, self.lane, *self.strides) >= 0 and len(self.strides) in (0, 4)
+        return None if right else "has a negative number, or not four strides or none"
+
 
 @attr_def("chip.const")
 @dataclass(frozen=True)
@@ -69,6 +86,10 @@ class Const(Attribute):
 
     dtype: ElementType
     bits: int
+
+    def problem(self) -> str | None:
+        right = self.dtype.name in PRECISION and 0 <= self.bits < 1 << self.dtype.bits
+        return None if right else "is no number of a type that instructions take"
 
 
 def constant(value: float, dtype: ElementType) -> Const:
@@ -242,6 +263,10 @@ class LocalOp(BufferOp):
     offset: OptionalAttr[int]
     buffer: Result[LocalType]
 
+    def verify(self) -> None:
+        if self.offset is not None and self.offset < 0:
+            self.fail(f"offset {self.offset} is negative")
+
 
 @op("chip.global")
 class GlobalOp(BufferOp):
@@ -263,6 +288,10 @@ class GlobalOp(BufferOp):
     def verify(self) -> None:
         if self.space not in self.SPACES:
             self.fail(f"unknown space {self.space!r}")
+        if (self.space == "weight") != (self.source is not None):
+            self.fail("says where its bytes come from if, and only if, it holds weights")
+        if min(self.address or 0, self.index or 0) < 0:
+            self.fail("has a negative address or index")
 
 
 class Instruction(Op):
@@ -270,6 +299,25 @@ class Instruction(Op):
 
     engine: ClassVar[str]
     family: ClassVar[str]
+    KINDS: ClassVar[Collection[str]] = ("",)  # what the attribute may be, where there is one
+
+    def verify(self) -> None:
+        for value in self.operands:
+            if not isinstance(value.owner, BufferOp):
+                self.fail("works on what is not made by chip.local or chip.global")
+        if self.attributes.get("kind", "") not in self.KINDS:
+            self.fail(f"kind is {self.attributes['kind']!r}, expected one of {', '.join(self.KINDS)}")
+        for name, length in (("shape", 4), ("kernel", 2)):
+            sizes = self.attributes.get(name, (1,) * length)
+            if len(sizes) != length or not all(1 <= size <= MAX_SIZE for size in sizes):
+                self.fail(f"{name} is {list(sizes)}, expected {length} sizes from 1 to {MAX_SIZE}")
+        for name in (*SIZES, "chip.id", "chip.wait"):
+            size = self.attributes.get(name, 1)
+            if not isinstance(size, int) or not 1 <= size <= MAX_BYTES:
+                self.fail(f"{name} is {size}, expected a number from 1 on")
+        for name in STRIDES:
+            if not 0 <= self.attributes.get(name, 0) <= MAX_BYTES:
+                self.fail(f"{name} is {self.attributes[name]}, expected a number from 0 on")
 
     def isa_kind(self) -> str:
         return cast(str, self.attributes["kind"])
@@ -291,6 +339,17 @@ class Instruction(Op):
     def fields(self, place: Placement) -> Fields:
         """Register values by their names in `compiler.isa`, without id and wait."""
         raise NotImplementedError
+
+
+def checked_accesses(op: Instruction, spec: ChipSpec) -> list[Access]:
+    """Its accesses; CompileError when one leaves its buffer, where other data may lie."""
+    found = list(op.accesses(spec))
+    for access in found:
+        if access.stop > access.buffer.type.bytes or access.lane_stop > spec.lanes:
+            op.fail(
+                f"touches bytes up to {access.stop} in lanes up to {access.lane_stop} of {access.buffer.type}"
+            )
+    return found
 
 
 def local_access(buffer: Value, view: View, shape: Shape4, spec: ChipSpec, write: bool) -> Access:
@@ -339,6 +398,7 @@ class ArOp(TiuOp):
     """
 
     family = "ar"
+    KINDS = families.AR
 
     dst: Operand[LocalType]
     src0: OptionalOperand[LocalType]
@@ -350,6 +410,12 @@ class ArOp(TiuOp):
     opd1: OptionalAttr[Attribute]
     shift: OptionalAttr[int]
     round: Attr[int] = 0
+
+    def verify(self) -> None:
+        super().verify()
+        for buffer, view in ((self.src0, self.opd0), (self.src1, self.opd1)):
+            if not isinstance(view, View | Const | None) or isinstance(view, View) != (buffer is not None):
+                self.fail("takes a buffer with a view, or a constant, for each source")
 
     def _sources(self) -> Iterator[tuple[str, Value | None, View | Const]]:
         yield "opd0", self.src0, cast("View | Const", self.opd0)
@@ -415,6 +481,7 @@ class SelectOp(TiuOp):
     """
 
     family = "cmp"
+    KINDS = families.CMP
 
     dst: Operand[LocalType]
     src0: Operand[LocalType]
@@ -457,6 +524,7 @@ class MatmulOp(TiuOp):
     """
 
     family = "mm2"
+    KINDS = ("nn", "nt")
 
     dst: Operand[LocalType]
     left: Operand[LocalType]
@@ -508,6 +576,7 @@ class SfuOp(TiuOp):
     constant term first, in every lane of `table`. Both over `shape` in the EU-aligned layout."""
 
     family = "sfu"
+    KINDS = ("rsqrt", "taylor")
 
     dst: Operand[LocalType]
     src: Operand[LocalType]
@@ -518,6 +587,12 @@ class SfuOp(TiuOp):
     opd0: Attr[View]
     opd1: OptionalAttr[View]
     terms: Attr[int] = 0
+
+    def verify(self) -> None:
+        super().verify()
+        tabled = (self.table is not None, self.opd1 is not None, self.terms > 0)
+        if tabled != (self.kind == "taylor",) * 3:
+            self.fail("takes a table with a view and its number of terms if, and only if, it is a taylor")
 
     def accesses(self, spec: ChipSpec) -> Iterator[Access]:
         shape = cast(Shape4, self.shape)
@@ -548,6 +623,7 @@ class PoolOp(TiuOp):
     """
 
     family = "pord"
+    KINDS = ("avg", "max")
 
     dst: Operand[LocalType]
     src: Operand[LocalType]
@@ -557,6 +633,11 @@ class PoolOp(TiuOp):
     res: Attr[View]
     opd0: Attr[View]
     scale: Attr[float] = 1.0
+
+    def verify(self) -> None:
+        super().verify()
+        if self.kernel[0] > self.shape[2] or self.kernel[1] > self.shape[3]:
+            self.fail(f"kernel {list(self.kernel)} is larger than shape {list(self.shape)}")
 
     def isa_kind(self) -> str:
         return f"{self.kind}pooling"
@@ -600,6 +681,7 @@ class LanesOp(TiuOp):
     """
 
     family = "tsbc"
+    KINDS = ("cw_ts", "wc_ts", "l_copy", "l_bc")
 
     dst: Operand[LocalType]
     src: Operand[LocalType]
@@ -640,6 +722,7 @@ class DmaTensorOp(DmaOp):
     """
 
     family = "dma_tensor"
+    KINDS = ("copy", "broadcast")
 
     dst: Operand[Type]
     src: Operand[Type]

@@ -36,6 +36,7 @@ from compiler.ir.types import I32, Attribute, TensorType, attr_def
 from dialects.shapes import (
     broadcast,
     check_axis,
+    check_broadcast,
     check_concatenation,
     check_projection,
     check_range,
@@ -60,6 +61,10 @@ class Quant(Attribute):
     bits: int  # bits per weight, 4 or 8
     group: int  # neighbours along the input axis that share a scale
     symmetric: bool = False
+
+    def problem(self) -> str | None:
+        right = self.bits in (4, 8) and self.group >= 0 and (self.symmetric or self.bits == 4)
+        return None if right else "is no quantization to 4 bits, or symmetric to 8, in groups"
 
 
 # ---- named data ----
@@ -127,6 +132,8 @@ class TableOp(Op):
 class GatherRowsOp(Op):
     """y[0, s] = table[ids[0, s]]; table [N, R], ids [1, S] i32, y [1, S, R]."""
 
+    shapes = "table[N, R] ids[1, S] y[1, S, R]"
+
     table: Operand[TensorType]
     ids: Operand[TensorType]
     y: Result[TensorType]
@@ -148,6 +155,8 @@ class EmbeddingOp(Op):
     The scale other than 1 is that of Gemma and Granite, applied in float32.
     """
 
+    shapes = "ids[1, S] table[V, E] y[1, S, E]"
+
     ids: Operand[TensorType]
     table: Operand[TensorType]
     scale: Attr[float] = 1.0
@@ -167,6 +176,8 @@ class LinearOp(Op):
     Shapes: x [..., K], weight [N, K], bias [N], residual and y [..., N].
     With `quant` the weight is stored in groups of integers; the formula holds for its decoded values.
     """
+
+    shapes = "x[..., K] weight[N, K] bias[N] residual[..., N] y[..., N]"
 
     x: Operand[TensorType]
     weight: Operand[TensorType]
@@ -192,6 +203,8 @@ class GatedLinearOp(Op):
 
     Shapes: x [..., K], weights [F, K], biases [F], y [..., F]. Source: Shazeer 2020, "GLU variants".
     """
+
+    shapes = "x[..., K] gate_weight[F, K] up_weight[F, K] gate_bias[F] up_bias[F] y[..., F]"
 
     x: Operand[TensorType]
     gate_weight: Operand[TensorType]
@@ -219,6 +232,8 @@ class GatedLinearOp(Op):
 class MatmulOp(Op):
     """y = a @ b for two activations, accumulated in float32; a [..., M, K], b [..., K, N], y [..., M, N]."""
 
+    shapes = "a[*, M, K] b[*, K, N] y[*, M, N]"
+
     a: Operand[TensorType]
     b: Operand[TensorType]
     y: Result[TensorType]
@@ -230,6 +245,7 @@ class MatmulOp(Op):
     def verify(self) -> None:
         if self.a.type.shape[-1] != self.b.type.shape[-2]:
             self.fail(f"inner axes of {self.a.type} and {self.b.type} differ")
+        check_broadcast(self, self.a.type.shape[:-2], self.b.type.shape[:-2])
 
 
 # ---- norms ----
@@ -237,6 +253,8 @@ class MatmulOp(Op):
 
 class _Unary(Op):
     """One result of the type of x."""
+
+    shapes = "x[...] y[...]"
 
     x: Operand[TensorType]
     y: Result[TensorType]
@@ -252,6 +270,8 @@ class RmsNormOp(_Unary):
     Shapes: x and y [..., K]; weight [K], or none. The offset is 0, or 1 in Gemma.
     Source: Zhang and Sennrich 2019, equation 4.
     """
+
+    shapes = "x[..., K] weight[K] y[..., K]"
 
     weight: OptionalOperand[TensorType]
     eps: Attr[float]
@@ -270,6 +290,8 @@ class LayerNormOp(_Unary):
     Shapes: x and y [..., K]; weight and bias [K], or [heads, K] where x is [..., heads, K].
     The variance is that of the population. Source: Ba, Kiros and Hinton 2016, equation 3.
     """
+
+    shapes = "x[..., K] weight[*, K] bias[*, K] y[..., K]"
 
     weight: OptionalOperand[TensorType]
     bias: OptionalOperand[TensorType]
@@ -296,6 +318,8 @@ class RopeOp(_Unary):
     Source: Su et al. 2021, section 3.4.
     """
 
+    shapes = "x[1, h, S, D] cos[1, 1, S, W] sin[1, 1, S, W] y[1, h, S, D]"
+
     cos: Operand[TensorType]
     sin: Operand[TensorType]
     mode: Attr[str] = "half"
@@ -320,6 +344,8 @@ class KvConcatOp(Op):
     Shapes: history [1, h, H, D], new [1, h, S, D], y [1, h, T, D].
     """
 
+    shapes = "history[1, h, H, D] new[1, h, S, D] y[1, h, T, D]"
+
     history: Operand[TensorType]
     new: Operand[TensorType]
     y: Result[TensorType]
@@ -342,6 +368,8 @@ class AttentionOp(Op):
     Shapes: q [1, Hq, S, D], k [1, Hkv, T, D], v [1, Hkv, T, Dv], mask [1, 1, S, T], sinks [Hq],
     y [1, S, Hq, Dv]. Source: Vaswani et al. 2017, equation 1; Ainslie et al. 2023 for the groups.
     """
+
+    shapes = "q[1, Hq, S, D] k[1, Hkv, T, D] v[1, Hkv, T, Dv] mask[1, 1, S, T] sinks[Hq] y[1, S, Hq, Dv]"
 
     q: Operand[TensorType]
     k: Operand[TensorType]
@@ -391,6 +419,8 @@ class ActOp(_Unary):
 class SwigluOp(Op):
     """y = act(gate) * up, in float32, rounded once; all of one shape."""
 
+    shapes = "gate[...] up[...] y[...]"
+
     gate: Operand[TensorType]
     up: Operand[TensorType]
     act: Attr[str] = "silu"
@@ -422,6 +452,8 @@ class _Binary(Op):
     def verify(self) -> None:
         if (self.rhs is None) == (self.value is None):
             self.fail("expected either a second operand or the attribute value")
+        if self.rhs is not None:
+            check_broadcast(self, self.lhs.type.shape, self.rhs.type.shape)
 
 
 @op("llm.add")
@@ -482,6 +514,9 @@ class SoftmaxOp(_Unary):
 
     axis: Attr[int]
 
+    def verify(self) -> None:
+        check_axis(self, self.axis, self.x.type)
+
 
 class _Reduction(Op):
     """Reduce `axis` (counted from 0), which stays with length 1."""
@@ -512,6 +547,8 @@ class ReduceSumOp(_Reduction):
 @op("llm.argmax")
 class ArgmaxOp(Op):
     """Index of the largest element of the last axis, the lowest of equals; [..., V] -> [..., 1] i32."""
+
+    shapes = "x[..., V] y[..., 1]"
 
     x: Operand[TensorType]
     y: Result[TensorType]
@@ -577,7 +614,6 @@ class SliceOp(Op):
         return (TensorType(tuple(shape), self.x.type.element),)
 
     def verify(self) -> None:
-        check_axis(self, self.axis, self.x.type)
         check_range(self, self.x.type, self.axis, (self.start, self.stop, self.step))
 
 
@@ -593,7 +629,6 @@ class ConcatOp(Op):
         return (concatenated(self.parts, self.axis),)
 
     def verify(self) -> None:
-        check_axis(self, self.axis, self.parts[0].type)
         check_concatenation(self, self.parts, self.axis)
 
 

@@ -25,9 +25,19 @@ def rows_type(table: TensorType, ids: TensorType) -> TensorType:
 
 
 def check_concatenation(op: Op, parts: Sequence[Value[TensorType]], axis: int) -> None:
+    if not parts:
+        op.fail("joins nothing")
+    for part in parts:
+        check_axis(op, axis, part.type)
     others = {part.type.shape[:axis] + part.type.shape[axis + 1 :] for part in parts}
     if len(others) != 1:
         op.fail(f"operands differ outside of axis {axis}: {', '.join(str(part.type) for part in parts)}")
+
+
+def check_broadcast(op: Op, a: tuple[int, ...], b: tuple[int, ...]) -> None:
+    for x, y in zip(reversed(a), reversed(b), strict=False):
+        if x != y and 1 not in (x, y):
+            op.fail(f"shapes {list(a)} and {list(b)} do not broadcast")
 
 
 def check_axis(op: Op, axis: int, x: TensorType) -> None:
@@ -37,6 +47,7 @@ def check_axis(op: Op, axis: int, x: TensorType) -> None:
 
 def check_range(op: Op, x: TensorType, axis: int, bounds: tuple[int, int, int]) -> None:
     start, stop, step = bounds
+    check_axis(op, axis, x)
     if not 0 <= start < stop <= x.shape[axis] or step < 1:
         op.fail(f"range {start}:{stop}:{step} does not fit axis {axis} of {x}")
 

@@ -9,12 +9,13 @@ no data.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 
-from compiler.ir.core import Op
+from compiler.ir.core import Op, Value
 from compiler.ir.define import Attr, Operand, OptionalAttr, OptionalOperand, Result, VariadicOperand, op
-from compiler.ir.types import I32, Attribute, ElementType, TensorType, Type, attr_def, type_def
+from compiler.ir.types import F32, I32, Attribute, ElementType, TensorType, Type, attr_def, type_def
+from dialects.shapes import check_concatenation
 
 
 @attr_def("tensor.lanes")
@@ -29,11 +30,17 @@ class Lanes(Attribute):
     axis: int
     compact: bool = False
 
+    def problem_in(self, shape: tuple[int, ...]) -> str | None:
+        return None if 0 <= self.axis < len(shape) else f"has no axis {self.axis} to put on the lanes"
+
 
 @attr_def("tensor.replicated")
 @dataclass(frozen=True)
 class Replicated(Attribute):
     """Every lane holds the whole array, row-major."""
+
+    def problem_in(self, shape: tuple[int, ...]) -> str | None:
+        return None
 
 
 @type_def("tensor.packed")
@@ -53,6 +60,12 @@ class PackedType(Type):
     scale: ElementType
     local: bool = False
 
+    def problem(self) -> str | None:
+        groups = self.group if self.bits < 16 else self.columns
+        if self.rows < 1 or self.columns < 1 or self.bits not in (4, 8, 16) or self.scale.bits != 16:
+            return "is no tile of weights of 4, 8 or 16 bits with scales of 16"
+        return None if groups > 0 and self.columns % groups == 0 else "does not consist of whole groups"
+
 
 @attr_def("tensor.quant")
 @dataclass(frozen=True)
@@ -62,6 +75,10 @@ class Quant(Attribute):
     bits: int
     group: int
     symmetric: bool
+
+    def problem(self) -> str | None:
+        right = self.bits in (4, 8, 16) and self.group >= (self.bits < 16)
+        return None if right else "is no quantization to 4 or 8 bits in groups"
 
 
 def in_ddr(type_: Type) -> bool:
@@ -77,6 +94,18 @@ class TensorOp(Op):
             self.fail(f"operand {index} is {type_}, expected a tensor")
         return type_
 
+    def require_local(self, *indices: int) -> None:
+        """These operands, or all, and the results lie in local memory."""
+        values = [self.operands[i] for i in indices] if indices else [*self.operands]
+        for value in (*values, *self.results):
+            if in_ddr(value.type):
+                self.fail(f"works on {value.type}, which is not in local memory: a layout is missing")
+
+    def require_items(self, x: TensorType, y: TensorType) -> None:
+        """Both hold the same items, maybe in other shapes."""
+        if x.size != y.size or x.element != y.element:
+            self.fail(f"makes {y} of {x}, which holds other items")
+
 
 # --------------------------------------------------------------------------------------------- DDR and back
 
@@ -87,6 +116,10 @@ class WeightOp(TensorOp):
 
     sources: Attr[list[str]]
     result_: Result[TensorType]
+
+    def verify(self) -> None:
+        if not self.sources or not in_ddr(self.result_.type):
+            self.fail("names no weights, or gives an array that is not in DDR")
 
 
 @op("tensor.packed_weight")
@@ -104,6 +137,10 @@ class PackedWeightOp(TensorOp):
     each: Attr[bool] = False
     result_: Result[PackedType]
 
+    def verify(self) -> None:
+        if not self.sources or self.row < 0 or self.column < 0 or self.result_.type.local:
+            self.fail("needs sources, a first row and column from 0 on, and a result in DDR")
+
 
 @op("tensor.rope_table")
 class RopeTableOp(TensorOp):
@@ -116,6 +153,10 @@ class RopeTableOp(TensorOp):
     result_: Result[TensorType]
 
 
+def is_loaded(source: PackedType, value: Type) -> bool:
+    return not source.local and value == replace(source, local=True)
+
+
 @op("tensor.load")
 class LoadOp(TensorOp):
     """Bring an array from DDR into local memory, in the layout of the result's type."""
@@ -123,10 +164,21 @@ class LoadOp(TensorOp):
     source: Operand[Type]
     value: Result[Type]
 
+    def verify(self) -> None:
+        source, value = self.source.type, self.value.type
+        if isinstance(source, TensorType) and isinstance(value, TensorType):
+            right = in_ddr(source) and not in_ddr(value) and replace(value, layout=None) == source
+        else:
+            right = isinstance(source, PackedType) and is_loaded(source, value)
+        if not right:
+            self.fail(f"makes {value} of {source}, expected the same in local memory")
+
 
 @op("tensor.store")
 class StoreOp(TensorOp):
     """Write a local array to DDR, row-major."""
+
+    shapes = "value[...] stored[...]"
 
     value: Operand[TensorType]
     stored: Result[TensorType]
@@ -135,14 +187,24 @@ class StoreOp(TensorOp):
         type_ = self.tensor(0)
         return (TensorType(type_.shape, type_.element),)
 
+    def verify(self) -> None:
+        if in_ddr(self.tensor(0)) or not in_ddr(self.results[0].type):
+            self.fail(f"takes {self.tensor(0)}, expected an array in local memory, and gives one in DDR")
+
 
 @op("tensor.gather")
 class GatherOp(TensorOp):
     """rows[..., i, :] = table[ids[i], :]; table [rows, width] and ids i32 in DDR, the result anywhere."""
 
+    shapes = "table[N, W] ids[...] rows[..., W]"
+
     table: Operand[TensorType]
     ids: Operand[TensorType]
     rows: Result[TensorType]
+
+    def verify(self) -> None:
+        if not in_ddr(self.table.type) or not in_ddr(self.ids.type) or self.ids.type.element != I32:
+            self.fail(f"takes {self.table.type} and {self.ids.type}, expected a table and i32 in DDR")
 
 
 # ----------------------------------------------------------------------------------------------- arithmetic
@@ -150,6 +212,8 @@ class GatherOp(TensorOp):
 
 def broadcast_shape(op_: Op, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
     """numpy's rule for shapes of equal rank."""
+    if len({len(shape) for shape in shapes}) > 1:
+        op_.fail(f"shapes {list(map(list, shapes))} differ in rank")
     result = []
     for sizes in zip(*shapes, strict=True):
         wide = {size for size in sizes if size != 1}
@@ -175,6 +239,7 @@ class Binary(TensorOp):
     def verify(self) -> None:
         if (self.rhs is None) == (self.scalar is None):
             self.fail("needs either rhs or scalar")
+        self.require_local()
 
 
 @op("tensor.add")
@@ -200,11 +265,16 @@ class MaxOp(Binary):
 class Unary(TensorOp):
     """Element-wise on one f32 array."""
 
+    shapes = "x[...] y[...]"
+
     x: Operand[TensorType]
     y: Result[TensorType]
 
     def infer_types(self) -> tuple[Type, ...]:
         return (self.tensor(0),)
+
+    def verify(self) -> None:
+        self.require_local()
 
 
 @op("tensor.exp2")
@@ -228,13 +298,20 @@ class CastOp(TensorOp):
     packed).
     """
 
+    shapes = "x[...] y[...]"
+
     x: Operand[TensorType]
     y: Result[TensorType]
+
+    def verify(self) -> None:
+        self.require_local()
 
 
 @op("tensor.gate")
 class GateOp(TensorOp):
     """silu(gate) * up, in f32: x / (1 + e**-x), with x limited to -87..87 in the exponent."""
+
+    shapes = "gate[...] up[...] y[...]"
 
     gate: Operand[TensorType]
     up: Operand[TensorType]
@@ -242,6 +319,9 @@ class GateOp(TensorOp):
 
     def infer_types(self) -> tuple[Type, ...]:
         return (self.tensor(0),)
+
+    def verify(self) -> None:
+        self.require_local()
 
 
 @op("tensor.reduce")
@@ -263,12 +343,19 @@ class ReduceOp(TensorOp):
         over_lanes = isinstance(type_.layout, Lanes) and type_.layout.axis == self.axis
         return (TensorType(shape, type_.element, Replicated() if over_lanes else type_.layout),)
 
+    def verify(self) -> None:
+        self.require_local()
+        if self.kind not in ("sum", "max") or not 0 <= self.axis < len(self.tensor(0).shape):
+            self.fail(f"kind {self.kind!r} over axis {self.axis} of {self.tensor(0)} is no reduction")
+
 
 @op("tensor.rope")
 class RopeOp(TensorOp):
     """Rotate halves: y = [x1 cos - x2 sin, x2 cos + x1 sin]; x [..., d] f32, rows [..., 2 d] as in
     `RopeTableOp`.
     """
+
+    shapes = "x[..., D] rows[*, W] y[..., D]"
 
     x: Operand[TensorType]
     rows: Operand[TensorType]
@@ -277,16 +364,28 @@ class RopeOp(TensorOp):
     def infer_types(self) -> tuple[Type, ...]:
         return (self.tensor(0),)
 
+    def verify(self) -> None:
+        self.require_local()
+        x, rows = self.x.type, self.rows.type
+        if len(x.shape) != len(rows.shape) or rows.shape[-1] != 2 * x.shape[-1] or x.shape[-1] % 2:
+            self.fail(f"takes rows {rows}, expected rows twice as wide as {x}")
+
 
 @op("tensor.argmax")
 class ArgmaxOp(TensorOp):
     """The lowest index of the largest of x [1, n], features over the lanes; i32 [1, 1] on lane 0."""
+
+    shapes = "x[1, N] y[1, 1]"
 
     x: Operand[TensorType]
     y: Result[TensorType]
 
     def infer_types(self) -> tuple[Type, ...]:
         return (TensorType((1, 1), I32, Lanes(0)),)
+
+    def verify(self) -> None:
+        if self.x.type.element != F32 or not is_over_lanes(self.x.type, 1):
+            self.fail(f"takes {self.x.type}, expected f32 with axis 1 over the lanes")
 
 
 # --------------------------------------------------------------------------------------------------- matmul
@@ -303,9 +402,12 @@ class DequantizeOp(TensorOp):
     w: Result[TensorType]
 
     def infer_types(self) -> tuple[Type, ...]:
-        packed = self.operands[0].type
-        assert isinstance(packed, PackedType)
+        packed = self.packed.type
         return (TensorType((packed.rows, packed.columns), packed.scale, Lanes(0)),)
+
+    def verify(self) -> None:
+        if not self.packed.type.local:
+            self.fail(f"takes {self.packed.type}, which is not in local memory")
 
 
 @op("tensor.linear")
@@ -316,11 +418,21 @@ class LinearOp(TensorOp):
     w.
     """
 
+    shapes = "x[..., K] w[N, K] accumulator[..., N] y[..., N]"
+
     x: Operand[TensorType]
     w: Operand[TensorType]
     accumulator: OptionalOperand[TensorType]
     quant: OptionalAttr[Quant]
     y: Result[TensorType]
+
+    def verify(self) -> None:
+        check_product(self, self.x.type, self.y.type)
+        check_accumulator(self, self.accumulator, self.y.type)
+        if in_ddr(self.w.type):
+            check_whole_weight(self, self.w, self.quant)
+        elif self.w.type.layout != Lanes(0) or self.quant is not None:
+            self.fail(f"takes the local weight {self.w.type}, expected rows over the lanes, and no quant")
 
 
 @op("tensor.gated_linear")
@@ -330,12 +442,21 @@ class GatedLinearOp(TensorOp):
     biases: none, or two f32 rows [1, .., n] in DDR that are added to the products.
     """
 
+    shapes = "x[..., K] gate[N, K] up[N, K] biases[*, N] y[..., N]"
+
     x: Operand[TensorType]
     gate: Operand[TensorType]
     up: Operand[TensorType]
     biases: VariadicOperand[TensorType]
     quant: OptionalAttr[Quant]
     y: Result[TensorType]
+
+    def verify(self) -> None:
+        check_product(self, self.x.type, self.y.type)
+        if len(self.biases) not in (0, 2) or not all(in_ddr(bias.type) for bias in self.biases):
+            self.fail("takes no biases, or two rows in DDR")
+        for weight in (self.gate, self.up):
+            check_whole_weight(self, weight, self.quant)
 
 
 @op("tensor.matmul")
@@ -345,11 +466,49 @@ class MatmulOp(TensorOp):
     a [..., m, k] of 16 bit, with one matrix b for all leading axes; y and accumulator [..., m, n].
     """
 
+    shapes = "a[..., M, K] b[_, _] accumulator[..., M, N] y[..., M, N]"
+
     a: Operand[TensorType]
     b: Operand[TensorType]
     accumulator: OptionalOperand[TensorType]
     transpose_b: Attr[bool] = False
     y: Result[TensorType]
+
+    def verify(self) -> None:
+        self.require_local()
+        inner, columns = self.b.type.shape[:: -1 if self.transpose_b else 1]
+        if (inner, columns) != (self.a.type.shape[-1], self.y.type.shape[-1]):
+            self.fail(f"does not make {self.y.type} of {self.a.type} and {self.b.type}")
+        if self.b.type.layout != Lanes(0):
+            self.fail(f"takes {self.b.type} on the right, expected its rows over the lanes")
+        check_product(self, self.a.type, self.y.type)
+        check_accumulator(self, self.accumulator, self.y.type)
+
+
+def is_over_lanes(type_: TensorType, axis: int) -> bool:
+    return isinstance(type_.layout, Lanes) and type_.layout.axis == axis
+
+
+def check_product(op_: TensorOp, x: TensorType, y: TensorType) -> None:
+    """The left operand is 16 bit; it and the result lie with rows over the lanes, or as a column."""
+    axis, rank = (x.layout.axis if isinstance(x.layout, Lanes) else -1), len(x.shape)
+    if axis not in (rank - 2, rank - 1) or not is_over_lanes(y, axis) or x.element.bits != 16:
+        op_.fail(f"makes {y} of {x}, expected 16 bit, with rows or a single row's items over the lanes")
+    if axis == rank - 1 and prod(x.shape[:-1]) != 1:
+        op_.fail(f"takes several rows with their items over the lanes, {x}")
+
+
+def check_accumulator(op_: TensorOp, start: Value[TensorType] | None, y: TensorType) -> None:
+    if y.element != F32 or (start is not None and start.type != y):
+        op_.fail(f"adds to {start.type if start else 0} in {y}, expected f32 in one layout")
+
+
+def check_whole_weight(op_: TensorOp, w: Value[TensorType], quant: Quant | None) -> None:
+    """It is a weight in DDR, whose columns are whole groups."""
+    if w.defining(WeightOp) is None or w.type.element.bits != 16:
+        op_.fail(f"takes {w.type} as a whole weight, expected a tensor.weight of 16 bit")
+    if quant is not None and quant.bits < 16 and w.type.shape[1] % quant.group:
+        op_.fail(f"input axis {w.type.shape[1]} is not a multiple of group {quant.group}")
 
 
 # -------------------------------------------------------------------------------------------- data movement
@@ -375,7 +534,7 @@ class SliceOp(Movement):
     def verify(self) -> None:
         shape = self.tensor(0).shape
         inside = len(shape) == len(self.starts) == len(self.sizes) and all(
-            0 <= start and start + size <= full
+            0 <= start and size >= 1 and start + size <= full
             for start, size, full in zip(self.starts, self.sizes, shape, strict=True)
         )
         if not inside:
@@ -392,9 +551,7 @@ class ReshapeOp(Movement):
     y: Result[TensorType]
 
     def verify(self) -> None:
-        result = self.results[0].type
-        if isinstance(result, TensorType) and prod(result.shape) != prod(self.tensor(0).shape):
-            self.fail(f"cannot reshape {self.tensor(0)} to {result}")
+        self.require_items(self.x.type, self.y.type)
 
 
 @op("tensor.permute")
@@ -412,6 +569,12 @@ class PermuteOp(Movement):
             layout = Lanes(self.order.index(layout.axis), layout.compact)
         return (TensorType(tuple(type_.shape[i] for i in self.order), type_.element, layout),)
 
+    def verify(self) -> None:
+        if sorted(self.order) != list(range(len(self.x.type.shape))):
+            self.fail(f"order {list(self.order)} is not a permutation of the axes of {self.x.type}")
+        if self.y.type.layout != self.infer_types()[0].layout:  # type: ignore[attr-defined]
+            self.fail(f"gives {self.y.type}, expected {self.infer_types()[0]}")
+
 
 @op("tensor.concat")
 class ConcatOp(Movement):
@@ -427,6 +590,11 @@ class ConcatOp(Movement):
         shape[self.axis] = sum(t.shape[self.axis] for t in types)
         return (TensorType(tuple(shape), types[0].element, types[0].layout),)
 
+    def verify(self) -> None:
+        check_concatenation(self, self.parts, self.axis)
+        if len({in_ddr(value.type) for value in (*self.parts, self.y)}) > 1:
+            self.fail("joins arrays that lie in DDR and in local memory")
+
 
 @op("tensor.relayout")
 class RelayoutOp(Movement):
@@ -437,12 +605,18 @@ class RelayoutOp(Movement):
     x: Operand[TensorType]
     y: Result[TensorType]
 
+    def verify(self) -> None:
+        self.require_local()
+        self.require_items(self.x.type, self.y.type)
+
 
 @op("tensor.append")
 class AppendOp(Movement):
     """history [heads, s, d], s over the lanes, with the rows of new [heads, 1, d], heads over the lanes,
     at its end.
     """
+
+    shapes = "history[h, S, d] new[h, 1, d] y[h, T, d]"
 
     history: Operand[TensorType]
     new: Operand[TensorType]
@@ -453,11 +627,25 @@ class AppendOp(Movement):
         heads, length, width = type_.shape
         return (TensorType((heads, length + 1, width), type_.element, Lanes(1)),)
 
+    def verify(self) -> None:
+        self.require_local()
+        layouts = [value.type.layout for value in (self.history, self.new, self.y)]
+        if layouts != [Lanes(1), Lanes(0), Lanes(1)]:
+            self.fail(f"takes {self.history.type} and {self.new.type}, in other layouts than it needs")
+
 
 @op("tensor.pad")
 class PadOp(Movement):
     """x with its last axis filled up by `value` to the size in the result's type."""
 
+    shapes = "x[..., K] y[..., L]"
+
     x: Operand[TensorType]
     value: Attr[float]
     y: Result[TensorType]
+
+    def verify(self) -> None:
+        self.require_local()
+        x, y = self.x.type, self.y.type
+        if y.shape[-1] < x.shape[-1] or (x.element, x.layout) != (y.element, y.layout):
+            self.fail(f"makes {y} of {x}, expected a longer last axis and nothing else")

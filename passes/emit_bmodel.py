@@ -88,7 +88,8 @@ def net_of(
 def tensors(function: Function, space: str, names: tuple[str, ...]) -> list[TensorInfo]:
     found = []
     for op, name in zip(globals_of(function, space), names, strict=True):
-        assert op.tensor is not None
+        if op.tensor is None:
+            op.fail("does not say what its tensor is")
         found.append(TensorInfo(name, op.tensor.element.name, address_of(op.buffer), op.tensor.shape))
     return found
 

@@ -18,6 +18,8 @@ from compiler.ir.types import FunctionType, Type
 if TYPE_CHECKING:
     from compiler.ir.define import Schema
 
+MAX_OPS = 1 << 20  # in a block; the largest programs compiled so far have a fifth of it
+
 T = TypeVar("T", bound=Type, covariant=True, default=Any)
 OpT = TypeVar("OpT", bound="Op")
 
@@ -76,6 +78,7 @@ class Op:
     opname: ClassVar[str] = ""
     name: str = ""
     schema: ClassVar[Schema]
+    shapes: ClassVar[str] = ""  # of operands and results; see `compiler.ir.signature`
     is_terminator: ClassVar[bool] = False
     has_effects: ClassVar[bool] = False  # does something besides making its results; never erased as dead
     is_isolated: ClassVar[bool] = False  # its region reads no value from outside
@@ -287,6 +290,8 @@ class OpList:
     def insert(self, op: Op, before: Op | None) -> None:
         """Insert ``op`` before another op of this block, or at the end when ``before`` is None."""
         assert op.parent is None, f"{op.opname} is already in a block"
+        if self._count >= MAX_OPS:
+            op.fail(f"is one more than the {MAX_OPS} ops that a block may have")
         previous = before._previous if before else self.last
         op.parent, op._previous, op._next = self.block, previous, before
         if previous:

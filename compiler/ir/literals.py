@@ -11,6 +11,7 @@ from typing import Any
 from lark import Token
 
 from compiler.ir.types import ATTRIBUTES, ELEMENTS, TYPES, ElementType, is_float_field
+from compiler.ir.values import described, field_types, is_of
 
 _ESCAPE = re.compile(rb"\\([0-9A-Fa-f]{2}|.)")
 _ESCAPED = {b"n": b"\n", b"t": b"\t"}
@@ -86,7 +87,11 @@ def dialect_object(name: Token, given: dict[str, Any]) -> Any:
         raise TextError(f"{name} has no {unknown[0]!r}; it has {', '.join(declared)}", pos)
     if missing:
         raise TextError(f"{name} needs {', '.join(missing)}", pos)
-    return cls(**{key: _field_value(declared[key], value) for key, value in given.items()})
+    values = {key: _field_value(declared[key], value) for key, value in given.items()}
+    for key, value in values.items():
+        if not is_of(field_types(cls)[key], value):
+            raise TextError(f"{key} of {name} is not {described(field_types(cls)[key])}", pos)
+    return cls(**values)
 
 
 @cache

@@ -11,6 +11,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 if TYPE_CHECKING:
     import numpy as np
 
+MAX_SIZE = 1 << 31  # of one axis
+MAX_ITEMS = 1 << 40  # of an array: more than any memory holds
+
 C = TypeVar("C", bound="type[Attribute]")
 
 # Text name, such as "chip.view", to the dataclass that prints and parses under it.
@@ -22,6 +25,14 @@ class Attribute:
     """A constant known at compile time. Dialects derive frozen dataclasses with ``@attr_def``."""
 
     mnemonic: ClassVar[str] = ""
+
+    def problem(self) -> str | None:
+        """What is wrong with the values of its fields, whose types are right; None when nothing is."""
+        return None
+
+    def problem_in(self, shape: tuple[int, ...]) -> str | None:
+        """What is wrong with it as the layout of an array of that shape."""
+        return "is no layout"
 
     def __str__(self) -> str:
         from compiler.ir.printer import attribute_text
@@ -130,6 +141,11 @@ class TensorType(Type):
 
     def __post_init__(self) -> None:
         assert isinstance(self.shape, tuple), f"shape must be a tuple, got {self.shape!r}"
+
+    def problem(self) -> str | None:
+        if not all(1 <= size <= MAX_SIZE for size in self.shape) or self.size > MAX_ITEMS:
+            return f"has sizes that are not between 1 and {MAX_SIZE}, or more than {MAX_ITEMS} items"
+        return None if self.layout is None else self.layout.problem_in(self.shape)
 
     @property
     def rank(self) -> int:

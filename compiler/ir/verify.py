@@ -9,7 +9,11 @@ from typing import Any
 
 from compiler.ir.core import Op, Region, Value
 from compiler.ir.define import ONE, VARIADIC, Field, Schema
-from compiler.ir.types import Type
+from compiler.ir.signature import verify_shapes
+from compiler.ir.types import Attribute, TensorType, Type
+from compiler.ir.values import described, is_of
+
+SHOWN = 60  # characters of a wrong value in a message
 
 
 def verify(root: Op) -> None:
@@ -25,7 +29,9 @@ def _verify_op(op: Op, visible: set[Value]) -> None:
     _verify_attributes(op)
     for region in op.regions:
         _verify_region(op, region, set() if op.is_isolated else set(visible))
+    verify_shapes(op)
     op.verify()
+    _verify_results(op)
 
 
 def _fail_undefined(op: Op, index: int, value: Value) -> None:
@@ -80,6 +86,21 @@ def _verify_type(op: Op, kind: str, part: Field, type: Type) -> None:
     if classes and not isinstance(type, classes):
         names = " or ".join(c.__name__ for c in classes)
         op.fail(f"{kind} {part.name!r} is {type}, expected a {names}")
+    if problem := type.problem():
+        op.fail(f"{kind} {part.name!r} is {type}, which {problem}")
+
+
+def _verify_results(op: Op) -> None:
+    """Where the op can tell its results' types, they are those; where they lie is the op's own to verify."""
+    if type(op).infer_types is Op.infer_types:
+        return
+    for value, expected in zip(op.results, op.infer_types(), strict=True):
+        if _placeless(value.type) != _placeless(expected):
+            op.fail(f"gives {value.type}, expected {expected}")
+
+
+def _placeless(type: Type) -> Type:
+    return TensorType(type.shape, type.element) if isinstance(type, TensorType) else type
 
 
 def _verify_attributes(op: Op) -> None:
@@ -90,10 +111,10 @@ def _verify_attributes(op: Op) -> None:
             if "." not in name:
                 op.fail(f"has no attribute {name!r}; it has {schema.summary()}")
             continue
-        classes = _attribute_classes(part.type)
-        if classes and not isinstance(value, classes):
-            names = " or ".join(c.__name__ for c in classes)
-            op.fail(f"attribute {name!r} is {value!r}, expected {names}")
+        if not is_of(part.type, value):
+            op.fail(f"attribute {name!r} is {str(value)[:SHOWN]}, expected {described(part.type)}")
+        if isinstance(value, Attribute) and (problem := value.problem()):
+            op.fail(f"attribute {name!r} is {value}, which {problem}")
     missing = schema.required - op.attributes.keys()
     if missing:
         op.fail(f"needs attribute {', '.join(sorted(missing))}")
@@ -107,11 +128,6 @@ def _type_classes(annotation: Any) -> tuple[type, ...]:
         for inner in typing.get_args(value_type):
             found += [c for c in _classes(inner) if issubclass(c, Type)]
     return tuple(found)
-
-
-@cache
-def _attribute_classes(annotation: Any) -> tuple[type, ...]:
-    return _classes(annotation)
 
 
 def _alternatives(annotation: Any) -> list[Any]:

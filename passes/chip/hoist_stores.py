@@ -9,7 +9,7 @@ from typing import ClassVar
 from compiler.chips import ChipSpec, chip
 from compiler.ir.core import Function, Module, Op
 from compiler.pass_manager import Pass
-from dialects.chip import Access, DmaOp, GlobalOp, Instruction
+from dialects.chip import Access, DmaOp, GlobalOp, Instruction, checked_accesses
 from dialects.contents import Content
 
 
@@ -31,7 +31,7 @@ def hoist_stores(function: Function, spec: ChipSpec) -> None:
     done: list[Op] = []
     for op in list(function.block.ops):
         if isinstance(op, DmaOp) and isinstance(op.operands[0].owner, GlobalOp):
-            place = after_conflicts(done, list(op.accesses(spec)), spec)
+            place = after_conflicts(done, checked_accesses(op, spec), spec)
             if place < len(done):
                 op.detach()
                 function.block.insert_before(done[place], op)

@@ -10,7 +10,7 @@ import numpy as np
 from compiler.chips import ChipSpec, chip
 from compiler.ir.core import Function, Module, Value
 from compiler.pass_manager import Pass
-from dialects.chip import Access, GlobalType, Instruction, LocalOp
+from dialects.chip import Access, GlobalType, Instruction, LocalOp, checked_accesses
 from dialects.contents import Content
 
 OTHER = {"tiu": "dma", "dma": "tiu"}
@@ -36,6 +36,7 @@ class InsertWaits(Pass):
 
 
 def insert_waits(function: Function, spec: ChipSpec) -> None:
+    check_offsets(function, spec)
     memory = Touched(spec)
     count = {"tiu": 0, "dma": 0}
     waited = {"tiu": 0, "dma": 0}
@@ -44,13 +45,19 @@ def insert_waits(function: Function, spec: ChipSpec) -> None:
             continue
         engine = op.engine
         count[engine] += 1
-        accesses = list(op.accesses(spec))
+        accesses = checked_accesses(op, spec)
         wait = max(memory.newest_conflict(access, OTHER[engine]) for access in accesses)
         op.attributes["chip.id"] = count[engine]
         if wait > waited[engine]:
             op.attributes["chip.wait"] = waited[engine] = wait
         for access in accesses:
             memory.record(access, engine, count[engine])
+
+
+def check_offsets(function: Function, spec: ChipSpec) -> None:
+    for op in function.block.ops:
+        if isinstance(op, LocalOp) and (op.offset or 0) + op.buffer.type.bytes > spec.lane_bytes:
+            op.fail(f"ends beyond the {spec.lane_bytes} bytes of a lane")
 
 
 class Touched:

@@ -11,6 +11,7 @@ from dialects.chip import Iota
 from dialects.tensor import Lanes, Replicated
 from passes.lowering.constants import exp2_table, lane_numbers
 from passes.lowering.context import Lowering, axis_of, lowers
+from passes.lowering.emitter import MAX_ITEMS
 from passes.lowering.placed import Placed
 
 KINDS = {tensor.AddOp: "add", tensor.SubOp: "sub", tensor.MulOp: "mul", tensor.MaxOp: "max"}
@@ -159,7 +160,10 @@ def columns_of(low: Lowering, op: Op) -> Placed:
     column = Placed(x.buffer, F32, (1, lanes * columns), (0, 1), 1, lanes)
     if count % lanes:
         emit.fill(column.slice((0, lanes * (columns - 1)), (1, lanes)), -3.0e38)
-    emit.cast(column.slice((0, 0), (1, count)), source)
+    whole = count - count % lanes if count > MAX_ITEMS else count  # an instruction has not more channels
+    for start, size in ((0, whole), (whole, count - whole)):
+        if size:
+            emit.cast(column.slice((0, start), (1, size)), source.slice((0, start), (1, size)))
     return x
 
 

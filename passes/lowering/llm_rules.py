@@ -132,6 +132,8 @@ class TokenLowering:
                 self.op.fail(f"reads {value.type} from an op that gives no array")
             self.values[value] = self.load_argument(value)
         found = self.values[value]
+        if isinstance(found, Value) and tensor.in_ddr(found.type):
+            self.op.fail(f"works on {value.type} of an embedding, which has no lowering")
         if not isinstance(found, Value):
             self.op.fail(f"takes weights, {value.type}, where it needs an array")
         return found

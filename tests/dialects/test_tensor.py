@@ -73,7 +73,7 @@ REFUSED = {
     ),
     "a reshape to another size": (
         f'%y = "tensor.reshape"(%x) : ({X}) -> tensor<4x9xf32>',
-        r"cannot reshape tensor<4x8xf32> to tensor<4x9xf32>",
+        r"makes tensor<4x9xf32> of tensor<4x8xf32>",
     ),
 }
 

@@ -101,7 +101,7 @@ def test_result_count(function):
 @pytest.mark.parametrize(
     ("attributes", "message"),
     [
-        ({"eps": "x"}, "attribute 'eps' is 'x', expected float"),
+        ({"eps": "x"}, "attribute 'eps' is x, expected float"),
         ({"eps": 1.0, "act": 1}, "has no attribute 'act'; it has x, weight, eps"),
         ({}, "needs attribute eps"),
     ],
