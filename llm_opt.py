@@ -14,6 +14,7 @@ from pathlib import Path
 
 import dialects
 import passes
+from compiler import files
 from compiler.diagnostics import CompileError, UserError
 from compiler.ir.parser import parse_module
 from compiler.ir.printer import print_module
@@ -41,10 +42,15 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
 
 
 def read_text(file: str) -> str:
+    if file != "-":
+        return files.read_text(Path(file))
+    data = sys.stdin.buffer.read(files.JSON_BYTES + 1)
+    if len(data) > files.JSON_BYTES:
+        raise UserError(f"standard input has more than {files.JSON_BYTES} bytes")
     try:
-        return sys.stdin.read() if file == "-" else Path(file).read_text()
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"cannot read {file}: {error}") from None
+        return data.decode()
+    except UnicodeDecodeError as error:
+        raise UserError(f"standard input is not a text in UTF-8 (byte {error.start})") from None
 
 
 def run(args: argparse.Namespace) -> None:
@@ -75,7 +81,7 @@ def write_text(output: Path | None, text: str) -> None:
     try:
         output.write_text(text)
     except OSError as error:
-        raise UserError(f"cannot write {output}: {error}") from None
+        raise UserError(f"cannot write {output}: {error.strerror}") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

@@ -161,6 +161,13 @@ def _add_developer_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--dump-ir", type=folder, metavar="DIR", help="write the IR after each pass into DIR")
     add("--stop-after", metavar="PASS", help="stop after this pass; write no bmodel")
+    add(
+        "--resume-ir",
+        type=Path,
+        metavar="FILE",
+        action="append",
+        help="a file that --dump-ir wrote, maybe edited: its module goes on from there; again for others",
+    )
     add("--passes", metavar="PIPELINE", help="run these passes instead of the chip's: 'a,b{option=value}'")
     add(
         "-j",

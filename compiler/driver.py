@@ -33,6 +33,7 @@ from compiler.pass_manager import (
 )
 from compiler.pipelines import Effort, default_pipeline, lowering, placing
 from compiler.progress import counter, track
+from compiler.resume import check_sources, dumps_by_module, resume
 from compiler.search import fastest
 from compiler.weights import Materializer, Piece, WeightBlob
 from compiler.weights import convert as convert_values
@@ -200,6 +201,7 @@ class Job:
         default_factory=list
     )  # embedding and head; one module where they share weights
     blobs: list[WeightBlob] = field(default_factory=list)
+    dumps: dict[str, Path] = field(default_factory=dict)  # of modules that do not come from the model
     _efforts: dict[tuple[str, ...], Effort] = field(default_factory=dict)
     _streams: dict[Function, CommandStreams] = field(default_factory=dict)
 
@@ -207,20 +209,39 @@ class Job:
         """Run the passes over each distinct module."""
         with nothing_old_collected(), tokenizer_noted(self.options.model_path, vocabulary(self.model)):
             tails = tail_modules(self.model, self.weights, self.options)
-            self.tails = [self.compiled(module.functions()[0].sym_name, module) for module in tails]
+            named = {module.functions()[0].sym_name: module for module in tails}
+            layers = [f"block_{group.layer_indices[0]}" for group in self.model.layers]
+            self.dumps = dumps_by_module(self.options.resume_ir or (), [*named, *layers])
+            self.tails = [self.compiled(name, module) for name, module in named.items()]
             for group in self.model.layers:
                 group.module.function("block_cache").attributes["bm.io_alone"] = True
-            for group in track(self.model.layers, "compile"):
-                self.layers.append(self.compiled(f"block_{group.layer_indices[0]}", group.module))
+            for name, group in zip(layers, track(self.model.layers, "compile"), strict=True):
+                self.layers.append(self.compiled(name, group.module))
 
     def compiled(self, name: str, module: ModuleOp) -> ModuleOp:
-        """The module after the passes: the given ones, or the default ones tuned to local memory."""
+        """The module after the passes: those that its dump names, the given ones, or the default ones tuned
+        to local memory.
+        """
+        if name in self.dumps:
+            return self.resumed(name, module)
         if self.options.passes is not None:
             return self.run_passes(name, module, self.options.passes)
         try:
             return self.tuned(name, module)
         except DoesNotFit as error:
             raise UserError(self.too_large(name, error.message)) from error
+
+    def resumed(self, name: str, module: ModuleOp) -> ModuleOp:
+        """What its dump becomes. Later layers are tuned like the module that it takes the place of."""
+        options = self.options
+        if options.passes is None:
+            self.effort(name, module)
+        made = resume(self.dumps[name], module, options.spec.name, options.dump_ir)
+        layer = int(name.removeprefix("block_")) if name.startswith("block_") else None
+        weights = [op.name for op in walk(module) if isinstance(op, llm.WeightOp)]
+        shapes = {each: self.weights.shape(self.model.parameter_name(each, layer)) for each in weights}
+        check_sources(made, shapes, self.model.tables, options.spec.lanes)
+        return made
 
     def too_large(self, name: str, problem: str) -> str:
         if not name.startswith("block"):
@@ -231,6 +252,17 @@ class Job:
         """Layers that differ little want the same tuning: a search is only made where no earlier one
         serves.
         """
+        kind = kind_of(module)
+        if kind in self._efforts:
+            try:
+                return self.run_passes(name, module, default_pipeline(self.options, self._efforts[kind]))
+            except DoesNotFit:
+                log.debug("%s needs a tuning of its own", name)
+                del self._efforts[kind]
+        return self.run_passes(name, module, default_pipeline(self.options, self.effort(name, module)))
+
+    def effort(self, name: str, module: ModuleOp) -> Effort:
+        """The tuning for modules of this kind, found for the first of them."""
 
         def lower(effort: Effort) -> ModuleOp:
             return self.run_passes(name, module, lowering(self.options, effort), trial=True)
@@ -238,14 +270,10 @@ class Job:
         def place(lowered: ModuleOp, effort: Effort) -> ModuleOp:
             return self.run_passes(name, lowered, placing(self.options, effort), trial=True)
 
-        kind = tuple(function.sym_name for function in module.functions())
-        if kind in self._efforts:
-            try:
-                return self.run_passes(name, module, default_pipeline(self.options, self._efforts[kind]))
-            except DoesNotFit:
-                log.debug("%s needs a tuning of its own", name)
-        best = self._efforts[kind] = fastest(lower, place, self.options.input_length, self.options.spec)
-        return self.run_passes(name, module, default_pipeline(self.options, best))
+        kind = kind_of(module)
+        if kind not in self._efforts:
+            self._efforts[kind] = fastest(lower, place, self.options.input_length, self.options.spec)
+        return self._efforts[kind]
 
     def run_passes(self, name: str, module: ModuleOp, pipeline: str, trial: bool = False) -> ModuleOp:
         """A copy of the module after a pipeline; DoesNotFit when local memory is too small for it.
@@ -310,6 +338,10 @@ class Job:
             return self.weights.read(full_name(name))
 
         return Materializer(read, self.model.tables, self.options.spec.lanes, full_name)
+
+
+def kind_of(module: Module) -> tuple[str, ...]:
+    return tuple(function.sym_name for function in module.functions())
 
 
 def tail_modules(model: ImportedModel, weights: Weights, options: ConvertOptions) -> list[ModuleOp]:

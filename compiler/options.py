@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +37,7 @@ class ConvertOptions:
     dump_ir: Path | None = None  # folder for the IR after each pass
     stop_after: str | None = None  # name of a pass
     passes: str | None = None  # a pipeline instead of the chip's
+    resume_ir: Sequence[Path] | None = None  # dumps that modules go on from instead
     jobs: int = 0  # weights quantized at the same time; 0: one per CPU
     verify: bool = False
     dry_run: bool = False

@@ -201,11 +201,11 @@ class PassManager:
 
     def run(self, module: Module) -> list[Pass]:
         """Run the passes on one module; returns those left undone by ``stop_after``."""
+        self.verify(module)
         check_order(self.passes, contents(module), self.source or "the module")
         check_chips(self.passes)
         dump = _Dump(self, module)
         dump.write(0, "input")
-        self._verify(module)
         for index, step in enumerate(self.passes):
             before = print_module(module) if self.print_after_change else ""
             try:
@@ -228,9 +228,10 @@ class PassManager:
         start = time.perf_counter()
         step.run(module)
         self.seconds[step.name] = self.seconds.get(step.name, 0.0) + time.perf_counter() - start
-        self._verify(module)
+        self.verify(module)
 
-    def _verify(self, module: Module) -> None:
+    def verify(self, module: Module) -> None:
+        """CompileError at the first op that is wrong, unless verification is off."""
         if self.verify_each:
             verify(module)
 
@@ -270,12 +271,15 @@ class _Dump:
         manager = self.manager
         if manager.dump_dir is None:
             return
-        manager.dump_dir.mkdir(parents=True, exist_ok=True)
         self.positions = {}
         text = print_module(self.module, positions=self.positions)
         self.path = manager.dump_dir / f"{manager.dump_prefix}.{number:02}.{name}.mlir"
         header = f"{HEADER}{pipeline_text(manager.passes[number:])}".rstrip()
-        self.path.write_text(f"{header}\n{text}")
+        try:
+            manager.dump_dir.mkdir(parents=True, exist_ok=True)
+            self.path.write_text(f"{header}\n{text}")
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror}") from None
 
     def place(self, error: CompileError) -> None:
         """Point an error at its op's line in the dump from before the pass."""

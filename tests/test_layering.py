@@ -26,6 +26,7 @@ RANKS = {
     "compiler.weights": 3,
     "compiler.pipelines": 4,
     "compiler.search": 4,
+    "compiler.resume": 4,
     "compiler.driver": 5,
     "compiler.bisect": 5,
     "compiler.cli": 6,

@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -41,6 +42,42 @@ def test_a_stopped_run_continues_to_the_same_text(source, tmp_path, capsys):
     assert "toy.swiglu" in whole.read_text()
     assert llm_opt.main([str(half)]) == 0
     assert capsys.readouterr().out == whole.read_text()
+
+
+LONG = f'"toy.x"() <{{a = {"9" * 5000} : i64}}> : () -> ()'
+UNREADABLE = {
+    "deep brackets": ("[" * 100_000, "nested deeper than 64 brackets"),
+    "deep regions": ('"builtin.module"() ({ ' * 1000, "nested deeper than 64 brackets"),
+    "long numbers": (LONG, "a number of 5000 digits"),
+    "many results": ('%x:99999999999 = "toy.silu"() : () -> ()', "more than 1000 results"),
+    "a word for a size": (TEXT.replace("2xf32", "2xtruex2xf32"), "unknown type 'truex2xf32'"),
+    "no values": (TEXT.replace("2xf32", "0xf32"), "has sizes that are not between 1 and"),
+    "huge values": (TEXT.replace("2xf32", "99999999999999xf32"), "has sizes that are not between 1 and"),
+    "another layout": (TEXT.replace("2xf32", "2xf32, #tensor.lanes<axis = 7>"), "has no axis 7"),
+    "text for a number": (TEXT.replace("2xf32", '2xf32, #tensor.lanes<axis = "x">'), "is not int"),
+}
+
+
+@pytest.mark.parametrize("case", UNREADABLE)
+def test_text_that_is_no_ir_is_refused_with_its_place(tmp_path, capsys, case):
+    text, message = UNREADABLE[case]
+    path = tmp_path / "bad.mlir"
+    path.write_text(text)
+    assert llm_opt.main([str(path)]) in (1, 2)
+    errors = capsys.readouterr().err
+    assert message in errors
+    assert errors.startswith(f"{path}:")
+
+
+def test_files_that_cannot_be_read_or_written_are_told_in_a_line(source, tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "binary").write_bytes(b"\xff\xfe")
+    for file, message in (("pipe", "not a regular file"), ("binary", "UTF-8"), ("none", "No such file")):
+        assert llm_opt.main([str(tmp_path / file)]) == 2
+        assert message in capsys.readouterr().err
+    for flag in ("-o", "--dump-ir"):
+        assert llm_opt.main([str(source), "-p", "toy-fuse", flag, "/proc/no/such"]) == 2
+        assert "cannot write /proc/no/such" in capsys.readouterr().err
 
 
 def test_dumps_are_named_after_the_file(source, tmp_path):

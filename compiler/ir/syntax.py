@@ -22,12 +22,19 @@ from compiler.ir.types import UNIT, FunctionType, Symbol, TensorType, Type
 Signature = tuple[tuple[Type, ...], tuple[Type, ...]]
 
 _RESULT = regex.compile(r"(%[\w$.-]+)(?:\s*:\s*(\d+))?")
+_TENSOR = regex.compile(r"tensor<\s*((?:\d+x)*)(.*)")
 _OPERAND = regex.compile(r"%[\w$.#-]+")
 # One `name = value` whose value has no dictionary in it and no more brackets than a list of scalars.
 _STRING = r'"(?:[^"\\]|\\.)*+"'
 _ANGLES = rf'<(?:[^<>"]++|{_STRING}|<(?:[^<>"]++|{_STRING}|<[^<>"]*+>)*+>)*+>'
 _VALUE = rf'(?:[^<>"\[\]{{}},]++|{_STRING}|{_ANGLES}|\[[^\[\]<>"]*\])++'
 _ENTRY = regex.compile(rf"\s*([A-Za-z_][\w$.]*)\s*=\s*({_VALUE})(?:,|$)")
+
+
+MAX_DEPTH = 64  # of brackets
+MAX_DIGITS = 40  # of a number; 64 bits have 20
+MAX_RESULTS = 1000  # of one op
+_BRACKET = regex.compile(rf'{_STRING}|//[^\n]*|[()\[\]{{}}]|\d{{{MAX_DIGITS},}}')
 
 
 @dataclass(slots=True)
@@ -57,8 +64,21 @@ class RegionSyntax:
 
 def parse_syntax(text: str) -> list[OpSyntax]:
     """The top-level ops of a text; TextError with the place where it is not IR."""
+    check_limits(text)
     ops: list[OpSyntax] = _parse("module", text)
     return ops
+
+
+def check_limits(text: str) -> None:
+    """TextError where a text nests deeper than any IR does, or has a longer number."""
+    depth = 0
+    for match in _BRACKET.finditer(text):
+        found = match[0]
+        if found[0].isdigit():
+            raise TextError(f"a number of {len(found)} digits", match.start())
+        depth += (found in "([{") - (found in ")]}")
+        if depth > MAX_DEPTH:
+            raise TextError(f"nested deeper than {MAX_DEPTH} brackets", match.start())
 
 
 def parse_attribute(text: str) -> Any:
@@ -243,9 +263,9 @@ class _Values(Transformer[Token, Any]):
         return literals.element(text)
 
     def tensor(self, head: Token, layout: Any) -> TensorType:
-        *dims, element = head[len("tensor<") :].strip().split("x")
+        dims, element = _TENSOR.match(head).groups()
         kind = literals.element(Token("ELEMENT", element, start_pos=head.start_pos))
-        return TensorType(tuple([int(dim) for dim in dims]), kind, layout)
+        return TensorType(tuple([int(dim) for dim in dims.split("x")[:-1]]), kind, layout)
 
     def function_type(self, inputs: tuple[Type, ...], results: tuple[Type, ...] | Type) -> FunctionType:
         return FunctionType(inputs, results if isinstance(results, tuple) else (results,))
@@ -267,6 +287,8 @@ def _result_names(text: str) -> Iterator[str]:
     """Names that the left side binds; ``%x:2`` binds ``%x#0`` and ``%x#1``."""
     for name, count in _RESULT.findall(text):
         if count:
+            if int(count) > MAX_RESULTS:
+                raise TextError(f"{name} stands for more than {MAX_RESULTS} results", 0)
             yield from (f"{name}#{index}" for index in range(int(count)))
         else:
             yield name

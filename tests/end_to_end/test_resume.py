@@ -1,0 +1,78 @@
+"""A compile that goes on from a dump, edited or not, in the place of a module."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from compiler.cli import convert_main
+
+SIZES = {"layers": 1, "hidden": 128, "heads": 2, "kv_heads": 1, "intermediate": 128, "vocab": 128}
+
+
+@pytest.fixture(scope="module")
+def dumped(tiny_checkpoint, tmp_path_factory) -> Path:
+    """A folder with a checkpoint, its bmodel and the dumps of that compile."""
+    folder = tmp_path_factory.mktemp("resume")
+    shutil.copytree(tiny_checkpoint("qwen2", **SIZES), folder / "model")
+    assert convert(folder, "out", "--dump-ir", folder / "ir") == 0
+    return folder
+
+
+def convert(folder: Path, out: str, *flags: object, mode: str = "w4bf16") -> int:
+    given = ["-m", folder / "model", "-s", "64", "-q", mode, "-o", folder / out, *flags]
+    return convert_main([str(flag) for flag in given])
+
+
+def bytes_of(folder: Path, out: str) -> bytes:
+    (path,) = (folder / out).glob("*.bmodel")
+    return path.read_bytes()
+
+
+def edited(folder: Path, dump: str, old: str, new: str, name: str = "") -> Path:
+    path = folder / (name or dump)
+    text = (folder / "ir" / dump).read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+    return path
+
+
+def test_dumps_as_they_are_give_the_same_file(dumped):
+    files = ["block_0.05.fuse-residual", "lm_head.12.hoist-loads", "embedding.15.insert-waits"]
+    flags = [flag for file in files for flag in ("--resume-ir", dumped / "ir" / f"{file}.mlir")]
+    assert convert(dumped, "same", *flags) == 0
+    assert bytes_of(dumped, "same") == bytes_of(dumped, "out")
+
+
+def test_an_edited_dump_takes_the_place_of_its_module(dumped):
+    path = edited(dumped, "block_0.05.fuse-residual.mlir", "eps = 1.0e-06", "eps = 1.0e-03")
+    assert convert(dumped, "changed", "--resume-ir", path) == 0
+    assert bytes_of(dumped, "changed") != bytes_of(dumped, "out")
+
+
+BLOCK = "block_0.05.fuse-residual.mlir"
+REFUSED = {
+    "of no module": (BLOCK, "", "", "block_9.05.mlir", "no module is called block_9; there are embedding"),
+    "of another": ("embedding.00.input.mlir", "", "", "block_0.mlir", "has the functions embedding, embedding_cache"),
+    "no dump": (BLOCK, "// passes-left", "// left", "", "does not begin with '// passes-left:'"),
+    "not to the end": (BLOCK, ",insert-waits", "", "", "leave unordered"),
+    "a wrong order": (BLOCK, ",tile-weights", "", "", "leaves whole: run tile-weights first"),
+    "of other weights": (BLOCK, "mlp.up_proj.weight", "mlp.upper.weight", "", "there is no parameter mlp.upper.weight"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_a_dump_that_does_not_fit_is_refused(dumped, capsys, case):
+    dump, old, new, name, message = REFUSED[case]
+    path = edited(dumped, dump, old, new, name)
+    assert convert(dumped, "refused", "--resume-ir", path) in (1, 2)
+    assert message in capsys.readouterr().err
+    assert not (dumped / "refused").exists()
+
+
+def test_a_dump_of_another_type_of_activations_is_refused(dumped, capsys):
+    path = dumped / "ir" / BLOCK
+    assert convert(dumped, "refused", "--resume-ir", path, mode="w4f16") == 2
+    assert "block takes tensor<1x64x128xbf16>" in capsys.readouterr().err
