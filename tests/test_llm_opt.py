@@ -51,6 +51,7 @@ UNREADABLE = {
     "long numbers": (LONG, "a number of 5000 digits"),
     "many results": ('%x:99999999999 = "toy.silu"() : () -> ()', "more than 1000 results"),
     "a word for a size": (TEXT.replace("2xf32", "2xtruex2xf32"), "unknown type 'truex2xf32'"),
+    "control characters": (TEXT.replace("toy.silu", "toy.\x1b[2J"), r"\x1b[2J"),
     "no values": (TEXT.replace("2xf32", "0xf32"), "has sizes that are not between 1 and"),
     "huge values": (TEXT.replace("2xf32", "99999999999999xf32"), "has sizes that are not between 1 and"),
     "another layout": (TEXT.replace("2xf32", "2xf32, #tensor.lanes<axis = 7>"), "has no axis 7"),
@@ -67,6 +68,8 @@ def test_text_that_is_no_ir_is_refused_with_its_place(tmp_path, capsys, case):
     errors = capsys.readouterr().err
     assert message in errors
     assert errors.startswith(f"{path}:")
+    assert len(errors) < 1000
+    assert "\x1b" not in errors
 
 
 def test_files_that_cannot_be_read_or_written_are_told_in_a_line(source, tmp_path, capsys):

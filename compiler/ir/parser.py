@@ -14,6 +14,8 @@ from compiler.ir.location import FileLoc
 from compiler.ir.syntax import OpSyntax, RegionSyntax, parse_syntax
 from compiler.ir.types import Type
 
+SHOWN = 240  # characters of a wrong line in a message
+
 
 def parse_module(text: str, file: str = "<text>") -> Module:
     """The module in ``text``; functions that stand alone get a module around them.
@@ -47,6 +49,11 @@ def parse_body(text: str, file: str = "<text>", args: Sequence[tuple[str, Type]]
     return Region(block)
 
 
+def plain(text: str) -> str:
+    """Text of somebody else's file for a terminal: what does not print is written as its code."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
+
+
 class _Builder:
     """Resolves names, innermost scope first: ``values`` holds every name that is visible at the moment."""
 
@@ -65,9 +72,11 @@ class _Builder:
             raise self.error(error.message, line, col) from None
 
     def error(self, message: str, line: int, col: int) -> UserError:
-        lines = self.text.splitlines()
-        shown = lines[line - 1].strip() if line <= len(lines) else None
-        return UserError(message, position=FileLoc(self.file, line, col), ir_line=shown)
+        lines = self.text.split("\n")
+        shown = lines[line - 1].strip() if line <= len(lines) else ""
+        return UserError(
+            plain(message), position=FileLoc(self.file, line, col), ir_line=plain(shown[:SHOWN]) or None
+        )
 
     def refuse(self, syntax: OpSyntax, message: str) -> UserError:
         return self.error(f"'{syntax.name}' op {message}", syntax.line, syntax.col)

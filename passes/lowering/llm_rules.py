@@ -135,7 +135,7 @@ class TokenLowering:
         if isinstance(found, Value) and tensor.in_ddr(found.type):
             self.op.fail(f"works on {value.type} of an embedding, which has no lowering")
         if not isinstance(found, Value):
-            self.op.fail(f"takes weights, {value.type}, where it needs an array")
+            self.op.fail(f"takes weights or a table, {value.type}, where it needs an array")
         return found
 
     def argument(self, value: Value) -> Value:

@@ -262,7 +262,7 @@ REFUSED = {
           %w = "llm.weight"() <{{name = "w"}}> : () -> {ROW}
           %y = "llm.add"(%x, %w) : ({ROW}, {ROW}) -> {ROW}
         """,
-        r"'llm\.add' op takes weights",
+        r"'llm\.add' op takes weights or a table",
     ),
     "activations where a weight is needed": (
         f'%y = "llm.linear"(%x, %w) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}> : ({ROW}, {WEIGHT}) -> {ROW}',

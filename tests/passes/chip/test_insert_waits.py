@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from compiler.diagnostics import CompileError
 from compiler.pass_manager import PassManager, parse_pipeline
 from runtime_sim.chip import ChipProgram
 from runtime_sim.queues import alternating, run_ahead, run_order
@@ -99,3 +101,15 @@ def test_every_order_that_the_waits_permit_computes_the_same(drawn):
         program.machine.run(order or [program.instruction(op) for op in program.ops])
         results.append([program.regions[op.buffer].tobytes() for op in program.globals if op.space == "output"])
     assert all(result == results[0] for result in results)
+
+
+@pytest.mark.parametrize(
+    ("offset", "bytes_", "message"),
+    [(0, 32, "touches bytes up to 64"), (SPEC.lane_bytes - 32, 64, "ends beyond the 262144 bytes")],
+)
+def test_an_instruction_that_leaves_its_buffer_or_the_lane_is_refused(offset, bytes_, message):
+    local = f"!chip.local<bytes = {bytes_}>"
+    text = f'%a = "chip.local"() <{{offset = {offset} : i64}}> : () -> {local}\n{copy("%a", "%a")}'
+    text = text.replace(LOCAL, local)
+    with pytest.raises(CompileError, match=message):
+        check_pass("insert-waits", before=text, after=text)
