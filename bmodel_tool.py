@@ -13,12 +13,23 @@ import importlib
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
-from compiler.cli import Parser, run_command
+from compiler.command import Parser, run_command
 
 if TYPE_CHECKING:
     from runtime_sim.tool.verify import Suspect
 
     Commands: TypeAlias = "argparse._SubParsersAction[Parser]"
+
+EXAMPLES = {
+    "info": "model.bmodel --json",
+    "disasm": "model.bmodel block_cache_0 --engine dma",
+    "timing": "model.bmodel --net block_0 --html timeline.html --ir ir",
+    "check": "model.bmodel",
+    "diff": "model.bmodel other.bmodel",
+    "run": "model.bmodel lm_head --input states.npz --output token.npz",
+    "verify": "qwen2_7b/model.bmodel --reference ./Qwen2-7B-Instruct",
+    "chat": "qwen2_7b/model.bmodel --prompt 'What is the capital of France?'",
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -35,7 +46,9 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def parser() -> Parser:
     description = "Look into a bmodel, run its nets on the simulated chip, check it, chat with it."
-    result = Parser(prog="bmodel_tool.py", description=description, allow_abbrev=False)
+    example = "bmodel_tool.py info qwen2_7b/qwen2-7b-instruct_w4bf16_seq384_bm1684x_1dev_static.bmodel"
+    result = Parser(prog="bmodel_tool.py", description=description, example=example)
+    result.add_version()
     commands = result.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_looking(commands)
     _add_running(commands)
@@ -87,7 +100,7 @@ def _add_running(commands: Commands) -> None:
     _add_exact(verify)
 
     chat = _add(commands, "chat", "answer a prompt, greedily, with tokenizer and template of config/")
-    chat.add_argument("--prompt", required=True)
+    chat.add_argument("--prompt", required=True, help="what to ask; - reads it from standard input")
     chat.add_argument("--max-tokens", type=int, help="stop after this many (default: what the caches hold)")
     chat.add_argument(
         "--config", type=Path, help="folder of the tokenizer (default: config/ beside the file)"
@@ -105,7 +118,8 @@ def _bisect_net(suspect: Suspect, folder: Path) -> Iterator[str]:
 
 
 def _add(commands: Commands, name: str, text: str) -> Parser:
-    command = commands.add_parser(name, help=text, description=text)
+    description, example = f"{text[0].upper()}{text[1:]}.", f"bmodel_tool.py {name} {EXAMPLES[name]}"
+    command = commands.add_parser(name, help=text, description=description, example=example)
     command.add_argument("file", type=Path, help="the .bmodel")
     return command
 

@@ -15,15 +15,20 @@ from pathlib import Path
 import dialects
 import passes
 from compiler import files
-from compiler.diagnostics import CompileError, UserError
+from compiler.command import Parser, run_command
+from compiler.diagnostics import UserError
 from compiler.ir.parser import parse_module
 from compiler.ir.printer import print_module
 from compiler.pass_manager import HEADER, PassManager, list_passes, parse_pipeline, passes_left, pipeline_text
 
+EXAMPLE = "llm_opt.py ir/block_0.01.canonicalize.mlir -p 'fuse-swiglu,fuse-qkv' --print-ir-after-change"
+
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="llm_opt.py", description="Run passes on IR text.")
-    parser.add_argument("file", nargs="?", help="IR text, or - for stdin; a dump continues by itself")
+    description = "Run passes on IR text. A dump of llm_convert.py --dump-ir goes on by itself."
+    parser = Parser(prog="llm_opt.py", description=description, example=EXAMPLE)
+    parser.add_version()
+    parser.add_argument("file", nargs="?", help="IR text, or - for standard input")
     parser.add_argument("-p", "--passes", metavar="PIPELINE", help="such as 'a,b{option=value option=value}'")
     parser.add_argument("-o", "--output", type=Path, help="write the IR there instead of to standard output")
     parser.add_argument("--stop-after", metavar="PASS", help="leave out the passes after this one")
@@ -89,14 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     dialects.load_all()
     passes.load_all()
     if args.list_passes:
-        print(list_passes())
-        return 0
-    try:
-        run(args)
-    except CompileError as error:
-        print(error.render(), file=sys.stderr)
-        return error.exit_code
-    return 0
+        return run_command(lambda: print(list_passes()))
+    return run_command(lambda: run(args))
 
 
 if __name__ == "__main__":

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from compiler.cli import convert_main, convert_parser, run_command, show_log
+from compiler.cli import convert_main, convert_parser
+from compiler.command import run_command, show_log
 from compiler.diagnostics import CompileError, UserError
 from compiler.options import ConvertOptions
 
@@ -202,7 +203,7 @@ def test_a_signal_leaves_nothing_half_written(tmp_path, number, code, other):
 
 def test_output_to_a_closed_pipe_ends_quietly():
     script = f"import sys; sys.argv=['x','--help']; sys.path.insert(0, {str(ROOT)!r})\n" + (
-        "from compiler.cli import run_command\nsys.exit(run_command(lambda: print('x' * 1000000)))"
+        "from compiler.command import run_command\nsys.exit(run_command(lambda: print('x' * 1000000)))"
     )
     done = subprocess.run(
         '"$PY" -c "$SCRIPT" | head -c 1',
@@ -245,7 +246,7 @@ def test_a_signal_while_the_compiler_is_imported_is_a_line():
 
 def test_a_signal_that_the_command_was_started_to_ignore_is_ignored():
     script = (
-        "import os, signal, sys\nfrom compiler.cli import run_command\n"
+        "import os, signal, sys\nfrom compiler.command import run_command\n"
         "signal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
         "sys.exit(run_command(lambda: os.kill(os.getpid(), signal.SIGHUP)))"
     )
@@ -259,7 +260,7 @@ def test_a_handler_is_put_back():
     assert signal.getsignal(signal.SIGTERM) is before
 
 
-PRINTING = "import sys\nfrom compiler.cli import run_command\nsys.exit(run_command(lambda: print('x' * 99999)))"
+PRINTING = "import sys\nfrom compiler.command import run_command\nsys.exit(run_command(lambda: print('x' * 99999)))"
 
 
 def test_output_to_a_full_disk_is_a_line():
@@ -273,7 +274,7 @@ def test_output_to_a_full_disk_is_a_line():
 
 CLOSED = """
 import os, sys
-from compiler.cli import run_command
+from compiler.command import run_command
 from compiler.diagnostics import UserError
 
 def action():
@@ -303,7 +304,7 @@ def test_streams_may_be_closed(streams):
 
 def test_a_name_that_is_no_text_is_printed_as_it_is():
     script = (
-        "import os, sys\nfrom compiler.cli import run_command\n"
+        "import os, sys\nfrom compiler.command import run_command\n"
         "sys.exit(run_command(lambda: print(os.fsdecode(bytes([255, 10])))))"
     )
     done = subprocess.run([sys.executable, "-c", script], cwd=ROOT, capture_output=True, timeout=60)
@@ -317,8 +318,8 @@ def test_a_library_that_is_missing_is_a_line(driver, capsys, name):
 
     driver.convert = convert
     assert convert_main(FLAGS) == 2
-    expected = "error: compiling needs torch and transformers, No module: pip install torch transformers\n"
-    assert capsys.readouterr().err == expected
+    library = (name or "torch and transformers").split(".")[0]
+    assert capsys.readouterr().err.startswith(f"error: compiling needs {library} (No module): pip install ")
 
 
 def test_a_module_of_ours_that_is_missing_is_our_mistake(driver):
