@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import hashlib
 import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -373,7 +374,9 @@ def write(job: Job, bmodel: BModel, output: Output) -> None:
     embedding = embedding_bytes(job) if options.embedding_disk else 0
     require_space(options.out_dir, output.folder, size_of(bmodel) + embedding)
     if options.embedding_disk:
-        write_embedding(job.model, job.weights, element(options.half), output.folder / EMBEDDING)
+        table = output.folder / EMBEDDING
+        sha256 = write_embedding(job.model, job.weights, element(options.half), table)
+        bmodel = bmodel.with_embedding(sha256)
         output.check_config()
     with counter("write", len(job.blobs)) as done:
         for blob in job.blobs:
@@ -389,18 +392,22 @@ def embedding_bytes(job: Job) -> int:
     return op.y.type.bytes
 
 
-def write_embedding(model: ImportedModel, weights: Weights, half: ElementType, path: Path) -> None:
+def write_embedding(model: ImportedModel, weights: Weights, half: ElementType, path: Path) -> str:
     """The embedding's rows as little-endian words of the activations' type, for clients that look them up
-    themselves.
+    themselves; their sha256 in hex.
     """
     op = weight_of(model.embedding)
     assert op is not None
     name = model.parameter_name(op.name)
     rows = weights.shape(name)[0]
+    digest = hashlib.sha256()
     with path.open("wb") as file:
         for start in range(0, rows, EMBEDDING_ROWS):
             values = weights.read(name, slice(start, min(start + EMBEDDING_ROWS, rows)))
-            file.write(convert_values(values, half.numpy).tobytes())
+            data = convert_values(values, half.numpy).tobytes()
+            digest.update(data)
+            file.write(data)
+    return digest.hexdigest()
 
 
 def vocabulary(model: ImportedModel) -> int:

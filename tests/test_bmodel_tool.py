@@ -129,7 +129,7 @@ def test_diff(tool, tmp_path):
 @pytest.mark.parametrize(
     ("command", "message"),
     [
-        (("info", "none.bmodel"), "none.bmodel: cannot read it: No such file or directory"),
+        (("info", "none.bmodel"), "cannot read none.bmodel: No such file or directory"),
         (("check", __file__), "not a bmodel"),
         (("disasm", "{file}", "sub"), "there is no net 'sub'; there are add"),
         (("chat", "{file}", "--prompt", "a"), "not a language model: it has no net 'block_0'"),

@@ -1,7 +1,7 @@
 """What a bmodel holds, without its encoding and without any IR: nets, their stages, streams and weights."""
 
 from collections.abc import Hashable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from math import prod
 from typing import Protocol
@@ -9,6 +9,8 @@ from typing import Protocol
 from compiler.bmodel.schema import DATA_TYPE_BITS
 
 CHUNK_BYTES = 1 << 20
+VERSION = "2.2"
+EMBEDDING_MARK = "+embedding-sha256."
 
 
 class AddrMode(IntEnum):
@@ -145,11 +147,23 @@ class BModel:
     chip: str  # "BM1684X", "BM1688" or "CV186X"
     nets: list[Net]
     device_num: int = 1
-    version: str = "2.2"
+    version: str = VERSION
     file_bytes: int = field(default=0)  # set by the reader
+    has_digest: bool = False  # set by the reader: whether a hash guards its instructions; see `digest`
 
     def net(self, name: str) -> Net:
         return next(net for net in self.nets if net.name == name)
 
     def has_net(self, name: str) -> bool:
         return any(net.name == name for net in self.nets)
+
+    @property
+    def embedding_sha256(self) -> str:
+        """The hash, in hex, of the embedding table that belongs to the file; empty when none is named."""
+        return self.version.partition(EMBEDDING_MARK)[2]
+
+    def with_embedding(self, sha256: str) -> "BModel":
+        """The same model, for the embedding table of that hash. The version has it, as build metadata: the
+        runtime does not read it.
+        """
+        return replace(self, version=f"{VERSION}{EMBEDDING_MARK}{sha256}")

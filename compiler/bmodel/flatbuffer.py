@@ -18,6 +18,8 @@ BinaryRange = tuple[int, int]  # start in the section of raw bytes, size
 
 _SCALARS = {"u32": "<I", "i32": "<i", "u64": "<Q", "f32": "<f"}
 _MAX_DEPTH = 16  # the schema nests 7 deep
+_TABLE_BYTES = 32  # about what a table and the reference to it take
+_SHARED = 4  # how often what a file holds is read: writers may refer to a tensor or a name twice
 _DAMAGED = "the description of the nets is damaged"
 
 
@@ -94,7 +96,7 @@ def decode(data: bytes | memoryview, table: str = "Model") -> Record:
 class _Decoder:
     def __init__(self, data: bytes) -> None:
         self.data = data
-        self.budget = 64 + len(data)  # tables still allowed: a crafted file can refer to one many times
+        self.budget = 4096 + _SHARED * len(data)  # bytes still to be read: a crafted file has loops
 
     def root(self, table: str) -> Record:
         return self.table(self.offset(0), table, depth=0)
@@ -108,9 +110,7 @@ class _Decoder:
         return position + int(self.read("<I", position))
 
     def table(self, position: int, table: str, depth: int) -> Record:
-        self.budget -= 1
-        if depth > _MAX_DEPTH or self.budget < 0:
-            raise UserError(f"{_DAMAGED}: its tables refer to each other without end")
+        self.spend(_TABLE_BYTES if depth <= _MAX_DEPTH else self.budget + 1)
         vtable = position - int(self.read("<i", position))
         vtable_bytes = int(self.read("<H", vtable))
         record: Record = {}
@@ -151,6 +151,12 @@ class _Decoder:
     def check_length(self, length: int, width: int, position: int) -> None:
         if position + 4 + length * width > len(self.data):
             raise UserError(f"{_DAMAGED}: a list of {length} items at byte {position}")
+        self.spend(length * width)
+
+    def spend(self, size: int) -> None:
+        self.budget -= size
+        if self.budget < 0:
+            raise UserError(f"{_DAMAGED}: its tables refer to each other without end")
 
 
 def _default(table: str, name: str, kind: str) -> Any:

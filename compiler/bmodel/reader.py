@@ -1,11 +1,13 @@
 """A bmodel file to a BModel: ours, or one made by the vendor's compiler. Weights stay in the mapped file.
 
-Nothing in the file is trusted: a damaged one is a UserError that says what is wrong.
+Nothing in the file is trusted: a damaged one is a UserError that says what is wrong. What is printed of it
+later, names above all, is made sure to be harmless here.
 """
 
 import mmap
 import os
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 from compiler.bmodel.container import (
@@ -19,26 +21,28 @@ from compiler.bmodel.container import (
     TensorInfo,
     WeightLocation,
 )
+from compiler.bmodel.digest import ABSENT, digest_of, recorded_digest, weight_ranges
 from compiler.bmodel.flatbuffer import BinaryRange, Record, decode
 from compiler.bmodel.schema import DATA_TYPES, HEADER_BYTES, MAGIC
 from compiler.diagnostics import UserError
+from compiler.files import open_file, reason
+
+DESCRIPTION_BYTES = 16 << 20  # of the flatbuffer; that of a model of 80 layers has half a megabyte
+NAME_LENGTH = 256  # of nets and tensors; names go into messages
+LOCATION_LENGTH = 1 << 16  # of what a part of the weights holds
+MAX_RANK = 8  # of a tensor's shape, in the runtime too
 
 
 def read_bmodel(path: str | os.PathLike[str]) -> BModel:
-    try:
-        return parse_bmodel(_map(Path(path)))
-    except UserError as error:
-        raise UserError(f"{path}: {error}") from error
-
-
-def _map(path: Path) -> memoryview:
-    try:
-        with open(path, "rb") as file:
-            if os.fstat(file.fileno()).st_size < HEADER_BYTES:
-                raise UserError("not a bmodel: shorter than the header of one")
-            return memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ))
-    except OSError as error:
-        raise UserError(f"cannot read it: {error.strerror or error}") from error
+    with open_file(Path(path)) as file:
+        try:
+            return parse_bmodel(memoryview(mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)))
+        except OSError as error:
+            raise UserError(f"cannot read {path}: {reason(error)}") from None
+        except ValueError:  # no file of no bytes can be mapped
+            raise UserError(f"{path}: not a bmodel: it is empty") from None
+        except UserError as error:
+            raise UserError(f"{path}: {error}") from error
 
 
 def parse_bmodel(data: memoryview) -> BModel:
@@ -50,8 +54,24 @@ def parse_bmodel(data: memoryview) -> BModel:
     base = header_bytes + flatbuffer_bytes
     if header_bytes < HEADER_BYTES or base + binary_bytes > len(data):
         raise UserError(f"truncated: its header promises {base + binary_bytes} bytes and it has {len(data)}")
+    if flatbuffer_bytes > DESCRIPTION_BYTES:
+        raise UserError(f"its description has {flatbuffer_bytes} bytes, expected at most {DESCRIPTION_BYTES}")
     record = decode(data[header_bytes:base])
-    return _Reader(data[base : base + binary_bytes]).model(record, len(data))
+    return replace(
+        _Reader(data[base : base + binary_bytes]).model(record),
+        file_bytes=len(data),
+        has_digest=_check_digest(data, record),
+    )
+
+
+def _check_digest(data: memoryview, record: Record) -> bool:
+    """Whether the file has a digest; UserError when it has that of another."""
+    recorded = recorded_digest(data)
+    if recorded != ABSENT and recorded != digest_of(data, weight_ranges(record)):
+        raise UserError(
+            "damaged: its description or its instructions are not those that were written (sha256)"
+        )
+    return recorded != ABSENT
 
 
 class _Reader:
@@ -59,14 +79,17 @@ class _Reader:
         self.section = section
         self.blobs: dict[BinaryRange, BytesBlob] = {}  # equal ranges become one blob, with one key
 
-    def model(self, record: Record, file_bytes: int) -> BModel:
+    def model(self, record: Record) -> BModel:
+        if not record["net"]:
+            raise UserError("it has no nets")
         nets = [self.net(net) for net in record["net"]]
         if len({net.name for net in nets}) < len(nets):
             raise UserError("two of its nets have the same name")
-        return BModel(record["chip"], nets, record["device_num"] or 1, record["version"], file_bytes)
+        chip, version = (_name(record[field], f"its {field}") for field in ("chip", "version"))
+        return BModel(chip, nets, record["device_num"] or 1, version)
 
     def net(self, record: Record) -> Net:
-        name, mode = record["name"], record["addr_mode"]
+        name, mode = _name(record["name"], "the name of a net"), record["addr_mode"]
         if mode not in list(AddrMode):
             raise UserError(f"net {name} has the unknown addr_mode {mode}")
         if not record["parameter"]:
@@ -105,7 +128,7 @@ class _Reader:
             raise UserError(f"the weights of net {net} are encrypted")
         binary = record["binary_coeff"]
         blob = self.blobs.setdefault(binary, BytesBlob(self.range(binary, net)))
-        locations = tuple(WeightLocation(at["name"], at["offset"], at["size"]) for at in record["location"])
+        locations = tuple(_location(at) for at in record["location"])
         return Coeff(record["address"], blob, locations, record["check_code"])
 
     def range(self, binary: BinaryRange, net: str) -> memoryview:
@@ -140,8 +163,25 @@ def _static_parts(record: Record) -> list[list[Record]]:
 
 
 def _tensor(record: Record, net: str) -> TensorInfo:
-    name, code = record["name"], record["data_type"]
+    name, code = _name(record["name"], f"the name of a tensor of net {net}"), record["data_type"]
     if code >= len(DATA_TYPES):
         raise UserError(f"tensor {name} of net {net} has the unknown data type {code}")
     shape = tuple(record["shape"][0]["dim"]) if record["shape"] else ()
+    if len(shape) > MAX_RANK:
+        raise UserError(
+            f"tensor {name} of net {net} has {len(shape)} dimensions, expected at most {MAX_RANK}"
+        )
     return TensorInfo(name, DATA_TYPES[code], record["device_addr"], shape, record["size"])
+
+
+def _location(record: Record) -> WeightLocation:
+    name = _name(record["name"], "the name of a part of the weights", LOCATION_LENGTH)
+    return WeightLocation(name, record["offset"], record["size"])
+
+
+def _name(text: str | None, what: str, length: int = NAME_LENGTH) -> str:
+    """The text, when it can be printed anywhere: no control characters, which terminals obey."""
+    if text is None or not text.isprintable() or len(text) > length:
+        shown = "missing" if text is None else ascii(text[:40])
+        raise UserError(f"{what} is {shown}: expected at most {length} printable characters")
+    return text

@@ -6,6 +6,7 @@ name when complete.
 """
 
 import hashlib
+import mmap
 import os
 import secrets
 import struct
@@ -24,6 +25,7 @@ from compiler.bmodel.container import (
     Stage,
     TensorInfo,
 )
+from compiler.bmodel.digest import DIGEST_AT, digest_of, weight_ranges
 from compiler.bmodel.flatbuffer import BinaryRange, Record, encode
 from compiler.bmodel.schema import (
     DATA_TYPES,
@@ -55,9 +57,11 @@ def write_bmodel(path: str | os.PathLike[str], bmodel: BModel) -> None:
         for net in bmodel.nets:
             for stage in net.stages:
                 section.add_coeff(stage)
+        model = _model(bmodel, places)
         file.seek(0)
         file.write(_header(reserved, section.size))
-        file.write(encode(_model(bmodel, places)).ljust(reserved, b"\0"))
+        file.write(encode(model).ljust(reserved, b"\0"))
+        _write_digest(file, weight_ranges(model))
 
 
 @contextmanager
@@ -66,7 +70,7 @@ def atomic_file(path: Path) -> Iterator[IO[bytes]]:
     partial = path.with_name(f".{secrets.token_hex(8)}.partial")
     with cleaned_up(lambda: partial.unlink(missing_ok=True)):
         try:
-            with open(partial, "xb") as file:
+            with open(partial, "x+b") as file:
                 yield file
             os.replace(partial, path)
         except OSError as error:
@@ -136,6 +140,14 @@ def _padded(size: int, align: int = PAGE_BYTES) -> int:
 def _header(flatbuffer_bytes: int, binary_bytes: int) -> bytes:
     fields = struct.pack("<IIIQ", MAGIC, HEADER_BYTES, flatbuffer_bytes, binary_bytes)
     return fields.ljust(HEADER_BYTES, b"\0")
+
+
+def _write_digest(file: IO[bytes], weights: list[BinaryRange]) -> None:
+    file.flush()
+    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped, memoryview(mapped) as view:
+        digest = digest_of(view, weights)
+    file.seek(DIGEST_AT)
+    file.write(digest)
 
 
 def _check(bmodel: BModel) -> None:

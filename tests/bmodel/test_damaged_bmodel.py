@@ -27,7 +27,7 @@ def read_bytes(tmp_path, data):
 @pytest.mark.parametrize(
     ("data", "message"),
     [
-        (b"", "shorter than the header"),
+        (b"", "it is empty"),
         (b"\xee\xaa\x55\xff", "shorter than the header"),
         (b"PK\3\4" + bytes(100), "not a bmodel: it starts with 0x04034b50"),
         (struct.pack("<IIIQ", 0xFF55AAEE, 64, 1 << 20, 0) + bytes(100), "truncated"),
@@ -44,7 +44,7 @@ def test_other_files_are_refused(tmp_path, data, message):
 def test_no_file_and_a_folder_are_refused(tmp_path):
     with pytest.raises(UserError, match="No such file"):
         read_bmodel(tmp_path / "none")
-    with pytest.raises(UserError, match="directory"):
+    with pytest.raises(UserError, match="not a regular file"):
         read_bmodel(tmp_path)
 
 
@@ -83,6 +83,12 @@ def test_random_damage_is_refused_or_harmless(tmp_path, good):
     ],
 )
 def test_bad_values_are_named(tmp_path, good, path, value, message):
+    with pytest.raises(UserError, match=message):
+        read_bytes(tmp_path, changed(good, path, value))
+
+
+def changed(good, path, value):
+    """A file whose description has another value somewhere, and no digest."""
     end = 64 + struct.unpack_from("<I", good, 8)[0]
     record = prune(decode(good[64:end]))
     at = record
@@ -91,8 +97,7 @@ def test_bad_values_are_named(tmp_path, good, path, value, message):
     at[path[-1]] = value
     flatbuffer = encode(record)
     header = struct.pack("<IIIQ", 0xFF55AAEE, 64, len(flatbuffer), len(good) - end).ljust(64, b"\0")
-    with pytest.raises(UserError, match=message):
-        read_bytes(tmp_path, header + flatbuffer + good[end:])
+    return header + flatbuffer + good[end:]
 
 
 def prune(record):
@@ -102,3 +107,45 @@ def prune(record):
     if isinstance(record, dict):
         return {name: prune(value) for name, value in record.items() if value is not None}
     return record
+
+
+def test_every_bit_of_header_description_and_streams_counts(tmp_path, good):
+    rng = random.Random(1)
+    end = 64 + struct.unpack_from("<I", good, 8)[0]
+    places = [*range(64), *rng.sample(range(64, end), 100), *rng.sample(range(end, end + 2 * 4096), 100)]
+    for place in places:
+        data = bytearray(good)
+        data[place] ^= 1 << rng.randrange(8)
+        with pytest.raises(UserError):
+            read_bytes(tmp_path, data)
+
+
+def test_bytes_after_the_end_count(tmp_path, good):
+    with pytest.raises(UserError, match="damaged"):
+        read_bytes(tmp_path, good + b"more")
+
+
+def test_a_file_without_a_digest_is_read_and_known_as_such(tmp_path, good):
+    assert read_bytes(tmp_path, good).has_digest
+    assert not read_bytes(tmp_path, good[:32] + bytes(32) + good[64:]).has_digest
+
+
+@pytest.mark.parametrize("name", ["a\x1b[2J", "two\nlines", "\u202eback", "a" * 300])
+def test_names_that_cannot_be_printed_are_refused(tmp_path, good, name):
+    for path in (("name",), ("parameter", 0, "input_tensor", 0, "name")):
+        with pytest.raises(UserError, match=r"printable characters") as error:
+            read_bytes(tmp_path, changed(good, ("net", 0, *path), name))
+        assert str(error.value).isprintable()
+
+
+def test_a_list_that_many_tables_share_is_not_read_for_each():
+    """Small as a file, without end as objects: the list of nets names one and the same, with a long list."""
+    long, short = ({"name": "n", "parameter": [{"ctx_sizes": [1] * size}]} for size in (1000, 1))
+    bomb = bytearray(encode({"chip": "", "net": [long] + [short] * 2000}))
+    (nets,) = (at for at in range(0, 400, 4) if struct.unpack_from("<I", bomb, at)[0] == 2001)
+    target = nets + 4 + struct.unpack_from("<I", bomb, nets + 4)[0]
+    assert len(decode(bomb)["net"][0]["parameter"][0]["ctx_sizes"]) == 1000
+    for at in range(nets + 4, nets + 4 + 4 * 2001, 4):
+        struct.pack_into("<I", bomb, at, target - at)
+    with pytest.raises(UserError, match="without end"):
+        decode(bomb)
