@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from typing import TypeVar
@@ -24,3 +25,11 @@ def track(items: Iterable[Item], title: str, total: int | None = None) -> Iterat
 
     count = len(items) if total is None and isinstance(items, Sized) else total
     yield from tqdm(items, title, count, leave=False, dynamic_ncols=True, disable=None)
+
+
+def say(text: str) -> None:
+    """Print a line of a result at once, above the bars that are being shown."""
+    from tqdm import tqdm
+
+    tqdm.write(text)
+    sys.stdout.flush()

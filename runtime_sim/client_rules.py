@@ -14,6 +14,8 @@ from runtime_sim.loader import Program
 
 Signature = Sequence[tuple[str, tuple[int, ...]]]  # data type and shape of each input or output
 
+ACTIVATIONS = ("bf16", "f16")  # element types of states, masks and caches
+
 _TABLE_NETS = ("embedding", "embedding_cache")
 _KNOWN = re.compile(r"(block|block_cache)_\d+|embedding|embedding_cache|lm_head")
 
@@ -25,9 +27,18 @@ def model_problems(program: Program) -> Iterator[str]:
     yield from _name_problems(bmodel)
     if not bmodel.has_net("block_cache_0") or not bmodel.has_net("lm_head"):
         return
+    yield from shape_problems(bmodel)
+    yield from _address_problems(bmodel)
+
+
+def shape_problems(bmodel: BModel) -> Iterator[str]:
+    """What a session cannot do without: inputs and outputs of the right kind, where clients look for them."""
+    for name in ("block_0", "block_cache_0", "lm_head"):
+        if not bmodel.has_net(name):
+            yield f"it has no net '{name}'"
+            return
     yield from _mode_problems(bmodel)
     yield from _shape_problems(bmodel)
-    yield from _address_problems(bmodel)
 
 
 def layer_count(bmodel: BModel) -> int:
@@ -71,7 +82,7 @@ def _shape_problems(bmodel: BModel) -> Iterator[str]:
             ("inputs", "outputs"), (stage.inputs, stage.outputs), signatures[kind], strict=True
         ):
             found = [(tensor.dtype, tensor.shape) for tensor in tensors]
-            if found != list(wanted):
+            if found != list(wanted) or any(0 in shape for _, shape in found):
                 yield f"net {net.name} has the {what} {_text(found)}, clients need {_text(wanted)}"
 
 
@@ -85,6 +96,7 @@ def _signatures(bmodel: BModel) -> dict[str, tuple[Signature, Signature]]:
     rows, hidden = _dims(block.inputs, 0, 3)[1:]
     history, heads, head_dim = _dims(cache.inputs, 3, 4)[1:]
     act = cache.outputs[0].dtype if cache.outputs else "bf16"
+    act = act if act in ACTIVATIONS else "bf16"
     row = (act, (1, 1, heads, head_dim))
     caches = (act, (1, history, heads, head_dim))
     states, keys = (act, (1, rows, hidden)), (act, (1, rows, heads, head_dim))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from compiler.bmodel import AddrMode, BModel, CommandStreams, Net, Stage, TensorInfo
+from compiler.bmodel.container import tensor_bytes
 from compiler.chips import CHIPS, ChipSpec
 from compiler.diagnostics import UserError
 from compiler.isa import Instruction, isa_for
@@ -15,6 +16,9 @@ from runtime_sim.queues import CoreProgram
 
 # Address bits that BM1688's commands carry on top of a tensor's recorded address; the offset is below them.
 _OFFSET_MASK = (1 << 35) - 1
+
+
+DEVICE_BYTES = 64 << 30  # of memory; boards have 16 GB
 
 
 class Region(Enum):
@@ -72,6 +76,7 @@ class Program:
     def __init__(self, bmodel: BModel) -> None:
         self.bmodel = bmodel
         self.spec = chip_of(bmodel)
+        check_memory(bmodel)
         self._isa = isa_for(self.spec)
         self._decoded: dict[tuple[bytes, bytes], CoreProgram] = {}
         self._stages: dict[tuple[str, int], StageProgram] = {}
@@ -98,6 +103,9 @@ class Program:
         stage = net.stages[index]
         if stage.unsupported:
             raise UserError(f"net {net.name} cannot be run here: it has {stage.unsupported}")
+        if not stage.cores:
+            raise UserError(f"net {net.name} has no instructions")
+        check_tensors(net, stage)
         cores = [self._decode(streams, net.name) for streams in stage.cores]
         return StageProgram(net.name, net.addr_mode, stage, cores, _spans(net, stage, self.spec), self.spec)
 
@@ -118,6 +126,27 @@ class Program:
             problem = f"{len(instructions)} {engine} instructions where {count} are announced"
             raise UserError(f"net {net}: {problem}, or no end command")
         return instructions
+
+
+def check_memory(bmodel: BModel) -> None:
+    """UserError when no device has the memory that the file declares."""
+    stages = [stage for net in bmodel.nets for stage in net.stages]
+    scratch, own = max(stage.ctx_size for stage in stages), sum(stage.io_size for stage in stages)
+    if scratch + own > DEVICE_BYTES:
+        size = f"{scratch / 1e9:.4g} GB of scratch memory and {own / 1e9:.4g} GB for inputs and outputs"
+        raise UserError(f"it asks for {size}; expected at most {DEVICE_BYTES / 1e9:.4g} GB")
+
+
+def check_tensors(net: Net, stage: Stage) -> None:
+    """UserError when an input or output has another size than its shape, or shares its name with another."""
+    for tensors in (stage.inputs, stage.outputs):
+        for tensor in tensors:
+            expected = tensor_bytes(tensor.dtype, tensor.shape)
+            if tensor.size != expected:
+                shape = f"{tensor.dtype}{list(tensor.shape)} is {expected}"
+                raise UserError(f"net {net.name}: {tensor.name} has {tensor.size} bytes, {shape}")
+        if len({tensor.name for tensor in tensors}) < len(tensors):
+            raise UserError(f"net {net.name}: two inputs or two outputs have the same name")
 
 
 def chip_of(bmodel: BModel) -> ChipSpec:

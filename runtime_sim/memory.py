@@ -8,6 +8,7 @@ than three.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -16,6 +17,8 @@ import numpy as np
 
 from runtime_sim.errors import SimulationError
 
+MOST_ITEMS = 1 << 31  # of a tensor in DDR; strides of zero make tensors without end
+MOST_REPEATS = 4  # of local memory by one operand, for the same reason
 POISON = 0xDEADBEEF  # what local memory holds before anything is written
 
 
@@ -89,6 +92,8 @@ class LocalMemory:
         n, c, h, w = shape
         if min(shape) < 1:
             raise SimulationError(f"a tensor of shape {tuple(shape)} has no items")
+        if math.prod(shape) > MOST_REPEATS * len(self.bytes):
+            raise SimulationError(f"a tensor of shape {tuple(shape)} reads local memory over and over")
         if not 0 <= lane < self.lanes:
             raise SimulationError(f"local address {lane * self.lane_bytes + offset:#x} is in no lane")
         if offset % dtype.itemsize:
@@ -149,6 +154,8 @@ class FlatMemory:
     def view(self, address: int, shape: Sequence[int], strides: Sequence[int], dtype: np.dtype) -> np.ndarray:
         """A view of the given shape, strides in items; no copy."""
         item = dtype.itemsize
+        if math.prod(shape) > MOST_ITEMS:
+            raise SimulationError(f"a tensor of shape {tuple(shape)} is more than one instruction can move")
         last = sum((count - 1) * stride for count, stride in zip(shape, strides, strict=True))
         size = (last + 1) * item
         region = self._find(address, size)

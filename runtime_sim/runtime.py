@@ -38,6 +38,9 @@ NUMPY_TYPES: dict[str, np.dtype] = {
 DDR_POISON = 0xA5  # what memory holds before anything is written: neither zeros nor NaNs, which hide mistakes
 
 
+POISONED_BYTES = 1 << 28
+
+
 @dataclass(frozen=True, eq=False)
 class Buffer:
     """An input or output of a net, and where it lives: `data` are its bytes, a view of the memory."""
@@ -83,6 +86,8 @@ class RuntimeNet:
             raise UserError(
                 f"net {self.name}: {info.name} is at {info.address:#x}, outside the net's memories"
             )
+        if info.dtype not in NUMPY_TYPES:
+            raise UserError(f"net {self.name} cannot be run here: {info.name} is {info.dtype}")
         start = address - span.start
         return Buffer(info, self.memories[span.region][start : start + info.size])
 
@@ -97,7 +102,7 @@ class Runtime:
         self._locals = [LocalMemory(spec.lanes, spec.lane_bytes) for _ in range(spec.cores)]
         self._l2 = np.zeros(spec.l2_bytes, np.uint8)
         sizes = [stage.ctx_size for net in bmodel.nets for stage in net.stages]
-        self._neuron = np.full(max(sizes, default=0), DDR_POISON, np.uint8)
+        self._neuron = device_memory(max(sizes, default=0))
         self._blobs: dict[tuple[bytes, int], np.ndarray] = {}
         self._nets: dict[str, RuntimeNet] = {}
 
@@ -118,7 +123,7 @@ class Runtime:
             raise UserError(f"net {program.name} cannot be run here: its addr_mode is {program.mode.name}")
         memories = {Region.NEURON: self._neuron[: program.stage.ctx_size]}
         if program.stage.io_size:
-            memories[Region.IO] = np.full(program.stage.io_size, DDR_POISON, np.uint8)
+            memories[Region.IO] = device_memory(program.stage.io_size)
         if program.stage.coeff:
             memories[Region.COEFF] = self._upload(program.stage.coeff)
         return RuntimeNet(program, memories, self._machines(program, memories))
@@ -127,7 +132,10 @@ class Runtime:
         ddr = FlatMemory()
         ddr.map(program.spec.l2_base, self._l2, "L2")
         for span in program.spans:
-            ddr.map(span.start, memories[span.region], f"{span.region.value} of {program.name}")
+            try:
+                ddr.map(span.start, memories[span.region], f"{span.region.value} of {program.name}")
+            except ValueError as error:
+                raise UserError(f"net {program.name}: the memories of the net overlap: {error}") from None
         machines = []
         for local in self._locals[: len(program.cores)]:
             machine = Machine(program.spec, exact=self.exact, ddr=ddr)
@@ -180,6 +188,11 @@ class Runtime:
             raise CompileError(f"net {net.name}: {error}") from error
         except Deadlock as deadlock:
             raise CompileError(f"net {net.name} never ends: {deadlock}") from None
+
+
+def device_memory(size: int) -> np.ndarray:
+    """Bytes as they are before anything is written; zero where there are too many to touch them all."""
+    return np.full(size, DDR_POISON, np.uint8) if size <= POISONED_BYTES else np.zeros(size, np.uint8)
 
 
 def checked_input(net: RuntimeNet, info: TensorInfo, inputs: Mapping[str, np.ndarray]) -> np.ndarray:

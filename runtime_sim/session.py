@@ -10,13 +10,12 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 
 import numpy as np
 
 from compiler.diagnostics import UserError
 from compiler.progress import track
-from runtime_sim.runtime import NUMPY_TYPES, Buffer, Runtime, RuntimeNet
+from runtime_sim.runtime import Buffer, Runtime, RuntimeNet
 
 # The additive mask a client writes for "not visible", as a 16-bit word of the model's type.
 MASK_WORDS = {"bf16": 0xC61C, "f16": 0xF0E2}  # -9984 and -10000
@@ -227,13 +226,3 @@ def _sizes(blocks: list[RuntimeNet], caches: list[RuntimeNet]) -> Sizes:
         hidden_bytes=caches[0].outputs[0].info.size,
         row_bytes=caches[0].outputs[1].info.size,
     )
-
-
-def embedding_table(path: Path, runtime: Runtime) -> np.ndarray:
-    """The rows of an `embedding.bin`, [vocabulary, hidden], mapped from the file."""
-    state = _need(runtime, "block_cache_0").inputs[0].info
-    items = np.memmap(path, NUMPY_TYPES[state.dtype], mode="r")
-    width = state.shape[-1]
-    if items.size % width:
-        raise UserError(f"{path} has {items.size} values, not a multiple of the hidden size {width}")
-    return items.reshape(-1, width)

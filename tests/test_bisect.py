@@ -26,12 +26,13 @@ from dialects import chip, llm, tensor
 from runtime_sim.loader import Region
 from runtime_sim.queues import CoreProgram
 from runtime_sim.runtime import RuntimeNet
+from runtime_sim.tool.agreement import LIMITS
 from runtime_sim.tool.chat import open_session
+from runtime_sim.tool.launches import Verifier
 from runtime_sim.tool.reference import Reference
-from runtime_sim.tool.verify import Suspect, Verifier
+from runtime_sim.tool.verify import Suspect
 
 LAYER = "model.layers.0"
-LIMIT = 0.999
 
 
 class Compiled:
@@ -46,10 +47,10 @@ class Compiled:
         session = open_session(self.file, checkpoint, False)
         reference = Reference(checkpoint)
         prompt = [int(token) for token in np.random.default_rng(1).integers(0, 1024, 12)]
-        tokens = [*prompt, int(reference.trace(prompt).logits[-1].argmax())]
+        verifier = Verifier(session, reference, prompt)
         self.suspects = {
-            run.net.name: Suspect(run, session, reference, tokens, LIMIT)
-            for run in Verifier(session, prompt, reference.trace(tokens)).runs()
+            name: Suspect(next(runs), session, reference, verifier.tokens, LIMITS[16])
+            for name, runs in verifier.nets()
         }
 
     def report(self, net: str, dumps: Path | None = None) -> list[str]:
@@ -143,7 +144,6 @@ def test_rope_of_the_wrong_kind_in_the_import_shows_at_the_next_module(compiled,
 def test_a_wrong_rotation_in_a_tensor_pass(compiled, dumps, name):
     line = change_dump(dumps, name, swap_rope)
     check(compiled.report("block_0", dumps), name, f"{LAYER}.self_attn", line)
-
 
 
 def swap_keys_and_values(function: Function) -> Op:

@@ -1,6 +1,9 @@
 """bmodel_tool.py as its user runs it: what it prints, and its exit codes."""
 
+import hashlib
 import json
+import os
+import zipfile
 from dataclasses import replace
 
 import ml_dtypes
@@ -11,11 +14,11 @@ from bmodel_tool import main
 from compiler.bmodel import write_bmodel
 from tests.runtime_sim.programs import (
     ADD_TILES,
-    VOCABULARY,
     add_model,
     changed_model,
     toy_model,
     toy_table,
+    toy_tokenizer,
     toy_tokens,
 )
 
@@ -25,7 +28,7 @@ SHAPE = (ADD_TILES, 64, 48)
 @pytest.fixture
 def tool(tmp_path, capsys):
     """Write a model, run a command on it; exit code, output and errors."""
-    (tmp_path / "out").mkdir()
+    (tmp_path / "out").mkdir(exist_ok=True)
 
     def call(model, command, *arguments):
         path = tmp_path / "out" / "m.bmodel"
@@ -132,7 +135,7 @@ def test_diff(tool, tmp_path):
         (("info", "none.bmodel"), "cannot read none.bmodel: No such file or directory"),
         (("check", __file__), "not a bmodel"),
         (("disasm", "{file}", "sub"), "there is no net 'sub'; there are add"),
-        (("chat", "{file}", "--prompt", "a"), "not a language model: it has no net 'block_0'"),
+        (("chat", "{file}", "--prompt", "a"), "is not a language model: it has no net 'block_0'"),
         (("verify", "{file}", "--reference", "/none"), "not a language model"),
     ],
 )
@@ -148,15 +151,9 @@ def test_mistakes_are_one_line(tmp_path, capsys, command, message):
 @pytest.fixture
 def config(tmp_path):
     """A tokenizer whose token t is the letter number t, beside where `tool` writes the model."""
-    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
-
     folder = tmp_path / "out" / "config"
-    folder.mkdir(parents=True)
-    vocabulary = {chr(ord("0") + number): number for number in range(VOCABULARY)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="0"))
-    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
-    tokenizer.decoder = decoders.Fuse()
-    tokenizer.save(str(folder / "tokenizer.json"))
+    folder.mkdir(parents=True, exist_ok=True)
+    toy_tokenizer(folder)
     return folder
 
 
@@ -190,6 +187,73 @@ def test_chat_with_the_embedding_on_disk(chat_tool, config):
     model = toy_model()
     model = replace(model, nets=[net for net in model.nets if not net.name.startswith("embedding")])
     assert chat_tool(model, "--max-tokens", 4)[1].out == letters(toy_tokens(5, 4)) + "\n"
+
+
+def without_embedding(sha256=""):
+    model = toy_model()
+    nets = [net for net in model.nets if not net.name.startswith("embedding")]
+    return replace(model, nets=nets).with_embedding(sha256)
+
+
+def test_the_embedding_on_disk_belongs_to_its_file(chat_tool, config, capsys):
+    table = toy_table().tobytes()
+    model = without_embedding(hashlib.sha256(table).hexdigest())
+    missing = "embedding.bin is missing: this file was compiled with --embedding_disk"
+    foreign = "is not the embedding that this file was compiled with"
+    other = "not rows of 16: it is the embedding of another model"
+    for content, message in ((None, missing), (table[::-1], foreign), (table[:-3], other), (b"", other)):
+        (config / "embedding.bin").unlink(missing_ok=True)
+        if content is not None:
+            (config / "embedding.bin").write_bytes(content)
+        code, captured = chat_tool(model, "--max-tokens", 4)
+        assert (code, captured.out) == (2, "")
+        assert message in captured.err
+        assert main(["check", str(config.parent / "m.bmodel")]) == 1
+        assert message in capsys.readouterr().out
+    (config / "embedding.bin").write_bytes(table)
+    assert chat_tool(model, "--max-tokens", 4)[1].out == letters(toy_tokens(5, 4)) + "\n"
+    assert main(["check", str(config.parent / "m.bmodel")]) == 0
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ({"a": np.array([{}], object)}, "'a.npy' holds pickled objects"),
+        ({"a": np.array(["text"])}, "'a' holds <U4"),
+        ("npy", "not a zip file"),
+        ("bomb", "'a.npy' has fewer bytes than its shape [1099511627776]"),
+    ],
+    ids=["pickle", "text", "npy", "bomb"],
+)
+def test_files_that_hold_no_arrays_for_a_net_are_refused(tool, tmp_path, content, message):
+    path = tmp_path / "in.npz"
+    if content == "npy":
+        with path.open("wb") as file:
+            np.save(file, np.zeros(SHAPE))
+    elif content == "bomb":
+        header = {"descr": "<f4", "fortran_order": False, "shape": (1 << 40,)}
+        with zipfile.ZipFile(path, "w") as archive, archive.open("a.npy", "w") as member:
+            np.lib.format.write_array_header_1_0(member, header)
+    else:
+        arrays = {name: np.broadcast_to(array, SHAPE) for name, array in content.items()}
+        np.savez(path, **arrays)
+    code, _, err = tool(add_model(), "run", "add", "--input", path, "--output", tmp_path / "y.npz")
+    assert code == 2
+    assert message in err
+    assert err.count("\n") == 1
+
+
+def test_an_output_that_cannot_be_written_is_told_first(tool, tmp_path):
+    for output in (tmp_path / "none" / "y.npz", tmp_path):
+        code, _, err = tool(add_model(), "run", "add", "--input", tmp_path / "none.npz", "--output", output)
+        assert code == 2
+        assert f"cannot write {output}: " in err
+
+
+def test_a_pipe_is_no_bmodel(tmp_path, capsys):
+    os.mkfifo(tmp_path / "pipe")
+    assert main(["info", str(tmp_path / "pipe")]) == 2
+    assert "not a regular file" in capsys.readouterr().err
 
 
 def test_bf16_outputs_are_widened_without_change():

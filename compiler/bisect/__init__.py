@@ -27,7 +27,7 @@ def bisect_net(suspect: Suspect, folder: Path) -> Iterator[str]:
     before: Stage | None = None
     for stage in net.stages():
         try:
-            cosine = suspect.run.cosine(net.run(stage))
+            outputs = net.run(stage)
         except CannotRun as error:
             yield f"{stage.path.name:36} skipped: {error}"
             continue
@@ -35,8 +35,8 @@ def bisect_net(suspect: Suspect, folder: Path) -> Iterator[str]:
             yield f"{stage.path.name:36} cannot run"
             yield from parting(net, before, stage, error.message)
             return
-        yield f"{stage.path.name:36} cosine {cosine:.6f}"
-        if not cosine >= suspect.min_cosine:
+        yield f"{stage.path.name:36} cosine {suspect.run.cosine(outputs):.6f}"
+        if suspect.parts(outputs):
             yield from parting(net, before, stage)
             return
         before = stage
@@ -73,9 +73,9 @@ def first_op(net: DumpedNet, before: Stage, stage: Stage) -> str | None:
 def file_lines(net: DumpedNet, last: Stage) -> Iterator[str]:
     """The same for the file after the last stage that could run."""
     run = net.suspect.run
-    cosine = run.cosine(net.run_file())
-    yield f"{'the file':36} cosine {cosine:.6f}"
-    if cosine >= net.suspect.min_cosine:
+    outputs = net.run_file()
+    yield f"{'the file':36} cosine {run.cosine(outputs):.6f}"
+    if not net.suspect.parts(outputs):
         yield f"{run.net.name} does not part from the reference"
         return
     yield f"{run.net.name} parts from the reference in the file, after {last.path}"

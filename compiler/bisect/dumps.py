@@ -29,7 +29,8 @@ from runtime_sim.chip import ChipProgram, Observe
 from runtime_sim.errors import SimulationError
 from runtime_sim.rules import Observer, interpret
 from runtime_sim.session import Session
-from runtime_sim.tool.verify import NetRun, Suspect
+from runtime_sim.tool.launches import NetRun
+from runtime_sim.tool.verify import Suspect
 
 Array = npt.NDArray[Any]
 

@@ -82,7 +82,7 @@ def first_value(net: DumpedNet, before: Stage, stage: Stage) -> str | None:
     net.run(before, old)
     net.run(stage, new)
     found = sorted(pairs(old.made, new.made, before.level == stage.level), key=lambda pair: pair.made.number)
-    limits = (net.suspect.min_cosine, SAME) if stage.pass_name == QUANTIZING else (SAME,)
+    limits = (net.suspect.limits.cosine, SAME) if stage.pass_name == QUANTIZING else (SAME,)
     for limit in limits:
         for pair in found:
             if not pair.cosine >= limit:
@@ -149,6 +149,8 @@ def grouped(values: Sequence[Made], key: Callable[[Made], Hashable]) -> dict[Has
 def first_module(net: DumpedNet, stage: Stage) -> str | None:
     """Which module of the Hugging Face model is the first whose output the imported graph does not make."""
     run, model = net.suspect.run, net.model
+    if run.tokens.start == run.tokens.stop:  # it was run on tokens that are not in the reference's run
+        return None
     ours, theirs = stage_prefix(net), "" if net.layer is None else model.layer_prefixes[net.layer]
     values = Values()
     net.run(stage, values)

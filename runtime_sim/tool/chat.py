@@ -10,8 +10,10 @@ from pathlib import Path
 
 from compiler.bmodel import read_bmodel
 from compiler.diagnostics import UserError
+from runtime_sim import embedding
+from runtime_sim.client_rules import shape_problems
 from runtime_sim.runtime import Runtime
-from runtime_sim.session import Session, embedding_table
+from runtime_sim.session import Session
 from runtime_sim.text import Text
 
 PROMPT_BYTES = 16 << 20  # read from standard input
@@ -87,14 +89,15 @@ def write(piece: str) -> None:
 
 def open_session(file: Path, config: Path, exact: bool) -> Session:
     """Load a file for generation; its embedding may be in `config/embedding.bin`."""
-    runtime = Runtime(read_bmodel(file), exact=exact)
-    table = config / "embedding.bin"
-    if runtime.has_net("embedding") or not table.is_file():
+    bmodel = read_bmodel(file)
+    if problem := next(shape_problems(bmodel), None):
+        raise UserError(f"{file} is not a language model: {problem}")
+    runtime, path = Runtime(bmodel, exact=exact), config / embedding.NAME
+    if bmodel.has_net("embedding") or not (path.exists() or embedding.needs_table(bmodel)):
         return Session(runtime)
-    try:
-        return Session(runtime, embedding_table(table, runtime))
-    except OSError as error:
-        raise UserError(f"{table} cannot be read: {error.strerror}") from None
+    return Session(
+        runtime, embedding.open_table(path, bmodel, bmodel.net("block_cache_0").stages[0].inputs[0])
+    )
 
 
 def _note(text: str) -> None:

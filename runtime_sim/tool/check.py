@@ -6,12 +6,16 @@ from argparse import Namespace
 
 from compiler.bmodel import read_bmodel
 from runtime_sim.contract import check_file
+from runtime_sim.embedding import NAME, table_problem
 from runtime_sim.loader import Program
 
 
 def run(arguments: Namespace) -> int:
-    program = Program(read_bmodel(arguments.file))
+    bmodel = read_bmodel(arguments.file)
+    program = Program(bmodel)
     problems = check_file(program, hashes=not arguments.no_hash)
+    if table := table_problem(arguments.file.parent / "config" / NAME, bmodel):
+        problems.append(table)
     for problem in problems:
         print(problem)
     if problems:
@@ -24,4 +28,6 @@ def run(arguments: Namespace) -> int:
         for core in stage.cores
     )
     print(f"sound: {len(program.bmodel.nets)} nets, waits proved for {instructions} instructions")
+    if not bmodel.has_digest:
+        print("no digest: whether its instructions are those that were written cannot be told")
     return 0

@@ -8,9 +8,10 @@ from collections.abc import Iterator
 
 from compiler.bmodel import read_bmodel
 from compiler.chips import ChipSpec
+from compiler.diagnostics import CompileError
 from compiler.isa import PRECISION, STRIDED, Instruction
 from runtime_sim.loader import Program, Span, StageProgram
-from runtime_sim.queues import Step, alternating, run_order
+from runtime_sim.queues import Deadlock, Step, alternating, run_order
 from runtime_sim.ranges import accesses
 
 _PRECISION_NAMES = {code: name for name, code in PRECISION.items()}
@@ -35,9 +36,12 @@ _HIDDEN = {"cmd_id", "cmd_id_dep", "cmd_id_en", "src_data_format", "localmem_mas
 
 def run(arguments: Namespace) -> int:
     stage = Program(read_bmodel(arguments.file)).stage(arguments.net)
-    for step in run_order(stage.cores, alternating()):
-        if arguments.engine in (None, step.engine):
-            print(line(step, stage))
+    try:
+        for step in run_order(stage.cores, alternating()):
+            if arguments.engine in (None, step.engine):
+                print(line(step, stage))
+    except Deadlock as deadlock:
+        raise CompileError(f"net {arguments.net} never ends: {deadlock}") from None
     return 0
 
 

@@ -25,6 +25,7 @@ def as_dict(bmodel: BModel) -> dict[str, Any]:
         "chip": bmodel.chip,
         "version": bmodel.version,
         "file_bytes": bmodel.file_bytes,
+        "has_digest": bmodel.has_digest,
         "memory": _memory(bmodel),
         "nets": [_net_dict(net) for net in bmodel.nets],
     }
@@ -78,7 +79,8 @@ def _coeff_dict(stage: Stage) -> dict[str, Any] | None:
 
 def _lines(bmodel: BModel) -> Iterator[str]:
     memory = _memory(bmodel)
-    yield f"{bmodel.chip}, {len(bmodel.nets)} nets, {human(bmodel.file_bytes)}"
+    digest = "" if bmodel.has_digest else ", no digest of its instructions"
+    yield f"{bmodel.chip}, {len(bmodel.nets)} nets, {human(bmodel.file_bytes)}{digest}"
     yield (
         f"device memory: weights {human(memory['weights'])} in {memory['blobs']} blobs, "
         f"scratch {human(memory['scratch'])}, I/O of their own {human(memory['io'])}"

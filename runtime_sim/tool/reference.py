@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,9 @@ from typing import Any
 import numpy as np
 
 from compiler.diagnostics import UserError
+from compiler.files import checkpoint_root, open_file, read_json_object
+
+READ = ("*.json", "*.safetensors")  # what loading a model opens; code and pickles are not
 
 
 @dataclass(frozen=True)
@@ -24,60 +28,66 @@ class LayerValues:
 
 @dataclass(frozen=True)
 class Trace:
-    """A pass over all tokens at once, in float32. The last layer's output has the final norm applied."""
+    """A pass over all tokens at once, in float32. The last layer's output is what the head is given."""
 
     embedded: np.ndarray  # [tokens, hidden]
     layers: list[LayerValues]
-    logits: np.ndarray  # [tokens, vocabulary]
+    logits: np.ndarray  # [tokens asked for, vocabulary]
 
 
 class Reference:
     """A model from its folder."""
 
     def __init__(self, folder: Path) -> None:
-        if not (folder / "config.json").is_file():
-            raise UserError(
-                f"{folder} has no config.json: --reference wants the folder of the original model"
-            )
-        try:
-            import torch
-            import transformers
-        except ImportError as error:
-            raise UserError(f"verify needs torch and transformers: {error}") from None
-        try:
-            library: Any = transformers
-            library.utils.logging.disable_progress_bar()
-            options = {"dtype": torch.float32, "local_files_only": True, "trust_remote_code": False}
-            loaded: Any = library.AutoModelForCausalLM.from_pretrained(folder, **options)
-        except (OSError, ValueError, KeyError) as error:
-            raise UserError(f"{folder} cannot be loaded: {str(error).splitlines()[0]}") from None
+        check_folder(folder)
         self.folder = folder
-        self.model = loaded.eval()
-        self.vocabulary = int(self.model.config.vocab_size)
+        self.model = load(folder)
+        config = self.model.config.get_text_config()
+        self.vocabulary = int(self.model.get_input_embeddings().weight.shape[0])
+        self.hidden = int(config.hidden_size)
+        self.layers = self._layers(int(config.num_hidden_layers))
 
-    def trace(self, tokens: Sequence[int]) -> Trace:
+    def _layers(self, count: int) -> Any:
+        """The list of the decoder's layers, whatever its name."""
+        from torch.nn import ModuleList
+
+        found = [m for m in self.model.modules() if isinstance(m, ModuleList) and len(m) == count]
+        if not found or self.model.get_output_embeddings() is None:
+            kind = type(self.model).__name__
+            raise UserError(
+                f"{self.folder}: {kind} is not built of {count} layers and a head, as verify expects"
+            )
+        return found[0]
+
+    def trace(self, tokens: Sequence[int], rows: Sequence[int] | None = None) -> Trace:
+        """All layers on the tokens; the head on some of them, or on all."""
+        import torch
+        from transformers import DynamicCache
+
+        states, head, cache = _Recorder(), _Head(rows), DynamicCache()  # without a config it forgets nothing
+        hooks = [layer.register_forward_hook(states, with_kwargs=True) for layer in self.layers]
+        hooks.append(self.model.get_output_embeddings().register_forward_pre_hook(head))
+        with _hooked(hooks), torch.no_grad():
+            ids = torch.tensor([list(tokens)])
+            logits = self.model(input_ids=ids, use_cache=True, past_key_values=cache).logits
+        if head.states is None or len(states.outputs) != len(self.layers):
+            raise UserError(f"{self.folder}: its layers or its head do not run once for each token")
+        outputs = [*states.outputs[:-1], head.states]
+        layers = [
+            LayerValues(_rows(given), _rows(output), _heads(kept.keys), _heads(kept.values))
+            for given, output, kept in zip(states.inputs, outputs, cache.layers, strict=True)
+        ]
+        trace = Trace(self.embedded(tokens), layers, _rows(logits))
+        if not all(np.isfinite(layer.states_out).all() for layer in layers):
+            raise UserError(f"{self.folder}: the model itself computes values that are not finite")
+        return trace
+
+    def embedded(self, tokens: Sequence[int]) -> np.ndarray:
+        """[tokens, hidden]"""
         import torch
 
-        base, states = self.model.base_model, _Recorder()
-        handles = [layer.register_forward_hook(states, with_kwargs=True) for layer in base.layers]
-        try:
-            with torch.no_grad():
-                ids = torch.tensor([list(tokens)])
-                result = self.model(input_ids=ids, use_cache=True)
-                final = base.norm(states.outputs[-1])
-                embedded = self.model.get_input_embeddings()(ids)
-        finally:
-            for handle in handles:
-                handle.remove()
-        outputs = [*states.outputs[:-1], final]
-        layers = [
-            LayerValues(
-                _rows(given), _rows(output), *map(_heads, _keys_values(result.past_key_values, index))
-            )
-            for index, (given, output) in enumerate(zip(states.inputs, outputs, strict=True))
-        ]
-        return Trace(_rows(embedded), layers, _rows(result.logits))
-
+        with torch.no_grad():
+            return _rows(self.model.get_input_embeddings()(torch.tensor([list(tokens)])))
 
     def modules(self, tokens: Sequence[int], prefix: str) -> dict[str, np.ndarray]:
         """Outputs [tokens, ...] of the innermost modules below a prefix, by name, in order of the run."""
@@ -90,13 +100,57 @@ class Reference:
 
         inner = [(name, module) for name, module in self.model.named_modules() if not [*module.children()]]
         hooks = [m.register_forward_hook(keep(name)) for name, m in inner if name.startswith(prefix)]
-        try:
-            with torch.no_grad():
-                self.model(input_ids=torch.tensor([list(tokens)]))
-        finally:
-            for hook in hooks:
-                hook.remove()
+        with _hooked(hooks), torch.no_grad():
+            self.model(input_ids=torch.tensor([list(tokens)]))
         return made
+
+
+def check_folder(folder: Path) -> None:
+    """UserError unless the folder has a model, in regular files that lie in it."""
+    if not (folder / "config.json").exists():
+        raise UserError(f"{folder} has no config.json: --reference wants the folder of the original model")
+    root = checkpoint_root(folder)
+    read_json_object(folder / "config.json")
+    files = [path for pattern in READ for path in sorted(folder.glob(pattern))]
+    for path in files:
+        open_file(path, root).close()
+    if not any(path.suffix == ".safetensors" for path in files):
+        raise UserError(
+            f"{folder} has no safetensors: --reference reads no other weights, pickles least of all"
+        )
+
+
+def load(folder: Path) -> Any:
+    """The model in float32, from safetensors, with no code of the checkpoint's own."""
+    try:
+        import torch
+        import transformers
+    except ImportError as error:
+        raise UserError(
+            f"verify needs torch and transformers ({error}): pip install torch transformers"
+        ) from None
+    library: Any = transformers
+    library.utils.logging.disable_progress_bar()
+    library.logging.set_verbosity_error()
+    options = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
+    options |= {"dtype": torch.float32, "output_loading_info": True}
+    try:
+        model, found = library.AutoModelForCausalLM.from_pretrained(folder, **options)
+    except Exception as error:  # the classes of transformers and safetensors raise of all kinds
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{folder} cannot be loaded: {lines[0][:200]}") from None
+    if lost := sorted([*found["missing_keys"], *(str(key) for key in found["mismatched_keys"])]):
+        raise UserError(f"{folder} lacks {len(lost)} of the model's weights, such as {lost[0][:100]}")
+    return model.eval()
+
+
+@contextmanager
+def _hooked(handles: Sequence[Any]) -> Iterator[None]:
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 class _Recorder:
@@ -111,13 +165,21 @@ class _Recorder:
         self.outputs.append(output[0] if isinstance(output, tuple) else output)
 
 
-def _keys_values(cache: Any, layer: int) -> tuple[Any, Any]:
-    return cache.layers[layer].keys, cache.layers[layer].values
+class _Head:
+    """A hook before the head that keeps what it is given, final norm and all, and passes some rows on."""
+
+    def __init__(self, rows: Sequence[int] | None) -> None:
+        self.rows = rows
+        self.states: Any = None
+
+    def __call__(self, module: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
+        self.states = arguments[0]
+        return arguments if self.rows is None else (self.states[:, list(self.rows)], *arguments[1:])
 
 
 def _rows(tensor: Any) -> np.ndarray:
     """[1, tokens, ...] without its first axis."""
-    return np.asarray(tensor[0].numpy())
+    return np.asarray(tensor[0].detach().numpy())
 
 
 def _heads(tensor: Any) -> np.ndarray:

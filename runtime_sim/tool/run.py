@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+import os
 import zipfile
+import zlib
 from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,10 +16,15 @@ import numpy as np
 from compiler.bmodel import TensorInfo, read_bmodel
 from compiler.bmodel.writer import atomic_file
 from compiler.diagnostics import UserError
+from compiler.files import open_file
 from runtime_sim.runtime import NUMPY_TYPES, Runtime
+
+ARRAY_BYTES = 4 << 30  # of all inputs of a net
+HEADER_BYTES = 1 << 16  # of an array in the file
 
 
 def run(arguments: Namespace) -> int:
+    check_output(arguments.output)
     runtime = Runtime(read_bmodel(arguments.file), exact=arguments.exact)
     net = runtime.net(arguments.net)
     given = load_arrays(arguments.input)
@@ -27,12 +35,58 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
+def check_output(path: Path) -> None:
+    """UserError, before any work, when a file of that name could not be written."""
+    if path.exists() and not path.is_file():
+        raise UserError(f"cannot write {path}: it is there and not a regular file")
+    if not path.parent.is_dir() or not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write {path}: {path.parent} is no folder that can be written to")
+
+
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        with np.load(path) as arrays:
-            return dict(arrays)
-    except (OSError, ValueError, zipfile.BadZipFile) as error:
-        raise UserError(f"{path} cannot be read as .npz: {error}") from None
+    """The arrays of an .npz; never pickled objects, and no more than a net could take."""
+    with open_file(path) as file:
+        try:
+            _check_archive(path, file)
+            with np.load(file, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except (
+            OSError,
+            ValueError,
+            EOFError,
+            SyntaxError,
+            zipfile.BadZipFile,
+            zlib.error,
+            NotImplementedError,
+        ) as error:
+            raise UserError(f"{path} cannot be read as .npz: {str(error)[:200]}") from None
+
+
+def _check_archive(path: Path, file: IO[bytes]) -> None:
+    """UserError for an archive that is more when unpacked, or says so of an array, than a net could take."""
+    with zipfile.ZipFile(file) as archive:
+        size = sum(member.file_size for member in archive.infolist())
+        if size > ARRAY_BYTES:
+            raise UserError(f"{path} holds {size} bytes, expected at most {ARRAY_BYTES}")
+        for member in archive.infolist():
+            with archive.open(member) as array:
+                _check_array(member, array)
+    file.seek(0)
+
+
+def _check_array(member: zipfile.ZipInfo, array: IO[bytes]) -> None:
+    """ValueError when the member is no array of its own size, so that nothing is allocated for it."""
+    version = np.lib.format.read_magic(array)
+    read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(
+        version
+    )
+    if read is None:
+        raise ValueError(f"'{member.filename}' is of the format {version}")
+    shape, _, dtype = read(array, max_header_size=HEADER_BYTES)
+    if dtype.hasobject:
+        raise ValueError(f"'{member.filename}' holds pickled objects")
+    if math.prod(shape) * dtype.itemsize > member.file_size:
+        raise ValueError(f"'{member.filename}' has fewer bytes than its shape {list(shape)}")
 
 
 def save_arrays(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
@@ -46,9 +100,11 @@ def to_input(info: TensorInfo, given: Mapping[str, np.ndarray]) -> np.ndarray:
         if name in given:
             if given[name].shape != info.shape:
                 raise UserError(f"'{name}' has the shape {given[name].shape}, {info.name} is {info.shape}")
+            if given[name].dtype.kind not in "biuf":
+                raise UserError(f"'{name}' holds {given[name].dtype}, {info.name} is {info.dtype}")
             return given[name].astype(NUMPY_TYPES[info.dtype])
     raise UserError(
-        f"there is no array '{info.name}' ({info.dtype} {list(info.shape)}) among {sorted(given)}"
+        f"there is no array '{info.name}' ({info.dtype} {list(info.shape)}) among {sorted(given)!a:.300}"
     )
 
 

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from compiler.bmodel.writer import atomic_file
 from compiler.chips import ChipSpec
 from compiler.timing import Timeline
 from compiler.timing.costs import LOAD
@@ -28,10 +29,12 @@ _PLACEHOLDER = "/*DATA*/ null"
 def write(path: Path, measured: Measured, title: str, ir: Path | None) -> None:
     """The page; `ir` is a folder of dumps that say which module each instruction comes from."""
     data = page_data(measured, title, Sources.read(ir) if ir else None)
-    text = json.dumps(data, separators=(",", ":")).replace("</", "<\\/")
+    text = json.dumps(data, separators=(",", ":"))
+    text = text.replace("<", "\\u003c")  # so that no tag or comment of a name ends the script
     page = _TEMPLATE.read_text(encoding="utf-8")
     assert page.count(_PLACEHOLDER) == 1
-    path.write_text(page.replace(_PLACEHOLDER, text), encoding="utf-8")
+    with atomic_file(path) as file:
+        file.write(page.replace(_PLACEHOLDER, text).encode())
 
 
 def page_data(measured: Measured, title: str, sources: Sources | None) -> dict[str, Any]:

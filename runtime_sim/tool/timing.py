@@ -17,6 +17,7 @@ from compiler.timing import Costs, ModelTiming, NetTiming, Timeline, costs_of, c
 from compiler.timing.report import bound, busy, total
 from runtime_sim.loader import Program, StageProgram
 from runtime_sim.queues import CoreProgram
+from runtime_sim.tool.run import check_output
 
 _HEAD = (
     "net", "estimate", "cycles", "x roofline", "bound by",
@@ -67,6 +68,8 @@ class Measured:
 
 
 def run(arguments: Namespace) -> int:
+    if arguments.html:
+        check_output(arguments.html)
     measured = measure_file(Program(read_bmodel(arguments.file)), only=arguments.net)
     if arguments.html:
         from runtime_sim.tool import timeline
@@ -132,7 +135,8 @@ def _prompt_length(program: Program) -> int:
     """The tokens of a prefill: the rows of the embedding, or of the first block."""
     for name in ("embedding", "block_0"):
         if program.bmodel.has_net(name):
-            return int(program.net(name).stages[0].inputs[0].shape[1])
+            shapes = [tensor.shape for tensor in program.net(name).stages[0].inputs[:1]]
+            return int(shapes[0][1]) if shapes and len(shapes[0]) > 1 else 0
     return 0
 
 

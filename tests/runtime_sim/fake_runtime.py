@@ -23,6 +23,9 @@ class FakeNet:
         self, name: str, inputs: list[tuple[str, tuple[int, ...]]], outputs: list[tuple[str, tuple[int, ...]]]
     ):
         self.name = name
+        self.program = SimpleNamespace(
+            cores=(), stage=SimpleNamespace(coeff=None), dma_address=lambda info: info.address
+        )
         self.inputs = [_buffer(f"in{i}", *each) for i, each in enumerate(inputs)]
         self.outputs = [_buffer(f"out{i}", *each) for i, each in enumerate(outputs)]
         self.program = SimpleNamespace(cores=[])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 
@@ -280,6 +281,17 @@ def toy_tokens(last: int, count: int) -> list[int]:
         last = int(table[last, 0])
         tokens.append(last)
     return tokens
+
+
+def toy_tokenizer(folder: Path) -> None:
+    """Write a tokenizer whose token t is the letter number t."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+
+    vocabulary = {chr(ord("0") + number): number for number in range(VOCABULARY)}
+    tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="0"))
+    tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
+    tokenizer.decoder = decoders.Fuse()
+    tokenizer.save(str(folder / "tokenizer.json"))
 
 
 def changed_model(model: BModel, engine: str, number: int, **fields: int) -> BModel:

@@ -59,7 +59,7 @@ def test_writes_among_the_weights(problems):
         lambda stage: replace(
             stage,
             coeff=Coeff(DDR - PAGE, blob),
-            outputs=[replace(stage.outputs[0], address=DDR - PAGE, size=8)],
+            outputs=[replace(stage.outputs[0], address=DDR - PAGE, shape=(4,), size=8)],
         ),
     )
     broken = changed_model(model, "dma", 7, **split_address("dst", DDR - PAGE), src_csize=1)

@@ -117,7 +117,7 @@ def test_the_static_parts_are_read_from_the_file(tmp_path):
     (parameter,) = record["net"][0]["parameter"]
     parameter["sub_net"].append({"is_dynamic": 1, "id": 1, "subnet_mode": 0})
     table = encode(present(record)).ljust(size, b"\0")
-    (tmp_path / "two.bmodel").write_bytes(data[:header] + table + data[header + size :])
+    (tmp_path / "two.bmodel").write_bytes(data[:32] + bytes(32) + table + data[header + size :])
     measured = measure_file(Program(read_bmodel(tmp_path / "two.bmodel")))
     whole = measure_file(Program(read_bmodel(tmp_path / "one.bmodel")))
     assert measured.model.nets["add"].cycles == whole.model.nets["add"].cycles > 0
@@ -130,7 +130,23 @@ def test_the_static_parts_are_read_from_the_file(tmp_path):
 def page_data(path):
     """What the page draws."""
     found = re.search(r"^const DATA = (.*);$", path.read_text(), re.MULTILINE)
-    return json.loads(found[1].replace("<\\/", "</"))
+    assert "<" not in found[1]
+    return json.loads(found[1])
+
+
+def test_a_net_with_the_name_of_a_tag_is_drawn(tool, tmp_path):
+    model = add_model()
+    name = "<!--<script>"
+    tool(replace(model, nets=[replace(model.nets[0], name=name)]), "--html", tmp_path / "page.html")
+    assert page_data(tmp_path / "page.html")["nets"][0]["title"] == name
+
+
+def test_a_page_that_cannot_be_written_is_told_first(tool, tmp_path):
+    (tmp_path / "folder").mkdir()
+    for page in (tmp_path / "none" / "page.html", tmp_path / "folder"):
+        code, out, err = tool(add_model(), "--html", page)
+        assert (code, out) == (2, "")
+        assert f"cannot write {page}: " in err
 
 
 def test_the_page_has_every_instruction_of_each_program_once(tool, tmp_path):

@@ -1,0 +1,277 @@
+"""What `verify` runs each net on, so that every position that a client can give is covered.
+
+- Blocks: a prompt of full length, each token of which is looked at. The first block of each program is also
+  given a shorter prompt, whose padding must not reach its tokens.
+- Cache nets: the token in the middle of the conversation, the second and the last, with all others in the
+  caches and those after it masked. What differs by position alone is the row of the rope table: of each
+  program and table, one net is given every position that its layer's block has not read from the same table.
+- Embeddings: every token that there is; the head: some states of the conversation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from compiler.diagnostics import UserError
+from runtime_sim.loader import Region
+from runtime_sim.ranges import Access, accesses
+from runtime_sim.runtime import NUMPY_TYPES, Buffer, RuntimeNet
+from runtime_sim.session import Session
+from runtime_sim.tool.agreement import Agreement, Limits
+from runtime_sim.tool.reference import LayerValues, Reference
+
+TABLE_ROWS = 4096  # of an embedding, compared at a time
+HEAD_STATES = 8
+_TOKEN_TOLERANCE = 0.05  # of the logits' standard deviation: a smaller gap is a tie that rounding decides
+
+
+@dataclass(frozen=True)
+class NetRun:
+    """A launch of a net: copies of its inputs, and the reference's values of its outputs' first rows."""
+
+    net: RuntimeNet
+    tokens: slice  # of the reference's run
+    inputs: list[np.ndarray]
+    wanted: list[np.ndarray]
+
+    def agreements(self, outputs: Sequence[np.ndarray]) -> dict[str, Agreement]:
+        """By the names of the outputs."""
+        names = [output.info.name for output in self.net.outputs]
+        return {
+            name: Agreement.of(_rows(given, wanted.size).reshape(wanted.shape), wanted)
+            for name, given, wanted in zip(names, outputs, self.wanted, strict=True)
+        }
+
+    def problems(self, outputs: Sequence[np.ndarray], limits: Limits) -> list[str]:
+        """Tokens for which the outputs part from the reference, in words."""
+        found, first = self.agreements(outputs).items(), self.tokens.start
+        return [
+            f"{self.net.name} {name} ({text})"
+            for name, each in found
+            for text in limits.broken_by_one(each, first)
+        ]
+
+    def parts(self, outputs: Sequence[np.ndarray], limits: Limits) -> bool:
+        """Whether the outputs of this launch alone are not those of the reference."""
+        return any(text for each in self.agreements(outputs).values() for text in limits.broken(each))
+
+    def cosine(self, outputs: Sequence[np.ndarray]) -> float:
+        """The lowest of the outputs' cosines; NaN when any is."""
+        return float(np.min([found.cosine for found in self.agreements(outputs).values()]))
+
+
+@dataclass(frozen=True)
+class HeadRun(NetRun):
+    """A launch of the head: the token is right when no other is clearly more likely to the reference."""
+
+    def cosine(self, outputs: Sequence[np.ndarray]) -> float:
+        return float(self.agrees(int(outputs[0].flat[0])))
+
+    def problems(self, outputs: Sequence[np.ndarray], limits: Limits) -> list[str]:
+        token = int(outputs[0].flat[0])
+        return [] if self.agrees(token) else [f"{self.net.name} ({self.text(token)})"]
+
+    def parts(self, outputs: Sequence[np.ndarray], limits: Limits) -> bool:
+        return not self.agrees(int(outputs[0].flat[0]))
+
+    def agrees(self, token: int) -> bool:
+        (logits,) = self.wanted
+        return 0 <= token < len(logits) and self.gap(token) < _TOKEN_TOLERANCE * float(logits.std())
+
+    def gap(self, token: int) -> float:
+        """By how much the reference prefers its own token."""
+        (logits,) = self.wanted
+        return float(logits.max() - logits[token]) if 0 <= token < len(logits) else np.inf
+
+    def text(self, token: int) -> str:
+        best = int(self.wanted[0].argmax())
+        if token == best:
+            return f"token {token}, as the reference"
+        return f"token {token}, the reference {best}, {self.gap(token):.4g} ahead"
+
+
+class Verifier:
+    """Runs the nets on the reference's values; a prompt is repeated until its tokens fill the caches."""
+
+    def __init__(self, session: Session, reference: Reference, prompt: Sequence[int]) -> None:
+        self.session = session
+        self.reference = reference
+        check_same_model(session, reference)
+        sizes = session.sizes
+        self.tokens = [int(token) for token in np.resize(prompt, sizes.history_rows)]
+        self.heads = sorted({*np.linspace(0, len(self.tokens) - 1, HEAD_STATES).astype(int).tolist()})
+        self.trace = reference.trace(self.tokens, self.heads)
+        kept, here = self.trace.layers[0].keys.shape[1:], session.history(0)[0].info.shape[2:]
+        if kept != here:
+            raise UserError(f"not the same model: keys of {list(here)}, the reference has {list(kept)}")
+
+    @property
+    def net_count(self) -> int:
+        return 2 * self.session.sizes.layers + 3
+
+    def nets(self) -> Iterator[tuple[str, Iterator[NetRun]]]:
+        """The runs of each net; a run's outputs stand in the net's buffers until the next is asked for."""
+        session = self.session
+        for net in (session.embedding, session.embedding_cache):
+            if net is not None:
+                yield net.name, self._embedding(net)
+        programs: set[object] = set()
+        for layer, block in enumerate(session.blocks):
+            yield block.name, self._block(layer, block, _is_new(programs, program_of(block)))
+        known: set[object] = set()
+        for layer, cache in enumerate(session.caches):
+            yield cache.name, self._cache(layer, cache, self._positions(layer, known))
+        yield session.lm_head.name, self._head()
+
+    def _positions(self, layer: int, known: set[object]) -> list[int]:
+        """Where to try a cache net; `known` are the programs and tables that others were tried with."""
+        block, cache = self.session.blocks[layer], self.session.caches[layer]
+        rows, last = position_rows(cache), len(self.tokens) - 1
+        some = [-(-last // 2), min(1, last), last]  # what comes first in a conversation is a prompt
+        if rows is not None and not _is_new(known, (program_of(cache), rows)):
+            return list(dict.fromkeys(some))
+        shared = rows is not None and rows == position_rows(block)  # then the prompt covered its first rows
+        return list(
+            dict.fromkeys([*some, *range(self.session.sizes.prefill_rows if shared else 1, last + 1)])
+        )
+
+    def table_rows(self) -> Iterator[Agreement]:
+        """The embedding on disk, part by part."""
+        table = self.session.table
+        assert table is not None
+        for start in range(0, len(table), TABLE_ROWS):
+            rows = table[start : start + TABLE_ROWS]
+            yield Agreement.of(rows, self.reference.embedded(range(start, start + len(rows))))
+
+    def _embedding(self, net: RuntimeNet) -> Iterator[NetRun]:
+        """The conversation, then all tokens if the net takes many at a time, else the first and the last."""
+        size, vocabulary = net.inputs[0].array.size, self.reference.vocabulary
+        yield self._lookup(net, self.tokens[:size], slice(0, size))
+        starts = range(0, vocabulary, size) if size > 1 else (0, vocabulary - 1)
+        for start in starts:
+            elsewhere = slice(start, start)  # not in the conversation; messages count from it
+            yield self._lookup(net, range(start, min(start + size, vocabulary)), elsewhere)
+
+    def _lookup(self, net: RuntimeNet, tokens: Sequence[int], place: slice) -> NetRun:
+        ids = net.inputs[0].array
+        ids[...] = 0
+        ids.flat[: len(tokens)] = tokens
+        given = [ids.copy()]
+        self.session.runtime.launch(net)
+        return NetRun(net, place, given, [self.reference.embedded(tokens)])
+
+    def _block(self, layer: int, block: RuntimeNet, with_padding: bool) -> Iterator[NetRun]:
+        rows = self.session.sizes.prefill_rows
+        for count in (rows, -(-rows // 3)) if with_padding and rows > 1 else (rows,):
+            values = self.trace.layers[layer]
+            self.session.set_prompt(count)
+            _put(block.inputs[0], values.states_in[:count])
+            given = [buffer.array.copy() for buffer in block.inputs]
+            self.session.runtime.launch(block)
+            yield NetRun(block, slice(0, count), given, _outputs(values, slice(0, count)))
+
+    def _cache(self, layer: int, cache: RuntimeNet, positions: Sequence[int]) -> Iterator[NetRun]:
+        values = self.trace.layers[layer]
+        for history, rows in zip(self.session.history(layer), (values.keys, values.values), strict=True):
+            _put(history, rows)
+        for position in positions:
+            yield self._step(layer, cache, values, position)
+
+    def _step(self, layer: int, cache: RuntimeNet, values: LayerValues, position: int) -> NetRun:
+        here = slice(position, position + 1)
+        self.session.set_step(position)
+        state = values.states_in[here].astype(NUMPY_TYPES[cache.inputs[0].info.dtype])
+        inputs = self.session.step_inputs(layer, state.reshape(-1).view(np.uint8))
+        pairs = zip(cache.inputs, inputs, strict=True)
+        given = [Buffer(buffer.info, data).array.copy() for buffer, data in pairs]
+        self.session.runtime.launch(cache, inputs)
+        return NetRun(cache, here, given, _outputs(values, here))
+
+    def _head(self) -> Iterator[NetRun]:
+        head = self.session.lm_head
+        info = head.inputs[0].info
+        for logits, position in zip(self.trace.logits, self.heads, strict=True):
+            state = self.trace.layers[-1].states_out[position].astype(NUMPY_TYPES[info.dtype])
+            self.session.next_token(state.view(np.uint8))
+            yield HeadRun(head, slice(position, position + 1), [state.reshape(info.shape)], [logits])
+
+
+def check_same_model(session: Session, reference: Reference) -> None:
+    """UserError when the sizes alone say that the file was made of something else."""
+    sizes, state = session.sizes, session.caches[0].inputs[0].info
+    vocabulary = len(session.table) if session.table is not None else table_length(session.embedding)
+    for what, here, there in (
+        ("layers", sizes.layers, len(reference.layers)),
+        ("values in a state", state.shape[-1], reference.hidden),
+        ("rows in the embedding", vocabulary or reference.vocabulary, reference.vocabulary),
+    ):
+        if here != there:
+            raise UserError(f"not the same model: the file has {here} {what}, the reference {there}")
+
+
+def table_length(net: RuntimeNet | None) -> int:
+    """How many rows an embedding picks from, by its instructions; 0 when they do not say."""
+    cores = net.program.cores if net else ()
+    found = {i.fields["src_hsize"] for core in cores for i in core.dma if i.name == "dma_gather"}
+    return found.pop() if len(found) == 1 else 0
+
+
+def program_of(net: RuntimeNet) -> object:
+    """Equal for nets that run the same instructions."""
+    return tuple(map(id, net.program.cores))
+
+
+def position_rows(net: RuntimeNet) -> bytes | None:
+    """The tables from which a net picks rows by its position; None when that is not all it does with it."""
+    program, info = net.program, net.inputs[1].info
+    start = program.dma_address(info)
+    found = []
+    for core in program.cores:
+        for instruction in core.dma:
+            touched = [each for each in accesses(instruction, program.spec) if not each.is_local]
+            if not any(_meets(each, start, start + info.size) for each in touched if not each.write):
+                continue
+            table = next((each for each in touched if each.operand == "src"), None)
+            if instruction.name != "dma_gather" or table is None or _meets(table, start, start + info.size):
+                return None
+            found.append(_weights_in(net, table))
+    return None if None in found or not found else b"".join(filter(None, found))
+
+
+def _meets(access: Access, start: int, end: int) -> bool:
+    return any(box.start < end and start < box.end for box in access.boxes)
+
+
+def _weights_in(net: RuntimeNet, access: Access) -> bytes | None:
+    """The bytes of the weights that an instruction reads; None when they are no weights."""
+    span = net.program.span(Region.COEFF)
+    if span is None or not all(span.start <= box.start and box.end <= span.end for box in access.boxes):
+        return None
+    memory = net.memories[Region.COEFF]
+    return b"".join(memory[box.start - span.start : box.end - span.start].tobytes() for box in access.boxes)
+
+
+def _is_new(known: set[object], key: object) -> bool:
+    if key in known:
+        return False
+    known.add(key)
+    return True
+
+
+def _put(buffer: Buffer, rows: np.ndarray) -> None:
+    """Rows of float32 into the first rows of a buffer; the others are zero."""
+    data = buffer.array.reshape(-1)
+    data[...] = 0
+    data[: rows.size] = rows.reshape(-1).astype(data.dtype)
+
+
+def _outputs(values: LayerValues, rows: slice) -> list[np.ndarray]:
+    return [each[rows] for each in (values.states_out, values.keys, values.values)]
+
+
+def _rows(output: np.ndarray, size: int) -> np.ndarray:
+    """The first items of an output; what follows belongs to padding."""
+    return output.reshape(-1)[:size]
