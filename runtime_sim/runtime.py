@@ -186,6 +186,8 @@ class Runtime:
                     net.machines[step.core].execute(step.instruction)
         except SimulationError as error:
             raise CompileError(f"net {net.name}: {error}") from error
+        except ValueError as error:  # numpy's, of operands whose shapes do not go together
+            raise CompileError(f"net {net.name}: an instruction cannot be executed: {error}") from error
         except Deadlock as deadlock:
             raise CompileError(f"net {net.name} never ends: {deadlock}") from None
 
