@@ -238,7 +238,8 @@ def position_rows(net: RuntimeNet) -> bytes | None:
             if instruction.name != "dma_gather" or table is None or _meets(table, start, start + info.size):
                 return None
             found.append(_weights_in(net, table))
-    return None if None in found or not found else b"".join(filter(None, found))
+    distinct = dict.fromkeys(found)  # each run of tokens may pick from the same table
+    return None if None in distinct or not distinct else b"".join(filter(None, distinct))
 
 
 def _meets(access: Access, start: int, end: int) -> bool:
