@@ -28,7 +28,6 @@ class FakeNet:
         )
         self.inputs = [_buffer(f"in{i}", *each) for i, each in enumerate(inputs)]
         self.outputs = [_buffer(f"out{i}", *each) for i, each in enumerate(outputs)]
-        self.program = SimpleNamespace(cores=[])
 
 
 def _buffer(name: str, dtype: str, shape: tuple[int, ...]) -> Buffer:
