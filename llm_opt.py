@@ -74,19 +74,13 @@ def run(args: argparse.Namespace) -> None:
     module = parse_module(text, args.file)
     left = manager.run(module)
     header = f"{HEADER}{pipeline_text(left)}\n" if left else ""
-    write_text(args.output, header + print_module(module))
+    result = header + print_module(module)
+    if args.output is None:
+        sys.stdout.write(result)
+    else:
+        files.write_text(args.output, result)
     if args.time_passes:
         print(manager.timing_report(), file=sys.stderr)
-
-
-def write_text(output: Path | None, text: str) -> None:
-    if output is None:
-        sys.stdout.write(text)
-        return
-    try:
-        output.write_text(text)
-    except OSError as error:
-        raise UserError(f"cannot write {output}: {error.strerror}") from None
 
 
 def main(argv: Sequence[str] | None = None) -> int:

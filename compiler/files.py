@@ -83,6 +83,17 @@ def read_text(path: Path, limit: int = JSON_BYTES, root: Path | None = None) -> 
         raise UserError(f"{path}: not a text file in UTF-8 (byte {error.start})") from None
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file that the user named; a pipe that nobody reads is refused, not waited for."""
+    try:
+        number = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+        os.set_blocking(number, True)
+        with os.fdopen(number, "w", encoding="utf-8") as file:
+            file.write(text)
+    except (OSError, ValueError) as error:
+        raise UserError(f"cannot write {path}: {reason(error)}") from None
+
+
 def read_json_object(path: Path, root: Path | None = None) -> dict[str, Any]:
     """The object in a JSON file; UserError names the file and, in bad JSON, the place."""
     return parse_json_object(read_text(path, root=root), str(path))

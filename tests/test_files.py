@@ -6,7 +6,14 @@ import os
 import pytest
 
 from compiler.diagnostics import UserError
-from compiler.files import checkpoint_root, open_file, parse_json_object, read_bytes, read_json_object
+from compiler.files import (
+    checkpoint_root,
+    open_file,
+    parse_json_object,
+    read_bytes,
+    read_json_object,
+    write_text,
+)
 
 
 def test_a_pipe_is_refused_at_once(tmp_path):
@@ -79,3 +86,15 @@ def test_json_that_is_refused(text, problem):
 def test_a_config_of_usual_depth_is_read():
     value = {"a": {"b": [{"c": [1, {}]}]}}
     assert parse_json_object(json.dumps(value), "f") == value
+
+
+def test_what_is_written_replaces_what_was_there(tmp_path):
+    (tmp_path / "out").write_text("longer than the new")
+    write_text(tmp_path / "out", "\u00e9\n")
+    assert (tmp_path / "out").read_bytes() == b"\xc3\xa9\n"
+
+
+def test_a_pipe_that_nobody_reads_is_refused_and_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UserError, match=r"cannot write .*pipe: No such device"):
+        write_text(tmp_path / "pipe", "text")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
-from copy import deepcopy
 from typing import Any
 from unittest.mock import patch
 
@@ -19,14 +18,8 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from compiler.diagnostics import UserError, shown
 from compiler.frontend.hooks import ATTENTION_NAME, EXPERTS_NAME
+from compiler.settings import computing
 
-# Keys of config.json that say how weights are stored, who wrote the code, what the labels of a classifier are
-# or what a call returns by default, and not what the model computes.
-OTHER_KEYS = (
-    *("quantization_config", "auto_map", "dtype", "torch_dtype", "attn_implementation"),
-    *("num_labels", "id2label", "label2id", "problem_type"),
-    *("return_dict", "output_attentions", "output_hidden_states", "use_cache", "torchscript"),
-)
 ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function")
 ROPE_SETTINGS = ("rope_scaling", "rope_parameters")
 
@@ -42,10 +35,9 @@ def native_model(config: dict[str, Any]) -> nn.Module:
     """
     model_type = config.get("model_type")
     check_model_type(model_type)
-    settings = {key: deepcopy(value) for key, value in config.items() if key not in OTHER_KEYS}
     with parameters_on_meta(), BoundedBuffers(), quiet():
         try:
-            made = transformers.AutoConfig.for_model(**settings)
+            made = transformers.AutoConfig.for_model(**computing(config))
             build: Any = transformers.AutoModelForCausalLM.from_config
             model: nn.Module = build(
                 made,

@@ -10,8 +10,10 @@ from typing import Any
 
 import numpy as np
 
+from compiler.command import not_installed
 from compiler.diagnostics import UserError
 from compiler.files import checkpoint_root, open_file, read_json_object
+from compiler.settings import computing
 
 READ = ("*.json", "*.safetensors")  # what loading a model opens; code and pickles are not
 
@@ -126,15 +128,15 @@ def load(folder: Path) -> Any:
         import torch
         import transformers
     except ImportError as error:
-        raise UserError(
-            f"verify needs torch and transformers ({error}): pip install torch transformers"
-        ) from None
+        raise not_installed(error, "verify") from None
     library: Any = transformers
     library.utils.logging.disable_progress_bar()
     library.logging.set_verbosity_error()
     options = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
     options |= {"dtype": torch.float32, "output_loading_info": True}
+    settings = computing(read_json_object(folder / "config.json"))
     try:
+        options["config"] = library.AutoConfig.for_model(**settings)
         model, found = library.AutoModelForCausalLM.from_pretrained(folder, **options)
     except Exception as error:  # the classes of transformers and safetensors raise of all kinds
         lines = str(error).strip().splitlines() or [type(error).__name__]

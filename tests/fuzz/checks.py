@@ -80,7 +80,10 @@ def tokens_as_transformers(prompt: str) -> None:
     try:
         theirs = AutoTokenizer.from_pretrained("config")
         conversation = [{"role": "user", "content": prompt}]
-        wanted = theirs.apply_chat_template(conversation, add_generation_prompt=True, return_dict=False)
+        if theirs.chat_template:
+            wanted = theirs.apply_chat_template(conversation, add_generation_prompt=True, return_dict=False)
+        else:
+            wanted = theirs.encode(prompt)
     except Exception as error:
         raise Doubt(f"transformers refuses this tokenizer: {type(error).__name__}") from None
     found = Text(Path("config")).encode_chat(prompt)
