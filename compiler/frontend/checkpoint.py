@@ -128,9 +128,11 @@ def read_header(path: Path, root: Path | None = None) -> dict[str, StoredTensor]
     return {key: _stored(path, key, entry, data_start=8 + length) for key, entry in header.items()}
 
 
-def _stored(path: Path, key: str, entry: Mapping[str, Any], data_start: int) -> StoredTensor:
+def _stored(path: Path, key: str, entry: Any, data_start: int) -> StoredTensor:
     if len(key) > LONGEST_KEY or not key.isprintable():
         raise UserError(f"{path} has a key that is no name of a parameter: {shown(key)}")
+    if not isinstance(entry, dict):  # the reference implementation takes a list of the three values too
+        raise UserError(f"{path}: the header describes key {key} by {shown(str(entry))}, not by an object")
     if entry["dtype"] not in DTYPES:
         raise UserError(f"{path}: key {key} is stored as {entry['dtype']}, which is not supported")
     dtype = np.dtype(DTYPES[entry["dtype"]])

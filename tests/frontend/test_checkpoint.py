@@ -161,6 +161,13 @@ def test_a_key_that_stands_twice_is_refused(tmp_path):
         read_header(write_raw(tmp_path / "x.safetensors", header, b"\0" * 8))
 
 
+def test_a_list_in_place_of_the_description_of_a_key_is_refused(tmp_path):
+    """The reference implementation reads it, field by field."""
+    path = write_raw(tmp_path / "model.safetensors", {"w": ["F32", [1], [0, 4]]}, bytes(4))
+    with pytest.raises(UserError, match=r"the header describes key w by \['F32', \[1\], \[0, 4\]\], not by an object"):
+        read_header(path)
+
+
 @pytest.mark.parametrize("key", ["a\nb", "\x1b[31mred", "w" * 1000])
 def test_keys_that_would_spoil_a_message_are_refused(tmp_path, key):
     with pytest.raises(UserError, match="a key that is no name of a parameter") as caught:
