@@ -99,7 +99,7 @@ def prepare_matrix(machine: Machine, instruction: Instruction) -> Plan:
     if instruction.kind == "transpose":
         rows, columns, steps = columns, rows, (1, pitch)
     width = f[f"{local}_wsize"]
-    if (f[f"{local}_nsize"], f[f"{local}_csize"]) != (rows, -(-columns // width)):
+    if not width or (f[f"{local}_nsize"], f[f"{local}_csize"]) != (rows, -(-columns // width)):
         raise SimulationError(f"a matrix of {rows} x {columns} does not match {t.sizes(local)} on the lanes")
     plans = []
     for first, count, run in _blocks(columns, width):

@@ -19,7 +19,7 @@ def run(arguments: Namespace) -> int:
     for problem in problems:
         print(problem)
     if problems:
-        print(f"{len(problems)} problems")
+        print(f"{len(problems)} problem{'s' if len(problems) > 1 else ''}")
         return 1
     instructions = sum(
         core.tiu_count + core.dma_count

@@ -229,6 +229,8 @@ def test_a_matrix_that_does_not_match_its_lanes_is_refused():
     fields = {"src_hsize": 2, "src_wsize": 9, "dst_nsize": 2, "dst_csize": 2, "dst_wsize": 4} | at("src", DDR)
     with pytest.raises(SimulationError, match="2 x 9 does not match"):
         Board().run("dma_matrix", "copy", stride_enable=1, **fields | at("dst", X.dma_local_base))
+    with pytest.raises(SimulationError, match="2 x 9 does not match"):
+        Board().run("dma_matrix", "copy", stride_enable=1, **fields | {"dst_wsize": 0} | at("dst", X.dma_local_base))
     with pytest.raises(SimulationError, match="nchw_copy clear"):
         Board().run("dma_matrix", "copy", stride_enable=1, nchw_copy=1, **fields)
 
