@@ -33,7 +33,7 @@ from compiler.pass_manager import (
     passes_that_end,
 )
 from compiler.pipelines import Effort, default_pipeline, lowering, placing
-from compiler.progress import counter, track
+from compiler.progress import counter, note, track
 from compiler.resume import check_sources, dumps_by_module, resume
 from compiler.search import fastest
 from compiler.weights import Materializer, Piece, WeightBlob
@@ -101,6 +101,7 @@ def check_dumps(folder: Path) -> None:
 
 def compiled_job(options: ConvertOptions) -> Job:
     """The model after the passes."""
+    note(f"read {options.model_path}")
     model, weights = load_model(options)
     note_conversion(options, weights)
     job = Job(options, model, weights)
@@ -175,7 +176,8 @@ def prove(bmodel: BModel) -> None:
     on.
     """
     problems = check_file(Program(bmodel), hashes=False)
-    assert not problems, "\n".join(["the compiled programs are not sound:", *problems])
+    if problems:  # also where Python leaves out assertions
+        raise AssertionError("\n".join(["the compiled programs are not sound:", *problems]))
 
 
 @contextmanager
@@ -216,7 +218,7 @@ class Job:
             self.tails = [self.compiled(name, module) for name, module in named.items()]
             for group in self.model.layers:
                 group.module.function("block_cache").attributes["bm.io_alone"] = True
-            for name, group in zip(layers, track(self.model.layers, "compile"), strict=True):
+            for name, group in zip(layers, track(self.model.layers, "compile", " layers"), strict=True):
                 self.layers.append(self.compiled(name, group.module))
 
     def compiled(self, name: str, module: ModuleOp) -> ModuleOp:
@@ -378,7 +380,7 @@ def write(job: Job, bmodel: BModel, output: Output) -> None:
         sha256 = write_embedding(job.model, job.weights, element(options.half), table)
         bmodel = bmodel.with_embedding(sha256)
         output.check_config()
-    with counter("write", len(job.blobs)) as done:
+    with counter("write", len(job.blobs), " layers") as done:
         for blob in job.blobs:
             blob.done = done
         write_bmodel(output.folder / output.name, bmodel)

@@ -226,9 +226,13 @@ def _entries(folder: Path) -> Iterator[Path]:
 
 
 def _is_abandoned(path: Path) -> bool:
-    """Whether it is where a run of version 0.1.0 wrote that was killed; goes with the old folder."""
+    """Whether it is where an early version of the compiler was going to write; goes with the old folder."""
     number = path.name.removeprefix(".partial-")
-    return number != path.name and number.isdigit() and stat.S_ISDIR(path.lstat().st_mode)
+    return number != path.name and number.isdigit() and _is_empty_folder(path)
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return stat.S_ISDIR(path.lstat().st_mode) and os.access(path, os.R_OK) and not any(path.iterdir())
 
 
 def _names(folder: Path) -> set[str]:

@@ -5,26 +5,37 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Any, TypeVar
 
 Item = TypeVar("Item")
 
+LOOK: dict[str, Any] = {"leave": False, "dynamic_ncols": True, "disable": None}  # None: off a terminal
+
 
 @contextmanager
-def counter(title: str, total: int) -> Iterator[Callable[[], object]]:
-    """A function to call when one more of `total` steps is done; shown as `track` shows its items."""
+def counter(title: str, total: int, unit: str) -> Iterator[Callable[[], object]]:
+    """A function to call when one more of `total` is done; shown as `track` shows its items."""
     from tqdm import tqdm
 
-    with tqdm(desc=title, total=total, leave=False, dynamic_ncols=True, disable=None) as bar:
+    with tqdm(desc=title, total=total, unit=unit, **LOOK) as bar:
         yield bar.update
 
 
-def track(items: Iterable[Item], title: str, total: int | None = None) -> Iterator[Item]:
-    """The items, with a bar on stderr that says how far they are and the time left; silent off a terminal."""
+def track(items: Iterable[Item], title: str, unit: str, total: int | None = None) -> Iterator[Item]:
+    """The items, with a bar on stderr that says how far they are and the time left; silent off a terminal.
+
+    `unit` is what a person calls an item: " layers", " nets".
+    """
     from tqdm import tqdm
 
     count = len(items) if total is None and isinstance(items, Sized) else total
-    yield from tqdm(items, title, count, leave=False, dynamic_ncols=True, disable=None)
+    yield from tqdm(items, title, count, unit=unit, **LOOK)
+
+
+def note(text: str) -> None:
+    """Tell a person who waits what is going on; not a file or another program."""
+    if sys.stderr.isatty():
+        print(text, file=sys.stderr)
 
 
 def say(text: str) -> None:

@@ -38,7 +38,7 @@ def check_file(program: Program, hashes: bool = True) -> list[str]:
     """All problems of a file, net by net; empty when it is sound. `hashes` reads all weights."""
     checker = StageChecker(program.spec)
     problems: list[str] = []
-    for net in track(program.bmodel.nets, "check"):
+    for net in track(program.bmodel.nets, "check", " nets"):
         for index in range(len(net.stages)):
             try:
                 stage = program.stage(net.name, index)
@@ -174,7 +174,7 @@ def _output_problems(stage: StageProgram, transfers: Sequence[Transfer]) -> Iter
 def _hash_problems(program: Program) -> list[str]:
     """The runtime takes blobs of equal check code and size for one, so the code must be the content's."""
     problems, known = [], set()
-    for net in track(program.bmodel.nets, "check the weights of"):
+    for net in track(program.bmodel.nets, "check the weights of", " nets"):
         for stage in net.stages:
             if stage.coeff and stage.coeff.blob.key not in known:
                 known.add(stage.coeff.blob.key)

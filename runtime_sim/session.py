@@ -83,7 +83,7 @@ class Session:
         for buffer in self.blocks[0].inputs + self.blocks[0].outputs:
             buffer.data[...] = 0
         self.set_prompt(count)
-        for layer, block in enumerate(track(self.blocks, "read the prompt")):
+        for layer, block in enumerate(track(self.blocks, "read the prompt", " layers")):
             block.inputs[0].data[: len(state)] = state
             self.runtime.launch(block)
             for history, rows in zip(self.history(layer), block.outputs[1:], strict=True):

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from compiler.bmodel import read_bmodel
 from compiler.diagnostics import UserError
+from compiler.progress import note
 from runtime_sim import embedding
 from runtime_sim.client_rules import shape_problems
 from runtime_sim.runtime import Runtime
@@ -38,7 +39,7 @@ def run(arguments: Namespace) -> int:
         write(piece)
     write("\n")
     took = f"{time.monotonic() - start:.1f} s on the simulated {session.chip}"
-    _note(f"{len(tokens)} tokens read, {answer.count} written in {took}")
+    note(f"{len(tokens)} tokens read, {answer.count} written in {took}")
     return 0
 
 
@@ -98,9 +99,3 @@ def open_session(file: Path, config: Path, exact: bool) -> Session:
     return Session(
         runtime, embedding.open_table(path, bmodel, bmodel.net("block_cache_0").stages[0].inputs[0])
     )
-
-
-def _note(text: str) -> None:
-    """For a person who waits; not for a file or another program."""
-    if sys.stderr.isatty():
-        print(text, file=sys.stderr)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from compiler.diagnostics import UserError
-from compiler.progress import counter, say
+from compiler.progress import counter, note, say
 from runtime_sim.session import Session
 from runtime_sim.text import Text
 from runtime_sim.tool.agreement import EXACT, LIMITS, Agreement, Limits, weight_bits, worst_token
@@ -78,10 +78,11 @@ def run(arguments: Namespace) -> int:
     session = open_session(arguments.file, arguments.file.parent / "config", arguments.exact)
     if arguments.bisect and not session.runtime.has_net(arguments.bisect):
         raise UserError(f"--bisect {arguments.bisect}: the file has no such net")
+    note(f"run {arguments.reference} in float32")
     reference = Reference(arguments.reference)
     verifier = Verifier(session, reference, _prompt(arguments, reference, session))
     results = []
-    with counter("verify", verifier.net_count) as done:
+    with counter("verify", verifier.net_count, " nets") as done:
         for result in _results(verifier, arguments.min_cosine):
             say(result.line())
             results.append(result)
