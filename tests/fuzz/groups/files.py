@@ -21,7 +21,7 @@ CHECKPOINT = ("config.json", "generation_config.json", "tokenizer.json", "tokeni
               "special_tokens_map.json", "added_tokens.json", "chat_template.jinja", "README.md",
               "model.safetensors", "adapter_config.json", "quantize_config.json", "more", "")  # fmt: skip
 SHARDED = ("model.safetensors.index.json", "model-00002-of-00003.safetensors", "model.safetensors")
-OUTPUT = ("", "config", "model.log", "config/config.json", "config/own.txt", "own.txt", ".partial-1", ".partial-x",
+OUTPUT = ("", "config", "model.log", "config/config.json", "config/own.txt", "own.txt", ".partial-x",
           "model_bf16_seq16_bm1684x_1dev_static.bmodel", "config/embedding.bin", ".lock")  # fmt: skip
 TOOL_FILES = ("model.bmodel", "other.bmodel", "in.npz", "out.npz", "out.html", "config", "config/tokenizer.json",
               "config/tokenizer_config.json", "config/generation_config.json", "config/config.json",
