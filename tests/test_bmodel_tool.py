@@ -84,7 +84,7 @@ def test_check_of_sound_and_broken_files(tool):
     code, out, _ = tool(changed_model(add_model(), "tiu", 1, cmd_id_dep=0), "check")
     assert code == 1
     assert "nothing orders tiu 1 (ar.add) and dma 1" in out
-    assert out.endswith("1 problems\n")
+    assert out.endswith("1 problem\n")
 
 
 def test_run_writes_outputs(tool, tmp_path):
