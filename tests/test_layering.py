@@ -27,9 +27,11 @@ RANKS = {
     "compiler.pipelines": 4,
     "compiler.search": 4,
     "compiler.resume": 4,
-    "compiler.driver": 5,
     "compiler.bisect": 5,
-    "compiler.cli": 6,
+    "compiler.job": 5,
+    "compiler.write": 6,
+    "compiler.driver": 7,
+    "compiler.cli": 8,
 }
 
 # Of the same rank, but strangers: a mistake in one must not hide in the other.

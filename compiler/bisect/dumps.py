@@ -15,12 +15,12 @@ import runtime_sim.llm
 import runtime_sim.tensor  # noqa: F401  (importing both registers their rules)
 from compiler.chips import ChipSpec
 from compiler.diagnostics import CompileError, UserError
-from compiler.driver import load_model
 from compiler.frontend.binding import Weights
 from compiler.frontend.imported import ImportedModel
+from compiler.frontend.load import load_model
 from compiler.ir.core import Function
 from compiler.ir.parser import parse_module
-from compiler.options import ConvertOptions
+from compiler.ir.types import element
 from compiler.pass_manager import parse_pipeline, passes_left
 from compiler.quant import Quantized
 from compiler.weights import Materializer
@@ -68,7 +68,7 @@ class DumpedNet:
 
     @classmethod
     def of(cls, suspect: Suspect, folder: Path) -> DumpedNet:
-        model, weights = load_model(options_of(suspect.session, suspect.reference.folder))
+        model, weights = model_of(suspect.session, suspect.reference.folder)
         function, layer = function_of(suspect.run.net.name)
         path = first_dump(folder, model, function, layer)
         return cls(suspect, dumps_after(path), function, layer, model, weights, suspect.run.inputs)
@@ -164,10 +164,10 @@ def without_padding(run: NetRun) -> list[Array]:
     return [states, positions, mask]
 
 
-def options_of(session: Session, folder: Path) -> ConvertOptions:
-    """As far as the import of the model needs them."""
+def model_of(session: Session, folder: Path) -> tuple[ImportedModel, Weights]:
+    """The reference's model, imported for the lengths and the type of the file."""
     sizes, half = session.sizes, session.caches[0].inputs[0].info.dtype
-    return ConvertOptions(folder, sizes.history_rows, half, max_input_length=sizes.prefill_rows)
+    return load_model(folder, sizes.history_rows, sizes.prefill_rows, element(half))
 
 
 def function_of(net: str) -> tuple[str, int | None]:

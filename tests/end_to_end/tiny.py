@@ -12,14 +12,17 @@ import numpy as np
 
 from compiler.bmodel import read_bmodel
 from compiler.client_files import copy_client_files
-from compiler.driver import Job, load_model, prove, write
+from compiler.driver import prove
+from compiler.frontend.load import load_model
 from compiler.ir.core import Function
-from compiler.ir.types import I32, Attribute, TensorType
+from compiler.ir.types import I32, Attribute, TensorType, element
+from compiler.job import Job
 from compiler.options import ConvertOptions
 from compiler.output import CONFIG, staged_output
 from compiler.pass_manager import PassManager, parse_pipeline
 from compiler.pipelines import default_pipeline
 from compiler.weights import Materializer
+from compiler.write import write
 from dialects.builtin import ModuleOp
 from passes import load_all
 from runtime_sim import chip, llm, tensor  # noqa: F401  (importing them registers their rules)
@@ -76,7 +79,9 @@ class Tiny:
         load_all()
         passes = options.passes or default_pipeline(options)  # no search for the fastest program
         self.options = options = replace(options, passes=passes)
-        self.model, self.weights = load_model(options)
+        half = element(options.half)
+        lengths = options.seq_length, options.input_length
+        self.model, self.weights = load_model(options.model_path, *lengths, half)
         self.job = RecordingJob(options, self.model, self.weights)
         self.job.compile()
         self.nets: dict[str, Net] = {}
