@@ -4,23 +4,33 @@ from __future__ import annotations
 
 import types
 import typing
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
 
 def is_of(annotation: Any, value: Any) -> bool:
     """Whether a value is of a declared type; items of tuples and lists count, and a bool is not a number."""
-    origin = typing.get_origin(annotation)
-    arguments = typing.get_args(annotation)
+    return _test(annotation)(value)
+
+
+@cache
+def _test(annotation: Any) -> Callable[[Any], bool]:
+    """The question for one declared type, taken apart once: it is asked of each attribute after each pass."""
+    origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        return any(is_of(each, value) for each in arguments)
+        tests = [_test(each) for each in arguments]
+        return lambda value: any(test(value) for test in tests)
     if origin is typing.Literal:
-        return value in arguments
+        return lambda value: value in arguments
     if origin in (tuple, list):
-        return isinstance(value, origin) and all(is_of(arguments[0], item) for item in value)
+        item = _test(arguments[0])
+        return lambda value: isinstance(value, origin) and all(map(item, value))
     if annotation is Any or not isinstance(annotation, type):
-        return True
-    return isinstance(value, annotation) and not (isinstance(value, bool) and annotation in (int, float))
+        return lambda value: True
+    if annotation in (int, float):
+        return lambda value: isinstance(value, annotation) and not isinstance(value, bool)
+    return lambda value: isinstance(value, annotation)
 
 
 def described(annotation: Any) -> str:
