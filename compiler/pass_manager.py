@@ -78,13 +78,13 @@ def parse_pipeline(text: str) -> list[Pass]:
 def _split_pipeline(text: str) -> list[str]:
     parts = re.findall(r"[^,{}\s][^,{}]*(?:\{[^{}]*\})?", text)
     if re.sub(r"[,\s]", "", text) != re.sub(r"[,\s]", "", "".join(parts)):
-        raise UserError(f"pipeline {shown(text)}: braces do not match; write 'a,b{{option=value}}'")
+        raise UserError(f"pipeline {quoted(text)}: braces do not match; write 'a,b{{option=value}}'")
     if len(re.sub(r"\{[^{}]*\}", "", text).split(",")) != max(1, len(parts)) or (text and not parts):
-        raise UserError(f"pipeline {shown(text)}: a comma without a pass; write 'a,b{{option=value}}'")
+        raise UserError(f"pipeline {quoted(text)}: a comma without a pass; write 'a,b{{option=value}}'")
     return parts
 
 
-def shown(text: str) -> str:
+def quoted(text: str) -> str:
     """A pipeline in a message, which is to be short."""
     return repr(text if len(text) <= SHOWN else f"{text[:SHOWN]}...")
 
@@ -92,7 +92,7 @@ def shown(text: str) -> str:
 def _parse_pass(text: str) -> Pass:
     name, _, options = text.strip().rstrip("}").partition("{")
     if name not in PASSES:
-        raise UserError(f"unknown pass {shown(name)}; known: {', '.join(sorted(PASSES))}")
+        raise UserError(f"unknown pass {quoted(name)}; known: {', '.join(sorted(PASSES))}")
     cls = PASSES[name]
     hints = typing.get_type_hints(cls)
     known = {f.name: hints[f.name] for f in fields(cls)}
@@ -101,7 +101,7 @@ def _parse_pass(text: str) -> Pass:
         key, equals, value = option.partition("=")
         key = key.replace("-", "_")
         if key not in known:
-            raise UserError(f"pass {name} has no option {shown(key)}; known: {', '.join(known) or 'none'}")
+            raise UserError(f"pass {name} has no option {quoted(key)}; known: {', '.join(known) or 'none'}")
         if key in values:
             raise UserError(f"pass {name} is given option {key} twice")
         values[key] = parse_option(name, key, known[key], value if equals else "true")

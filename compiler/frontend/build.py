@@ -18,7 +18,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_N
 
 from compiler.diagnostics import UserError, shown
 from compiler.frontend.hooks import ATTENTION_NAME, EXPERTS_NAME
-from compiler.settings import computing
+from compiler.model_settings import computing
 
 ACTIVATIONS = ("hidden_act", "hidden_activation", "activation_function")
 ROPE_SETTINGS = ("rope_scaling", "rope_parameters")

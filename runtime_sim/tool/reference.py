@@ -13,7 +13,7 @@ import numpy as np
 from compiler.command import not_installed
 from compiler.diagnostics import UserError
 from compiler.files import checkpoint_root, open_file, read_json_object
-from compiler.settings import computing
+from compiler.model_settings import computing
 
 READ = ("*.json", "*.safetensors")  # what loading a model opens; code and pickles are not
 
