@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
 from random import Random
@@ -17,18 +17,28 @@ from tests.fuzz.checks import same_program_as
 from tests.fuzz.mutate import cut, spoil_bytes
 from tests.fuzz.samples import MODES, RESULTS, TOOL, Samples
 
+Spoil = Callable[[Random, bytes], tuple[bytes, str]]  # spoilt bytes, and what was done to them
+Judge = Callable[[Path], None]  # compares with the sample; raises Wrong or Doubt
+
 JUDGES = ("check", "verify")  # what they call right must be right
 
 
 def make(rng: Random, folder: Path, samples: Samples) -> Case:
+    return spoilt_case(rng, folder, samples, "bmodel", spoil, same_program_as, signed=0.5)
+
+
+def spoilt_case(
+    rng: Random, folder: Path, samples: Samples, group: str, spoil: Spoil, judge: Judge, signed: float
+) -> Case:
+    """Any command on a spoilt file; a share of the files, `signed`, keeps its digest, which must tell."""
     mode = rng.choice(MODES)
     path = samples.copy_bmodel(folder, mode)
     data, what = spoil(rng, path.read_bytes())
-    signed = rng.random() < 0.5
-    path.write_bytes(data if signed else without_digest(data))
+    keeps = rng.random() < signed
+    path.write_bytes(data if keeps else without_digest(data))
     command = rng.choice([*TOOL, *JUDGES])
-    check = partial(same_program_as, samples.bmodel(mode)) if command in JUDGES and signed else None
-    return tool_case(f"bmodel: {what}", command, check)
+    check = partial(judge, samples.bmodel(mode)) if command in JUDGES and keeps else None
+    return tool_case(f"{group}: {what}", command, check)
 
 
 def without_digest(data: bytes) -> bytes:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from functools import partial
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -12,9 +11,9 @@ from compiler.bmodel.flatbuffer import decode, encode
 from compiler.bmodel.schema import TABLES
 from tests.fuzz.case import Case
 from tests.fuzz.checks import differs_in_nothing_known
-from tests.fuzz.groups.bmodel import JUDGES, tool_case, without_digest
+from tests.fuzz.groups.bmodel import spoilt_case
 from tests.fuzz.mutate import NUMBERS, short
-from tests.fuzz.samples import MODES, TOOL, Samples
+from tests.fuzz.samples import Samples
 
 BITS = {"u32": 32, "i32": 31, "u64": 64}
 NAMES = ("", "x", "\x1b[31mred", "<!--<script>", "a\0b", "../x", "block_0", "lm_head", "input_ids", "y" * 5000, "a\nb")
@@ -23,14 +22,7 @@ Field = tuple[Any, Any, str]  # a record or list, the field's name or index, and
 
 
 def make(rng: Random, folder: Path, samples: Samples) -> Case:
-    mode = rng.choice(MODES)
-    path = samples.copy_bmodel(folder, mode)
-    data, what = spoil(rng, path.read_bytes())
-    signed = rng.random() < 0.1
-    path.write_bytes(data if signed else without_digest(data))
-    command = rng.choice([*TOOL, *JUDGES])
-    check = partial(differs_in_nothing_known, samples.bmodel(mode)) if command in JUDGES and signed else None
-    return tool_case(f"description: {what}", command, check)
+    return spoilt_case(rng, folder, samples, "description", spoil, differs_in_nothing_known, signed=0.1)
 
 
 def spoil(rng: Random, data: bytes) -> tuple[bytes, str]:
