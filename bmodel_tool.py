@@ -112,7 +112,7 @@ def _add_running(commands: Commands) -> None:
 
 
 def _bisect_net(suspect: Suspect, folder: Path) -> Iterator[str]:
-    from compiler.bisect import bisect_net  # imports the whole compiler, which other commands do without
+    from driver.bisect import bisect_net  # imports the whole compiler, which other commands do without
 
     return bisect_net(suspect, folder)
 

@@ -14,7 +14,7 @@ from compiler.interrupt import install
 
 def main(arguments: Sequence[str] | None = None) -> int:
     install()  # before the imports, which take longest to begin with
-    from compiler.cli import convert_main
+    from driver.cli import convert_main
 
     return convert_main(arguments)
 

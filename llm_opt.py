@@ -19,7 +19,7 @@ from compiler.command import Parser, run_command
 from compiler.diagnostics import UserError
 from compiler.ir.parser import parse_module
 from compiler.ir.printer import print_module
-from compiler.pass_manager import HEADER, PassManager, list_passes, parse_pipeline, passes_left, pipeline_text
+from passes.manager import HEADER, PassManager, list_passes, parse_pipeline, passes_left, pipeline_text
 
 EXAMPLE = "llm_opt.py ir/block_0.01.canonicalize.mlir -p 'fuse-swiglu,fuse-qkv' --print-ir-after-change"
 

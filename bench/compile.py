@@ -40,8 +40,8 @@ def measure(title: str, arguments: list[str]) -> None:
 def simulate(bmodel: Path, tokens: int) -> None:
     """Print how long the simulator takes for a whole prompt and for one token after it."""
     from compiler.bmodel import read_bmodel
-    from runtime_sim.runtime import Runtime
-    from runtime_sim.session import Session
+    from runtime_sim.launch.runtime import Runtime
+    from runtime_sim.launch.session import Session
 
     runtime = Runtime(read_bmodel(bmodel), exact=False)
     layers = sum(runtime.has_net(f"block_{i}") for i in range(1000))

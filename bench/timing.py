@@ -22,8 +22,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from compiler.bmodel import read_bmodel
-from compiler.timing import NetTiming, costs_of
-from runtime_sim.loader import Program
+from compiler.target.timing import NetTiming, costs_of
+from runtime_sim.launch.loader import Program
 from runtime_sim.tool.timing import measure_file
 
 ROOT = Path(__file__).resolve().parent.parent

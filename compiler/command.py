@@ -14,8 +14,8 @@ from typing import Any, NoReturn
 
 from compiler import __version__
 from compiler.diagnostics import CompileError, UserError, printable
+from compiler.files import FULL_DISK
 from compiler.interrupt import MESSAGE, interruptible
-from compiler.output import FULL_DISK
 
 INTERRUPTED = 128 + signal.SIGINT
 OURS = ("compiler", "dialects", "passes", "runtime_sim")
@@ -87,7 +87,7 @@ def open_streams() -> None:
 
 
 def system_message(error: OSError) -> str:
-    """What the system said, and of which file. That of `-o` is told by `compiler.output`."""
+    """What the system said, and of which file. That of `-o` is told by `driver.output`."""
     if error.errno in FULL_DISK and error.filename is None:
         return f"error: cannot write standard output or dumps: {error.strerror}"
     where = f"{os.fsdecode(error.filename)}: " if isinstance(error.filename, str | bytes) else ""

@@ -18,6 +18,7 @@ from compiler.diagnostics import UserError
 
 JSON_BYTES = 64 << 20  # the largest tokenizer.json seen has 33 MB
 JSON_DEPTH = 64  # config files nest 5 deep, tokenizers 10
+FULL_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS)  # no more can be written
 
 
 def checkpoint_root(folder: Path) -> Path:

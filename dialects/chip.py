@@ -3,9 +3,9 @@
 An operand is a buffer (a local buffer of so many bytes in every lane, or a region of DDR) seen through a
 `#chip.view`. Until a buffer has an address, dependence follows from buffers and byte ranges; afterwards the
 same ops carry offsets, ids and waits. One class per instruction family; `fields` is the only place that knows
-how an op's operands become the registers that `compiler.isa` packs into bits.
+how an op's operands become the registers that `compiler.target.isa` packs into bits.
 
-Source of the instruction fields: the BM1684X register tables, rendered in `compiler.isa`.
+Source of the instruction fields: the BM1684X register tables, rendered in `compiler.target.isa`.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from math import prod
 from typing import ClassVar, cast
 
-from compiler import isa
-from compiler.chips import ChipSpec
 from compiler.ir.core import Op, Value
 from compiler.ir.define import Attr, Operand, OptionalAttr, OptionalOperand, Result, op
 from compiler.ir.types import F32, UI32, Attribute, ElementType, TensorType, Type, attr_def, type_def
-from compiler.isa import split_address
-from compiler.isa_tables import families
+from compiler.target import isa
+from compiler.target.chips import ChipSpec
+from compiler.target.isa import split_address
+from compiler.target.isa_tables import families
 
 Shape4 = tuple[int, int, int, int]  # n, c (channels, spread over the lanes), h, w
 Fields = dict[str, int]
@@ -172,7 +172,7 @@ class Joined(WeightSource):
 @dataclass(frozen=True)
 class Packed(WeightSource):
     """A rectangle of the joined tensors from (row, column) on, quantized and packed as
-    `compiler.quant.TileFormat`.
+    `compiler.weights.quant.TileFormat`.
 
     With `each`, the rows are an equal share of every tensor, from its row `row` on, one share after the
     other. Groups are counted along the columns of the whole tensor.
@@ -337,7 +337,7 @@ class Instruction(Op):
         raise NotImplementedError
 
     def fields(self, place: Placement) -> Fields:
-        """Register values by their names in `compiler.isa`, without id and wait."""
+        """Register values by their names in `compiler.target.isa`, without id and wait."""
         raise NotImplementedError
 
 

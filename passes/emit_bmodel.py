@@ -12,9 +12,9 @@ from compiler.bmodel import (
     TensorInfo,
     WeightLocation,
 )
-from compiler.chips import ChipSpec
 from compiler.ir.core import Function, Value
-from compiler.isa import isa_for
+from compiler.target.chips import ChipSpec
+from compiler.target.isa import isa_for
 from dialects.chip import GlobalOp, Instruction, LocalOp, Placement
 from passes.chip.assign_addresses import globals_of
 

@@ -15,7 +15,7 @@ from compiler.ir.parser import parse_body, parse_module
 from compiler.ir.printer import print_module
 from compiler.ir.types import FunctionType, Type
 from compiler.ir.verify import verify
-from compiler.pass_manager import PassManager, parse_pipeline
+from passes.manager import PassManager, parse_pipeline
 
 
 def check_pass(pipeline: str, before: str, after: str) -> None:

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
-from compiler.cli import convert_main
+from driver.cli import convert_main
 
 ROOT = Path(__file__).resolve().parent.parent
 Spoil = Callable[[Path], object]
@@ -188,7 +188,7 @@ def test_a_bmodel_that_does_not_verify_is_not_kept(tiny_checkpoint, tmp_path, ca
         seen.append((file.name, (file.parent / "config" / "config.json").exists()))
         return 1
 
-    monkeypatch.setattr("compiler.driver.verify_file", verify_file)
+    monkeypatch.setattr("driver.convert.verify_file", verify_file)
     assert run(tiny_checkpoint("llama", layers=1), tmp_path / "out", "--verify") == 1
     assert seen == [("llama_bf16_seq64_bm1684x_1dev_static.bmodel", True)]
     assert "computes something else than" in capsys.readouterr().err

@@ -12,7 +12,7 @@ import pytest
 
 from bmodel_tool import main
 from compiler.bmodel import write_bmodel
-from tests.runtime_sim.programs import (
+from tests.runtime_sim.check.programs import (
     ADD_TILES,
     add_model,
     changed_model,

@@ -10,7 +10,7 @@ import pytest
 from bmodel_tool import main
 from compiler.bmodel import write_bmodel
 from runtime_sim.tool import chat
-from tests.runtime_sim.programs import ROWS, VOCABULARY, toy_model, toy_table, toy_tokens
+from tests.runtime_sim.check.programs import ROWS, VOCABULARY, toy_model, toy_table, toy_tokens
 
 
 @pytest.fixture

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from tests.helpers import check_pass, random_tensor
-from tests.toy_passes import IR
+from tests.passes.toy_passes import IR
 
 T = "tensor<4x8xbf16>"
 FUSED = f'%z = "toy.swiglu"(%gate, %up) : ({T}, {T}) -> {T}'

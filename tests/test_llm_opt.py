@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import llm_opt
-import tests.toy_passes  # noqa: F401  (registers the toy passes)
+import tests.passes.toy_passes  # noqa: F401  (registers the toy passes)
 
 ROOT = Path(__file__).parent.parent
 TEXT = """\

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-FOLDERS = ("compiler", "dialects", "passes", "runtime_sim")
+FOLDERS = ("compiler", "dialects", "frontend", "passes", "runtime_sim", "driver")
 
 
 @pytest.fixture(scope="module")

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from compiler.cli import convert_parser
-from compiler.frontend.config import TESTED_TYPES
-from compiler.options import MODES, SUPPORTED_CHIPS
+from driver.cli import convert_parser
+from driver.options import MODES, SUPPORTED_CHIPS
+from frontend.config import TESTED_TYPES
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 HIDDEN = {"-h", "--help", "--version", "-v", "--verbose"}  # explain themselves

@@ -8,14 +8,14 @@ from typing import ClassVar, NoReturn
 
 import numpy as np
 
-from compiler.chips import ChipSpec, chip
 from compiler.diagnostics import CompileError
 from compiler.ir.core import Function, Module, Op, Value
-from compiler.pass_manager import Pass
+from compiler.target.chips import ChipSpec, chip
 from dialects.chip import DmaOp, Instruction, LocalOp
 from dialects.contents import Content
 from passes.chip.banks import Banks
 from passes.chip.pace import Pace
+from passes.manager import Pass
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from compiler.chips import ChipSpec, chip
 from compiler.ir.core import Function, Module
-from compiler.pass_manager import Pass
+from compiler.target.chips import ChipSpec, chip
 from dialects.chip import GlobalOp, WeightSource
 from dialects.contents import Content
+from passes.manager import Pass
 
 PAGE = 4096  # regions that the runtime moves are whole pages
 WEIGHT_ALIGNMENT = 256  # bytes; a shorter DMA burst costs as much

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 from math import prod
 from typing import NamedTuple
 
-from compiler.chips import ChipSpec
 from compiler.ir.core import Op, Value
+from compiler.target.chips import ChipSpec
 from dialects.chip import ArOp, View
 
 

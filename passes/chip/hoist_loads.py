@@ -8,14 +8,14 @@ from typing import ClassVar
 
 import numpy as np
 
-from compiler.chips import ChipSpec, chip
 from compiler.ir.core import Function, Module, Op, Value
-from compiler.pass_manager import Pass
-from compiler.pass_options import option
+from compiler.target.chips import ChipSpec, chip
 from dialects.chip import DmaOp, GlobalOp, Instruction, LocalOp
 from dialects.contents import Content
 from passes.chip.allocate_local import lives, require_room
 from passes.chip.pace import Pace
+from passes.manager import Pass
+from passes.options import option
 
 
 @dataclass(frozen=True)

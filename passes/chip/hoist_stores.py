@@ -6,11 +6,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from compiler.chips import ChipSpec, chip
 from compiler.ir.core import Function, Module, Op
-from compiler.pass_manager import Pass
+from compiler.target.chips import ChipSpec, chip
 from dialects.chip import Access, DmaOp, GlobalOp, Instruction, checked_accesses
 from dialects.contents import Content
+from passes.manager import Pass
 
 
 @dataclass(frozen=True)

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import numpy as np
 
-from compiler.chips import ChipSpec, chip
 from compiler.ir.core import Function, Module, Value
-from compiler.pass_manager import Pass
+from compiler.target.chips import ChipSpec, chip
 from dialects.chip import Access, GlobalType, Instruction, LocalOp, checked_accesses
 from dialects.contents import Content
+from passes.manager import Pass
 
 OTHER = {"tiu": "dma", "dma": "tiu"}
 

@@ -7,10 +7,10 @@ from collections import defaultdict
 from collections.abc import Sequence
 from itertools import count
 
-from compiler import isa
-from compiler.chips import ChipSpec
 from compiler.ir.core import Op, Value
-from compiler.timing import cycles
+from compiler.target import isa
+from compiler.target.chips import ChipSpec
+from compiler.target.timing import cycles
 from dialects.chip import DmaOp, GlobalType, Instruction, LocalType, Placement
 
 NEVER = float("inf")

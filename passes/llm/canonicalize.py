@@ -6,10 +6,10 @@ from dataclasses import dataclass
 
 from compiler.ir.core import Block, Module, Op, Value, walk
 from compiler.ir.location import fused
-from compiler.pass_manager import Pass
-from compiler.rewrite import Pattern, Rewriter, apply_patterns, rewrite
+from compiler.ir.rewrite import Pattern, Rewriter, apply_patterns, rewrite
 from dialects import llm
 from dialects.contents import Content
+from passes.manager import Pass
 
 
 @dataclass(frozen=True)

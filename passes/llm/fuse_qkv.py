@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 from compiler.ir.core import Module, Op, Value
 from compiler.ir.location import fused
-from compiler.pass_manager import Pass
-from compiler.rewrite import Rewriter, apply_patterns, rewrite
+from compiler.ir.rewrite import Rewriter, apply_patterns, rewrite
 from dialects import llm
 from dialects.contents import Content
+from passes.manager import Pass
 
 # Ops between a projection and the attention, with the number of the operand that comes from the projection.
 ON_THE_WAY: dict[type, int] = {

@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from compiler.ir.core import Module, walk
-from compiler.pass_manager import Pass
-from compiler.pass_options import at_least, option
 from dialects import llm
 from dialects.contents import Content
+from passes.manager import Pass
+from passes.options import at_least, option
 
 
 @dataclass(frozen=True)

@@ -7,14 +7,14 @@ from collections.abc import Container, Hashable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from compiler.chips import ChipSpec, chip
 from compiler.ir.core import Function, Module, Op, Value
-from compiler.pass_manager import Pass
-from compiler.pass_options import at_least
-from compiler.rewrite import Rewriter
+from compiler.ir.rewrite import Rewriter
+from compiler.target.chips import ChipSpec, chip
 from dialects import tensor
 from dialects.contents import Content
-from passes.lowering.placed import buffer_bytes
+from passes.manager import Pass
+from passes.options import at_least
+from passes.tensor_to_chip.placed import buffer_bytes
 
 MADE = (tensor.LoadOp, tensor.DequantizeOp, tensor.ConcatOp)  # what has a buffer of its own
 VIEWS = (tensor.WeightOp, tensor.PackedWeightOp, tensor.SliceOp, tensor.ReshapeOp, tensor.PermuteOp)

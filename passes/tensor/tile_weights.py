@@ -7,18 +7,18 @@ from dataclasses import dataclass, replace
 from math import lcm
 from typing import ClassVar
 
-from compiler.chips import chip
 from compiler.ir.core import Builder, Module, Value, walk
+from compiler.ir.rewrite import Rewriter, apply_patterns, rewrite
 from compiler.ir.types import F32, TensorType
-from compiler.pass_manager import Pass
-from compiler.pass_options import at_least
-from compiler.rewrite import Rewriter, apply_patterns, rewrite
+from compiler.target.chips import chip
 from dialects import tensor
 from dialects.contents import Content
 from dialects.tensor import Lanes, PackedType, Replicated
-from passes.lowering.build import Build, is_column
-from passes.lowering.placed import buffer_bytes
+from passes.llm_to_tensor.build import Build, is_column
+from passes.manager import Pass
+from passes.options import at_least
 from passes.ranges import Range, even_ranges
+from passes.tensor_to_chip.placed import buffer_bytes
 
 SLOTS_SHARE = 0.8  # of a lane that a vector may take in whole slots; a longer one is packed part by part
 ROW_ITEMS = 32  # 16-bit weights of one EU width: rows of other lengths would not lie as a matrix operand

@@ -11,11 +11,11 @@ from pathlib import Path
 from compiler.bmodel import read_bmodel
 from compiler.diagnostics import UserError
 from compiler.progress import note
-from runtime_sim import embedding
-from runtime_sim.client_rules import shape_problems
-from runtime_sim.runtime import Runtime
-from runtime_sim.session import Session
-from runtime_sim.text import Text
+from runtime_sim.check.client_rules import shape_problems
+from runtime_sim.launch import embedding
+from runtime_sim.launch.runtime import Runtime
+from runtime_sim.launch.session import Session
+from runtime_sim.tokens.text import Text
 
 PROMPT_BYTES = 16 << 20  # read from standard input
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from argparse import Namespace
 
 from compiler.bmodel import read_bmodel
-from runtime_sim.contract import check_file
-from runtime_sim.embedding import NAME, table_problem
-from runtime_sim.loader import Program
+from runtime_sim.check.contract import check_file
+from runtime_sim.launch.embedding import NAME, table_problem
+from runtime_sim.launch.loader import Program
 
 
 def run(arguments: Namespace) -> int:

@@ -6,8 +6,8 @@ from argparse import Namespace
 from collections.abc import Iterator, Sequence
 
 from compiler.bmodel import BModel, Net, Stage, read_bmodel
-from compiler.isa import Instruction
-from runtime_sim.loader import Program
+from compiler.target.isa import Instruction
+from runtime_sim.launch.loader import Program
 
 _SHOWN = 5  # instructions of a queue
 

@@ -7,12 +7,12 @@ from argparse import Namespace
 from collections.abc import Iterator
 
 from compiler.bmodel import read_bmodel
-from compiler.chips import ChipSpec
 from compiler.diagnostics import CompileError
-from compiler.isa import PRECISION, STRIDED, Instruction
-from runtime_sim.loader import Program, Span, StageProgram
-from runtime_sim.queues import Deadlock, Step, alternating, run_order
-from runtime_sim.ranges import accesses
+from compiler.target.chips import ChipSpec
+from compiler.target.isa import PRECISION, STRIDED, Instruction
+from runtime_sim.check.ranges import accesses
+from runtime_sim.launch.loader import Program, Span, StageProgram
+from runtime_sim.launch.queues import Deadlock, Step, alternating, run_order
 
 _PRECISION_NAMES = {code: name for name, code in PRECISION.items()}
 _LAYOUTS = {0: "", 1: " compact", 2: " per channel"}

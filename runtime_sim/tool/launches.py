@@ -16,10 +16,10 @@ from dataclasses import dataclass
 import numpy as np
 
 from compiler.diagnostics import UserError
-from runtime_sim.loader import Region
-from runtime_sim.ranges import Access, accesses
-from runtime_sim.runtime import NUMPY_TYPES, Buffer, RuntimeNet
-from runtime_sim.session import Session
+from runtime_sim.check.ranges import Access, accesses
+from runtime_sim.launch.loader import Region
+from runtime_sim.launch.runtime import NUMPY_TYPES, Buffer, RuntimeNet
+from runtime_sim.launch.session import Session
 from runtime_sim.tool.agreement import Agreement, Limits
 from runtime_sim.tool.reference import LayerValues, Reference
 

@@ -7,9 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from compiler.chips import ChipSpec
-from compiler.isa import Instruction
-from runtime_sim.ranges import Box, accesses
+from compiler.target.chips import ChipSpec
+from compiler.target.isa import Instruction
+from runtime_sim.check.ranges import Box, accesses
 
 
 class Piece(NamedTuple):

@@ -17,7 +17,7 @@ from compiler.bmodel import TensorInfo, read_bmodel
 from compiler.bmodel.writer import atomic_file
 from compiler.diagnostics import UserError
 from compiler.files import open_file
-from runtime_sim.runtime import NUMPY_TYPES, Runtime
+from runtime_sim.launch.runtime import NUMPY_TYPES, Runtime
 
 ARRAY_BYTES = 4 << 30  # of all inputs of a net
 HEADER_BYTES = 1 << 16  # of an array in the file

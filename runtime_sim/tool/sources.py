@@ -12,8 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from compiler.diagnostics import UserError
-from compiler.isa import Instruction
-from runtime_sim.queues import CoreProgram
+from compiler.target.isa import Instruction
+from runtime_sim.launch.queues import CoreProgram
 
 _FUNCTION = re.compile(r'"func\.func"\(\) <\{.*?sym_name = "([^"]+)"')
 _INSTRUCTION = re.compile(r'^\s*"chip\.(\w+)".*\bchip\.id = \d+ : i64(?:, chip\.wait = (\d+) : i64)?')

@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compiler.bmodel.writer import atomic_file
-from compiler.chips import ChipSpec
-from compiler.timing import Timeline
-from compiler.timing.costs import LOAD
-from runtime_sim.queues import CoreProgram
+from compiler.target.chips import ChipSpec
+from compiler.target.timing import Timeline
+from compiler.target.timing.costs import LOAD
+from runtime_sim.launch.queues import CoreProgram
 from runtime_sim.tool.disasm import operands
 from runtime_sim.tool.occupancy import peak, pieces
 from runtime_sim.tool.sources import Sources

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from compiler.bmodel import read_bmodel
-from compiler.chips import ChipSpec
 from compiler.diagnostics import UserError
-from compiler.isa import Instruction
-from compiler.timing import Costs, ModelTiming, NetTiming, Timeline, costs_of, cycles, measure
-from compiler.timing.report import bound, busy, total
-from runtime_sim.loader import Program, StageProgram
-from runtime_sim.queues import CoreProgram
+from compiler.target.chips import ChipSpec
+from compiler.target.isa import Instruction
+from compiler.target.timing import Costs, ModelTiming, NetTiming, Timeline, costs_of, cycles, measure
+from compiler.target.timing.report import bound, busy, total
+from runtime_sim.launch.loader import Program, StageProgram
+from runtime_sim.launch.queues import CoreProgram
 from runtime_sim.tool.run import check_output
 
 _HEAD = (

@@ -17,8 +17,8 @@ import numpy as np
 
 from compiler.diagnostics import UserError
 from compiler.progress import counter, note, say
-from runtime_sim.session import Session
-from runtime_sim.text import Text
+from runtime_sim.launch.session import Session
+from runtime_sim.tokens.text import Text
 from runtime_sim.tool.agreement import EXACT, LIMITS, Agreement, Limits, weight_bits, worst_token
 from runtime_sim.tool.chat import open_session
 from runtime_sim.tool.launches import HeadRun, NetRun, Verifier

@@ -9,8 +9,8 @@ import numpy as np
 
 from compiler.bmodel import read_bmodel
 from runtime_sim.compare import compare
-from runtime_sim.runtime import NUMPY_TYPES, Runtime
-from runtime_sim.session import Session
+from runtime_sim.launch.runtime import NUMPY_TYPES, Runtime
+from runtime_sim.launch.session import Session
 from tests.conformance.vendor_runtime import Generation, VendorRuntime
 
 Arrays = Mapping[str, np.ndarray]

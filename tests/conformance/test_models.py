@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from compiler.driver import convert
-from compiler.options import MODES, ConvertOptions
-from compiler.pipelines import Effort, default_pipeline
+from driver.convert import convert
+from driver.options import MODES, ConvertOptions
+from driver.pipelines import Effort, default_pipeline
 from runtime_sim.tool.reference import Reference
 from tests.checkpoints import LLAMA3_ROPE
 from tests.conformance.same import assert_same_on_vendor, assert_same_session, random_inputs

@@ -7,10 +7,17 @@ import numpy as np
 import pytest
 
 from compiler.bmodel import read_bmodel, write_bmodel
-from runtime_sim.runtime import NUMPY_TYPES
+from runtime_sim.launch.runtime import NUMPY_TYPES
 from tests.conformance.same import assert_equal_bits, assert_same_on_vendor, assert_same_session
 from tests.conformance.vendor_runtime import VendorFailed, VendorRuntime
-from tests.runtime_sim.programs import ADD_TILES, add_model, changed_model, toy_model, toy_table, toy_tokens
+from tests.runtime_sim.check.programs import (
+    ADD_TILES,
+    add_model,
+    changed_model,
+    toy_model,
+    toy_table,
+    toy_tokens,
+)
 
 PROGRAMS = Path(__file__).resolve().parents[3] / "shared/data/vendor_programs/bm1684x"
 

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from compiler.chips import BM1684X
 from compiler.diagnostics import CompileError
 from compiler.ir.types import BF16, F32, I8, I16, I32
 from compiler.ir.verify import verify
-from compiler.isa import isa_for
+from compiler.target.chips import BM1684X
+from compiler.target.isa import isa_for
 from dialects import chip
 from dialects.chip import Access, GlobalOp, GlobalType, LocalOp, LocalType, Placement, View
-from runtime_sim.chip import ChipProgram
-from runtime_sim.ranges import accesses
+from runtime_sim.check.ranges import accesses
+from runtime_sim.interpret.chip import ChipProgram
 from tests.helpers import parse_ir
 from tests.passes.chip.random_programs import moves, program_of
 from tests.passes.programs import PLACING, PassManager, parse_pipeline
@@ -125,7 +125,7 @@ def test_registers_survive_encoding(op):
 
 @pytest.mark.parametrize("op", OPS, ids=lambda op: f"{op.opname}.{op.isa_kind()}")
 def test_ranges_cover_what_the_registers_say(op):
-    """Against `runtime_sim.ranges`, which knows nothing of ops."""
+    """Against `runtime_sim.check.ranges`, which knows nothing of ops."""
     isa = isa_for(SPEC)
     (decoded,) = isa.decode(op.engine, isa.encode(op.family, op.isa_kind(), op.fields(PLACE)))
     check_covered(op, decoded, PLACE)

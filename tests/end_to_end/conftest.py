@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from compiler.options import ConvertOptions
+from driver.options import ConvertOptions
 from tests.end_to_end.tiny import Tiny
 
 

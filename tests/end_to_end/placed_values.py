@@ -7,14 +7,14 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compiler.chips import ChipSpec
 from compiler.ir.core import Function, Op, Value
 from compiler.ir.types import Attribute, TensorType
+from compiler.target.chips import ChipSpec
 from dialects import tensor
 from dialects.chip import LocalType
-from passes.lowering.placed import Placed
-from passes.tensor_to_chip import lower_function
-from runtime_sim.chip import ChipProgram
+from passes.tensor_to_chip.lower import lower_function
+from passes.tensor_to_chip.placed import Placed
+from runtime_sim.interpret.chip import ChipProgram
 
 Array = np.ndarray
 

@@ -12,9 +12,9 @@ import pytest
 
 import llm_opt
 from compiler.bmodel import read_bmodel
-from compiler.driver import convert
 from compiler.ir.parser import parse_module
-from compiler.options import ConvertOptions
+from driver.convert import convert
+from driver.options import ConvertOptions
 from passes.emit_bmodel import encode
 
 ROOT = Path(__file__).parent.parent.parent

@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compiler.frontend.importer import import_model
 from compiler.ir.types import F32, TensorType
 from dialects.chip import Instruction
-from runtime_sim.chip import ChipProgram
+from frontend.importer import import_model
 from runtime_sim.compare import compare
+from runtime_sim.interpret.chip import ChipProgram
+from runtime_sim.interpret.rules import interpret
 from runtime_sim.parting import Log, Trace, first_parting, first_unequal, partings
-from runtime_sim.rules import interpret
 from tests.end_to_end.placed_values import place_values
 from tests.end_to_end.tiny import ROUNDING, ROUNDING_F16, SUMMING, Net, Tiny, check_close, fused
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
-from compiler.pipelines import Effort, default_pipeline
 from dialects import tensor
-from passes.lowering import attention
+from driver.pipelines import Effort, default_pipeline
+from passes.llm_to_tensor import attention
 from tests.end_to_end.tiny import SUMMING, Tiny, check_close
 
 KEEP = 131072

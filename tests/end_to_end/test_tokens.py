@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from runtime_sim.session import Session
+from runtime_sim.launch.session import Session
 from tests.checkpoints import LLAMA3_ROPE
 from tests.end_to_end.reference import greedy
 from tests.end_to_end.tiny import ROUNDING, Tiny, check_close

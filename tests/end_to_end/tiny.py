@@ -11,24 +11,24 @@ from typing import Any
 import numpy as np
 
 from compiler.bmodel import read_bmodel
-from compiler.client_files import copy_client_files
-from compiler.driver import prove
-from compiler.frontend.load import load_model
 from compiler.ir.core import Function
 from compiler.ir.types import I32, Attribute, TensorType, element
-from compiler.job import Job
-from compiler.options import ConvertOptions
-from compiler.output import CONFIG, staged_output
-from compiler.pass_manager import PassManager, parse_pipeline
-from compiler.pipelines import default_pipeline
-from compiler.weights import Materializer
-from compiler.write import write
 from dialects.builtin import ModuleOp
+from driver.blob import Materializer
+from driver.client_files import copy_client_files
+from driver.convert import prove
+from driver.job import Job
+from driver.options import ConvertOptions
+from driver.output import CONFIG, staged_output
+from driver.pipelines import default_pipeline
+from driver.write import write
+from frontend.load import load_model
 from passes import load_all
-from runtime_sim import chip, llm, tensor  # noqa: F401  (importing them registers their rules)
+from passes.manager import PassManager, parse_pipeline
 from runtime_sim.compare import compare
-from runtime_sim.rules import interpret
-from runtime_sim.runtime import Runtime
+from runtime_sim.interpret import chip, llm, tensor  # noqa: F401  (importing them registers their rules)
+from runtime_sim.interpret.rules import interpret
+from runtime_sim.launch.runtime import Runtime
 
 Array = np.ndarray
 MASKED = -9984.0  # what a client adds for "not visible"

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 import transformers
 
-import runtime_sim.llm  # noqa: F401  (registers the rules)
-from compiler.frontend.imported import ImportedModel, LayerModule
-from compiler.frontend.importer import import_model
+import runtime_sim.interpret.llm  # noqa: F401  (registers the rules)
 from compiler.ir.types import F32
-from compiler.pass_manager import PassManager, parse_pipeline
 from dialects.builtin import ModuleOp
+from frontend.imported import ImportedModel, LayerModule
+from frontend.importer import import_model
 from passes import load_all
-from runtime_sim.rules import interpret
+from passes.manager import PassManager, parse_pipeline
+from runtime_sim.interpret.rules import interpret
 
 SEQ_LENGTH, INPUT_LENGTH, PROMPT = 24, 16, 11
 HIDDEN = -9984.0  # the client's mask word

@@ -11,8 +11,8 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from compiler.diagnostics import UserError
-from compiler.frontend.binding import Expected, bind, expected_of
-from compiler.frontend.checkpoint import Checkpoint
+from frontend.binding import Expected, bind, expected_of
+from frontend.checkpoint import Checkpoint
 from tests.checkpoints import LLAMA3_ROPE
 
 

@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from compiler.diagnostics import UserError
-from compiler.frontend.checkpoint import Checkpoint, read_header
+from frontend.checkpoint import Checkpoint, read_header
 
 
 def write_raw(path: Path, header: Any, data: bytes = b"") -> Path:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from compiler.diagnostics import UserError
-from compiler.frontend.config import ModelConfig, read_config
+from frontend.config import ModelConfig, read_config
 
 
 def folder_with(tmp_path: Path, config: Any) -> Path:

@@ -10,8 +10,8 @@ import pytest
 from safetensors.numpy import save_file
 
 from compiler.diagnostics import UserError
-from compiler.frontend.checkpoint import Checkpoint
-from compiler.frontend.config import read_config
+from frontend.checkpoint import Checkpoint
+from frontend.config import read_config
 
 ADAPTER = {"peft_type": "LORA", "base_model_name_or_path": "org/base"}
 

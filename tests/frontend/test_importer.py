@@ -8,8 +8,6 @@ import numpy as np
 import pytest
 
 from compiler.diagnostics import UserError
-from compiler.frontend.build import native_model
-from compiler.frontend.importer import import_model
 from compiler.ir.core import walk
 from compiler.ir.location import NameLoc
 from compiler.ir.printer import print_module
@@ -17,6 +15,8 @@ from compiler.ir.types import F16
 from compiler.ir.verify import verify
 from dialects import llm
 from dialects.builtin import FuncOp
+from frontend.build import native_model
+from frontend.importer import import_model
 from tests.frontend.oracle import SMALL
 
 

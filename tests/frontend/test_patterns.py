@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from compiler.frontend.patterns import recognize
 from compiler.ir.printer import print_module
 from compiler.ir.verify import verify
+from frontend.patterns import recognize
 from tests.helpers import parse_ir
 
 X = "tensor<1x8x16xf32>"

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from compiler.diagnostics import UserError
-from compiler.frontend.rules import check_numbers
+from frontend.rules import check_numbers
 
 PATH = Path("m/config.json")
 

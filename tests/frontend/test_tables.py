@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from compiler.diagnostics import UserError
-from compiler.frontend.graph import Constant, Node
-from compiler.frontend.tables import Tables, TableUse
+from frontend.graph import Constant, Node
+from frontend.tables import Tables, TableUse
 
 ROWS = np.random.default_rng(0).standard_normal((1, 1, 8, 4)).astype(np.float32)
 POSITION = 7

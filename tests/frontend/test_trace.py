@@ -9,8 +9,8 @@ from torch import nn
 from torch.nn import functional as F
 
 from compiler.diagnostics import UserError
-from compiler.frontend.graph import Graph
-from compiler.frontend.trace import Recorder
+from frontend.graph import Graph
+from frontend.trace import Recorder
 
 
 class Body(nn.Module):

@@ -8,9 +8,9 @@ import pytest
 from safetensors.numpy import save_file
 
 from compiler.diagnostics import UserError
-from compiler.frontend.binding import Expected, Weights, bind
-from compiler.frontend.checkpoint import Checkpoint
-from compiler.frontend.values import exceeds, peak, word
+from frontend.binding import Expected, Weights, bind
+from frontend.checkpoint import Checkpoint
+from frontend.values import exceeds, peak, word
 
 BF16 = np.dtype(ml_dtypes.bfloat16)
 FLOATS = [BF16, np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)]

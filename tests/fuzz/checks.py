@@ -75,7 +75,7 @@ def tokens_as_transformers(prompt: str) -> None:
     """The ids that `chat` feeds are those of the library's own tokenizer and template."""
     from transformers import AutoTokenizer
 
-    from runtime_sim.text import Text
+    from runtime_sim.tokens.text import Text
 
     try:
         theirs = AutoTokenizer.from_pretrained("config")

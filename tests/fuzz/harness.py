@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parents[2]
 WARM = (
     "runtime_sim", "torch", "transformers", "tokenizers", "jinja2.sandbox", "safetensors.numpy",
     "llm_convert", "llm_opt", "bmodel_tool",
-    "compiler.driver", "compiler.bisect", "compiler.frontend.build", "compiler.frontend.importer",
+    "driver.convert", "driver.bisect", "frontend.build", "frontend.importer",
     "runtime_sim.tool.chat", "runtime_sim.tool.verify", "runtime_sim.tool.reference", "runtime_sim.tool.run",
 )  # fmt: skip
 

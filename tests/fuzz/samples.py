@@ -10,8 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
-from compiler.options import ConvertOptions
-from compiler.pipelines import default_pipeline
+from driver.options import ConvertOptions
+from driver.pipelines import default_pipeline
 from tests.checkpoints import make_checkpoint
 from tests.fuzz.harness import call
 

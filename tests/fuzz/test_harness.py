@@ -70,14 +70,14 @@ def test_a_failure_is_not_checked(forking, tmp_path):
 
 def test_the_innermost_function_of_ours_names_a_traceback():
     try:
-        from compiler.chips import chip
+        from compiler.target.chips import chip
 
         chip(3)
     except Exception:
         import traceback
 
         text = traceback.format_exc()
-    assert last_own_frame(text + "note: in pass x") == "AttributeError in compiler/chips.py:chip"
+    assert last_own_frame(text + "note: in pass x") == "AttributeError in compiler/target/chips.py:chip"
 
 
 @pytest.mark.parametrize("spoil", [spoil_json, spoil_bytes, spoil_text])

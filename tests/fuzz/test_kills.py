@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.output_runs import EXIT_CODES
-from tests.test_kills import CASES, lines_of, no_waiting_for_disks, stop_and_check
+from tests.driver.output_runs import EXIT_CODES
+from tests.driver.test_kills import CASES, lines_of, no_waiting_for_disks, stop_and_check
 
 pytestmark = pytest.mark.fuzz
 ROOT = Path(__file__).resolve().parent.parent.parent

@@ -6,8 +6,8 @@ import pytest
 
 from compiler.ir.core import Function
 from compiler.ir.printer import print_module
-from compiler.options import ConvertOptions
 from dialects.builtin import ModuleOp
+from driver.options import ConvertOptions
 from tests.end_to_end.tiny import Tiny
 
 SMALL = {"layers": 1, "hidden": 128, "heads": 2, "kv_heads": 1, "intermediate": 256, "vocab": 256}

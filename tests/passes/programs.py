@@ -7,20 +7,20 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-import runtime_sim.tensor  # noqa: F401  (registers the rules)
-from compiler.chips import BM1684X
+import runtime_sim.interpret.tensor  # noqa: F401  (registers the rules)
 from compiler.ir.core import Builder, Function, Op, Value
 from compiler.ir.types import ELEMENTS, Attribute, ElementType, FunctionType, TensorType, Type
-from compiler.pass_manager import PassManager, parse_pipeline
-from compiler.weights import Materializer
+from compiler.target.chips import BM1684X
 from dialects import tensor
 from dialects.builtin import FuncOp, ModuleOp, ReturnOp
 from dialects.chip import Instruction
 from dialects.tensor import Lanes, Replicated
+from driver.blob import Materializer
 from passes import load_all
-from runtime_sim.chip import ChipProgram
-from runtime_sim.queues import CoreProgram
-from runtime_sim.rules import interpret
+from passes.manager import PassManager, parse_pipeline
+from runtime_sim.interpret.chip import ChipProgram
+from runtime_sim.interpret.rules import interpret
+from runtime_sim.launch.queues import CoreProgram
 
 Array = np.ndarray
 SPEC = BM1684X

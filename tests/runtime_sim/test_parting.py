@@ -5,14 +5,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import runtime_sim.tensor  # noqa: F401  (registers the rules)
+import runtime_sim.interpret.tensor  # noqa: F401  (registers the rules)
 from compiler.ir.core import Builder
 from compiler.ir.location import NameLoc
 from compiler.ir.types import F32, TensorType
 from dialects import tensor
 from dialects.builtin import FuncOp, ReturnOp
+from runtime_sim.interpret.rules import interpret
 from runtime_sim.parting import Trace, first_parting, partings
-from runtime_sim.rules import interpret
 
 X = np.linspace(-1, 1, 24, dtype=np.float32).reshape(4, 6)
 

@@ -14,9 +14,9 @@ import numpy as np
 
 from compiler.bmodel import write_bmodel
 from compiler.bmodel.container import AddrMode, BModel, CommandStreams, Net, Stage, TensorInfo
-from compiler.chips import ChipSpec
-from compiler.isa import PRECISION, Instruction, isa_for, split_address
-from runtime_sim.machine import Machine
+from compiler.target.chips import ChipSpec
+from compiler.target.isa import PRECISION, Instruction, isa_for, split_address
+from runtime_sim.machine.machine import Machine
 from tests.conformance.vendor_runtime import VendorRuntime
 
 IMAGE_BYTES = 8192  # of each lane

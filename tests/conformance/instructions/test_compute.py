@@ -5,8 +5,8 @@ import itertools
 import numpy as np
 import pytest
 
-from compiler.chips import chip
-from compiler.isa import PRECISION
+from compiler.target.chips import chip
+from compiler.target.isa import PRECISION
 from tests.conformance.instructions.lane_images import TYPES, assert_equal_images, image_of
 
 pytestmark = [pytest.mark.vendor, pytest.mark.usefixtures("vendor")]

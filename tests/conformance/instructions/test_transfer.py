@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from compiler.chips import chip
-from compiler.isa import PRECISION, split_address
+from compiler.target.chips import chip
+from compiler.target.isa import PRECISION, split_address
 from tests.conformance.instructions.lane_images import (
     FLAT_BYTES,
     IMAGE_BYTES,

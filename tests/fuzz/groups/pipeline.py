@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from random import Random
 
-from compiler.pass_manager import PASSES, parse_pipeline
+from passes.manager import PASSES, parse_pipeline
 from tests.fuzz.case import Case
 from tests.fuzz.checks import computes_as_the_model, reads_again
 from tests.fuzz.mutate import FLOATS, NUMBERS, short, spoil_text

@@ -8,17 +8,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.chips import BM1684X
 from compiler.diagnostics import CompileError
 from compiler.ir.core import Builder
 from compiler.ir.types import F32
-from compiler.pass_manager import PassManager, parse_pipeline
+from compiler.target.chips import BM1684X
 from dialects import chip
 from dialects.builtin import FuncOp, ModuleOp, ReturnOp
 from dialects.chip import GlobalOp, GlobalType, LocalOp, LocalType, View
 from passes import load_all
 from passes.chip.allocate_local import DoesNotFit
-from runtime_sim.chip import run_function
+from passes.manager import PassManager, parse_pipeline
+from runtime_sim.interpret.chip import run_function
 from tests.helpers import check_pass, random_tensor
 from tests.passes.chip.random_programs import ROWS, Move, moves
 from tests.passes.chip.random_programs import program_of as random_program

@@ -7,13 +7,13 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.chips import BM1684X
 from compiler.ir.core import Builder, Function
 from compiler.ir.types import BF16, F32, I32, TensorType
-from compiler.pass_manager import PassManager, parse_pipeline
+from compiler.target.chips import BM1684X
 from dialects.builtin import FuncOp, ModuleOp, ReturnOp
 from dialects.chip import Floats, GlobalOp, GlobalType, Joined, Packed
 from passes import load_all
+from passes.manager import PassManager, parse_pipeline
 from tests.helpers import check_pass
 
 BASE = BM1684X.coeff_base

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from compiler.chips import BM1684X
 from compiler.ir.core import Value
 from compiler.ir.types import F32
+from compiler.target.chips import BM1684X
 from dialects import chip
 from dialects.chip import LocalOp, LocalType, View, constant
 from passes.chip.banks import Banks

@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.pass_manager import PassManager, parse_pipeline
 from dialects.chip import Instruction
 from passes.chip.hoist_loads import first_uses, live_bytes
-from runtime_sim.chip import run_function
+from passes.manager import PassManager, parse_pipeline
+from runtime_sim.interpret.chip import run_function
 from tests.helpers import check_pass
 from tests.passes.chip.random_programs import moves, program_of
 from tests.passes.programs import SPEC

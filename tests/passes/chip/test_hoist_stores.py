@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.pass_manager import PassManager, parse_pipeline
 from dialects.chip import BufferOp, GlobalOp, Instruction
-from runtime_sim.chip import run_function
+from passes.manager import PassManager, parse_pipeline
+from runtime_sim.interpret.chip import run_function
 from tests.helpers import check_pass
 from tests.passes.chip.random_programs import moves, program_of
 from tests.passes.programs import SPEC

@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compiler.diagnostics import CompileError
-from compiler.pass_manager import PassManager, parse_pipeline
-from runtime_sim.chip import ChipProgram
-from runtime_sim.queues import alternating, run_ahead, run_order
-from runtime_sim.waits import find_race
+from passes.manager import PassManager, parse_pipeline
+from runtime_sim.check.waits import find_race
+from runtime_sim.interpret.chip import ChipProgram
+from runtime_sim.launch.queues import alternating, run_ahead, run_order
 from tests.helpers import check_pass
 from tests.passes.chip.random_programs import moves, program_of
 from tests.passes.programs import SPEC, core_program

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from compiler.chips import BM1684X, BM1688, ChipSpec
-from compiler.timing import cycles
+from compiler.target.chips import BM1684X, BM1688, ChipSpec
+from compiler.target.timing import cycles
 from dialects.chip import Instruction
 from passes.chip.pace import NEVER, Pace, durations
-from runtime_sim.chip import ChipProgram
+from runtime_sim.interpret.chip import ChipProgram
 from tests.passes.chip.random_programs import Move, program_of
 
 

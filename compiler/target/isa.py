@@ -1,0 +1,169 @@
+"""The instruction sets: fields to bytes and bytes to fields, both derived from one table per set.
+
+An instruction has a name (its family: `ar`, `mm2`, `dma_tensor`, ...), a kind (what it does: `add`, `nn`,
+`copy`, ...) and fields, all integers. Field names are the same on all chips. The bits that name the
+instruction (opcode, kind, short-form flag) are never fields; `cmd_id` and `cmd_id_dep` are. DMA addresses are
+split as in the registers, into `src_start_addr_l32` and `src_start_addr_h8`; `split_address` and
+`Instruction.address` convert.
+
+The tables are in `compiler/isa_tables`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+
+from compiler.target.chips import ChipSpec
+from compiler.target.isa_tables import TABLES, Layout
+from compiler.target.isa_tables.layout import Engine
+
+# Codes of the precision fields (`*_prec`, `src_data_format`), by element type name.
+PRECISION = {"i8": 0, "f16": 1, "f32": 2, "i16": 3, "i32": 4, "bf16": 5, "i4": 6}
+# Codes of the layout fields (`*_str`) of tensors in local memory.
+ALIGNED, COMPACT, PER_CHANNEL, STRIDED = 0, 1, 2, 3
+# Codes of the rounding modes (`opd2_n_str` of casts and shifts). The last two are for integer shifts only.
+ROUND = {"even": 0, "away": 1, "zero": 2, "down": 3, "up": 4, "half_up": 5, "half_down": 6}
+
+
+@dataclass(frozen=True)
+class Instruction:
+    """One instruction: its family, its kind, every field by name, and how many bytes it takes in a stream."""
+
+    name: str
+    kind: str
+    fields: dict[str, int]
+    size: int = field(default=0, compare=False)
+
+    @property
+    def engine(self) -> Engine:
+        """The engine that runs it."""
+        return "dma" if self.name.startswith("dma_") else "tiu"
+
+    def address(self, side: str) -> int:
+        """The 40-bit address of a DMA operand: side is src, dst, index or mask."""
+        return self.fields[f"{side}_start_addr_h8"] << 32 | self.fields[f"{side}_start_addr_l32"]
+
+    def __str__(self) -> str:
+        fields = " ".join(f"{name}={value}" for name, value in self.fields.items() if value)
+        return f"{self.name}.{self.kind} {fields}"
+
+
+def split_address(side: str, address: int) -> dict[str, int]:
+    """The two fields that hold a 40-bit DMA address: side is src, dst, index or mask."""
+    return {f"{side}_start_addr_l32": address & 0xFFFFFFFF, f"{side}_start_addr_h8": address >> 32}
+
+
+class Isa:
+    """One instruction set. `encode` and `decode` are inverse to each other."""
+
+    def __init__(self, name: str, layouts: tuple[Layout, ...]) -> None:
+        self.name = name
+        self._forms: dict[str, list[Layout]] = {}
+        self._opcodes: dict[tuple[str, int], list[Layout]] = {}
+        for layout in layouts:
+            self._forms.setdefault(layout.name, []).append(layout)
+            self._opcodes.setdefault((layout.engine, layout.opcode), []).append(layout)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The families of this set."""
+        return tuple(self._forms)
+
+    def layout(self, name: str, size: int = 0) -> Layout:
+        """The layout of a family: the form of that many bytes, or the short one."""
+        forms = self._forms.get(name)
+        if forms is None:
+            raise ValueError(f"{self.name} has no instruction '{name}'")
+        for layout in forms:
+            if size in (0, layout.size):
+                return layout
+        raise ValueError(f"{self.name} '{name}' has no form of {size} bytes")
+
+    def encode(self, name: str, kind: str, fields: Mapping[str, int], size: int = 0) -> bytes:
+        """The bytes of one instruction; fields not given are 0 or the layout's default.
+
+        `size` picks the form where there are two (128: the long TIU form); the default is the short one.
+        """
+        layout = self.layout(name, size)
+        if kind not in layout.kinds:
+            raise ValueError(f"{self.name} '{name}' has no kind '{kind}'; it has {', '.join(layout.kinds)}")
+        bits = _identity_bits(layout, kind)
+        for key, value in {**layout.defaults, **fields}.items():
+            bits |= _field_bits(layout, key, value)
+        return bits.to_bytes(layout.size, "little")
+
+    def decode(self, engine: Engine, data: bytes | memoryview) -> list[Instruction]:
+        """The instructions of one engine's stream, up to its end instruction or the end of the data."""
+        data = bytes(data)
+        out: list[Instruction] = []
+        position = 0
+        while position < len(data) and not (out and _is_end(out[-1])):
+            out.append(self._decode_one(engine, data, position))
+            position += out[-1].size
+        return out
+
+    def _decode_one(self, engine: Engine, data: bytes, position: int) -> Instruction:
+        head = int.from_bytes(data[position : position + 8], "little")
+        layout, kind = self._identify(engine, head, position)
+        if position + layout.size > len(data):
+            raise ValueError(
+                f"{layout.name}.{kind} at byte {position} is cut off: {layout.size} bytes expected"
+            )
+        bits = int.from_bytes(data[position : position + layout.size], "little")
+        if bits & layout.reserved_mask:
+            raise ValueError(f"{layout.name}.{kind} at byte {position} has reserved bits set")
+        fields = {name: bits >> f.offset & f.mask for name, f in layout.fields.items()}
+        return Instruction(layout.name, kind, fields, layout.size)
+
+    def _identify(self, engine: Engine, head: int, position: int) -> tuple[Layout, str]:
+        """The layout and the kind that the first 64 bits name."""
+        opcode = head >> 41 & 15 if engine == "tiu" else head >> 32 & 15
+        for layout in self._opcodes.get((engine, opcode), ()):
+            if all(_read(layout, name, head) == value for name, value in _flags(layout).items()):
+                code = head >> layout.kind_field.offset & layout.kind_field.mask
+                for kind, known in layout.kinds.items():
+                    if known == code:
+                        return layout, kind
+        raise ValueError(
+            f"{self.name} has no {engine} instruction like the one at byte {position}: {head:#018x}"
+        )
+
+
+@cache
+def isa_for(spec: ChipSpec) -> Isa:
+    """The instruction set of a chip."""
+    return Isa(spec.isa, TABLES[spec.isa])
+
+
+def _flags(layout: Layout) -> dict[str, int]:
+    """The identity fields apart from opcode and kind."""
+    return {"cmd_short": int(layout.short)} if "cmd_short" in layout.identity else {}
+
+
+def _read(layout: Layout, name: str, bits: int) -> int:
+    f = layout.identity[name]
+    return bits >> f.offset & f.mask
+
+
+def _identity_bits(layout: Layout, kind: str) -> int:
+    """The bits that name the instruction."""
+    bits = layout.opcode << layout.opcode_field.offset | layout.kinds[kind] << layout.kind_field.offset
+    for name, value in _flags(layout).items():
+        bits |= value << layout.identity[name].offset
+    return bits
+
+
+def _field_bits(layout: Layout, name: str, value: int) -> int:
+    """One field in its place; ValueError when it does not exist or does not fit."""
+    f = layout.fields.get(name)
+    if f is None:
+        raise ValueError(f"'{layout.name}' has no field '{name}'")
+    if not 0 <= value <= f.mask:
+        raise ValueError(f"'{layout.name}' field '{name}' is {value}, which does not fit {f.width} bits")
+    return int(value) << f.offset
+
+
+def _is_end(instruction: Instruction) -> bool:
+    return instruction.kind == "end" and instruction.name in ("sys", "dma_sys")

@@ -1,0 +1,1 @@
+"""How weights are stored: codes with scales and zero points, packed in tiles."""

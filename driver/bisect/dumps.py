@@ -1,0 +1,202 @@
+"""The dumps of one net, bound to the weights of its layer, each of which can be run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import runtime_sim.interpret.llm
+import runtime_sim.interpret.tensor  # noqa: F401  (importing both registers their rules)
+from compiler.diagnostics import CompileError, UserError
+from compiler.ir.core import Function
+from compiler.ir.parser import parse_module
+from compiler.ir.types import element
+from compiler.target.chips import ChipSpec
+from compiler.weights.quant import Quantized
+from dialects.chip import Packed
+from driver.blob import Materializer
+from frontend.binding import Weights
+from frontend.imported import ImportedModel
+from frontend.load import load_model
+from passes.manager import parse_pipeline, passes_left
+from runtime_sim.interpret.chip import ChipProgram, Observe
+from runtime_sim.interpret.rules import Observer, interpret
+from runtime_sim.launch.session import Session
+from runtime_sim.machine.errors import SimulationError
+from runtime_sim.tool.launches import NetRun
+from runtime_sim.tool.verify import Suspect
+
+Array = npt.NDArray[Any]
+
+FIRST = ".00.input.mlir"
+
+
+class CannotRun(Exception):
+    """A program without addresses whose buffers would not fit any chip; it says nothing about the pass."""
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One function of one dump. The level is that of its ops: "llm", "tensor" or "chip"."""
+
+    path: Path
+    function: Function
+    level: str
+
+    @property
+    def pass_name(self) -> str:
+        return self.path.name.split(".")[2]
+
+
+@dataclass
+class DumpedNet:
+    """A net with its dumps, and the checkpoint that its weights are read from."""
+
+    suspect: Suspect
+    dumps: list[Path]
+    function: str  # its name in the dumps
+    layer: int | None
+    model: ImportedModel
+    weights: Weights
+    inputs: list[Array]
+
+    @classmethod
+    def of(cls, suspect: Suspect, folder: Path) -> DumpedNet:
+        model, weights = model_of(suspect.session, suspect.reference.folder)
+        function, layer = function_of(suspect.run.net.name)
+        path = first_dump(folder, model, function, layer)
+        return cls(suspect, dumps_after(path), function, layer, model, weights, suspect.run.inputs)
+
+    @property
+    def spec(self) -> ChipSpec:
+        return self.suspect.session.runtime.program.spec
+
+    @property
+    def materializer(self) -> Materializer:
+        return TileMaterializer(self.read, self.model.tables, self.spec.lanes)
+
+    def read(self, name: str) -> Array:
+        """A parameter by the name that the net's module uses."""
+        return self.weights.read(self.model.parameter_name(name, self.layer))
+
+    def stages(self) -> Iterator[Stage]:
+        """Without those that are as the one before."""
+        before = ""
+        for path in self.dumps:
+            text = path.read_text()
+            body = text.partition("\n")[2]
+            if body != before:
+                yield self._stage(path, text)
+            before = body
+
+    def _stage(self, path: Path, text: str) -> Stage:
+        try:
+            function = parse_module(text, str(path)).function(self.function)
+        except KeyError:
+            raise UserError(f"{path} was not made with this file: it has no {self.function}") from None
+        names = {op.opname.partition(".")[0] for op in function.block.ops}
+        level = next((level for level in ("chip", "tensor") if level in names), "llm")
+        if level != "chip":
+            self._check_signature(path, function)
+        return Stage(path, function, level)
+
+    def _check_signature(self, path: Path, function: Function) -> None:
+        given = [(array.shape, array.dtype) for array in self.inputs]
+        wanted = [(arg.type.shape, arg.type.element.numpy) for arg in function.args]
+        if given != wanted:
+            shapes = f"{[list(shape) for shape, _ in wanted]}, the net {[list(shape) for shape, _ in given]}"
+            raise UserError(f"{path} was not made with this file: its inputs are {shapes}")
+
+    def run(self, stage: Stage, observe: Observer | Observe | None = None) -> list[Array]:
+        """The outputs of a stage. Raises CannotRun, or CompileError when the stage is at fault."""
+        try:
+            if stage.level == "chip":
+                return self.chip_program(stage).run(self.inputs, observe)  # type: ignore[arg-type]
+            tables = self.model.tables
+            return interpret(stage.function, self.inputs, self.read, tables, observe)  # type: ignore[arg-type]
+        except (SimulationError, ValueError) as error:
+            raise CompileError(str(error).partition("\n")[0]) from error
+
+    def chip_program(self, stage: Stage) -> ChipProgram:
+        exact = self.suspect.session.runtime.exact
+        try:
+            return ChipProgram(stage.function, self.spec, self.materializer.bytes_of, exact)
+        except SimulationError as error:
+            raise CannotRun(str(error)) from None
+
+    def run_file(self) -> list[Array]:
+        """The file's own outputs."""
+        run = self.suspect.run
+        self.suspect.session.runtime.launch(run.net, [x.reshape(-1).view(np.uint8) for x in run.inputs])
+        return [output.array.copy() for output in run.net.outputs]
+
+
+class TileMaterializer(Materializer):
+    """Keeps the weight that it was asked for last: its tiles are asked for one after the other."""
+
+    _kept: tuple[object, Quantized | Array] | None = None
+
+    def weight(self, source: Packed) -> Quantized | Array:
+        key = source.names, source.bits, source.group, source.symmetric, source.scale
+        if self._kept is None or self._kept[0] != key:
+            self._kept = key, super().weight(source)
+        return self._kept[1]
+
+
+def without_padding(run: NetRun) -> list[Array]:
+    """The inputs with tokens instead of padding, which repeat the states of the others and see them.
+
+    As no token sees those after it, results for the others stay what they were.
+    """
+    if len(run.inputs) != 3:
+        return run.inputs
+    states, positions, mask = (array.copy() for array in run.inputs)
+    count, rows = len(run.wanted[0]), states.shape[1]
+    states[0] = np.resize(states[0, :count], states.shape[1:])
+    positions[0] = np.arange(rows)
+    mask[0, 0, :] = np.where(np.tri(rows, dtype=bool), 0, mask.min())
+    return [states, positions, mask]
+
+
+def model_of(session: Session, folder: Path) -> tuple[ImportedModel, Weights]:
+    """The reference's model, imported for the lengths and the type of the file."""
+    sizes, half = session.sizes, session.caches[0].inputs[0].info.dtype
+    return load_model(folder, sizes.history_rows, sizes.prefill_rows, element(half))
+
+
+def function_of(net: str) -> tuple[str, int | None]:
+    """`block_cache_3` is function block_cache on the weights of layer 3."""
+    found = re.fullmatch(r"(.*)_(\d+)", net)
+    return (found[1], int(found[2])) if found else (net, None)
+
+
+def first_dump(folder: Path, model: ImportedModel, function: str, layer: int | None) -> Path:
+    """The dump before all passes of the module that a net is made from."""
+    if layer is not None:
+        path = folder / f"block_{model.module_of(layer).layer_indices[0]}{FIRST}"
+        if path.is_file():
+            return path
+    for path in sorted(folder.glob(f"*{FIRST}")):
+        if layer is None and f'sym_name = "{function}"' in path.read_text():
+            return path
+    raise UserError(f"{folder} has no dump of {function}: compile again with --dump-ir {folder}")
+
+
+def dumps_after(first: Path) -> list[Path]:
+    """All dumps of a module, in order, by what the header of the first says about those that follow."""
+    left = passes_left(first.read_text())
+    if left is None:
+        raise UserError(f"{first} does not begin with the passes that follow: it is not a dump")
+    prefix = first.name.removesuffix(FIRST)
+    names = ["input", *(step.name for step in parse_pipeline(left))]
+    paths = [first.with_name(f"{prefix}.{number:02}.{name}.mlir") for number, name in enumerate(names)]
+    missing = next((path for path in paths if not path.is_file()), None)
+    if missing is not None:
+        raise UserError(f"{missing} is missing: compile again with --dump-ir {first.parent}")
+    return paths

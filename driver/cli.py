@@ -1,0 +1,154 @@
+"""The command llm_convert.py: its flags."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from compiler.command import Parser, not_installed, run_command, show_log
+from compiler.diagnostics import printable
+from driver.options import MODES, SUPPORTED_CHIPS, ConvertOptions
+
+EXAMPLE = "llm_convert.py -m ./Qwen2-7B-Instruct -s 384 -q w4bf16 -g 128 -c bm1684x -o qwen2_7b"
+
+
+def convert_main(arguments: Sequence[str] | None = None) -> int:
+    """Run llm_convert.py; returns its exit code."""
+    return run_command(lambda: convert(arguments))
+
+
+def convert(arguments: Sequence[str] | None) -> None:
+    settings = vars(convert_parser().parse_args(arguments))
+    show_log(settings.pop("verbose"))
+    options = ConvertOptions(**settings)
+    try:
+        from driver.convert import convert as compile_model  # the whole compiler: after --help and bad flags
+
+        written = compile_model(options)
+    except ImportError as error:
+        raise not_installed(error, "compiling") from error
+    if written is not None:
+        print(printable(str(written)) if sys.stdout.isatty() else written)
+
+
+def convert_parser() -> Parser:
+    """The flags of llm_convert.py; their destinations are the fields of ConvertOptions."""
+    parser = Parser(
+        prog="llm_convert.py",
+        description="Compile the folder of a Hugging Face language model into one bmodel for Sophgo TPUs.",
+        example=EXAMPLE,
+    )
+    parser.add_version()
+    _add_model_flags(parser.add_argument_group("what to compile"))
+    _add_chip_flags(parser.add_argument_group("for which chip"))
+    _add_output_flags(parser.add_argument_group("what to write"))
+    _add_developer_flags(parser.add_argument_group("for developers of the compiler"))
+    return parser
+
+
+def folder(text: str) -> Path:
+    """A flag's value; an empty one, of a variable that a script did not set, would be the current folder."""
+    if not text:
+        raise argparse.ArgumentTypeError("expected the name of a folder, not ''")
+    return Path(text)
+
+
+def _add_model_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "-m",
+        "--model_path",
+        type=folder,
+        required=True,
+        metavar="DIR",
+        help="folder with config.json and safetensors",
+    )
+    add(
+        "-s",
+        "--seq_length",
+        type=int,
+        required=True,
+        metavar="N",
+        help="tokens of a conversation: prompt and answer",
+    )
+    add(
+        "--max_input_length",
+        type=int,
+        default=0,
+        metavar="N",
+        help="tokens of a prompt (default: as many as -s)",
+    )
+    add(
+        "-q",
+        "--quantize",
+        choices=MODES,
+        required=True,
+        metavar="MODE",
+        help=f"{', '.join(MODES)}: the type of activations, and blocks with weights of 4 or 8 bits",
+    )
+    add(
+        "-g",
+        "--q_group_size",
+        type=int,
+        default=64,
+        metavar="N",
+        help="weights that share a scale in w4 and w8 (default: 64)",
+    )
+    add("--symmetric", action="store_true", help="w4 without zero points: smaller, a little less exact")
+
+
+def _add_chip_flags(group: argparse._ArgumentGroup) -> None:
+    names = ", ".join(SUPPORTED_CHIPS)
+    group.add_argument("-c", "--chip", default="bm1684x", help=f"{names} (default: bm1684x)")
+    group.add_argument(
+        "--num_device", type=int, default=1, metavar="N", help="chips that share a model (default: 1)"
+    )
+    group.add_argument(
+        "--num_core", type=int, default=0, metavar="N", help="cores of the chip to use (default: 0, all)"
+    )
+
+
+def _add_output_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add(
+        "-o",
+        "--out_dir",
+        type=folder,
+        default=Path("tmp"),
+        metavar="DIR",
+        help="where to write (default: ./tmp)",
+    )
+    add(
+        "--embedding_disk",
+        action="store_true",
+        help="write the embedding as config/embedding.bin, not as nets",
+    )
+    add("--dry_run", action="store_true", help="say what it would cost; write nothing")
+    add("--verify", action="store_true", help="run each net of the result and compare it with the model")
+
+
+def _add_developer_flags(group: argparse._ArgumentGroup) -> None:
+    add = group.add_argument
+    add("--dump-ir", type=folder, metavar="DIR", help="write the IR after each pass into DIR")
+    add("--stop-after", metavar="PASS", help="stop after this pass; write no bmodel")
+    add(
+        "--resume-ir",
+        type=Path,
+        metavar="FILE",
+        action="append",
+        help="a file that --dump-ir wrote, maybe edited: its module goes on from there; again for others",
+    )
+    add("--passes", metavar="PIPELINE", help="run these passes instead of the chip's: 'a,b{option=value}'")
+    add(
+        "-j",
+        "--jobs",
+        type=int,
+        default=0,
+        metavar="N",
+        help="weights quantized at once (default: one per CPU)",
+    )
+    add("-v", "--verbose", action="store_true", help="say what is being done")
+
+

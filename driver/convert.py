@@ -1,0 +1,141 @@
+"""Run the stages in order: checkpoint in, bmodel out."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from compiler.bmodel import BModel
+from compiler.diagnostics import CompileError, UserError
+from compiler.files import open_file
+from compiler.ir.types import element
+from compiler.progress import note
+from dialects.contents import READY, Content
+from driver.client_files import copy_client_files
+from driver.job import Job
+from driver.options import ConvertOptions
+from driver.output import CONFIG, staged_output
+from driver.pipelines import default_pipeline
+from driver.write import size_of, write
+from frontend.binding import Weights
+from frontend.config import read_config
+from frontend.load import load_model
+from passes import load_all
+from passes.manager import HEADER, check_chips, check_order, parse_pipeline, passes_that_end
+from runtime_sim.check.contract import check_file
+from runtime_sim.launch.loader import Program
+from runtime_sim.tool.timing import report
+from runtime_sim.tool.verify import verify_file
+
+log = logging.getLogger("compiler")
+
+
+def convert(options: ConvertOptions) -> Path | None:
+    """Compile a model; returns the bmodel's path, or None when a flag asked to stop before one is written.
+
+    Whether the output folder can be written is known before the model is traced.
+    """
+    check_model(options)
+    if options.stop_after:
+        compiled_job(options)
+        return None
+    if options.dry_run:
+        print(cost_of(proven(compiled_job(options))))
+        return None
+    name = options.bmodel_name
+    with staged_output(options.out_dir, name) as output:
+        copy_client_files(options.model_path, output.folder / CONFIG)
+        output.check_config()
+        job = compiled_job(options)
+        write(job, proven(job), output)
+        if options.verify:
+            verify(output.folder / name, options)
+    return options.out_dir / name
+
+
+def check_model(options: ConvertOptions) -> None:
+    """What config.json and the flags tell without a weight."""
+    config = read_config(options.model_path)
+    config.check_length(options.seq_length)
+    if options.weight_bits < 16:
+        config.check_group(options.q_group_size)
+    config.check_widths(options.spec.lanes)
+    check_passes(options)
+    if options.dump_ir:
+        check_dumps(options.dump_ir)
+
+
+def check_dumps(folder: Path) -> None:
+    """UserError when dumps could take the place of other IR: all there must be dumps of an earlier run."""
+    for path in sorted(folder.glob("*.mlir")):
+        with open_file(path) as file:
+            if not file.read(len(HEADER)).startswith(HEADER.strip().encode()):
+                raise UserError(f"--dump-ir {folder}: {path} is not a dump: give another folder")
+
+
+def compiled_job(options: ConvertOptions) -> Job:
+    """The model after the passes."""
+    note(f"read {options.model_path}")
+    half = element(options.half)
+    model, weights = load_model(options.model_path, options.seq_length, options.input_length, half)
+    note_conversion(options, weights)
+    job = Job(options, model, weights)
+    job.compile()
+    return job
+
+
+def proven(job: Job) -> BModel:
+    bmodel = job.bmodel()
+    prove(bmodel)
+    return bmodel
+
+
+def check_passes(options: ConvertOptions) -> None:
+    """Unknown passes and options, and a wrong order, are errors before anything else is done."""
+    load_all()
+    pipeline = options.passes
+    known = parse_pipeline(default_pipeline(options) if pipeline is None else pipeline)
+    if not known:
+        raise UserError("--passes names no pass; leave it out for the default ones")
+    check_chips(known, options.spec.name)
+    held = check_order(known, Content.LLM, "the model")
+    if options.stop_after not in (None, *(step.name for step in known)):
+        names = ", ".join(step.name for step in known)
+        raise UserError(f"--stop-after {options.stop_after}: not one of the passes {names}")
+    if pipeline is not None and not options.stop_after and (left := held & ~READY):
+        more = " and ".join(step.name for step in passes_that_end(left))
+        raise UserError(f"--passes leaves {left}: add {more}, or give --stop-after")
+
+
+def note_conversion(options: ConvertOptions, weights: Weights) -> None:
+    stored = {"bfloat16": "bf16", "float16": "f16"}.get(weights.dtype.name, weights.dtype.name)
+    if stored != options.half:
+        log.warning("the checkpoint is %s; activations and weights are converted to %s", stored, options.half)
+
+
+def cost_of(bmodel: BModel) -> str:
+    """What the file would take, on disk and in time."""
+    lines = [f"{size_of(bmodel) / 1e6:.1f} MB", *report(Program(bmodel))]
+    return "\n".join(lines)
+
+
+def verify(path: Path, options: ConvertOptions) -> None:
+    """Run each net on the simulator beside the Hugging Face model; CompileError when they part.
+
+    With --dump-ir, the dumps say in which pass, and at which op.
+    """
+    from driver.bisect import bisect_net  # imports the interpreters, which compiling does without
+
+    if verify_file(path, options.model_path, options.dump_ir, bisect_net):
+        raise CompileError(
+            f"{path.name} computes something else than {options.model_path}: nothing was written"
+        )
+
+
+def prove(bmodel: BModel) -> None:
+    """Check the finished programs as if they came from elsewhere: waits, addresses, and what clients rely
+    on.
+    """
+    problems = check_file(Program(bmodel), hashes=False)
+    if problems:  # also where Python leaves out assertions
+        raise AssertionError("\n".join(["the compiled programs are not sound:", *problems]))

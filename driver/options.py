@@ -1,0 +1,156 @@
+"""What the user asks of llm_convert.py, checked as far as that needs no model."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from compiler.diagnostics import UserError
+from compiler.files import checkpoint_root, nearest_existing, reason
+from compiler.target.chips import ChipSpec, chip
+
+MODES = ("bf16", "w8bf16", "w4bf16", "f16", "w8f16", "w4f16")
+SUPPORTED_CHIPS = ("bm1684x",)  # of those in chips.py, the ones that programs are generated for
+MAX_JOBS = 1024
+
+
+@dataclass(frozen=True)
+class ConvertOptions:
+    """One run of llm_convert.py. Names and defaults are those of its flags; their help is in `driver.cli`.
+
+    Raises UserError for values that no model could be compiled with.
+    """
+
+    model_path: Path
+    seq_length: int  # tokens of history, and of prefill unless max_input_length says less
+    quantize: str  # one of MODES
+    q_group_size: int = 64
+    chip: str = "bm1684x"
+    num_device: int = 1
+    num_core: int = 0  # 0: all of the chip
+    symmetric: bool = False
+    max_input_length: int = 0  # 0: seq_length
+    embedding_disk: bool = False
+    out_dir: Path = Path("tmp")
+    dump_ir: Path | None = None  # folder for the IR after each pass
+    stop_after: str | None = None  # name of a pass
+    passes: str | None = None  # a pipeline instead of the chip's
+    resume_ir: Sequence[Path] | None = None  # dumps that modules go on from instead
+    jobs: int = 0  # weights quantized at the same time; 0: one per CPU
+    verify: bool = False
+    dry_run: bool = False
+
+    def __post_init__(self) -> None:
+        self._check_names()
+        self._check_choices()
+        self._check_numbers()
+        self._check_combinations()
+        self._check_folders()
+
+    @property
+    def spec(self) -> ChipSpec:
+        return chip(self.chip)
+
+    @property
+    def half(self) -> str:
+        """The 16-bit type of activations, "bf16" or "f16"."""
+        return self.quantize.removeprefix("w4").removeprefix("w8")
+
+    @property
+    def weight_bits(self) -> int:
+        """Bits of a block's linear weights: 4, 8, or 16 when they are not quantized."""
+        return {"w4": 4, "w8": 8}.get(self.quantize[:2], 16)
+
+    @property
+    def input_length(self) -> int:
+        """Tokens of one prefill."""
+        return self.max_input_length or self.seq_length
+
+    @property
+    def job_count(self) -> int:
+        return self.jobs or os.cpu_count() or 1
+
+    @property
+    def bmodel_name(self) -> str:
+        """As the vendor's tool names its output, without the time. A model in a hub's cache is called by its
+        repository.
+        """
+        base = checkpoint_root(self.model_path).name.lower()
+        if base.startswith("models--"):
+            base = base.rpartition("--")[2]
+        chip = self.spec.name
+        tail = f"{self.num_device}dev" if chip == "bm1684x" else f"{self.num_core}core"
+        return f"{base}_{self.quantize}_seq{self.seq_length}_{chip}_{tail}_static.bmodel"
+
+    def _check_names(self) -> None:
+        for flag, path in (("-m", self.model_path), ("-o", self.out_dir), ("--dump-ir", self.dump_ir)):
+            _require("\0" not in str(path), f"{flag} {str(path)!r}: not the name of a folder")
+
+    def _check_choices(self) -> None:
+        if self.quantize not in MODES:
+            raise UserError(f"-q {self.quantize}: expected one of {', '.join(MODES)}")
+        if self.spec.name not in SUPPORTED_CHIPS:
+            raise UserError(f"-c {self.chip}: not supported yet; supported: {', '.join(SUPPORTED_CHIPS)}")
+
+    def _check_numbers(self) -> None:
+        _require(self.seq_length >= 2, f"-s {self.seq_length}: expected at least two tokens")
+        _require(self.q_group_size >= 1, f"-g {self.q_group_size}: expected a count of weights, such as 64")
+        _require(
+            self.max_input_length == 0 or 2 <= self.max_input_length <= self.seq_length,
+            f"--max_input_length {self.max_input_length}: expected 0 (as -s) or 2 to {self.seq_length}",
+        )
+        cores = self.spec.cores
+        _require(
+            0 <= self.num_core <= cores,
+            f"--num_core {self.num_core}: {self.spec.name} has {cores} {'core' if cores == 1 else 'cores'}",
+        )
+        _require(self.num_device == 1, f"--num_device {self.num_device}: only 1 is supported yet")
+        _require(
+            0 <= self.jobs <= MAX_JOBS,
+            f"--jobs {self.jobs}: expected 1 to {MAX_JOBS} threads, or 0 for one per CPU",
+        )
+
+    def _check_combinations(self) -> None:
+        dry, stops = (self.dry_run, "--dry_run writes nothing"), (self.stop_after, "--stop-after ends early")
+        for (given, text), other, flag in (
+            (dry, self.verify, "--verify"),
+            (dry, self.dump_ir, "--dump-ir"),
+            (stops, self.verify, "--verify"),
+            (stops, self.dry_run, "--dry_run"),
+        ):
+            _require(not (given and other), f"{text}: leave out {flag}")
+
+    def _check_folders(self) -> None:
+        """What is known of them without looking at what they hold; that is for `driver.output`."""
+        if not self.dry_run and not self.stop_after:
+            _check_outside("-o", self.out_dir, "the checkpoint", self.model_path)
+        if self.dump_ir is not None:
+            _check_outside("--dump-ir", self.dump_ir, "the checkpoint", self.model_path)
+            _check_outside("--dump-ir", self.dump_ir, "-o", self.out_dir)
+            _check_writable("--dump-ir", self.dump_ir)
+
+
+def _require(holds: bool, message: str) -> None:
+    if not holds:
+        raise UserError(message)
+
+
+def _check_outside(flag: str, folder: Path, name: str, other: Path) -> None:
+    """A checkpoint is only read, and an output folder holds only what goes with a bmodel."""
+    source = Path(os.path.realpath(other))
+    for target in (folder, folder / "config"):
+        if Path(os.path.realpath(target)).is_relative_to(source):
+            raise UserError(f"{flag} {folder} writes into {name} {other}: give a folder outside of it")
+
+
+def _check_writable(flag: str, folder: Path) -> None:
+    try:
+        existing = nearest_existing(folder)
+    except OSError as error:
+        raise UserError(f"{flag} {folder}: {reason(error)}") from None
+    if not existing.is_dir():
+        raise UserError(f"{flag} {folder}: {existing} is a file")
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UserError(f"{flag} {folder}: no permission to write in {existing}")

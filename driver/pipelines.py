@@ -1,0 +1,52 @@
+"""The default pipeline: the whole compiler on one screen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from driver.options import ConvertOptions
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How a program uses local memory."""
+
+    tokens: int = 0  # lowered at a time in prefill; 0 for all
+    tile_bytes: int = 16384  # the largest tile of weights; see the pass tile-weights
+    keep: int = 0  # bytes of weights to keep from run to run; see the pass share-constants
+    fill: float = 0.85  # how full loads ahead may make it; see the pass hoist-loads
+
+
+def default_pipeline(options: ConvertOptions, effort: Effort = Effort()) -> str:
+    """The passes for these options, as text."""
+    return f"{lowering(options, effort)},{placing(options, effort)}"
+
+
+def lowering(options: ConvertOptions, effort: Effort) -> str:
+    """From what the model says to instructions in program order."""
+    chip = f"chip={options.chip}"
+    passes = ["canonicalize", "fuse-swiglu", "fuse-qkv", "fuse-gate-up", "fuse-residual"]
+    if options.weight_bits < 16:
+        symmetric = str(options.symmetric or options.weight_bits == 8).lower()
+        settings = f"bits={options.weight_bits} group={options.q_group_size} symmetric={symmetric}"
+        passes.append(f"quantize-weights{{{settings}}}")
+    passes += [
+        f"llm-to-tensor{{{chip} tokens={effort.tokens} tail={int(effort.keep > 0)}}}",
+        f"tile-weights{{{chip} bytes={effort.tile_bytes}}}",
+        f"share-constants{{{chip} keep={effort.keep}}}",
+        f"tensor-to-chip{{{chip}}}",
+        f"hoist-stores{{{chip}}}",
+    ]
+    return ",".join(passes)
+
+
+def placing(options: ConvertOptions, effort: Effort) -> str:
+    """From there to a program with addresses and waits."""
+    chip = f"chip={options.chip}"
+    passes = [
+        f"hoist-loads{{{chip} fill={effort.fill}}}",
+        f"allocate-local{{{chip}}}",
+        f"assign-addresses{{{chip}}}",
+        f"insert-waits{{{chip}}}",
+    ]
+    return ",".join(passes)

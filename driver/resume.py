@@ -1,0 +1,146 @@
+"""A module that goes on from an edited dump, in the place of what the model gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from compiler.diagnostics import UserError
+from compiler.files import read_text
+from compiler.ir.core import Function
+from compiler.ir.parser import parse_module
+from compiler.ir.types import Type
+from compiler.weights.quant import TileFormat
+from dialects.builtin import ModuleOp
+from dialects.chip import Floats, GlobalOp, Iota, Joined, LaneRecord, Packed, RopeTable, WeightSource
+from dialects.contents import READY, contents
+from passes.chip.assign_addresses import globals_of
+from passes.manager import HEADER, PassManager, check_chips, check_order, parse_pipeline, passes_left
+
+Interface = dict[str, tuple[tuple[Type, ...], tuple[Type, ...]]]  # of each function: inputs and results
+
+
+def dumps_by_module(paths: Sequence[Path], modules: Sequence[str]) -> dict[str, Path]:
+    """The dump of each module, which the first part of its file's name names."""
+    found: dict[str, Path] = {}
+    for path in paths:
+        name = path.name.partition(".")[0]
+        if name not in modules:
+            raise UserError(f"--resume-ir {path}: no module is called {name}; there are {', '.join(modules)}")
+        if name in found:
+            raise UserError(f"--resume-ir {path}: {found[name]} is of the same module")
+        found[name] = path
+    return found
+
+
+def resume(path: Path, original: ModuleOp, chip: str, dump_dir: Path | None = None) -> ModuleOp:
+    """The module of a dump after the passes that its first line names; UserError when it is another's."""
+    text = read_text(path)
+    left = passes_left(text)
+    if left is None:
+        raise UserError(f"{path} does not begin with {HEADER.strip()!r}, as the files of --dump-ir do")
+    passes = parse_pipeline(left)
+    module = parse_module(text, str(path))
+    assert isinstance(module, ModuleOp)
+    check_chips(passes, chip)
+    if unfinished := check_order(passes, contents(module), str(path)) & ~READY:
+        raise UserError(f"{path}: the passes that it names leave {unfinished}")
+    prefix = path.name.partition(".")[0]
+    manager = PassManager(passes, source=str(path), dump_dir=dump_dir, dump_prefix=prefix)
+    manager.verify(module)
+    check_interface(path, interface(module), interface(original))
+    manager.run(module)
+    return module
+
+
+def interface(module: ModuleOp) -> Interface:
+    return {function.sym_name: interface_of(function) for function in module.functions()}
+
+
+def interface_of(function: Function) -> tuple[tuple[Type, ...], tuple[Type, ...]]:
+    """Types of inputs and results; once lowered, they are those of regions of DDR."""
+    if function.args:
+        return function.function_type.inputs, function.function_type.results
+    inputs, outputs = (globals_of(function, space) for space in ("input", "output"))
+    return tuple(map(tensor_of, inputs)), tuple(map(tensor_of, outputs))
+
+
+def tensor_of(op: GlobalOp) -> Type:
+    if op.tensor is None:
+        op.fail("does not say what its tensor is")
+    return op.tensor
+
+
+def check_interface(path: Path, found: Interface, expected: Interface) -> None:
+    if [*found] != [*expected]:
+        raise UserError(f"{path} has the functions {', '.join(found)}, expected {', '.join(expected)}")
+    for name, types in found.items():
+        for kind, have, want in zip(("takes", "gives"), types, expected[name], strict=True):
+            if have != want:
+                told = [", ".join(map(str, each)) for each in (have, want)]
+                raise UserError(f"{path}: {name} {kind} {told[0]}\nthe model and the flags need {told[1]}")
+
+
+# ------------------------------------------------------------------------------------------------- weights
+
+
+def check_sources(
+    module: ModuleOp, shapes: Mapping[str, Any], tables: Mapping[str, Any], lanes: int
+) -> None:
+    """Each region of weights holds bytes that the checkpoint has; `shapes` and `tables` are by name."""
+    for function in module.functions():
+        for op in globals_of(function, "weight"):
+            assert op.source is not None
+            for source in parts_of(op.source):
+                if problem := problem_of(source, shapes, tables):
+                    op.fail(f"holds {source}, but {problem}")
+            size = size_of(op.source, shapes, tables, lanes)
+            if size != op.buffer.type.bytes:
+                op.fail(f"holds {size} bytes of {op.source} in {op.buffer.type}")
+
+
+def size_of(source: WeightSource, shapes: Mapping[str, Any], tables: Mapping[str, Any], lanes: int) -> int:
+    """Bytes that a source becomes."""
+    match source:
+        case Joined(names, dtype):
+            return sum(prod(map(int, shapes[name])) for name in names) * dtype.bytes
+        case Packed():
+            rows, columns, bits = source.rows, source.columns, source.bits
+            return TileFormat(rows, columns, bits, source.group, source.symmetric, lanes).total_bytes
+        case RopeTable(cos, sin):
+            return 4 * int(tables[cos].size + tables[sin].size)
+        case Floats(values):
+            return 4 * len(values)
+        case Iota(count):
+            return 4 * count
+        case LaneRecord():
+            return int(source.lanes * source.run_bytes)
+    raise NotImplementedError(type(source).__name__)
+
+
+def parts_of(source: WeightSource) -> Iterator[WeightSource]:
+    yield from (part.source for part in source.parts) if isinstance(source, LaneRecord) else (source,)
+
+
+def problem_of(source: WeightSource, shapes: Mapping[str, Any], tables: Mapping[str, Any]) -> str | None:
+    if isinstance(source, RopeTable):
+        missing = [name for name in (source.cos, source.sin) if name not in tables]
+        return f"there is no table {missing[0]}" if missing else None
+    if not isinstance(source, Joined | Packed):
+        return None
+    missing = [name for name in source.names if name not in shapes]
+    if missing or not source.names:
+        return f"there is no parameter {missing[0] if missing else ''}"
+    return problem_of_tile(source, shapes) if isinstance(source, Packed) else None
+
+
+def problem_of_tile(source: Packed, shapes: Mapping[str, Any]) -> str | None:
+    columns = {prod(shapes[name][1:]) for name in source.names}
+    rows = sum(shapes[name][0] for name in source.names)
+    shares = len(source.names) if source.each else 1
+    inside = source.row + source.rows // shares <= rows // shares
+    if len(columns) == 1 and inside and source.column + source.columns <= columns.pop():
+        return None
+    return f"the parameters have only {rows} rows together"

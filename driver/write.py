@@ -1,0 +1,77 @@
+"""What a run writes: the embedding, the bmodel and its list of nets."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+from compiler.bmodel import BModel, write_bmodel
+from compiler.ir.types import ElementType, element
+from compiler.progress import counter
+from driver.blob import convert as convert_values
+from driver.job import Job, weight_of
+from driver.output import EMBEDDING, LOG, Output, require_space
+from frontend.binding import Weights
+from frontend.imported import ImportedModel
+
+EMBEDDING_ROWS = 4096  # converted at a time
+
+
+def write(job: Job, bmodel: BModel, output: Output) -> None:
+    """The embedding, the bmodel and its list of nets."""
+    options = job.options
+    embedding = embedding_bytes(job) if options.embedding_disk else 0
+    require_space(options.out_dir, output.folder, size_of(bmodel) + embedding)
+    if options.embedding_disk:
+        table = output.folder / EMBEDDING
+        sha256 = write_embedding(job.model, job.weights, element(options.half), table)
+        bmodel = bmodel.with_embedding(sha256)
+        output.check_config()
+    with counter("write", len(job.blobs), " layers") as done:
+        for blob in job.blobs:
+            blob.done = done
+        write_bmodel(output.folder / output.name, bmodel)
+    job.weights.note_limited()
+    (output.folder / LOG).write_text(listing(bmodel))
+
+
+def embedding_bytes(job: Job) -> int:
+    op = weight_of(job.model.embedding)
+    assert op is not None
+    return op.y.type.bytes
+
+
+def write_embedding(model: ImportedModel, weights: Weights, half: ElementType, path: Path) -> str:
+    """The embedding's rows as little-endian words of the activations' type, for clients that look them up
+    themselves; their sha256 in hex.
+    """
+    op = weight_of(model.embedding)
+    assert op is not None
+    name = model.parameter_name(op.name)
+    rows = weights.shape(name)[0]
+    digest = hashlib.sha256()
+    with path.open("wb") as file:
+        for start in range(0, rows, EMBEDDING_ROWS):
+            values = weights.read(name, slice(start, min(start + EMBEDDING_ROWS, rows)))
+            data = convert_values(values, half.numpy).tobytes()
+            digest.update(data)
+            file.write(data)
+    return digest.hexdigest()
+
+
+def size_of(bmodel: BModel) -> int:
+    blobs = {
+        stage.coeff.blob.key: stage.coeff.size for net in bmodel.nets for stage in net.stages if stage.coeff
+    }
+    return sum(blobs.values()) + 4096 * len(bmodel.nets)
+
+
+def listing(bmodel: BModel) -> str:
+    """The nets of the file with the shapes of their inputs and outputs."""
+    lines = [f"chip {bmodel.chip}"]
+    for net in bmodel.nets:
+        stage = net.stages[0]
+        lines.append(f"net {net.name} ({net.addr_mode.name.lower()})")
+        for kind, tensors in (("in ", stage.inputs), ("out", stage.outputs)):
+            lines += [f"  {kind} {t.name}: {t.dtype} {list(t.shape)} at {t.address:#x}" for t in tensors]
+    return "\n".join(lines) + "\n"

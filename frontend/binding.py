@@ -1,0 +1,204 @@
+"""Which key of a checkpoint holds which parameter of a transformers model.
+
+The only file that touches the library's conversion tables (transformers.conversion_mapping and
+core_model_loading, 5.x). They are not documented as public, an update may change them.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from compiler.diagnostics import UserError
+from frontend.checkpoint import Checkpoint, StoredTensor
+from frontend.folder import adapter_not_merged, quantized_already
+from frontend.values import check_finite, count_beyond, exceeds, largest, limited
+
+log = logging.getLogger(__name__)
+
+FLOATS = ("bfloat16", "float16", "float32", "float64")
+STALE_BUFFERS = (r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$")  # in old checkpoints; computed anew today
+# Keys of checkpoints that are no plain float model, by pattern.
+FOREIGN = {
+    r"\.(qweight|qzeros|weight_packed|weight_scale(_inv)?|SCB|absmax)$": quantized_already,
+    r"\.(lora_[AB]|base_layer)\.": adapter_not_merged,
+}
+
+
+@dataclass(frozen=True)
+class Expected:
+    """What a model wants of a checkpoint: its parameters, and how published keys map to their names."""
+
+    shapes: Mapping[str, tuple[int, ...]]
+    tied: Mapping[str, str] = field(default_factory=dict)  # parameter -> the one it shares its values with
+    rename: Callable[[str], str] = str  # checkpoint key -> parameter name
+    ignored: tuple[str, ...] = STALE_BUFFERS  # patterns of keys that need no parameter
+    prefix: str = ""  # of the decoder's parameters, which some checkpoints leave out
+
+    def has_place_for(self, key: str) -> bool:
+        """Whether a key that is no parameter lies in a layer of the model, or beside a parameter.
+
+        The layer would compute something else without it; a head or a layer that the model lacks does not
+        change what it computes.
+        """
+        names = (self.rename(key), f"{self.prefix}.{key}")
+        return any(_home(name) in self._homes for name in names)
+
+    @cached_property
+    def _homes(self) -> frozenset[str]:
+        return frozenset(map(_home, self.shapes))
+
+
+def _home(name: str) -> str:
+    """The layer of a parameter, up to its number, or else its module."""
+    layer = re.match(r"(.*?\.\d+)\.", name)
+    return layer[1] if layer else name.rpartition(".")[0]
+
+
+@dataclass(frozen=True)
+class Weights:
+    """The parameters of a model by name, each read from the checkpoint when asked for.
+
+    `half` is the 16-bit type that they are converted to. What is read lies in its range: NaN and infinity are
+    a UserError, and larger values are clipped, which `note_limited` tells.
+    """
+
+    tensors: Mapping[str, StoredTensor]
+    half: npt.DTypeLike = ml_dtypes.bfloat16
+    beyond: set[str] = field(default_factory=set)  # parameters read so far that had to be clipped
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The type that most parameters are stored in, counted in bytes."""
+        sizes: dict[np.dtype[Any], int] = {}
+        for tensor in self.tensors.values():
+            sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.nbytes
+        return max(sizes, key=lambda dtype: (sizes[dtype], dtype.name))
+
+    @property
+    def limit(self) -> float:
+        return largest(self.half)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.tensors[name].shape
+
+    def same(self, one: str, other: str) -> bool:
+        """Whether two parameters are the same stored tensor (tied)."""
+        return self.tensors[one] == self.tensors[other]
+
+    def read(self, name: str, rows: slice = slice(None)) -> npt.NDArray[Any]:
+        """The values, or those of some rows (first axis), in memory of their own; as stored if in range."""
+        tensor = self.tensors[name]
+        values = tensor.read(rows)
+        if not exceeds(values, self.limit):
+            return values
+        check_finite(tensor, values, rows.start or 0)
+        self.beyond.add(name)
+        return limited(values, self.limit)
+
+    def note_limited(self) -> None:
+        """Tell which of the parameters that were read had values beyond the range of `half`."""
+        tensors = sorted({self.tensors[name] for name in self.beyond}, key=lambda tensor: tensor.key)
+        counts = [f"{count_beyond(tensor.read(), self.limit)} of {tensor.key}" for tensor in tensors]
+        if counts:
+            log.warning(
+                "values beyond the range of %s, +-%g, were clipped: %s",
+                np.dtype(self.half).name,
+                self.limit,
+                some(counts),
+            )
+
+
+def bind(checkpoint: Checkpoint, expected: Expected, half: npt.DTypeLike = ml_dtypes.bfloat16) -> Weights:
+    """Find every parameter in the checkpoint; UserError names what is missing, odd or of another shape."""
+    tensors: dict[str, StoredTensor] = {}
+    extra = []
+    for key in checkpoint:
+        name = expected.rename(key)
+        if name in tensors:
+            raise UserError(f"key {key} of {checkpoint.folder} is parameter {name}, as another key is too")
+        if name in expected.shapes:
+            tensors[name] = checkpoint[key]
+            _check(key, checkpoint[key], expected.shapes[name])
+        elif not any(re.search(pattern, key) for pattern in expected.ignored):
+            extra.append(key)
+    for pair in expected.tied.items():
+        for name, source in (pair, pair[::-1]):
+            if name not in tensors and source in tensors:
+                tensors[name] = tensors[source]
+    missing = [name for name in expected.shapes if name not in tensors]
+    _check_complete(checkpoint, expected, missing, extra)
+    return Weights({name: tensors[name] for name in expected.shapes}, half)
+
+
+def expected_of(model: Any) -> Expected:
+    """What a transformers model (its parameters may be on meta) wants of a checkpoint."""
+    shapes = {name: tuple(value.shape) for name, value in model.state_dict().items()}
+    ignored = tuple(model._keys_to_ignore_on_load_unexpected or ())
+    tied = dict(model.all_tied_weights_keys)
+    prefix = model.base_model_prefix
+    return Expected(shapes, tied, _renamer(model, shapes), STALE_BUFFERS + ignored, prefix)
+
+
+def _renamer(model: Any, shapes: dict[str, tuple[int, ...]]) -> Callable[[str], str]:
+    """The library's renaming of keys; it adds or removes the model's prefix where that names a parameter."""
+    from transformers.conversion_mapping import get_model_conversion_mapping
+    from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+
+    table = get_model_conversion_mapping(model)
+    renamings = [entry for entry in table if isinstance(entry, WeightRenaming)]
+    converters = [entry for entry in table if isinstance(entry, WeightConverter)]
+    prefix = model.base_model_prefix
+
+    def rename(key: str) -> str:
+        name, pattern = rename_source_key(key, renamings, converters, prefix, shapes)
+        if name not in shapes and key in shapes:
+            return key
+        if name in shapes and pattern is not None:
+            kind = "mixtures of experts" if ".experts." in name else "such checkpoints"
+            raise UserError(f"key {key} is a part of parameter {name}: {kind} are not supported yet")
+        return str(name)
+
+    return rename
+
+
+def _check(key: str, tensor: StoredTensor, shape: tuple[int, ...]) -> None:
+    if tensor.shape != shape:
+        raise UserError(
+            f"key {key} in {tensor.path} has shape {list(tensor.shape)}, by config.json it is {list(shape)}"
+        )
+    if tensor.dtype.name not in FLOATS:
+        raise UserError(f"key {key} in {tensor.path} is stored as {tensor.dtype}, not {', '.join(FLOATS)}")
+
+
+def _check_complete(checkpoint: Checkpoint, expected: Expected, missing: list[str], extra: list[str]) -> None:
+    for pattern, refuse in FOREIGN.items():
+        found = next((key for key in extra if re.search(pattern, key)), None)
+        if found:
+            raise refuse(checkpoint.folder, f"key {found}")
+    if missing:
+        raise UserError(f"{checkpoint.folder} lacks {_list(missing)}, which its config.json needs")
+    inside = [key for key in extra if expected.has_place_for(key)]
+    if inside:
+        raise UserError(
+            f"{checkpoint.folder} holds {_list(inside)}, which the model of its config.json has no place for"
+        )
+    if extra:
+        log.warning("%s: %s left out, which no part of the model uses", checkpoint.folder, _list(extra))
+
+
+def _list(keys: list[str]) -> str:
+    return ("key " if len(keys) == 1 else "keys ") + some(keys)
+
+
+def some(items: list[str]) -> str:
+    """The first three of a list, and how many more there are."""
+    return ", ".join(items[:3]) + (f" and {len(items) - 3} more" if len(items) > 3 else "")

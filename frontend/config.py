@@ -1,0 +1,217 @@
+"""The config.json of a checkpoint: read, and refused where the model cannot be compiled."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from compiler.diagnostics import UserError, shown
+from compiler.files import checkpoint_root, read_json_object
+from frontend.folder import check_folder, check_not_quantized
+from frontend.rules import check_numbers
+
+TESTED_TYPES = ("llama", "qwen2", "qwen3")
+ROW_ITEMS = 32  # 16-bit items that a row of a matrix in local memory is a multiple of
+WIDTHS = ("hidden_size", "intermediate_size")  # input widths of a decoder's linear layers
+SIZES = (*WIDTHS, "vocab_size", "head_dim", "num_attention_heads", "num_key_value_heads")
+GROUPS = (16, 32, 64, 128, 256)  # proposed to users; two of them divide whatever can be quantized
+LONGROPE = ("longrope", "su")  # rope types whose frequencies change at the original length; su is an old name
+SENSES = {"vision_config": "sees", "audio_config": "hears"}  # parts of models that do more than read
+DECODERS = ("text_config", "llm_config", "language_config")  # where such models keep those of the decoder
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """config.json of one checkpoint. `values` is the JSON object as read."""
+
+    folder: Path
+    values: Mapping[str, Any]
+
+    @property
+    def path(self) -> Path:
+        return self.folder / "config.json"
+
+    @property
+    def model_type(self) -> str:
+        return str(self.values["model_type"])
+
+    @property
+    def max_positions(self) -> int | None:
+        """Tokens the model was made for, prompt and answer together; None when config.json does not say."""
+        return _positive(self.values.get("max_position_embeddings"))
+
+    @property
+    def dtype(self) -> str | None:
+        """The type that config.json gives the weights, as in 'bfloat16'; the tensors may differ."""
+        name = self.values.get("dtype", self.values.get("torch_dtype"))
+        return str(name).removeprefix("torch.") if name else None
+
+    def linear_inputs(self) -> dict[str, int]:
+        """What config.json says of the input widths of the linear layers, by the name of the field."""
+        widths = {name: _positive(self.values.get(name)) for name in WIDTHS}
+        heads, size = (_positive(self.values.get(name)) for name in ("num_attention_heads", "head_dim"))
+        widths["num_attention_heads * head_dim"] = heads * size if heads and size else None
+        return {name: width for name, width in widths.items() if width}
+
+    @property
+    def rope(self) -> Mapping[str, Any]:
+        """The settings of rotary positions that all layers share, empty when config.json has none."""
+        found = self.values.get("rope_scaling") or self.values.get("rope_parameters")
+        return found if isinstance(found, dict) else {}
+
+    @property
+    def rope_type(self) -> str:
+        return str(self.rope.get("rope_type", self.rope.get("type", "default")))
+
+    @property
+    def original_positions(self) -> int | None:
+        """The positions that the model had before its rotary frequencies were stretched."""
+        key = "original_max_position_embeddings"
+        return _positive(self.values.get(key)) or _positive(self.rope.get(key)) or self.max_positions
+
+    @property
+    def stretched_positions(self) -> int:
+        """What yarn makes of the original positions, whether or not max_position_embeddings says so; or 0."""
+        factor = self.rope.get("factor")
+        if self.rope_type != "yarn" or not isinstance(factor, int | float):
+            return 0
+        return int(factor * (self.original_positions or 0))
+
+    def check_length(self, seq_length: int) -> None:
+        """Refuse a sequence that is longer than the model's positions, or that changes its frequencies."""
+        limit, stretched, original = self.max_positions, self.stretched_positions, self.original_positions
+        if limit is not None and seq_length > max(limit, stretched):
+            source = "max_position_embeddings" if limit >= stretched else "original positions x factor ="
+            raise UserError(f"-s {seq_length} is more than {source} {max(limit, stretched)} of {self.path}")
+        if self.rope_type in LONGROPE and original and seq_length > original:
+            raise UserError(
+                f"-s {seq_length} is more than original_max_position_embeddings {original} of {self.path}\n"
+                f"rope_type {self.rope_type} turns all tokens otherwise beyond that length, which is not "
+                f"supported: give -s {original} or less"
+            )
+
+    def check_group(self, group: int) -> None:
+        """Refuse inputs of linear layers that cannot be quantized, or not in groups of that many weights."""
+        widths = self.linear_inputs()
+        for name, width in widths.items():
+            if width % ROW_ITEMS:
+                raise UserError(
+                    f"{name} = {width} ({self.path}) is not a multiple of {ROW_ITEMS}, as weights of 4 and 8 "
+                    "bits need\nuse -q bf16 or -q f16"
+                )
+            if width % group:
+                good = [size for size in GROUPS if not any(width % size for width in widths.values())]
+                raise UserError(
+                    f"-g {group} does not divide {name} = {width} ({self.path})\n"
+                    f"groups that do: {', '.join(map(str, good))}"
+                )
+
+    def check_heads(self) -> None:
+        """Refuse counts of heads that do not divide what is shared out among them."""
+        values = self.values
+        hidden, heads = _positive(values.get("hidden_size")), _positive(values.get("num_attention_heads"))
+        kv_heads = _positive(values.get("num_key_value_heads"))
+        if heads and kv_heads and heads % kv_heads:
+            raise UserError(
+                f"{self.path}: num_attention_heads {heads} is not a multiple of "
+                f"num_key_value_heads {kv_heads}"
+            )
+        if heads and hidden and not values.get("head_dim") and hidden % heads:
+            raise UserError(
+                f"{self.path}: hidden_size {hidden} is not a multiple of num_attention_heads {heads}, "
+                "and no head_dim says how wide a head is"
+            )
+
+    def check_sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        """Refuse sizes that the tensors of the checkpoint cannot have, before a model of them is built."""
+        widest = max((max(shape, default=1) for shape in shapes.values()), default=0)
+        for key in SIZES:
+            size = _positive(self.values.get(key))
+            if size and size > widest:
+                raise UserError(
+                    f"{self.path}: {key} is {size}, but no tensor of the checkpoint is wider than {widest}"
+                )
+        layers = _positive(self.values.get("num_hidden_layers"))
+        if layers and layers > len(shapes):
+            raise UserError(
+                f"{self.path}: num_hidden_layers is {layers}, but the checkpoint has {len(shapes)} tensors"
+            )
+
+    def check_widths(self, lanes: int) -> None:
+        """Refuse vectors that do not fill whole rows of `lanes`; widths that config.json does not name
+        pass here.
+        """
+        values = self.values
+        hidden, heads = _positive(values.get("hidden_size")), _positive(values.get("num_attention_heads"))
+        kv_heads = _positive(values.get("num_key_value_heads")) or heads
+        size = _positive(values.get("head_dim")) or (hidden // heads if hidden and heads else None)
+        if hidden and hidden % lanes:
+            raise UserError(
+                f"hidden_size {hidden} of {self.path} is not a multiple of {lanes}, as it must be"
+            )
+        if size and size % ROW_ITEMS:
+            raise UserError(
+                f"head size {size} of {self.path} is not a multiple of {ROW_ITEMS}, as it must be"
+            )
+        for name, count in (("num_attention_heads", heads), ("num_key_value_heads", kv_heads)):
+            if size and count and count * size % lanes:
+                width = f"{name} {count} x head size {size}"
+                raise UserError(f"{width} of {self.path} is not a multiple of {lanes}, as it must be")
+
+
+def read_config(folder: Path) -> ModelConfig:
+    """Read config.json of a checkpoint folder and refuse what cannot be compiled, with a UserError."""
+    check_folder(folder)
+    config = ModelConfig(folder, read_json_object(folder / "config.json", checkpoint_root(folder)))
+    check_model_type(config)
+    check_not_quantized(folder, dict(config.values))
+    check_numbers(config.values, config.path)
+    config.check_heads()
+    return config
+
+
+def check_model_type(config: ModelConfig) -> None:
+    """Refuse a model_type that transformers has no decoder for; the checkpoint's own code is never run.
+
+    The tracer refuses later, by name, what it does not understand of those that it has.
+    """
+    model_type = config.values.get("model_type")
+    if not isinstance(model_type, str):
+        raise UserError(f"{config.path} has no model_type, which says what the model is (such as llama)")
+    if model_type in TESTED_TYPES:  # saves importing transformers
+        return _check_flat(config)
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    if model_type in known:
+        return
+    name = shown(model_type)
+    for key, does in SENSES.items():
+        if isinstance(config.values.get(key), dict):
+            raise UserError(
+                f"{config.path}: a model that {does} ({key}, model_type {name}) is not supported yet"
+            )
+    near = difflib.get_close_matches(model_type[:60], sorted(known), n=3)
+    hint = f", among them {', '.join(near)}" if near else ""
+    raise UserError(
+        f"{config.path}: unknown model_type '{name}'\n"
+        f"known: {', '.join(TESTED_TYPES)}, and untested the other {len(known - set(TESTED_TYPES))} "
+        f"causal language models of transformers{hint}"
+    )
+
+
+def _check_flat(config: ModelConfig) -> None:
+    """The decoders that are known here have all settings in one object."""
+    for key in (*DECODERS, *SENSES):
+        if isinstance(config.values.get(key), dict):
+            raise UserError(
+                f"{config.path} has {key}, which model_type {config.model_type} does not know: "
+                "models of several parts are not supported yet"
+            )
+
+
+def _positive(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value > 0 else None

@@ -1,0 +1,212 @@
+"""Recorded graphs as functions of the llm dialect, with the signatures that a client expects."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+from compiler.diagnostics import UserError
+from compiler.ir.core import Builder, Value
+from compiler.ir.location import NameLoc
+from compiler.ir.types import F32, I32, ElementType, TensorType
+from dialects import llm
+from dialects.builtin import FuncOp, ReturnOp
+from frontend.aten import HANDLERS, Emitter, Unsupported
+from frontend.capture import Capture, LayerCapture
+from frontend.graph import Graph, GraphValue, Node, map_values
+from frontend.tables import Use
+
+HEADS_FIRST = (0, 2, 1, 3)  # between the client's [1, S, h, D] and the model's [1, h, S, D]
+
+
+@dataclass
+class GraphReader:
+    """Adds the ops of recorded nodes to one function."""
+
+    function: FuncOp
+    element: ElementType
+    prefix: str = ""  # of parameters that are named relative to the layer
+    constants: Iterator[Use] = field(default_factory=lambda: iter(()))  # what each constant is, in order
+    table_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    ids: Value | None = None  # position ids [1, tokens]
+    free_rank: bool = False  # results may lack leading axes that the trace had
+    values: dict[int, Any] = field(default_factory=dict)  # by id of the GraphValue
+
+    def __post_init__(self) -> None:
+        self.emit = Emitter(Builder(self.function.block), self.element)
+
+    def bind(self, recorded: GraphValue, value: Value) -> None:
+        self.values[id(recorded)] = value
+
+    def run(self, nodes: list[Node]) -> None:
+        for node in nodes:
+            if any(id(result) not in self.values for result in node.results):
+                self.emit.loc = NameLoc(node.path or "model")
+                self._store(node, self._import(node))
+
+    def get(self, recorded: GraphValue) -> Value:
+        value: Value = self.values[id(recorded)]
+        return value
+
+    def finish(self, *results: Value) -> FuncOp:
+        self.function.block.append(ReturnOp(results))
+        self.function.update_type()
+        return self.function
+
+    def _import(self, node: Node) -> Any:
+        if node.name == "parameter":
+            return self._parameter(node)
+        if node.name == "constant":
+            return self._constant(node)
+        return self._call(node)
+
+    def _parameter(self, node: Node) -> Value:
+        (full_name,) = node.args
+        inside = self.prefix and full_name.startswith(self.prefix)
+        name = full_name.removeprefix(self.prefix) if inside else f"/{full_name}"
+        type = TensorType(node.results[0].shape, self.element)
+        return self.emit(llm.WeightOp, name=name, types=[type])
+
+    def _constant(self, node: Node) -> Value | float:
+        use = next(self.constants)
+        if isinstance(use, float):
+            return use
+        shape = node.results[0].shape
+        if not use.by_position:
+            return self.emit(llm.TableOp, name=use.name, types=[TensorType(shape, F32)])
+        table = self.emit(llm.TableOp, name=use.name, types=[TensorType(self.table_shapes[use.name], F32)])
+        return self.emit.reshape(self.emit(llm.GatherRowsOp, table, self.ids), shape)
+
+    def _call(self, node: Node) -> Any:
+        handler = HANDLERS.get(base_name(node.name))
+        if handler is None:
+            raise refusal(node, "it has no counterpart in the llm dialect")
+        if node.name != "aten.cat.default" and any(0 in operand.shape for operand in node.operands()):
+            raise refusal(node, "an operand has no elements")
+        arguments = map_values((node.args, node.kwargs), self.get)
+        try:
+            bound = inspect.signature(handler).bind(self.emit, *arguments[0], **arguments[1])
+            return handler(*bound.args, **bound.kwargs)
+        except (TypeError, Unsupported) as error:
+            raise refusal(node, str(error)) from error
+
+    def _store(self, node: Node, made: Any) -> None:
+        values = made if isinstance(made, list | tuple) else [made]
+        for recorded, value in zip(node.results, values, strict=True):
+            if node.name != "constant" and not recorded.dtype.startswith(("float", "bfloat")):
+                raise refusal(node, f"it computes {recorded.dtype} values")
+            if isinstance(value, Value) and not self.free_rank and value.type.shape != recorded.shape:
+                raise refusal(node, f"it gives {list(recorded.shape)}, imported as {value.type}")
+            self.values[id(recorded)] = value
+
+
+def base_name(name: str) -> str:
+    """ "aten.mul.Tensor" without its overload."""
+    return ".".join(name.split(".")[:2]) if name.startswith("aten.") else name
+
+
+def refusal(node: Node, why: str) -> UserError:
+    return UserError(f"cannot import {node.name}: {why}, in {node.path or 'the model itself'}")
+
+
+def block_function(
+    name: str, layer: LayerCapture, uses: list[Use], tables: dict[str, tuple[int, ...]], element: ElementType
+) -> GraphReader:
+    """A layer as a function up to its results; the caller may go on from the hidden state and finishes it.
+
+    Arguments: x, position_ids, mask, and history_k, history_v where the layer has a history.
+    """
+    inputs = {node.args[0]: node.results[0] for node in layer.graph.nodes if node.name == "input"}
+    _, tokens, hidden = inputs["hidden"].shape
+    history = inputs["history_k"].shape[2] if "history_k" in inputs else 0
+    types = {
+        "x": TensorType((1, tokens, hidden), element),
+        "position_ids": TensorType((1, tokens), I32),
+        "mask": TensorType((1, 1, tokens, history + tokens), element),
+    }
+    for key in ("history_k", "history_v"):
+        if key in inputs:
+            _, heads, length, width = inputs[key].shape
+            types[key] = TensorType((1, length, heads, width), element)
+    function = FuncOp.with_args(name, list(types.values()), names=list(types))
+    args = dict(zip(types, function.args, strict=True))
+    reader = GraphReader(function, element, f"{layer.path}.", iter(uses), tables, args["position_ids"])
+    _bind_inputs(reader, layer.graph, args)
+    reader.run(live_nodes(layer.graph))
+    return reader
+
+
+def _bind_inputs(reader: GraphReader, graph: Graph, args: dict[str, Value]) -> None:
+    for node in graph.nodes:
+        if node.name != "input":
+            continue
+        role = node.args[0]
+        if role.startswith("history"):
+            reader.emit.loc = NameLoc(node.path)
+            value = reader.emit(llm.PermuteOp, args[role], order=HEADS_FIRST)
+        else:
+            value = args["x" if role == "hidden" else role]
+        reader.bind(node.results[0], value)
+
+
+def kv_results(reader: GraphReader, layer: LayerCapture) -> list[Value]:
+    """The keys and values of this call in the client's order of axes."""
+    reader.emit.loc = NameLoc(layer.path)
+    return [
+        reader.emit(llm.PermuteOp, reader.get(value), order=HEADS_FIRST) for value in layer.graph.outputs[1:]
+    ]
+
+
+def embedding_function(name: str, run: Capture, element: ElementType) -> FuncOp:
+    """From ids to what the first layer takes."""
+    (ids,) = run.graph.inputs
+    function = FuncOp.with_args(name, [TensorType(ids.shape, I32)], names=["ids"])
+    target = run.layers[0].given
+    nodes = run.graph.slice_to([target], [])
+    reader = GraphReader(function, element, constants=iter(numbers(nodes)))
+    reader.bind(ids, function.args[0])
+    reader.run(nodes)
+    return reader.finish(reader.get(target))
+
+
+def head_nodes(run: Capture) -> tuple[list[Node], GraphValue, list[Node]]:
+    """The final norm, the hidden state that the output embedding takes, and what makes logits of it."""
+    last = run.layers[-1].result
+    after = run.graph.slice_to([run.logits], [last])
+    for node in after:
+        if node.name == "linear" and node.operands()[1] is run.graph.parameters.get(run.head_weight):
+            hidden = node.operands()[0]
+            return run.graph.slice_to([hidden], [last]), hidden, run.graph.slice_to([run.logits], [hidden])
+    raise UserError(f"cannot import the model: the logits are not a linear of {run.head_weight}")
+
+
+def head_function(run: Capture, element: ElementType) -> FuncOp:
+    """From one hidden state [1, E] to the token [1, 1] of the largest logit."""
+    _, hidden, nodes = head_nodes(run)
+    width = hidden.shape[-1]
+    function = FuncOp.with_args("lm_head", [TensorType((1, width), element)], names=["hidden"])
+    reader = GraphReader(function, element, constants=iter(numbers(nodes)), free_rank=True)
+    reader.bind(hidden, function.args[0])
+    reader.run(nodes)
+    logits = reader.get(run.logits)
+    if logits.type.shape != (1, run.logits.shape[-1]):
+        raise UserError(f"cannot import the model: the logits of one token are {logits.type}")
+    return reader.finish(reader.emit(llm.ArgmaxOp, logits))
+
+
+def live_nodes(graph: Graph) -> list[Node]:
+    return graph.slice_to(graph.outputs, [])
+
+
+def numbers(nodes: list[Node]) -> list[Use]:
+    """The constants of code outside of layers, which knows no positions: numbers only."""
+    found: list[Use] = []
+    for node in nodes:
+        if node.name == "constant":
+            data = node.args[0].data
+            if data.size != 1:
+                raise refusal(node, f"a constant of shape {list(data.shape)} outside of the layers")
+            found.append(float(data.reshape(())[()]))
+    return found

@@ -1,0 +1,156 @@
+"""The places where transformers lets us in: attention, masks and the key-value cache.
+
+Each is registered under our own name, which the model's configuration then asks for; so attention is one
+node of the graph whatever the architecture, and the mask is known by its function rather than by a claim.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from transformers.cache_utils import Cache
+from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
+from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from frontend.trace import Recorder, Traced
+
+ATTENTION_NAME = EXPERTS_NAME = "traced"
+
+# Masks are compared in pieces of this many rows, which bounds the memory for long sequences.
+ROWS_AT_ONCE = 512
+
+# Keywords that say nothing about the result: dropout is off in evaluation, and the mask is the truth about
+# windows (a model may pass a window to layers that do not use it).
+IGNORED_KEYWORDS = frozenset(
+    {
+        "dropout",
+        "is_causal",
+        "output_attentions",
+        "output_router_logits",
+        "position_ids",
+        "sliding_window",
+        "use_cache",
+    }
+)
+
+
+def attention(
+    module: torch.nn.Module,
+    query: Traced,
+    key: Traced,
+    value: Traced,
+    attention_mask: Traced | None,
+    scaling: float | None = None,
+    softcap: float | None = None,
+    s_aux: Traced | None = None,
+    **keywords: Any,
+) -> tuple[torch.Tensor, None]:
+    """Record one llm.attention; q [1, Hq, S, D], k [1, Hkv, T, D], v [1, Hkv, T, Dv] -> [1, S, Hq, Dv]."""
+    recorder = query.recorder
+    for name, given in keywords.items():
+        if given is not None and name not in IGNORED_KEYWORDS:
+            raise recorder.refuse(f"attention has a keyword {name!r} that is not understood")
+    _, heads, tokens, head_size = query.shape
+    if scaling is None:
+        scaling = head_size**-0.5
+    result = torch.empty((1, tokens, heads, value.shape[-1]), dtype=query.dtype, device="meta")
+    kwargs = {"mask": attention_mask, "sinks": s_aux, "scale": float(scaling), "softcap": float(softcap or 0)}
+    return recorder.record("llm.attention", (query, key, value), kwargs, result), None
+
+
+def mask(
+    q_length: int,
+    kv_length: int,
+    mask_function: Any,
+    attention_mask: torch.Tensor | None = None,
+    **_keywords: Any,
+) -> Traced:
+    """Record an llm.mask that carries its kind, found by evaluating the function on all positions."""
+    recorder = Recorder.current
+    assert recorder is not None, "a traced model is run outside of a recording"
+    if attention_mask is not None and not bool(attention_mask.all()):
+        raise recorder.refuse("the model hides tokens by an attention mask of its own")
+    # The function is that of the whole sequence, so one token with its history tells nothing new.
+    kind = mask_kind(mask_function, kv_length) if q_length == kv_length else "decode"
+    meta = torch.empty((1, 1, q_length, kv_length), device="meta")
+    traced: Traced = recorder.record("llm.mask", (kind,), {}, meta)
+    return traced
+
+
+def mask_kind(mask_function: Any, length: int) -> str:
+    """What the function is for `length` positions: "causal", "full", "sliding window of n" or "custom"."""
+    position = torch.arange(length)
+    last = visible(mask_function, position[-1:], position)
+    window = int(last.sum())
+    kinds: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
+        "causal": lambda query: position <= query,
+        "full": lambda query: torch.ones(len(query), length, dtype=torch.bool),
+        f"sliding window of {window}": lambda query: (position <= query) & (position > query - window),
+    }
+    for start in range(0, length, ROWS_AT_ONCE):
+        rows = position[start : start + ROWS_AT_ONCE]
+        seen = visible(mask_function, rows, position)
+        kinds = {kind: shape for kind, shape in kinds.items() if torch.equal(seen, shape(rows[:, None]))}
+    return next(iter(kinds), "custom")
+
+
+def visible(mask_function: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:
+    """[queries, keys] bool: whether each query position sees each key position."""
+    zero = torch.zeros((), dtype=torch.int64)
+    seen = torch.as_tensor(mask_function(zero, zero, query[:, None], key[None, :]))
+    return torch.broadcast_to(seen, (len(query), len(key)))
+
+
+def experts(module: torch.nn.Module, hidden_states: Traced, *_args: Any, **_keywords: Any) -> Any:
+    """Refuse a mixture of experts, whose work depends on the data."""
+    raise hidden_states.recorder.refuse("a mixture of experts is not supported yet")
+
+
+class RecordingCache(Cache):
+    """Collects the keys and values of the layer being recorded, with `history` tokens before them."""
+
+    def __init__(self, history: int) -> None:
+        super().__init__(layers=[])
+        self.history = history
+        self.new: list[tuple[Traced, Traced]] = []
+
+    def get_seq_length(self, layer_idx: int = 0) -> int:
+        return self.history
+
+    def get_query_offset(self, layer_idx: int = 0) -> int:
+        return self.history
+
+    def get_mask_sizes(self, query_length: int, layer_idx: int = 0) -> tuple[int, int]:
+        return self.history + query_length, 0
+
+    def update(
+        self, key_states: Any, value_states: Any, layer_idx: int, *args: Any, **kwargs: Any
+    ) -> tuple[Any, Any]:
+        self.new.append((key_states, value_states))
+        if not self.history:
+            return key_states, value_states
+        return self._append(key_states, "history_k"), self._append(value_states, "history_v")
+
+    def _refuse(self, *_args: Any, **_kwargs: Any) -> Any:
+        """State other than keys and values: convolutions, recurrences, indexers."""
+        assert Recorder.current is not None
+        raise Recorder.current.refuse("a layer keeps state that is not keys and values of attention")
+
+    has_previous_state = get_conv_state = get_recurrent_state = _refuse
+    update_conv_state = update_recurrent_state = update_indexer = _refuse
+
+    def _append(self, new: Traced, name: str) -> Traced:
+        recorder = new.recorder
+        batch, heads, tokens, width = new.shape
+        history = recorder.input((batch, heads, self.history, width), new.dtype, name)
+        result = torch.empty((batch, heads, self.history + tokens, width), dtype=new.dtype, device="meta")
+        joined: Traced = recorder.record("llm.kv_concat", (history, new), {}, result)
+        return joined
+
+
+ALL_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, attention)
+ALL_MASK_ATTENTION_FUNCTIONS.register(ATTENTION_NAME, mask)
+ALL_EXPERTS_FUNCTIONS.register(EXPERTS_NAME, experts)

@@ -1,0 +1,169 @@
+"""A model's configuration to the llm dialect: a module for each distinct layer, and the nets around them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import nn
+
+from compiler.diagnostics import UserError
+from compiler.ir.core import walk
+from compiler.ir.types import BF16, ElementType
+from dialects import llm
+from dialects.builtin import FuncOp, ModuleOp
+from frontend.build import native_model
+from frontend.capture import Capture, capture_model
+from frontend.config import read_config
+from frontend.functions import (
+    block_function,
+    embedding_function,
+    head_function,
+    head_nodes,
+    kv_results,
+    live_nodes,
+    numbers,
+)
+from frontend.graph import Node
+from frontend.imported import ImportedModel, LayerModule
+from frontend.patterns import recognize
+from frontend.tables import Tables, Use
+
+SHORT = 2  # tokens of a run that shows what depends on the length; one would look like a decode step
+
+
+def import_model(
+    config: str | Path | dict[str, Any] | nn.Module,
+    seq_length: int,
+    max_input_length: int | None = None,
+    dtype: ElementType = BF16,
+) -> ImportedModel:
+    """Trace a model at these lengths: that of a folder, of a parsed config.json, or from `native_model`.
+
+    `seq_length` is the number of positions, `max_input_length` that of prefill tokens (the same by default),
+    `dtype` the element type of activations and parameters in the modules. Raises UserError for a model that
+    is not understood; nothing of the checkpoint but its configuration is read.
+    """
+    model = config if isinstance(config, nn.Module) else native_model(settings_of(config))
+    prefill_length = max_input_length or seq_length
+    prefill = capture_model(model, prefill_length)
+    decode = capture_model(model, 1, position=seq_length - 1, history=seq_length)
+    whole = prefill if prefill_length == seq_length else capture_model(model, seq_length)
+    short = capture_model(model, SHORT)
+    return Importer(model, prefill, decode, whole, short, dtype).run()
+
+
+def settings_of(config: str | Path | dict[str, Any]) -> dict[str, Any]:
+    return config if isinstance(config, dict) else dict(read_config(Path(config)).values)
+
+
+class Importer:
+    """The runs of one model, and what is made of them."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        prefill: Capture,
+        decode: Capture,
+        whole: Capture,
+        short: Capture,
+        dtype: ElementType,
+    ) -> None:
+        self.model: Any = model
+        self.prefill, self.decode, self.whole, self.short = prefill, decode, whole, short
+        self.dtype = dtype
+        self.tables = Tables()
+
+    def run(self) -> ImportedModel:
+        layers = [self._layer_module(indices) for indices in self._distinct_layers()]
+        embedding = ModuleOp.of(
+            embedding_function("embedding", self.prefill, self.dtype),
+            embedding_function("embedding_cache", self.decode, self.dtype),
+        )
+        lm_head = ModuleOp.of(head_function(self.decode, self.dtype))
+        for module in (*(layer.module for layer in layers), embedding, lm_head):
+            recognize(module)
+        return ImportedModel(
+            layers=layers,
+            embedding=embedding,
+            lm_head=lm_head,
+            tables=name_tables([layer.module for layer in layers], self.tables.arrays),
+            parameters=parameter_shapes(self.model),
+            tied=dict(self.model.all_tied_weights_keys),
+            layer_prefixes=[f"{layer.path}." for layer in self.prefill.layers],
+        )
+
+    def _distinct_layers(self) -> list[list[int]]:
+        """Layers whose graphs are alike in every run; the last one stands alone, for the final norm."""
+        groups: dict[Any, list[int]] = {}
+        count = len(self.prefill.layers)
+        for index in range(count):
+            runs = [run.layers[index] for run in (self.prefill, self.decode, self.whole)]
+            check_masks(runs[2].path, live_nodes(runs[2].graph), self.whole.logits.shape[1])
+            prints = tuple(layer.graph.fingerprint(f"{layer.path}.") for layer in runs)
+            groups.setdefault((prints, index == count - 1), []).append(index)
+        return list(groups.values())
+
+    def _layer_module(self, indices: list[int]) -> LayerModule:
+        runs = [run.layers[indices[0]] for run in (self.prefill, self.decode, self.whole, self.short)]
+        uses = self.tables.uses([live_nodes(layer.graph) for layer in runs], self.whole.logits.shape[1] - 1)
+        block = self._block("block", self.prefill, indices[0], uses)
+        block_cache = self._block("block_cache", self.decode, indices[0], uses)
+        return LayerModule(ModuleOp.of(block, block_cache), indices)
+
+    def _block(self, name: str, run: Capture, index: int, uses: list[Use]) -> FuncOp:
+        layer = run.layers[index]
+        shapes = {name: table.shape for name, table in self.tables.arrays.items()}
+        reader = block_function(name, layer, uses, shapes, self.dtype)
+        hidden = reader.get(layer.graph.outputs[0])
+        keys_and_values = kv_results(reader, layer)
+        if index == len(run.layers) - 1:
+            norm, target, _ = head_nodes(run)
+            reader.bind(run.layers[-1].result, hidden)
+            reader.constants = iter(numbers(norm))
+            reader.run(norm)
+            hidden = reader.get(target)
+        return reader.finish(hidden, *keys_and_values)
+
+
+def check_masks(path: str, nodes: list[Node], length: int) -> None:
+    """A client writes a causal mask, so that is what every layer must ask for."""
+    for node in nodes:
+        if node.name == "input" and node.args[0] == "mask" and node.args[1] != "causal":
+            raise UserError(
+                f"{path} has a {node.args[1]} attention mask where a causal one over all {length} positions "
+                "is needed" + (": use a shorter sequence length" if "window" in node.args[1] else "")
+            )
+
+
+def name_tables(modules: list[ModuleOp], tables: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Rename the tables in use after what they are used for: cos, sin, cos_1, ...; gives them by new name."""
+    ops = [op for module in modules for op in walk(module)]
+    roles: dict[str, str] = {op.name: "table" for op in ops if isinstance(op, llm.TableOp)}
+    for op in ops:
+        if isinstance(op, llm.RopeOp):
+            roles |= {table_name(op.cos): "cos", table_name(op.sin): "sin"}
+    taken: Counter[str] = Counter()
+    names = {}
+    for old in tables:
+        if old in roles:
+            role = roles[old]
+            names[old] = f"{role}_{taken[role]}" if taken[role] else role
+            taken[role] += 1
+    for op in ops:
+        if isinstance(op, llm.TableOp):
+            op.name = names[op.name]
+    return {new: tables[old] for old, new in names.items()}
+
+
+def table_name(value: Any) -> str:
+    """Name of the table that rows come from, through the reshape that gives them a head axis."""
+    while not isinstance(value.owner, llm.TableOp):
+        value = value.owner.operands[0]
+    return str(value.owner.name)
+
+
+def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
+    return {name: tuple(tensor.shape) for name, tensor in model.state_dict(keep_vars=True).items()}

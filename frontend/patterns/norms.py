@@ -1,0 +1,83 @@
+"""Root mean square and layer norms."""
+
+from __future__ import annotations
+
+from compiler.ir.core import Value
+from compiler.ir.location import fused
+from compiler.ir.rewrite import Pattern, Rewriter, rewrite
+from dialects import llm
+from frontend.patterns.matching import both_orders, last_axis
+
+
+@rewrite(llm.MulOp)
+def find_rms_norm(op: llm.MulOp, rw: Rewriter) -> None:
+    """mul(x, rsqrt(mean(x**2) + eps)) -> rms_norm(x), the mean over the last axis."""
+    for x, factor in both_orders(op):
+        rsqrt = factor.defining(llm.RsqrtOp)
+        eps = mean_square_eps(rsqrt.x, x) if rsqrt else None
+        if eps is not None:
+            rw.replace(op, llm.RmsNormOp(x, eps=eps, loc=op.loc))
+            return
+
+
+def mean_square_eps(value: Value, x: Value) -> float | None:
+    """eps, if the value is mean(x**2) + eps over the last axis of x."""
+    add = value.defining(llm.AddOp)
+    mean = add.lhs.defining(llm.MeanOp) if add else None
+    square = mean.x.defining(llm.PowOp) if mean else None
+    if add is None or mean is None or square is None:
+        return None
+    if square.x is not x or square.exponent != 2.0 or mean.axis != last_axis(x):
+        return None
+    return add.value
+
+
+@rewrite(llm.MulOp)
+def give_rms_norm_its_weight(op: llm.MulOp, rw: Rewriter) -> None:
+    """mul(rms_norm(x), w) -> rms_norm(x, w), and mul(rms_norm(x), w + 1) -> rms_norm(x, w) {offset = 1}."""
+    for value, weight in both_orders(op):
+        norm = value.defining(llm.RmsNormOp)
+        if norm is None or norm.weight is not None or not norm.y.has_one_use():
+            continue
+        if not llm.is_weight(weight) or weight.type.shape != norm.x.type.shape[-1:]:
+            continue
+        plus = weight.defining(llm.AddOp)
+        offset = plus.value if plus is not None and plus.value is not None else 0.0
+        source = plus.lhs if plus is not None and offset else weight
+        loc = fused(norm.loc, op.loc)
+        rw.replace(op, llm.RmsNormOp(norm.x, source, eps=norm.eps, offset=offset, loc=loc))
+        return
+
+
+@rewrite(llm.RmsNormOp)
+def find_layer_norm(op: llm.RmsNormOp, rw: Rewriter) -> None:
+    """rms_norm(x - mean(x), w) -> layer_norm(x, w)."""
+    centred = op.x.defining(llm.SubOp)
+    mean = centred.rhs.defining(llm.MeanOp) if centred and centred.rhs else None
+    if centred is None or mean is None or op.offset:
+        return
+    if mean.x is not centred.lhs or mean.axis != last_axis(mean.x):
+        return
+    rw.replace(op, llm.LayerNormOp(mean.x, op.weight, eps=op.eps, loc=op.loc))
+
+
+@rewrite(llm.MulOp)
+def give_layer_norm_its_weight(op: llm.MulOp, rw: Rewriter) -> None:
+    """mul(layer_norm(x), w) -> layer_norm(x, w), w of one or more last axes of x."""
+    for value, weight in both_orders(op):
+        norm = value.defining(llm.LayerNormOp)
+        if norm is None or norm.weight is not None or norm.bias is not None or not norm.y.has_one_use():
+            continue
+        shape = weight.type.shape
+        if llm.is_weight(weight) and shape == norm.x.type.shape[-len(shape) :]:
+            loc = fused(norm.loc, op.loc)
+            rw.replace(op, llm.LayerNormOp(norm.x, weight, eps=norm.eps, loc=loc))
+            return
+
+
+PATTERNS: list[Pattern] = [
+    find_rms_norm,
+    give_rms_norm_its_weight,
+    find_layer_norm,
+    give_layer_norm_its_weight,
+]

@@ -1,0 +1,119 @@
+"""Rotary position embeddings in the forms that models write them in."""
+
+from __future__ import annotations
+
+from compiler.ir.core import Value
+from compiler.ir.rewrite import Pattern, Rewriter, rewrite
+from dialects import llm
+from frontend.patterns.matching import Region, both_orders, concat_parts, region
+
+
+@rewrite(llm.AddOp)
+def find_rope(op: llm.AddOp, rw: Rewriter) -> None:
+    """x * cos + partner(x) * sin -> rope(x, cos, sin), the partner telling half from interleaved."""
+    for first, second in both_orders(op):
+        cosine, sine = first.defining(llm.MulOp), second.defining(llm.MulOp)
+        if cosine is None or sine is None:
+            continue
+        for x, cos in both_orders(cosine):
+            for partner, sin in both_orders(sine):
+                mode = partner_mode(partner, x)
+                if mode and fits(x, cos, sin):
+                    width = x.type.shape[-1]
+                    rw.replace(op, llm.RopeOp(x, cos, sin, mode=mode, rotary_dim=width, loc=op.loc))
+                    return
+
+
+def partner_mode(partner: Value, x: Value) -> str | None:
+    """How the partner of each element is found, if `partner` is that of `x`."""
+    if is_half_partner(partner, x):
+        return "half"
+    return "interleaved" if is_interleaved_partner(partner, x) else None
+
+
+def is_half_partner(partner: Value, x: Value) -> bool:
+    """concat(-x[R/2:], x[:R/2])"""
+    parts = concat_parts(partner)
+    negated = parts[0].defining(llm.NegOp) if parts else None
+    whole, half = region(x), x.type.shape[-1] // 2
+    return (
+        parts is not None
+        and negated is not None
+        and whole.step == 1
+        and region(negated.x) == whole.part(half, 2 * half)
+        and region(parts[1]) == whole.part(0, half)
+    )
+
+
+def is_interleaved_partner(partner: Value, x: Value) -> bool:
+    """-x[1::2] and x[0::2] stacked along a new last axis, which is then merged into the one before."""
+    merged = partner.defining(llm.ReshapeOp)
+    pairs = (*x.type.shape[:-1], x.type.shape[-1] // 2, 2)
+    parts = concat_parts(merged.x) if merged and merged.x.type.shape == pairs else None
+    if parts is None:
+        return False
+    odd, even = (part.defining(llm.ReshapeOp) for part in parts)
+    negated = odd.x.defining(llm.NegOp) if odd else None
+    whole, width = region(x), x.type.shape[-1]
+    return (
+        even is not None
+        and negated is not None
+        and whole.step == 1
+        and region(negated.x) == whole.part(1, width, 2)
+        and region(even.x) == whole.part(0, width - 1, 2)
+    )
+
+
+@rewrite(llm.ConcatOp)
+def find_half_tables(op: llm.ConcatOp, rw: Rewriter) -> None:
+    """concat(a * cos - b * sin, b * cos + a * sin), a and b the halves of x -> rope {half_tables}."""
+    parts = concat_parts(op.y)
+    difference = parts[0].defining(llm.SubOp) if parts else None
+    total = parts[1].defining(llm.AddOp) if parts else None
+    products = [product(difference.lhs), product(difference.rhs)] if difference else []
+    if total is None or len(products) != 2 or products[0] is None or products[1] is None:
+        return
+    (a, cos), (b, sin) = products[0], products[1]
+    x, half = region(a).of, a.type.shape[-1]
+    if (
+        x.type.shape[-1] != 2 * half
+        or region(a) != Region(x, 0, half)
+        or region(b) != Region(x, half, 2 * half)
+    ):
+        return
+    if {product(total.lhs), product(total.rhs)} == {(b, cos), (a, sin)} and fits(x, cos, sin, half):
+        rw.replace(op, llm.RopeOp(x, cos, sin, mode="half_tables", rotary_dim=2 * half, loc=op.loc))
+
+
+def product(x: Value | None) -> tuple[Value, Value] | None:
+    """The two factors of `x`."""
+    op = x.defining(llm.MulOp) if x is not None else None
+    return (op.lhs, op.rhs) if op is not None and op.rhs is not None else None
+
+
+@rewrite(llm.ConcatOp)
+def widen_partial_rope(op: llm.ConcatOp, rw: Rewriter) -> None:
+    """concat(rope(x[:R]), x[R:]) -> rope(x) {rotary_dim = R}; x may itself be a slice of something."""
+    parts = concat_parts(op.y)
+    rope = parts[0].defining(llm.RopeOp) if parts else None
+    if parts is None or rope is None or not rope.y.has_one_use():
+        return
+    rotated, rest = region(rope.x), region(parts[1])
+    if rotated.of is not rest.of or rotated.stop != rest.start or (rotated.step, rest.step) != (1, 1):
+        return
+    x = rotated.of
+    if x.type != op.y.type:
+        head = llm.SliceOp(x, axis=op.axis, start=rotated.start, stop=rest.stop, loc=rope.loc)
+        x = rw.insert_before(op, head).y
+    wide = llm.RopeOp(x, rope.cos, rope.sin, mode=rope.mode, rotary_dim=rope.rotary_dim, loc=rope.loc)
+    rw.replace(op, wide)
+
+
+def fits(x: Value, cos: Value, sin: Value, width: int | None = None) -> bool:
+    """Heads [1, h, S, R] and tables [1, 1, S, width]."""
+    shape = x.type.shape
+    table = (1, 1, shape[-2], width or shape[-1])
+    return len(shape) == 4 and cos.type.shape == table and sin.type.shape == table
+
+
+PATTERNS: list[Pattern] = [find_rope, find_half_tables, widen_partial_rope]

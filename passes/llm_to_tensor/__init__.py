@@ -1,0 +1,1 @@
+"""Conversion of what a transformer says to arrays on lanes."""

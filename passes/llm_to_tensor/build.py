@@ -1,0 +1,74 @@
+"""Short spellings for making tensor ops."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from compiler.ir.core import Builder, Op, Value
+from compiler.ir.location import UNKNOWN, Location
+from compiler.ir.types import Attribute, ElementType, TensorType
+from compiler.target.chips import ChipSpec
+from dialects import tensor
+from dialects.tensor import Lanes
+
+
+def is_column(type_: TensorType) -> bool:
+    """Whether nothing but the axis over the lanes is longer than 1 from it on."""
+    layout = type_.layout
+    return isinstance(layout, Lanes) and all(size == 1 for size in type_.shape[layout.axis + 1 :])
+
+
+class Build:
+    """Makes ops for a chip at one place, all with the location of the op being lowered."""
+
+    def __init__(self, builder: Builder, spec: ChipSpec):
+        self.builder = builder
+        self.spec = spec
+        self.loc: Location = UNKNOWN
+
+    def add(self, op: Op) -> Value:
+        op.loc = self.loc
+        return self.builder.add(op).results[0]
+
+    def load(self, source: Value, layout: Attribute) -> Value:
+        type_ = source.type
+        return self.add(tensor.LoadOp(source, types=[TensorType(type_.shape, type_.element, layout)]))
+
+    def cast(self, x: Value, element: ElementType, layout: Attribute | None) -> Value:
+        if x.type.element == element and x.type.layout == layout:
+            return x
+        return self.add(tensor.CastOp(x, types=[TensorType(x.type.shape, element, layout)]))
+
+    def binary(self, kind: type[tensor.Binary], lhs: Value, rhs: Value, compact: bool = True) -> Value:
+        """Vectors over the lanes are packed unless `compact` is False; see `tensor.Lanes`."""
+        op = kind(lhs, rhs)
+        op.results[0].type = self._packed(op.results[0].type, compact)
+        return self.add(op)
+
+    def scalar(self, kind: type[tensor.Binary], x: Value, value: float, compact: bool = True) -> Value:
+        op = kind(x, scalar=value)
+        op.results[0].type = self._packed(x.type, compact)
+        return self.add(op)
+
+    def _packed(self, type_: TensorType, compact: bool) -> TensorType:
+        if not is_column(type_):
+            return type_
+        assert isinstance(type_.layout, Lanes)
+        return replace(type_, layout=Lanes(type_.layout.axis, compact))
+
+    def slice(self, x: Value, starts: Sequence[int], sizes: Sequence[int]) -> Value:
+        if tuple(sizes) == x.type.shape:
+            return x
+        return self.add(tensor.SliceOp(x, starts=tuple(starts), sizes=tuple(sizes)))
+
+    def reshape(self, x: Value, shape: Sequence[int], layout: Attribute | None) -> Value:
+        if tuple(shape) == x.type.shape:
+            return x
+        return self.add(tensor.ReshapeOp(x, types=[TensorType(tuple(shape), x.type.element, layout)]))
+
+    def permute(self, x: Value, order: Sequence[int]) -> Value:
+        return self.add(tensor.PermuteOp(x, order=tuple(order)))
+
+    def concat(self, parts: Sequence[Value], axis: int) -> Value:
+        return parts[0] if len(parts) == 1 else self.add(tensor.ConcatOp(*parts, axis=axis))

@@ -1,0 +1,48 @@
+"""Lower what a transformer says to arrays on lanes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from compiler.ir.core import Function, Module
+from compiler.target.chips import ChipSpec, chip
+from dialects.contents import Content
+from passes.llm_to_tensor.rules import TokenLowering
+from passes.manager import Pass
+from passes.options import at_least
+
+
+@dataclass(frozen=True)
+class LlmToTensor(Pass):
+    """llm -> tensor. Choose what runs over the lanes: features where a call has one token, else tokens.
+
+    Values between ops are f32; they are rounded to 16 bit where a matrix product or the client reads them. A
+    call with many tokens is cut into even runs of at most `tokens`, lowered one after the other, each
+    attending to the keys of those before; less local memory is then needed for activations, and the weights
+    are read once per run. With `tail`, the last rows of tokens are a run of their own: nothing overlaps with
+    what it stores.
+    """
+
+    name: ClassVar[str] = "llm-to-tensor"
+    takes = Content.LLM | Content.QUANTIZED
+    ends = Content.LLM | Content.QUANTIZED
+    leaves = Content.TENSOR | Content.WHOLE
+
+    chip: str = "bm1684x"  # the chip whose rows of lanes tokens fill
+    tokens: int = at_least(0, 0)  # tokens lowered at a time, in whole rows of lanes; 0 for all
+    tail: int = at_least(0, 0)  # rows of lanes whose tokens are the last run; 0 for its share of all
+
+    def run(self, module: Module) -> None:
+        for function in module.functions():
+            lower_function(function, self.tokens, self.tail, chip(self.chip))
+
+
+def lower_function(function: Function, tokens: int, tail: int, spec: ChipSpec) -> None:
+    lowering = TokenLowering(function, tokens, tail, spec)
+    *old, terminator = list(function.block.ops)
+    results = lowering.run(old, terminator)
+    terminator.set_operands(results)
+    for op in reversed(old):
+        op.erase()
+    function.update_type()

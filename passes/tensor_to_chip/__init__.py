@@ -1,0 +1,1 @@
+"""Conversion of arrays on lanes to the chip's instructions."""

@@ -1,0 +1,198 @@
+"""Element-wise ops, reductions, rope and argmax on the chip. Recipes: exact in f32, few instructions."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from compiler.ir.core import Op
+from compiler.ir.types import F32, I32, TensorType
+from dialects import chip, tensor
+from dialects.chip import Iota
+from dialects.tensor import Lanes, Replicated
+from passes.tensor_to_chip.constants import exp2_table, lane_numbers
+from passes.tensor_to_chip.context import Lowering, axis_of, lowers
+from passes.tensor_to_chip.emitter import MAX_ITEMS
+from passes.tensor_to_chip.placed import Placed
+
+KINDS = {tensor.AddOp: "add", tensor.SubOp: "sub", tensor.MulOp: "mul", tensor.MaxOp: "max"}
+LOG2_E = 1.4426950408889634
+GATE_LIMIT = 64  # g * 2**-64 is as good as 0, and its reciprocal is far from subnormal
+
+
+@lowers(tensor.Binary)
+def binary(low: Lowering, op: Op) -> None:
+    assert isinstance(op, tensor.Binary)
+    right = op.scalar if op.rhs is None else low.get(op.rhs)
+    low.emit.ar(KINDS[type(op)], low.result(op), low.get(op.lhs), right)
+
+
+@lowers(tensor.CastOp)
+def cast(low: Lowering, op: Op) -> None:
+    low.emit.cast(low.result(op), low.get(op.operands[0]))
+
+
+@lowers(tensor.Exp2Op)
+def exp2(low: Lowering, op: Op) -> None:
+    low.put(op, low.emit.exp2(low.get(op.operands[0]), exp2_table(low)))
+
+
+@lowers(tensor.RsqrtOp)
+def rsqrt(low: Lowering, op: Op) -> None:
+    low.put(op, low.emit.sfu("rsqrt", low.get(op.operands[0])))
+
+
+@lowers(tensor.ReciprocalOp)
+def reciprocal(low: Lowering, op: Op) -> None:
+    x = low.get(op.operands[0])
+    low.put(op, low.emit.ar("div", low.emit.like(x), 1.0, x, round=2))
+
+
+@lowers(tensor.GateOp)
+def gate(low: Lowering, op: Op) -> None:
+    """silu(g) * u = g / (1 + 2**(-g log2 e)) * u."""
+    g, up = low.get(op.operands[0]), low.get(op.operands[1])
+    emit = low.emit
+    power = emit.ar("mul", emit.like(g), g, -LOG2_E)
+    bottom = emit.ar("add", emit.like(g), emit.exp2(power, exp2_table(low), highest=GATE_LIMIT), 1.0)
+    silu = emit.ar("mul", emit.like(g), g, emit.reciprocal(bottom))
+    emit.ar("mul", low.result(op), silu, up)
+
+
+@lowers(tensor.RopeOp)
+def rope(low: Lowering, op: Op) -> None:
+    """One product [x cos | x sin'], then two sums of its halves, crossed; sin' carries the sign."""
+    x, rows = low.get(op.operands[0]), low.get(op.operands[1])
+    *lead, width = x.shape
+    half = width // 2
+    pairs = rows.reshape((*rows.shape[:-1], 2, width), rows.axis)
+    layout = Replicated() if x.axis is None else Lanes(x.axis)
+    product = low.emit.new((*lead, 2, width), F32, layout)
+    product = replace(product, lane=x.lane)
+    low.emit.ar("mul", product, x.reshape((*lead, 1, width), x.axis), pairs)
+    result = low.result(op)
+    zeros = [0] * len(lead)
+
+    def part(which: int, start: int) -> Placed:
+        return product.slice((*zeros, which, start), (*lead, 1, half)).reshape((*lead, half), x.axis)
+
+    low.emit.ar("add", result.slice((*zeros, 0), (*lead, half)), part(0, 0), part(1, half))
+    low.emit.ar("add", result.slice((*zeros, half), (*lead, half)), part(0, half), part(1, 0))
+
+
+# ----------------------------------------------------------------------------------------------- reductions
+
+
+@lowers(tensor.ReduceOp)
+def reduce(low: Lowering, op: Op) -> None:
+    assert isinstance(op, tensor.ReduceOp)
+    x = low.get(op.x)
+    kind = "avg" if op.kind == "sum" else "max"
+    if x.axis == op.axis:
+        low.put(op, reduce_lanes(low, x, kind, op.scale))
+    elif op.axis == len(x.shape) - 1:
+        low.put(op, low.emit.pool(kind, x, op.scale))
+    else:
+        op.fail(f"axis {op.axis} is neither over the lanes nor the last")
+
+
+def reduce_lanes(low: Lowering, x: Placed, kind: str, scale: float) -> Placed:
+    """Reduce a column: in each lane, then the 64 partial results on lane 0, spread to all lanes and
+    reduced there.
+    """
+    emit, lanes = low.emit, low.spec.lanes
+    partial = emit.pool(kind, as_lane_rows(low, x))
+    row = emit.new((1, lanes), F32, Lanes(0))
+    emit.lanes("wc_ts", row, partial, (1, 1, 1, lanes))
+    everywhere = emit.new((lanes, lanes), F32, Lanes(0))
+    emit.lanes("l_bc", everywhere, row, (1, lanes, 1, lanes))
+    total = emit.pool(kind, everywhere, scale)
+    shape = tuple(1 for _ in x.shape)
+    return Placed(total.buffer, F32, shape, (0,) * len(shape), None, lanes)
+
+
+def as_lane_rows(low: Lowering, x: Placed) -> Placed:
+    """A column [.., n] over the lanes as [lanes, n / lanes], contiguous in each lane."""
+    assert x.axis is not None
+    rows = x.shape[x.axis] // low.spec.lanes
+    spread = Placed(x.buffer, x.dtype, (rows, low.spec.lanes), (x.strides[x.axis], 0), 1, x.lanes, x.offset)
+    spread = spread.permute((1, 0))
+    if x.strides[x.axis] == 1 and x.offset % low.spec.eu_bytes == 0:
+        return spread
+    compact = low.emit.new(spread.shape, x.dtype, Lanes(0))
+    return low.emit.cast(compact, spread)
+
+
+@lowers(tensor.ArgmaxOp)
+def argmax(low: Lowering, op: Op) -> None:
+    """The largest value on every lane; then the smallest index among the places that hold it.
+
+    Item i sits on lane i mod lanes in column i div lanes. Places that hold the maximum give minus their
+    column's first index, all others a number below any; the largest of those, less the lane number, is minus
+    the index. Indices are exact in f32 below 2**24.
+    """
+    emit, lanes = low.emit, low.spec.lanes
+    x = columns_of(low, op)
+    columns = x.shape[1]
+    highest = reduce_lane_rows(low, x, "max")
+    first = low.emit.weight(Iota(columns, -float(lanes)), columns * 4)
+    index = emit.new((1, columns), F32, Replicated())
+    source = low.row_major(first, TensorType((1, columns), F32))
+    emit.dma(index, source, kind="broadcast")
+    negative = select_equal(low, x, highest, index)
+    best = emit.pool("max", negative)
+    numbered = emit.ar("sub", emit.like(best), best, lane_numbers(low))
+    row = emit.new((1, lanes), F32, Lanes(0))
+    emit.lanes("wc_ts", row, numbered, (1, 1, 1, lanes))
+    lowest = emit.pool("max", row)
+    positive = emit.ar("mul", emit.like(lowest), lowest, -1.0)
+    result = low.result(op)
+    low.emit.cast(replace(result, dtype=I32), positive)
+
+
+def columns_of(low: Lowering, op: Op) -> Placed:
+    """The operand [1, n] as [lanes, columns]; lanes of the last column beyond n hold the lowest number."""
+    emit, lanes = low.emit, low.spec.lanes
+    source = low.get(op.operands[0])
+    assert source.axis == axis_of(op.operands[0].type) == 1
+    count = source.shape[1]
+    columns = -(-count // lanes)
+    x = emit.new((lanes, columns), F32, Lanes(0))
+    column = Placed(x.buffer, F32, (1, lanes * columns), (0, 1), 1, lanes)
+    if count % lanes:
+        emit.fill(column.slice((0, lanes * (columns - 1)), (1, lanes)), -3.0e38)
+    whole = count - count % lanes if count > MAX_ITEMS else count  # an instruction has not more channels
+    for start, size in ((0, whole), (whole, count - whole)):
+        if size:
+            emit.cast(column.slice((0, start), (1, size)), source.slice((0, start), (1, size)))
+    return x
+
+
+def reduce_lane_rows(low: Lowering, x: Placed, kind: str) -> Placed:
+    """Reduce all of [lanes, columns]: one value per lane, the same on every lane."""
+    emit, lanes = low.emit, low.spec.lanes
+    row = emit.new((1, lanes), F32, Lanes(0))
+    emit.lanes("wc_ts", row, emit.pool(kind, x), (1, 1, 1, lanes))
+    everywhere = emit.new((lanes, lanes), F32, Lanes(0))
+    emit.lanes("l_bc", everywhere, row, (1, lanes, 1, lanes))
+    return emit.pool(kind, everywhere)
+
+
+def select_equal(low: Lowering, x: Placed, value: Placed, then: Placed) -> Placed:
+    """then where x equals the lane's one value, else a number below all of them."""
+    res = low.emit.like(x)
+    shape, _, _ = low.emit.aligned(x)
+    op = chip.SelectOp(
+        res.buffer,
+        x.buffer,
+        value.buffer,
+        then.buffer,
+        kind="sel_eq",
+        shape=shape,
+        res=res.view(()),
+        opd0=x.view(()),
+        opd1=value.view((0, 0, 0, 0)),
+        opd2=then.view(()),
+        opd3=chip.constant(-1.0e9, F32),
+    )
+    low.emit.add(op)
+    return res

@@ -1,0 +1,177 @@
+"""The state of lowering one function: where each value lies, and where it should be produced.
+
+Concatenation moves nothing if the parts are produced in their place. So before any instruction is emitted, a
+walk from the end of the function gives each part, through renaming ops, its share of the whole's buffer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from compiler.ir.core import Block, Builder, Op, Value
+from compiler.ir.types import Attribute, TensorType
+from compiler.target.chips import ChipSpec
+from dialects import chip, tensor
+from dialects.tensor import Lanes
+from passes.tensor_to_chip.emitter import Emitter
+from passes.tensor_to_chip.placed import CannotView, Placed, default_strides
+
+Rule = Callable[["Lowering", Op], None]
+RULES: dict[type[Op], Rule] = {}
+
+PRODUCERS = (  # ops whose last instruction can write any strides
+    tensor.Binary,
+    tensor.CastOp,
+    tensor.GateOp,
+    tensor.RopeOp,
+    tensor.Exp2Op,
+    tensor.MatmulOp,
+    tensor.LinearOp,
+    tensor.StoreOp,
+    tensor.LoadOp,
+)
+
+
+def lowers(op_class: type[Op]) -> Callable[[Rule], Rule]:
+    """Register the rule for one op class and its subclasses."""
+
+    def register(rule: Rule) -> Rule:
+        RULES[op_class] = rule
+        return rule
+
+    return register
+
+
+def rule_for(op: Op) -> Rule:
+    for op_class in type(op).__mro__:
+        if op_class in RULES:
+            return RULES[op_class]
+    op.fail("has no lowering to the chip")
+
+
+def axis_of(type_: TensorType) -> int | None:
+    return type_.layout.axis if isinstance(type_.layout, Lanes) else None
+
+
+class Lowering:
+    """Lower the ops of one block, in order, in front of themselves."""
+
+    def __init__(self, block: Block, spec: ChipSpec, emit: Emitter):
+        self.block = block
+        self.spec = spec
+        self.emit = emit
+        self.placed: dict[Value, Placed] = {}
+        self.wanted: dict[Value, Placed] = {}
+        self.tables: dict[Attribute, Placed] = {}  # constants in all lanes, by where they come from
+        self.recorded: dict[Op, Placed] = {}  # loads that the record of constants serves
+
+    # ----------------------------------------------------------------------------------------- destinations
+
+    def plan(self, ops: list[Op]) -> None:
+        """Decide, from the last op to the first, which values are produced inside another's buffer."""
+        for op in reversed(ops):
+            if isinstance(op, tensor.ConcatOp):
+                self._plan_concat(op)
+            elif isinstance(op, tensor.PadOp):
+                whole = self._whole(op)
+                self._want(op.x, whole.slice([0] * len(op.x.type.shape), op.x.type.shape))
+            elif isinstance(op, tensor.ReshapeOp | tensor.PermuteOp) and op.y in self.wanted:
+                self._plan_renaming(op)
+
+    def _plan_concat(self, op: tensor.ConcatOp) -> None:
+        whole = self._whole(op)
+        start = 0
+        for part in op.operands:
+            shape = part.type.shape
+            starts = [start if axis == op.axis else 0 for axis in range(len(shape))]
+            start += shape[op.axis]
+            try:
+                self._want(part, whole.slice(starts, shape))
+            except CannotView:
+                continue  # this part is copied into place instead
+
+    def _whole(self, op: Op) -> Placed:
+        result = op.results[0]
+        if result not in self.wanted:
+            self.wanted[result] = self._fresh(result.type)
+        return self.wanted[result]
+
+    def _fresh(self, type_: TensorType) -> Placed:
+        return self.scratch(type_) if type_.layout is None else self.emit.of_type(type_)
+
+    def _want(self, value: Value, place: Placed) -> None:
+        owner = value.owner
+        renames = isinstance(owner, tensor.ReshapeOp | tensor.PermuteOp | tensor.ConcatOp | tensor.PadOp)
+        if value.has_one_use() and (isinstance(owner, PRODUCERS) or renames) and value not in self.wanted:
+            self.wanted[value] = place
+
+    def _plan_renaming(self, op: tensor.ReshapeOp | tensor.PermuteOp) -> None:
+        place = self.wanted[op.y]
+        try:
+            if isinstance(op, tensor.PermuteOp):
+                inverse = [op.order.index(i) for i in range(len(op.order))]
+                self._want(op.x, place.permute(inverse))
+            else:
+                self._want(op.x, place.reshape(op.x.type.shape, axis_of(op.x.type)))
+        except CannotView:
+            return
+
+    # -------------------------------------------------------------------------------------------------- DDR
+
+    def scratch(self, type_: TensorType) -> Placed:
+        return self.in_ddr(type_, space="scratch")
+
+    def in_ddr(self, type_: TensorType, **where: Any) -> Placed:
+        """A fresh row-major array in DDR."""
+        size = chip.bytes_of(type_.shape, type_.element)
+        op = self.emit.add(chip.GlobalOp(types=[chip.GlobalType(size)], **where))
+        return self.row_major(op.results[0], type_)
+
+    def row_major(self, buffer: Value, type_: TensorType) -> Placed:
+        strides, step = [0] * len(type_.shape), 1
+        for axis in reversed(range(len(type_.shape))):
+            strides[axis] = step
+            step *= type_.shape[axis]
+        return Placed(buffer, type_.element, type_.shape, tuple(strides), None, self.spec.lanes)
+
+    # ----------------------------------------------------------------------------------------------- values
+
+    def get(self, value: Value) -> Placed:
+        return self.placed[value]
+
+    def set(self, value: Value, place: Placed) -> None:
+        self.placed[value] = place
+
+    def result(self, op: Op) -> Placed:
+        """Where op's result is to be written: its place in another value's buffer, or a fresh one."""
+        value = op.results[0]
+        place = self.wanted[value] if value in self.wanted else self._fresh(value.type)
+        self.placed[value] = place
+        return place
+
+    def put(self, op: Op, source: Placed) -> None:
+        """`source` holds op's result; move it if the result is wanted elsewhere."""
+        value = op.results[0]
+        if value in self.wanted and not self.wanted[value].same_place(source):
+            source = self.emit.cast(self.wanted[value], source)
+        self.placed[value] = source
+
+    def put_or_copy(self, op: Op, source: Placed) -> None:
+        """As `put`, and in the strides of the result's type."""
+        fresh = default_strides(op.results[0].type, self.spec)
+        if op.results[0] not in self.wanted and all(
+            size == 1 or ours == theirs
+            for size, ours, theirs in zip(source.shape, source.strides, fresh, strict=True)
+        ):
+            self.placed[op.results[0]] = source
+        else:
+            self.emit.cast(self.result(op), source)
+
+    def lower(self, op: Op) -> None:
+        self.emit.builder = Builder.before(op)
+        self.emit.loc = op.loc
+        try:
+            rule_for(op)(self, op)
+        except CannotView as reason:
+            op.fail(f"would move data: {reason}")

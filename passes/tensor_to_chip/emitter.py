@@ -1,0 +1,379 @@
+"""Emit chip instructions over placed values: fresh buffers, and element-wise instructions on any strides."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from math import prod
+from typing import Any
+
+from compiler.ir.core import Builder, Op, Value
+from compiler.ir.location import Location
+from compiler.ir.types import F32, I8, I32, Attribute, ElementType, TensorType
+from compiler.target.chips import ChipSpec
+from dialects import chip
+from dialects.tensor import Lanes, Replicated
+from passes.tensor_to_chip.placed import CannotView, Placed, buffer_bytes, default_strides, round_up
+
+Operand = Placed | float  # an array, or one number for all positions
+
+RECIPROCAL_MAGIC = float(0x7EF311C7)  # makes the largest error of the guess least, 5.05 %
+MAX_ITEMS = 0xFFFF  # of one row of a matrix command
+MAX_STRIDE_AXES = 3  # n, h and w; the fourth, c, runs over the lanes
+
+
+@dataclass(frozen=True)
+class Step:
+    """One instruction's share of an iteration: the 4-D shape, and each operand's byte offset and strides."""
+
+    shape: chip.Shape4
+    offsets: tuple[int, ...]
+    strides: tuple[chip.Shape4, ...]
+
+
+class Emitter:
+    """Builds instructions at one place, all with the location of the tensor op being lowered."""
+
+    def __init__(self, builder: Builder, spec: ChipSpec):
+        self.builder = builder
+        self.spec = spec
+        self.loc: Location | None = None
+        self.weights: dict[Attribute, Value] = {}
+
+    def add(self, op: Op) -> Op:
+        if self.loc is not None:
+            op.loc = self.loc
+        return self.builder.add(op)
+
+    # ---------------------------------------------------------------------------------------------- buffers
+
+    def buffer(self, bytes_: int) -> Value:
+        return self.add(chip.LocalOp(types=[chip.LocalType(bytes_)])).results[0]
+
+    def new(self, shape: Sequence[int], dtype: ElementType, layout: Attribute) -> Placed:
+        return self.of_type(TensorType(tuple(shape), dtype, layout))
+
+    def of_type(self, type_: TensorType) -> Placed:
+        axis = type_.layout.axis if isinstance(type_.layout, Lanes) else None
+        buffer = self.buffer(buffer_bytes(type_, self.spec))
+        strides = default_strides(type_, self.spec)
+        return Placed(buffer, type_.element, type_.shape, strides, axis, self.spec.lanes)
+
+    def like(self, model: Placed, dtype: ElementType = F32) -> Placed:
+        """A fresh array of the same shape on the same lanes, in the aligned layout (compact if nothing
+        follows).
+        """
+        if model.axis is None:
+            return self.new(model.shape, dtype, Replicated())
+        compact = all(size == 1 for size in model.shape[model.axis + 1 :])
+        fresh = self.new(model.shape, dtype, Lanes(model.axis, compact))
+        return replace(fresh, lane=model.lane)
+
+    def weight(self, source: Attribute, bytes_: int) -> Value:
+        """The DDR region of a piece of the coefficient blob; the same piece is one region."""
+        if source not in self.weights:
+            op = chip.GlobalOp(space="weight", source=source, types=[chip.GlobalType(bytes_)])
+            self.weights[source] = self.add(op).results[0]
+        return self.weights[source]
+
+    # ----------------------------------------------------------------------------------------- instructions
+
+    def ar(self, kind: str, res: Placed, a: Operand, b: Operand | None = None, **attrs: Any) -> Placed:
+        """Element-wise `kind`; arrays broadcast along axes of size 1, numbers take the other operand's
+        type.
+        """
+        arrays = [x for x in (res, a, b) if isinstance(x, Placed)]
+        if len({x.lane for x in arrays if x.axis is not None}) > 1:
+            raise CannotView(f"operands of {kind} start on lanes {', '.join(str(x.lane) for x in arrays)}")
+        for step in steps(arrays, self.spec):
+            views = iter(zip(arrays, step.offsets, step.strides, strict=True))
+            view = {id(x): x.view(strides, offset) for x, offset, strides in views}
+            self.add(self._ar_op(kind, step.shape, res, a, b, view, attrs))
+        return res
+
+    def _ar_op(
+        self,
+        kind: str,
+        shape: chip.Shape4,
+        res: Placed,
+        a: Operand,
+        b: Operand | None,
+        view: dict[int, chip.View],
+        attrs: dict[str, Any],
+    ) -> Op:
+        dtype = a.dtype if isinstance(a, Placed) else res.dtype
+        lane = res.lane
+
+        def operand(x: Operand | None) -> tuple[Value | None, Attribute | None]:
+            if x is None:
+                return None, None
+            if not isinstance(x, Placed):
+                return None, chip.constant(x, attrs.get("constant_type", dtype))
+            return x.buffer, replace(view[id(x)], lane=lane) if x.axis is None else view[id(x)]
+
+        (src0, opd0), (src1, opd1) = operand(a), operand(b)
+        kept = {name: value for name, value in attrs.items() if name != "constant_type"}
+        return chip.ArOp(
+            res.buffer, src0, src1, kind=kind, shape=shape, res=view[id(res)], opd0=opd0, opd1=opd1, **kept
+        )
+
+    def cast(self, res: Placed, x: Placed, rounding: int = 0) -> Placed:
+        """Convert, or copy bits where the type stays. rounding: 0 ties to even, 1 ties away, 3 down."""
+        if res.dtype == x.dtype and rounding == 0:
+            return self.ar("copy", res, x)
+        return self.ar("cast", res, x, round=rounding)
+
+    def fill(self, res: Placed, value: float) -> Placed:
+        return self.ar("copy", res, value, constant_type=res.dtype)
+
+    def sfu(self, kind: str, x: Placed, table: Placed | None = None) -> Placed:
+        """A special function on an array, into a fresh one."""
+        if not self.is_aligned(x):
+            return self._sfu_of_copy(kind, x, table)
+        res = self.like(x)
+        shape, offsets, _ = self.aligned(x)
+        extra: dict[str, Any] = {} if table is None else {"opd1": table.view(()), "terms": table.shape[-1]}
+        self.add(
+            chip.SfuOp(
+                res.buffer,
+                x.buffer,
+                None if table is None else table.buffer,
+                kind=kind,
+                shape=shape,
+                res=res.view(()),
+                opd0=x.view((), offsets),
+                **extra,
+            )
+        )
+        return res
+
+    def _sfu_of_copy(self, kind: str, x: Placed, table: Placed | None) -> Placed:
+        """`sfu` of an array whose rows of lanes are not whole slots, by way of a packed copy.
+
+        The copy is taken as one run per lane; on lanes that hold no item of the last row, what it computes is
+        not read.
+        """
+        assert x.axis is not None
+        assert not x.lane
+        copy = self.cast(self.new(x.shape, x.dtype, Lanes(x.axis, compact=True)), x)
+        items = copy.buffer.type.bytes // x.dtype.bytes
+        runs = replace(copy, shape=(x.lanes, items), strides=(0, 1), axis=0)
+        return replace(copy, buffer=self.sfu(kind, runs, table).buffer)
+
+    def is_aligned(self, x: Placed) -> bool:
+        """Whether `sfu` and `pool` can take x as it lies."""
+        first, *rest = steps([x], self.spec)
+        return not rest and chip.same_layout(
+            first.strides[0], first.shape, x.view(first.strides[0]), self.spec
+        )
+
+    def aligned(self, x: Placed) -> tuple[chip.Shape4, int, chip.Shape4]:
+        """The one 4-D shape under which `x` has the EU-aligned layout; an assertion if there is none."""
+        (step,) = steps([x], self.spec)
+        assert self.is_aligned(x), f"{x} is not in the aligned layout"
+        return step.shape, 0, step.strides[0]
+
+    def pool(self, kind: str, x: Placed, scale: float = 1.0) -> Placed:
+        """Reduce the last axis of an aligned array; a multiple of the EU's width goes in two steps, down
+        then across.
+        """
+        width = self.spec.eu_bytes // x.dtype.bytes
+        columns = x.shape[-1]
+        if columns % width or columns == width:
+            return self._pool(kind, x, (1, columns), scale)
+        tall = x.reshape((*x.shape[:-1], columns // width, width), x.axis)
+        return self._pool(kind, self._pool(kind, tall, (columns // width, 1), scale), (1, width), 1.0)
+
+    def _pool(self, kind: str, x: Placed, kernel: tuple[int, int], scale: float) -> Placed:
+        """Pool windows over the last two axes (or the last, as 1 x w)."""
+        depth = 2 if kernel[0] > 1 else 1
+        if not self.is_pooled(x, depth):
+            raise CannotView(f"windows of {list(x.shape)} in strides {list(x.strides)}")
+        lead = x.shape[: len(x.shape) - depth]
+        out_shape = (*lead, x.shape[-1]) if depth == 2 else (*lead, 1)
+        res = self.new(out_shape, F32, Replicated() if x.axis is None else Lanes(x.axis))
+        res = replace(res, lane=x.lane)
+        outer = prod(size for i, size in enumerate(lead) if i != x.axis)
+        channels = self.spec.lanes if x.axis is None else x.shape[x.axis]
+        height = x.shape[-2] if depth == 2 else 1
+        shape: chip.Shape4 = (outer, channels, height, x.shape[-1])
+        self.add(
+            chip.PoolOp(
+                res.buffer,
+                x.buffer,
+                kind=kind,
+                shape=shape,
+                kernel=kernel,
+                scale=scale,
+                res=res.view(()),
+                opd0=x.view(()),
+            )
+        )
+        return res
+
+    def is_pooled(self, x: Placed, depth: int) -> bool:
+        """Whether the last `depth` axes are windows one after the other, in the order that `pool` implies:
+        other axes, then rows of lanes, each in whole EU widths.
+        """
+        window = prod(x.shape[-depth:])
+        slot = round_up(window, self.spec.eu_items(x.dtype.bytes))
+        lead = [i for i in range(len(x.shape) - depth) if i != x.axis and x.shape[i] > 1]
+        wanted = {i: prod(x.shape[i + 1 :]) for i in range(len(x.shape) - depth, len(x.shape))}
+        if x.axis is not None and x.lane_rows > 1:
+            wanted[x.axis] = slot
+        step = slot * x.lane_rows
+        for i in reversed(lead):
+            wanted[i] = step
+            step *= x.shape[i]
+        return all(x.shape[i] == 1 or x.strides[i] == stride for i, stride in wanted.items())
+
+    def lanes(self, kind: str, res: Placed, x: Placed, shape: chip.Shape4) -> Placed:
+        self.add(
+            chip.LanesOp(res.buffer, x.buffer, kind=kind, shape=shape, res=res.view(()), opd0=x.view(()))
+        )
+        return res
+
+    def exp2(self, x: Placed, table: Placed, highest: int | None = None) -> Placed:
+        """2**x = 2**(n + 1) * 2**(r - 1), n the nearest integer put into the exponent's bits, r the rest.
+
+        n saturates at -128 as int8; n + 1 = -127 gives the bits of 0, so that what is masked weighs nothing.
+        Without `highest`, x <= 0. `table` holds half of a polynomial of 2**r.
+        """
+        whole = self.cast(self.like(x), x, rounding=1)
+        fraction = self.ar("sub", self.like(x), x, whole)
+        series = self.sfu("taylor", fraction, table)
+        exponent = self.cast(self.like(x, I8), whole, rounding=1)
+        if highest is not None:
+            exponent = self.ar("min", self.like(x, I8), exponent, float(highest))
+        biased = self.like(x, I32)
+        self.ar("adds", biased, exponent, 128.0, constant_type=I32, shift=23, round=1)
+        return self.ar("mul", self.like(x), series, replace(biased, dtype=F32))
+
+    def reciprocal(self, x: Placed) -> Placed:
+        """1 / x for 1 <= x < 2**126, to 7e-6: a guess from the bits, and two of Newton's steps y (2 - x y).
+
+        The division instruction takes four times as long. The guess, a constant less the bits of x, is off by
+        at most 5 %, and each step squares the error.
+        """
+        guess = self.like(x, I32)
+        self.ar("sub", guess, RECIPROCAL_MAGIC, replace(x, dtype=I32), constant_type=I32)
+        y = replace(guess, dtype=F32)
+        for _ in range(2):
+            rest = self.ar("sub", self.like(x), 2.0, self.ar("mul", self.like(x), x, y))
+            y = self.ar("mul", self.like(x), y, rest)
+        return y
+
+    def dma(self, dst: Placed, src: Placed, kind: str = "copy") -> None:
+        """Copy between DDR and local memory; c is the axis over the lanes of the local side."""
+        matrix = None if kind == "broadcast" else matrix_copy(dst, src)
+        if matrix is not None:
+            self.add(matrix)
+            return
+        for step in dma_steps(dst, src):
+            res, opd0 = (x.view(s, o) for x, s, o in zip((dst, src), step.strides, step.offsets, strict=True))
+            n, c, h, w = step.shape
+            shape = (n, self.spec.lanes if kind == "broadcast" else c, h, w)
+            self.add(chip.DmaTensorOp(dst.buffer, src.buffer, kind=kind, shape=shape, res=res, opd0=opd0))
+
+
+# ------------------------------------------------------------------------------------------------ iteration
+
+
+def lane_axis(arrays: Sequence[Placed]) -> int | None:
+    return next((x.axis for x in arrays if x.axis is not None), None)
+
+
+def steps(arrays: Sequence[Placed], spec: ChipSpec) -> Iterator[Step]:
+    """Cover the first array's shape with instructions: one axis over the lanes, at most three others, more
+    unrolled.
+
+    A vector over the lanes that fills whole rows of lanes is taken as one row with several items per lane.
+    """
+    axis = arrays[0].axis
+    channels = spec.lanes if axis is None else arrays[0].shape[axis]
+    lane_strides = [0 if axis is None or x.axis is None else x.strides[axis] for x in arrays]
+    rows = channels // spec.lanes
+    whole = axis is not None and prod(arrays[0].shape) == channels
+    if whole and rows > 1 and not channels % spec.lanes and not arrays[0].lane:
+        w_strides = tuple(lane_strides)
+        zeros = (0,) * len(arrays)
+        strides = tuple(zip(zeros, zeros, zeros, w_strides, strict=True))
+        yield Step((1, spec.lanes, 1, rows), zeros, strides)
+        return
+    yield from _cover(arrays, axis, channels, lane_strides)
+
+
+def dma_steps(dst: Placed, src: Placed) -> Iterator[Step]:
+    """As `steps`; in DDR the axis over the lanes steps by its own stride."""
+    axis = lane_axis([dst, src])
+    if axis is None:
+        yield from _cover([dst, src], None, 1, [0, 0])
+        return
+    yield from _cover([dst, src], axis, dst.shape[axis], [dst.strides[axis], src.strides[axis]])
+
+
+def matrix_copy(dst: Placed, src: Placed) -> chip.DmaMatrixOp | None:
+    """The copy as one matrix command, which is the faster kind; None when the arrays do not allow it.
+
+    That takes rows over whole rows of lanes, contiguous within DDR and from one to the next. Items are moved
+    in fours of bytes, since a matrix row has at most 65,535 of them.
+    """
+    local = src if dst.in_ddr else dst
+    axis, lanes, item = local.axis, local.lanes, local.dtype.bytes
+    found = list(dma_steps(dst, src))
+    if axis is None or local.lane or local.shape[axis] % lanes or len(found) != 1:
+        return None
+    strides = dict(zip((dst.in_ddr, src.in_ddr), found[0].strides, strict=True))
+    _, ddr_pitch, _, ddr_step = strides[True]
+    n, _, h, w = found[0].shape
+    words = w * item // 4
+    contiguous = n == h == 1 and ddr_pitch == w and (ddr_step == 1 or w == 1)
+    if not contiguous or w * item % 4 or words * lanes > MAX_ITEMS:
+        return None
+    return chip.DmaMatrixOp(
+        dst.buffer,
+        src.buffer,
+        rows=local.shape[axis] // lanes,
+        columns=lanes * words,
+        block=words,
+        row_stride=lanes * words,
+        n_stride=strides[False][1] * item // 4,
+        c_stride=words,
+        res=replace(dst, dtype=I32).view(()),
+        opd0=replace(src, dtype=I32).view(()),
+    )
+
+
+def _cover(
+    arrays: Sequence[Placed], axis: int | None, channels: int, lane_strides: list[int]
+) -> Iterator[Step]:
+    axes = _collapse([a for a in range(len(arrays[0].shape)) if a != axis], arrays)
+    unrolled, kept = axes[: max(0, len(axes) - MAX_STRIDE_AXES)], axes[-MAX_STRIDE_AXES:]
+    if not kept:
+        kept = [(1, (1,) * len(arrays))]  # the DMA does not accept a w stride of 0
+    while len(kept) < MAX_STRIDE_AXES:
+        kept.insert(0, (1, (0,) * len(arrays)))
+    (n, ns), (h, hs), (w, ws) = kept
+    strides = tuple(zip(ns, lane_strides, hs, ws, strict=True))
+    for index in product(*(range(size) for size, _ in unrolled)):
+        offsets = tuple(
+            sum(i * s[k] for i, (_, s) in zip(index, unrolled, strict=True)) * x.dtype.bytes
+            for k, x in enumerate(arrays)
+        )
+        yield Step((n, channels, h, w), offsets, strides)
+
+
+def _collapse(axes: Sequence[int], arrays: Sequence[Placed]) -> list[tuple[int, tuple[int, ...]]]:
+    """(size, strides per array) of each axis, with axes merged that follow each other in all arrays."""
+    merged: list[tuple[int, tuple[int, ...]]] = []
+    for axis in axes:
+        size = arrays[0].shape[axis]
+        if size == 1:
+            continue
+        strides = tuple(0 if x.shape[axis] == 1 else x.strides[axis] for x in arrays)
+        if merged and all(outer == size * inner for outer, inner in zip(merged[-1][1], strides, strict=True)):
+            merged[-1] = (merged[-1][0] * size, strides)
+        else:
+            merged.append((size, strides))
+    return merged

@@ -1,0 +1,182 @@
+"""Matrix products: rows of the left operand and of the result on the same lanes, the right one read by
+all.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+
+from compiler.ir.core import Op
+from compiler.ir.types import I8, UI8, ElementType
+from compiler.weights.quant import TileFormat
+from dialects import chip, tensor
+from dialects.tensor import Lanes, PackedType
+from passes.tensor_to_chip.context import Lowering, lowers
+from passes.tensor_to_chip.placed import CannotView, Placed, round_up
+
+SYMMETRIC_ZERO = 8.0  # the zero point of symmetric 4-bit codes, which are stored without one
+
+
+def tile_format(packed: PackedType, lanes: int) -> TileFormat:
+    return TileFormat(packed.rows, packed.columns, packed.bits, packed.group, packed.symmetric, lanes)
+
+
+@lowers(tensor.DequantizeOp)
+def dequantize(low: Lowering, op: Op) -> None:
+    """(code - zero) * scale: both 4-bit halves to bytes, less the zero points, to 16 bit, times the
+    scales.
+    """
+    packed = op.operands[0].type
+    assert isinstance(packed, PackedType)
+    tile = tile_format(packed, low.spec.lanes)
+    emit, source = low.emit, low.get(op.operands[0])
+    if tile.bits == 16:
+        weights = replace(
+            source, dtype=packed.scale, shape=(tile.rows, tile.columns), strides=(tile.columns, 1)
+        )
+        low.put(op, weights)
+        return
+    shape = (tile.lanes, tile.slots * tile.groups, tile.group)
+    codes = signed_codes(low, tile, source, shape)
+    wide = emit.cast(emit.new(shape, packed.scale, Lanes(0)), codes)
+    scales = section(source, packed.scale, tile.scales_offset, shape)
+    whole = emit.of_type(op.results[0].type)
+    emit.ar("mul", rows_in_lanes(whole, tile).reshape(shape, 0), wide, scales)
+    low.put(op, whole)
+
+
+def signed_codes(low: Lowering, tile: TileFormat, source: Placed, shape: tuple[int, int, int]) -> Placed:
+    """Codes less zero points, int8 in [lanes, groups, group]."""
+    emit = low.emit
+    if tile.bits == 8:
+        return section(source, I8, tile.codes_offset, (*shape[:2], tile.group), tile.group)
+    half = tile.columns // 2
+    nibbles = section(source, UI8, tile.codes_offset, (tile.lanes, tile.slots, half), half)
+    spread = emit.new((tile.lanes, tile.slots, tile.columns), UI8, Lanes(0))
+    part = (tile.lanes, tile.slots, half)
+    emit.ar("and", spread.slice((0, 0, 0), part), nibbles, 15.0)
+    emit.ar("ashift", spread.slice((0, 0, half), part), nibbles, -4.0, constant_type=I8, round=3)
+    codes = spread.reshape(shape, 0)
+    zeros: Placed | float = SYMMETRIC_ZERO
+    if tile.has_zeros:
+        zeros = section(source, UI8, tile.zeros_offset, shape)
+    return emit.ar("sub", emit.new(shape, I8, Lanes(0)), codes, zeros)
+
+
+def section(
+    source: Placed, dtype: ElementType, offset: int, shape: tuple[int, int, int], width: int = 1
+) -> Placed:
+    """A part of a packed run as [lanes, rows, width]; width 1 is broadcast over the last axis of `shape`."""
+    strides = (0, width, 1)
+    sizes = (shape[0], shape[1], width)
+    return Placed(source.buffer, dtype, sizes, strides, 0, source.lanes, source.offset + offset)
+
+
+def rows_in_lanes(whole: Placed, tile: TileFormat) -> Placed:
+    """A matrix [rows, columns], rows over the lanes, as [lanes, slots, columns]."""
+    return replace(
+        whole, shape=(tile.lanes, tile.slots, tile.columns), strides=(0, whole.strides[0], 1), axis=0
+    )
+
+
+@lowers(tensor.LinearOp)
+def linear(low: Lowering, op: Op) -> None:
+    assert isinstance(op, tensor.LinearOp)
+    x, w = low.get(op.x), low.get(op.w)
+    res, accumulate = destination(low, op)
+    if x.axis == len(x.shape) - 1:
+        column = as_column(low, x), as_column(low, res)
+        emit_matmul(low, "nn", column[1], w, column[0], accumulate)
+        return
+    for left, result in matrices(low, x, res):
+        emit_matmul(low, "nt", result, left, w, accumulate)
+
+
+def destination(low: Lowering, op: tensor.LinearOp | tensor.MatmulOp) -> tuple[Placed, bool]:
+    """Where the sum is built, and whether on what is there: it replaces its accumulator, whose last use
+    this must be.
+    """
+    start = op.accumulator
+    if start is None:
+        return low.result(op), False
+    later = [user for user in start.users if user is not op and op.is_before(user)]
+    if later:
+        op.fail(f"overwrites its accumulator, which {later[0].opname} still reads")
+    low.set(op.results[0], low.get(start))
+    return low.get(start), True
+
+
+def as_column(low: Lowering, x: Placed) -> Placed:
+    """A vector [.., n] over the lanes as the matrix [n, 1], one item in each EU-wide slot."""
+    assert x.axis is not None
+    slot = low.spec.eu_bytes // x.dtype.bytes
+    require(x.strides[x.axis] == slot or x.lane_rows == 1, f"{list(x.shape)} does not lie in slots")
+    return replace(x, shape=(x.shape[x.axis], 1), strides=(slot, 1), axis=0)
+
+
+@lowers(tensor.MatmulOp)
+def matmul(low: Lowering, op: Op) -> None:
+    assert isinstance(op, tensor.MatmulOp)
+    a, b = low.get(op.a), low.get(op.b)
+    res, accumulate = destination(low, op)
+    for left, result in matrices(low, a, res):
+        emit_matmul(low, "nt" if op.transpose_b else "nn", result, left, b, accumulate)
+
+
+def matrices(low: Lowering, left: Placed, result: Placed) -> Iterator[tuple[Placed, Placed]]:
+    """Cut [.., m, k] and [.., m, n] into matrices whose rows of lanes lie one pitch apart in both."""
+    *lead, rows, _ = left.shape
+    for index in product(*(range(size) for size in lead)):
+        pair = [matrix_at(x, index) for x in (left, result)]
+        if all(is_matrix(low, x) for x in pair):
+            yield pair[0], pair[1]
+            continue
+        for start in range(0, rows, low.spec.lanes):
+            count = min(low.spec.lanes, rows - start)
+            yield (
+                pair[0].slice((start, 0), (count, left.shape[-1])),
+                pair[1].slice((start, 0), (count, result.shape[-1])),
+            )
+
+
+def matrix_at(x: Placed, index: tuple[int, ...]) -> Placed:
+    one = x.slice((*index, 0, 0), (*(1 for _ in index), *x.shape[-2:]))
+    return one.reshape(x.shape[-2:], 0)
+
+
+def is_matrix(low: Lowering, x: Placed) -> bool:
+    """Whether rows of lanes follow each other at the pitch that matrix operands imply."""
+    return x.lane_rows == 1 or x.strides[0] == round_up(x.shape[1], low.spec.eu_bytes // x.dtype.bytes)
+
+
+def require(holds: bool, reason: str) -> None:
+    """Refuse operands that the matrix unit would read in another order than they lie."""
+    if not holds:
+        raise CannotView(reason)
+
+
+def emit_matmul(low: Lowering, kind: str, res: Placed, left: Placed, right: Placed, accumulate: bool) -> None:
+    m, k, n = left.shape[0], left.shape[1], res.shape[1]
+    require(left.lane == res.lane, "the left operand and the result start on different lanes")
+    require(right.lane == 0, "the right operand does not start on lane 0")
+    require(right.axis == 0 and left.axis == 0 and res.axis == 0, "rows do not lie over the lanes")
+    require(all(x.strides[1] == 1 or x.shape[1] == 1 for x in (res, left, right)), "columns with gaps")
+    require(is_matrix(low, right), f"{list(right.shape)} is not laid out as a matrix")
+    require(right.shape == ((k, n) if kind == "nn" else (n, k)), f"{list(right.shape)} for k={k} n={n}")
+    low.emit.add(
+        chip.MatmulOp(
+            res.buffer,
+            left.buffer,
+            right.buffer,
+            kind=kind,
+            m=m,
+            k=k,
+            n=n,
+            res=res.view(()),
+            opd0=left.view(()),
+            opd1=right.view(()),
+            accumulate=accumulate,
+        )
+    )

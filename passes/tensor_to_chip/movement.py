@@ -1,0 +1,313 @@
+"""Data movement: renaming that costs nothing, DMA to and from DDR, and moves across lanes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from compiler.ir.core import Op
+from compiler.ir.types import I32, UI8, TensorType
+from dialects import chip, tensor
+from dialects.tensor import Lanes, PackedType, Replicated
+from passes.tensor_to_chip.context import Lowering, axis_of, lowers
+from passes.tensor_to_chip.emitter import MAX_ITEMS
+from passes.tensor_to_chip.matmul import tile_format
+from passes.tensor_to_chip.placed import CannotView, Placed
+
+# ------------------------------------------------------------------------------------------------- renaming
+
+
+@lowers(tensor.SliceOp)
+def slice_(low: Lowering, op: Op) -> None:
+    assert isinstance(op, tensor.SliceOp)
+    low.put(op, low.get(op.x).slice(op.starts, op.sizes))
+
+
+@lowers(tensor.PermuteOp)
+def permute(low: Lowering, op: Op) -> None:
+    assert isinstance(op, tensor.PermuteOp)
+    low.put(op, low.get(op.x).permute(op.order))
+
+
+@lowers(tensor.ReshapeOp)
+def reshape(low: Lowering, op: Op) -> None:
+    type_ = op.results[0].type
+    low.put(op, low.get(op.operands[0]).reshape(type_.shape, axis_of(type_)))
+
+
+@lowers(tensor.ConcatOp)
+def concat(low: Lowering, op: Op) -> None:
+    """Parts that could not be produced in place are copied."""
+    assert isinstance(op, tensor.ConcatOp)
+    whole = low.result(op)
+    start = 0
+    for part in op.operands:
+        source = low.get(part)
+        starts = [start if axis == op.axis else 0 for axis in range(len(source.shape))]
+        start += source.shape[op.axis]
+        target = whole.slice(starts, source.shape)
+        if not target.same_place(source):
+            low.emit.cast(target, source)
+
+
+@lowers(tensor.PadOp)
+def pad(low: Lowering, op: Op) -> None:
+    assert isinstance(op, tensor.PadOp)
+    whole, source = low.result(op), low.get(op.x)
+    width = source.shape[-1]
+    zeros = [0] * len(source.shape)
+    target = whole.slice(zeros, source.shape)
+    if not target.same_place(source):
+        low.emit.cast(target, source)
+    tail = whole.slice((*zeros[:-1], width), (*source.shape[:-1], whole.shape[-1] - width))
+    if tail.shape[-1]:
+        low.emit.fill(tail, op.value)
+
+
+# ------------------------------------------------------------------------------------------------------ DDR
+
+
+@lowers(tensor.WeightOp)
+def weight(low: Lowering, op: Op) -> None:
+    assert isinstance(op, tensor.WeightOp)
+    type_ = op.results[0].type
+    source = chip.Joined(tuple(op.sources), type_.element)
+    low.set(op.results[0], low.row_major(low.emit.weight(source, type_.bytes), type_))
+
+
+@lowers(tensor.RopeTableOp)
+def rope_table(low: Lowering, op: Op) -> None:
+    assert isinstance(op, tensor.RopeTableOp)
+    type_ = op.results[0].type
+    buffer = low.emit.weight(chip.RopeTable(op.cos, op.sin), type_.bytes)
+    low.set(op.results[0], low.row_major(buffer, type_))
+
+
+@lowers(tensor.PackedWeightOp)
+def packed_weight(low: Lowering, op: Op) -> None:
+    assert isinstance(op, tensor.PackedWeightOp)
+    type_ = op.results[0].type
+    assert isinstance(type_, PackedType)
+    tile = tile_format(type_, low.spec.lanes)
+    pieces = 1
+    while tile.total_bytes // 4 > MAX_ITEMS * pieces:
+        pieces *= 2
+    source = chip.Packed(
+        tuple(op.sources),
+        op.row,
+        type_.rows,
+        op.column,
+        type_.columns,
+        type_.bits,
+        type_.group,
+        type_.symmetric,
+        type_.scale,
+        op.each,
+        pieces,
+    )
+    buffer = low.emit.weight(source, tile.total_bytes)
+    shape = (pieces, tile.lanes, tile.run_bytes // pieces)
+    low.set(op.results[0], low.row_major(buffer, TensorType(shape, UI8)))
+
+
+@lowers(tensor.LoadOp)
+def load(low: Lowering, op: Op) -> None:
+    source, type_ = low.get(op.operands[0]), op.results[0].type
+    if op in low.recorded:
+        low.put_or_copy(op, low.recorded[op].reshape(type_.shape, axis_of(type_)))
+    elif isinstance(type_, PackedType):
+        load_packed(low, op, source)
+    elif isinstance(type_.layout, Replicated):
+        low.emit.dma(low.result(op), source, kind="broadcast")
+    elif is_column(type_):
+        load_column(low, op, source)
+    else:
+        low.emit.dma(low.result(op), source)
+
+
+def load_packed(low: Lowering, op: Op, source: Placed) -> None:
+    """One run of bytes per lane, in pieces; see `chip.Packed`."""
+    pieces, lanes, part = source.shape
+    place = low.emit.new((lanes, pieces * part), UI8, Lanes(0))
+    words = part // 4
+    low.emit.add(
+        chip.DmaMatrixOp(
+            place.buffer,
+            source.buffer,
+            rows=pieces,
+            columns=lanes * words,
+            block=words,
+            row_stride=lanes * words,
+            n_stride=words,
+            c_stride=words,
+            res=replace(place, dtype=I32).view(()),
+            opd0=replace(source, dtype=I32).view(()),
+        )
+    )
+    low.set(op.results[0], place)
+
+
+def is_column(type_: TensorType) -> bool:
+    """Whether the last axis, longer than 1, lies over the lanes."""
+    layout = type_.layout
+    return isinstance(layout, Lanes) and layout.axis == len(type_.shape) - 1 and type_.shape[-1] > 1
+
+
+def load_column(low: Lowering, op: Op, source: Placed) -> None:
+    """n contiguous items: as rows of 64 on n/64 lanes, transposed to one item per lane and row."""
+    emit, lanes, count = low.emit, low.spec.lanes, source.shape[-1]
+    if count % lanes:
+        op.fail(f"a vector of {count} items cannot be spread over {lanes} lanes")
+    rows = emit.new((count // lanes, lanes), source.dtype, Lanes(0))
+    emit.dma(rows, replace(source, shape=rows.shape, strides=(lanes, 1)))
+    spread = emit.new((lanes, count // lanes), source.dtype, Lanes(0))
+    emit.lanes("cw_ts", spread, rows, (1, lanes, 1, count // lanes))
+    low.put_or_copy(op, column_view(spread, op.results[0].type))
+
+
+def column_view(spread: Placed, type_: TensorType) -> Placed:
+    """[lanes, rows] as the vector type_, whose item i is on lane i mod lanes in row i div lanes."""
+    strides = tuple(1 if axis == len(type_.shape) - 1 else 0 for axis in range(len(type_.shape)))
+    return replace(spread, shape=type_.shape, strides=strides, axis=len(type_.shape) - 1)
+
+
+@lowers(tensor.StoreOp)
+def store(low: Lowering, op: Op) -> None:
+    x, type_ = low.get(op.operands[0]), op.operands[0].type
+    if is_column(type_):
+        store_column(low, low.result(op), x)
+    else:
+        low.emit.dma(low.result(op), x)
+
+
+def store_column(low: Lowering, result: Placed, x: Placed) -> None:
+    emit, lanes, count = low.emit, low.spec.lanes, x.shape[-1]
+    assert x.axis is not None
+    if count % lanes:
+        raise CannotView(f"{count} items do not fill {lanes} lanes")
+    if x.lane:
+        raise CannotView(f"{count} items start on lane {x.lane}")
+    spread = Placed(x.buffer, x.dtype, (lanes, count // lanes), (0, x.strides[x.axis]), 0, lanes, x.offset)
+    if spread.strides[1] != 1 or x.offset % low.spec.eu_bytes:
+        spread = emit.cast(emit.new(spread.shape, x.dtype, Lanes(0)), spread)
+    rows = emit.new((count // lanes, lanes), x.dtype, Lanes(0))
+    emit.lanes("wc_ts", rows, spread, (1, count // lanes, 1, lanes))
+    emit.dma(replace(result, shape=rows.shape, strides=(lanes, 1)), rows)
+
+
+@lowers(tensor.GatherOp)
+def gather(low: Lowering, op: Op) -> None:
+    """One row per lane, one for all lanes, or rows to DDR."""
+    assert isinstance(op, tensor.GatherOp)
+    table, ids, res = low.get(op.table), low.get(op.ids), low.result(op)
+    count, width = ids.shape[-1], table.shape[1]
+    if res.in_ddr:
+        channels, rows, index_stride, c_stride = 1, count, 0, count * width
+    elif res.axis is None:
+        spread_row(low, op, res)
+        return
+    else:
+        channels, rows, index_stride, c_stride = count, 1, 1, res.strides[res.axis]
+    emit_gather(low, res, table, ids, (channels, rows, index_stride, c_stride))
+
+
+def spread_row(low: Lowering, op: tensor.GatherOp, res: Placed) -> None:
+    """One row to lane 0, and from there to all: the DMA would fetch it once per lane."""
+    table = low.get(op.table)
+    row = low.emit.new((1, table.shape[1]), table.dtype, Lanes(0))
+    emit_gather(low, row, table, low.get(op.ids), (1, 1, 0, table.shape[1]))
+    low.emit.lanes("l_bc", res, row, (1, low.spec.lanes, 1, table.shape[1]))
+
+
+def emit_gather(
+    low: Lowering, res: Placed, table: Placed, ids: Placed, sizes: tuple[int, int, int, int]
+) -> None:
+    """sizes: channels, rows per channel, the index's stride from channel to channel, the result's."""
+    channels, rows, index_stride, c_stride = sizes
+    low.emit.add(
+        chip.DmaGatherOp(
+            res.buffer,
+            table.buffer,
+            ids.buffer,
+            channels=channels,
+            rows=rows,
+            table_rows=table.shape[0],
+            width=table.shape[1],
+            index_stride=index_stride,
+            c_stride=c_stride,
+            res=res.view(()),
+            opd0=table.view(()),
+            opd1=ids.view(()),
+        )
+    )
+
+
+# --------------------------------------------------------------------------------------------- across lanes
+
+
+@lowers(tensor.RelayoutOp)
+def relayout(low: Lowering, op: Op) -> None:
+    x, result = op.operands[0].type, op.results[0].type
+    if is_column(x):
+        heads_from_column(low, op)
+    elif is_column(result):
+        column_from_heads(low, op)
+    else:
+        op.fail(f"no way from {x} to {result}")
+
+
+def heads_from_column(low: Lowering, op: Op) -> None:
+    """[.., h d] over the lanes to heads over the lanes: 64 dimensions at a time are transposed."""
+    emit, lanes, x = low.emit, low.spec.lanes, low.get(op.operands[0])
+    type_ = op.results[0].type
+    heads, width = head_sizes(low, op, type_)
+    assert x.axis is not None
+    slot, parts = x.strides[x.axis], width // lanes
+    by_head = Placed(x.buffer, x.dtype, (heads, parts, lanes), (parts * slot, slot, 0), 2, lanes, x.offset)
+    columns = emit.new((parts, lanes, heads), x.dtype, Lanes(1))
+    emit.cast(columns.permute((2, 0, 1)), by_head)
+    result = emit.of_type(type_)
+    for part in range(parts):
+        source = columns.slice((part, 0, 0), (1, lanes, heads))
+        target = replace(result, offset=part * lanes * x.dtype.bytes)
+        emit.lanes("wc_ts", target, source, (1, heads, 1, lanes))
+    low.put(op, result)
+
+
+def column_from_heads(low: Lowering, op: Op) -> None:
+    emit, lanes, x = low.emit, low.spec.lanes, low.get(op.operands[0])
+    heads, width = head_sizes(low, op, op.operands[0].type)
+    parts = width // lanes
+    columns = emit.new((parts, lanes, heads), x.dtype, Lanes(1))
+    emit.lanes("cw_ts", columns, x, (1, width, 1, heads))
+    result = low.result(op)
+    assert result.axis is not None
+    slot = result.strides[result.axis]
+    by_head = replace(result, shape=(heads, parts, lanes), strides=(parts * slot, slot, 0), axis=2)
+    emit.cast(by_head, columns.permute((2, 0, 1)))
+
+
+def head_sizes(low: Lowering, op: Op, type_: TensorType) -> tuple[int, int]:
+    axis, width, lanes = axis_of(type_), type_.shape[-1], low.spec.lanes
+    heads = 1 if axis is None else type_.shape[axis]
+    if width % lanes:
+        op.fail(f"head size {width} is not a multiple of {lanes}")
+    if heads > lanes:
+        op.fail(f"{heads} heads do not fit {lanes} lanes")
+    return heads, width
+
+
+@lowers(tensor.AppendOp)
+def append(low: Lowering, op: Op) -> None:
+    """Copy the history head by head into matrices with one more row, and each new row from its head's
+    lane.
+    """
+    emit, lanes = low.emit, low.spec.lanes
+    history, new = low.get(op.operands[0]), low.get(op.operands[1])
+    result = low.result(op)
+    heads, length, width = history.shape
+    emit.cast(result.slice((0, 0, 0), history.shape), history)
+    for head in range(heads):
+        source = replace(new.slice((head, 0, 0), (1, 1, width)), axis=0)
+        target = result.slice((head, length, 0), (1, 1, width))
+        emit.lanes("l_copy", target, source, (1, 1, 1, width))
+    assert lanes == result.lanes

@@ -1,0 +1,171 @@
+"""Where a tensor value lies: a buffer with a stride per axis, and the views that move no data."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+
+from compiler.ir.core import Value
+from compiler.ir.types import ElementType, TensorType
+from compiler.target.chips import ChipSpec
+from dialects.chip import GlobalType, View
+from dialects.tensor import Lanes
+
+
+def round_up(value: int, unit: int) -> int:
+    return -(-value // unit) * unit
+
+
+class CannotView(Exception):
+    """The positions asked for are not reachable with one stride per axis."""
+
+
+@dataclass(frozen=True)
+class Placed:
+    """A tensor of `shape` in `buffer`.
+
+    strides: elements per step of each axis; for `axis`, the one over the lanes, elements from one row of
+    lanes to the next, and in DDR simply elements. offset: bytes, the same in all lanes; lane: where item 0 of
+    `axis` sits. axis None: in DDR, or the same data in every lane.
+    """
+
+    buffer: Value
+    dtype: ElementType
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    axis: int | None
+    lanes: int
+    offset: int = 0
+    lane: int = 0
+
+    @property
+    def in_ddr(self) -> bool:
+        return isinstance(self.buffer.type, GlobalType)
+
+    @property
+    def lane_rows(self) -> int:
+        """How many rows of lanes the axis over the lanes takes."""
+        return 1 if self.axis is None else -(-(self.lane + self.shape[self.axis]) // self.lanes)
+
+    def slice(self, starts: Sequence[int], sizes: Sequence[int]) -> Placed:
+        offset, lane = self.offset, self.lane
+        for axis, start in enumerate(starts):
+            if axis != self.axis:
+                offset += start * self.strides[axis] * self.dtype.bytes
+                continue
+            rows, lane = divmod(self.lane + start, self.lanes)
+            if lane and lane + sizes[axis] > self.lanes:
+                raise CannotView(f"items {start}.. of axis {axis} start on lane {lane} and wrap around")
+            offset += rows * self.strides[axis] * self.dtype.bytes
+        return replace(self, shape=tuple(sizes), offset=offset, lane=lane)
+
+    def permute(self, order: Sequence[int]) -> Placed:
+        axis = None if self.axis is None else list(order).index(self.axis)
+        shape = tuple(self.shape[i] for i in order)
+        return replace(self, shape=shape, strides=tuple(self.strides[i] for i in order), axis=axis)
+
+    def reshape(self, shape: Sequence[int], axis: int | None) -> Placed:
+        """The same items in row-major order; `axis` is the one over the lanes in the new shape.
+
+        Raises CannotView when an axis would have to be merged with one that does not follow it in memory, or
+        when the axis over the lanes would be split or merged, or an axis would have to be spread over them.
+        """
+        spread = self.axis is not None and self.shape[self.axis] > 1
+        if axis is not None and shape[axis] > 1 and not spread:
+            raise CannotView(f"axis {axis} of {list(shape)} is not over the lanes")
+        strides = [0] * len(shape)
+        for old, new in matching_axes(self.shape, tuple(shape)):
+            if self.axis in old and self.shape[self.axis] > 1:
+                self._keep_lane_axis(old, new, tuple(shape), axis, strides)
+            else:
+                self._regroup(old, new, tuple(shape), strides)
+        return replace(self, shape=tuple(shape), strides=tuple(strides), axis=axis)
+
+    def _keep_lane_axis(
+        self, old: list[int], new: list[int], shape: tuple[int, ...], axis: int | None, strides: list[int]
+    ) -> None:
+        assert self.axis is not None
+        if (
+            axis not in new
+            or shape[axis] != self.shape[self.axis]
+            or prod(shape[i] for i in new) != shape[axis]
+        ):
+            raise CannotView(f"{list(self.shape)} to {list(shape)} moves the axis over the lanes")
+        strides[axis] = self.strides[self.axis]
+
+    def _regroup(self, old: list[int], new: list[int], shape: tuple[int, ...], strides: list[int]) -> None:
+        wide = [i for i in old if self.shape[i] > 1]
+        if [self.shape[i] for i in wide] == [shape[i] for i in new if shape[i] > 1]:
+            for source, target in zip(wide, (i for i in new if shape[i] > 1), strict=True):
+                strides[target] = self.strides[source]
+            return
+        for outer, inner in itertools.pairwise(wide):
+            if self.strides[outer] != self.shape[inner] * self.strides[inner]:
+                raise CannotView(f"axes {outer} and {inner} of {list(self.shape)} do not follow each other")
+        stride = self.strides[wide[-1]] if wide else 1
+        for i in reversed(new):
+            strides[i] = stride
+            stride *= shape[i]
+
+    def same_place(self, other: Placed) -> bool:
+        """Whether both address the same bytes; strides of axes of size 1 do not matter."""
+        strides = zip(self.shape, self.strides, other.strides, strict=True)
+        return (self.buffer, self.offset, self.lane, self.shape) == (
+            other.buffer,
+            other.offset,
+            other.lane,
+            other.shape,
+        ) and all(size == 1 or ours == theirs for size, ours, theirs in strides)
+
+    def view(self, strides: tuple[int, ...], extra: int = 0) -> View:
+        return View(self.dtype, self.offset + extra, self.lane, strides)
+
+
+def matching_axes(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
+    """The shortest runs of axes of both shapes that hold equally many items, in order."""
+    groups: list[tuple[list[int], list[int]]] = []
+    i = j = 0
+    while i < len(old) or j < len(new):
+        left: list[int] = []
+        right: list[int] = []
+        items_left = items_right = 1
+        while True:
+            if i < len(old) and (
+                items_left < items_right or not left or (items_left == items_right and old[i] == 1)
+            ):
+                items_left *= old[i]
+                left.append(i)
+                i += 1
+            elif j < len(new) and (items_right < items_left or not right or new[j] == 1):
+                items_right *= new[j]
+                right.append(j)
+                j += 1
+            else:
+                break
+        groups.append((left, right))
+    return groups
+
+
+def default_strides(type_: TensorType, spec: ChipSpec) -> tuple[int, ...]:
+    """The strides of a fresh buffer of this type; see `tensor.Lanes`."""
+    strides = [0] * len(type_.shape)
+    axis = type_.layout.axis if isinstance(type_.layout, Lanes) else -1
+    step = 1
+    for i in reversed(range(len(type_.shape))):
+        if i == axis:
+            compact = isinstance(type_.layout, Lanes) and type_.layout.compact
+            step = step if compact else round_up(step, spec.eu_bytes // type_.element.bytes)
+        strides[i] = step
+        step *= -(-type_.shape[i] // spec.lanes) if i == axis else type_.shape[i]
+    return tuple(strides)
+
+
+def buffer_bytes(type_: TensorType, spec: ChipSpec) -> int:
+    """Bytes per lane of a fresh local buffer."""
+    strides = default_strides(type_, spec)
+    axis = type_.layout.axis if isinstance(type_.layout, Lanes) else -1
+    sizes = [-(-n // spec.lanes) if i == axis else n for i, n in enumerate(type_.shape)]
+    items = max((n * stride for n, stride in zip(sizes, strides, strict=True)), default=1)
+    return round_up(items * type_.element.bytes, spec.eu_bytes)

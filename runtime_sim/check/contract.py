@@ -1,0 +1,190 @@
+"""What a file must satisfy so that Sophgo's runtime can run it, checked without running it.
+
+Problems come back as sentences. The further rules of chat programs are in `client_rules`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+from compiler.bmodel import Coeff, TensorInfo
+from compiler.diagnostics import CompileError, UserError
+from compiler.progress import track
+from compiler.target.chips import ChipSpec
+from runtime_sim.check.client_rules import model_problems
+from runtime_sim.check.hardware import hardware_problems
+from runtime_sim.check.ranges import accesses
+from runtime_sim.check.waits import prove_waits
+from runtime_sim.launch.loader import Program, Region, StageProgram
+from runtime_sim.launch.queues import CoreProgram
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """A range of DDR, bytes [start, end), that a DMA instruction reads or writes."""
+
+    number: int  # of the instruction on its queue
+    write: bool
+    start: int
+    end: int
+
+    def meets(self, start: int, end: int) -> bool:
+        return self.start < end and start < self.end
+
+
+def check_file(program: Program, hashes: bool = True) -> list[str]:
+    """All problems of a file, net by net; empty when it is sound. `hashes` reads all weights."""
+    checker = StageChecker(program.spec)
+    problems: list[str] = []
+    for net in track(program.bmodel.nets, "check", " nets"):
+        for index in range(len(net.stages)):
+            try:
+                stage = program.stage(net.name, index)
+            except UserError as error:
+                problems.append(str(error))
+                continue
+            problems += [f"net {net.name}: {problem}" for problem in checker.problems(stage)]
+    if hashes:
+        problems += _hash_problems(program)
+    return problems + list(model_problems(program))
+
+
+class StageChecker:
+    """Rules of one stage. What depends on the streams alone is worked out once for equal streams."""
+
+    def __init__(self, spec: ChipSpec) -> None:
+        self.spec = spec
+        self._order: dict[tuple[int, ...], list[str]] = {}
+        self._transfers: dict[int, list[Transfer]] = {}
+        self._hardware: dict[int, list[str]] = {}
+
+    def problems(self, stage: StageProgram) -> Iterator[str]:
+        transfers = [transfer for core in stage.cores for transfer in self._transfers_of(core)]
+        yield from _placement_problems(stage)
+        yield from _transfer_problems(stage, transfers)
+        yield from _input_problems(stage, transfers)
+        yield from _output_problems(stage, transfers)
+        yield from self._order_problems(stage.cores)
+        for index, core in enumerate(stage.cores):
+            prefix = f"core {index} " if index else ""
+            yield from (prefix + problem for problem in self._hardware_of(core))
+
+    def _transfers_of(self, core: CoreProgram) -> list[Transfer]:
+        if id(core) not in self._transfers:
+            self._transfers[id(core)] = list(_transfers(core, self.spec))
+        return self._transfers[id(core)]
+
+    def _hardware_of(self, core: CoreProgram) -> list[str]:
+        if id(core) not in self._hardware:
+            self._hardware[id(core)] = list(hardware_problems(core, self.spec))
+        return self._hardware[id(core)]
+
+    def _order_problems(self, cores: Sequence[CoreProgram]) -> list[str]:
+        key = tuple(map(id, cores))
+        if key not in self._order:
+            self._order[key] = list(_id_problems(cores)) if self.spec.command_ids else []
+            try:
+                prove_waits(cores, self.spec)
+            except CompileError as error:
+                self._order[key].append(error.message)
+        return self._order[key]
+
+
+def _transfers(core: CoreProgram, spec: ChipSpec) -> Iterator[Transfer]:
+    for number, instruction in enumerate(core.dma, 1):
+        for access in accesses(instruction, spec):
+            if not access.is_local:
+                for box in access.boxes:
+                    yield Transfer(number, access.write, box.start, box.end)
+
+
+def _id_problems(cores: Sequence[CoreProgram]) -> Iterator[str]:
+    """Where commands carry their number it must count from 1, or the chip waits for ever."""
+    for core in cores:
+        for engine, stream in (("tiu", core.tiu), ("dma", core.dma)):
+            for number, instruction in enumerate(stream, 1):
+                if instruction.fields["cmd_id"] != number:
+                    yield f"{engine} {number} carries the id {instruction.fields['cmd_id']}"
+                    break
+
+
+def _placement_problems(stage: StageProgram) -> Iterator[str]:
+    """Inputs and outputs lie in the net's memories, each by itself; only input 0 and output 0 may be one."""
+    tensors = [*stage.stage.inputs, *stage.stage.outputs]
+    for tensor in tensors:
+        address = stage.dma_address(tensor)
+        span = stage.span_of(address)
+        if span is None or address + tensor.size > span.end:
+            yield f"{tensor.name} is at {tensor.address:#x}, outside the net's memories"
+        elif span.region is Region.COEFF:
+            yield f"{tensor.name} lies among the weights"
+    for index, first in enumerate(tensors):
+        for second in tensors[index + 1 :]:
+            if _overlap(first, second) and not _is_in_place(stage, first, second):
+                yield f"{first.name} and {second.name} overlap"
+
+
+def _overlap(first: TensorInfo, second: TensorInfo) -> bool:
+    starts_before = first.address < second.address + second.size
+    return starts_before and second.address < first.address + first.size
+
+
+def _is_in_place(stage: StageProgram, first: TensorInfo, second: TensorInfo) -> bool:
+    is_pair = first is stage.stage.inputs[0] and second is stage.stage.outputs[0]
+    return is_pair and (first.address, first.size) == (second.address, second.size)
+
+
+def _transfer_problems(stage: StageProgram, transfers: Sequence[Transfer]) -> Iterator[str]:
+    """Every DDR address is inside one memory, and nothing is written among the weights."""
+    for transfer in transfers:
+        span = stage.span_of(transfer.start)
+        place = f"bytes {transfer.start:#x} to {transfer.end:#x}"
+        if span is None or transfer.end > span.end:
+            yield f"dma {transfer.number} goes to {place}, outside the net's memories"
+            return
+        if transfer.write and span.region is Region.COEFF:
+            yield f"dma {transfer.number} writes to {place}, among the weights"
+            return
+
+
+def _input_problems(stage: StageProgram, transfers: Sequence[Transfer]) -> Iterator[str]:
+    """Inputs are not written, save input 0: clients launch again with what is there, caches above all."""
+    for tensor in stage.stage.inputs[1:]:
+        start = stage.dma_address(tensor)
+        for transfer in transfers:
+            if transfer.write and transfer.meets(start, start + tensor.size):
+                yield f"dma {transfer.number} writes to its input {tensor.name}"
+                break
+
+
+def _output_problems(stage: StageProgram, transfers: Sequence[Transfer]) -> Iterator[str]:
+    """Every byte of every output is written."""
+    written = sorted((transfer.start, transfer.end) for transfer in transfers if transfer.write)
+    for tensor in stage.stage.outputs:
+        start = reached = stage.dma_address(tensor)
+        for first, end in written:
+            if first <= reached:
+                reached = max(reached, end)
+        if reached < start + tensor.size:
+            yield f"byte {reached - start} of its output {tensor.name} is never written"
+
+
+def _hash_problems(program: Program) -> list[str]:
+    """The runtime takes blobs of equal check code and size for one, so the code must be the content's."""
+    problems, known = [], set()
+    for net in track(program.bmodel.nets, "check the weights of", " nets"):
+        for stage in net.stages:
+            if stage.coeff and stage.coeff.blob.key not in known:
+                known.add(stage.coeff.blob.key)
+                if _sha256(stage.coeff) != stage.coeff.check_code:
+                    problems.append(f"net {net.name}: the check code of its weights is not their sha256")
+    return problems
+
+
+def _sha256(coeff: Coeff) -> bytes:
+    digest = hashlib.sha256()
+    for chunk in coeff.blob.chunks():
+        digest.update(chunk)
+    return digest.digest()

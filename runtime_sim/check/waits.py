@@ -1,0 +1,188 @@
+"""Prove that every two conflicting accesses of a program happen in a fixed order.
+
+Two accesses conflict when they touch the same bytes, at least one writes, and they are on different queues.
+On one queue order is given; between queues only waits give it. For each instruction a vector clock says how
+many instructions of every other queue are complete before it starts. The instructions are visited in one
+order that the waits permit; for each byte range the last reader and the last writer of each queue are
+remembered. An instruction is safe when its clock covers those it conflicts with: a queue being in order, the
+last stands for all. Which order is visited does not matter: a pair without one is found at its second.
+
+This shares nothing with the pass that inserts the waits. Ranges come from `ranges`, by byte, never too small.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from compiler.diagnostics import CompileError
+from compiler.target.chips import ChipSpec
+from runtime_sim.check.ranges import Access, Box, accesses
+from runtime_sim.launch.queues import CoreProgram, Deadlock, Meeting, Step, alternating, run_order
+
+Clock = tuple[int, ...]  # completed instructions of each queue
+
+
+@dataclass(frozen=True)
+class Race:
+    """Two instructions whose order nothing fixes, and the first bytes on which they meet."""
+
+    first: Step
+    second: Step
+    place: str
+    what: str  # "write and read", ...
+
+    def __str__(self) -> str:
+        return f"nothing orders {self.first} and {self.second}: {self.what} of {self.place}"
+
+
+def prove_waits(cores: Sequence[CoreProgram], spec: ChipSpec) -> None:
+    """CompileError naming the first pair without an order, or what waits for each other."""
+    try:
+        race = find_race(cores, spec)
+    except Deadlock as deadlock:
+        raise CompileError(f"the program never ends: {deadlock}") from None
+    if race:
+        raise CompileError(
+            str(race), notes=[f"{step}: {step.instruction}" for step in (race.first, race.second)]
+        )
+
+
+def find_race(cores: Sequence[CoreProgram], spec: ChipSpec) -> Race | None:
+    """The first pair of conflicting accesses without an order; Deadlock when the program cannot end."""
+    steps = list(run_order(cores, alternating()))
+    found = [accesses(step.instruction, spec) for step in steps]
+    memories = _Memories(steps, found, spec)
+    clocks = _Clocks(2 * len(cores))
+    for step, touched in zip(steps, found, strict=True):
+        if race := memories.visit(step, touched, clocks.start(step)):
+            return race
+    return None
+
+
+class _Clocks:
+    """What is complete before each instruction starts."""
+
+    def __init__(self, queues: int) -> None:
+        zero = (0,) * queues
+        self.history: list[list[Clock]] = [[zero] for _ in range(queues)]
+        self.meetings: dict[Meeting, Clock] = {}
+
+    def start(self, step: Step) -> Clock:
+        """The clock of a step; it must be visited after all it waits for."""
+        known = [self.history[step.queue][-1]]
+        if dep := step.instruction.fields.get("cmd_id_dep", 0):
+            known.append(self.history[step.queue ^ 1][dep])
+        if step.meeting and "wait" in step.instruction.kind:
+            known.append(self.meetings[step.meeting])
+        clock = _latest(known)
+        complete = (*clock[: step.queue], step.number, *clock[step.queue + 1 :])
+        self.history[step.queue].append(complete)
+        if step.meeting and "send" in step.instruction.kind:
+            self.meetings[step.meeting] = _latest([self.meetings.get(step.meeting, complete), complete])
+        return clock
+
+
+def _latest(clocks: list[Clock]) -> Clock:
+    return clocks[0] if len(clocks) == 1 else tuple(map(max, *clocks))
+
+
+class _Memories:
+    """Local memory of each core and the memory they share; only what two queues touch is looked at."""
+
+    def __init__(self, steps: Sequence[Step], found: Sequence[list[Access]], spec: ChipSpec) -> None:
+        self.steps = {(step.queue, step.number): step for step in steps}
+        self.queues = 1 + max((step.queue for step in steps), default=1)
+        self.memories: dict[int | None, _Memory] = {}
+        boxes: dict[int | None, list[Box]] = {}
+        for step, touched in zip(steps, found, strict=True):
+            for access in touched:
+                boxes.setdefault(_place(step, access), []).extend(access.boxes)
+        for place, all_boxes in boxes.items():
+            if place is not None or self.queues > 2:  # one core's DMA is alone in global memory
+                self.memories[place] = _Memory(all_boxes, self.queues)
+
+    def visit(self, step: Step, touched: list[Access], clock: Clock) -> Race | None:
+        for access in touched:
+            memory = self.memories.get(_place(step, access))
+            conflict = memory.conflict(step, access, clock) if memory else None
+            if conflict:
+                return self._race(step, access, conflict)
+        for access in touched:
+            if memory := self.memories.get(_place(step, access)):
+                memory.record(step, access)
+        return None
+
+    def _race(self, step: Step, access: Access, conflict: _Conflict) -> Race:
+        first = self.steps[conflict.queue, conflict.number]
+        what = f"{_verb(conflict.was_write)} and {_verb(access.write)}"
+        return Race(first, step, _describe(conflict.box, access), what)
+
+
+def _verb(write: bool) -> str:
+    return "write" if write else "read"
+
+
+def _describe(box: Box, access: Access) -> str:
+    if not access.is_local:
+        return f"{access.operand}, bytes {box.start:#x} to {box.end:#x} of DDR"
+    return f"{access.operand}, lanes {box.lane} to {box.lane_end - 1}, bytes {box.start:#x} to {box.end:#x}"
+
+
+def _place(step: Step, access: Access) -> int | None:
+    """A core's local memory, or None for the memory that all cores share."""
+    return step.core if access.is_local else None
+
+
+@dataclass(frozen=True)
+class _Conflict:
+    queue: int
+    number: int
+    was_write: bool
+    box: Box
+
+
+class _Memory:
+    """Last reader and last writer of each queue, for the cells between all ends of ranges that occur."""
+
+    def __init__(self, boxes: Iterable[Box], queues: int) -> None:
+        self.lanes = sorted({end for box in boxes for end in (box.lane, box.lane_end)})
+        self.bytes = sorted({end for box in boxes for end in (box.start, box.end)})
+        shape = (queues, 2, max(len(self.lanes) - 1, 0), max(len(self.bytes) - 1, 0))
+        self.last = np.zeros(shape, np.int32)  # number of the last [queue, read or write] of a cell
+        self.cells: dict[Box, tuple[slice, slice]] = {}
+
+    def _cells(self, box: Box) -> tuple[slice, slice]:
+        cells = self.cells.get(box)
+        if cells is None:
+            lanes = slice(bisect_left(self.lanes, box.lane), bisect_left(self.lanes, box.lane_end))
+            parts = slice(bisect_left(self.bytes, box.start), bisect_left(self.bytes, box.end))
+            cells = self.cells[box] = (lanes, parts)
+        return cells
+
+    def conflict(self, step: Step, access: Access, clock: Clock) -> _Conflict | None:
+        """The newest conflicting access of another queue that is not known to be complete."""
+        kinds = slice(0, 2) if access.write else slice(1, 2)
+        for box in access.boxes:
+            lanes, parts = self._cells(box)
+            for queue in range(len(self.last)):
+                if queue == step.queue:
+                    continue
+                last = self.last[queue, kinds, lanes, parts]
+                if last.size and last.max() > clock[queue]:
+                    return self._locate(queue, last, kinds.start, box)
+        return None
+
+    def _locate(self, queue: int, last: np.ndarray, first_kind: int, box: Box) -> _Conflict:
+        kind, lane, part = np.unravel_index(int(last.argmax()), last.shape)
+        lanes, parts = self._cells(box)
+        lane, part = lanes.start + int(lane), parts.start + int(part)
+        met = Box(self.lanes[lane], self.lanes[lane + 1], self.bytes[part], self.bytes[part + 1])
+        return _Conflict(queue, int(last.max()), bool(first_kind + int(kind)), met)
+
+    def record(self, step: Step, access: Access) -> None:
+        for box in access.boxes:
+            self.last[step.queue, int(access.write)][self._cells(box)] = step.number

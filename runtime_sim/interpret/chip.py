@@ -1,0 +1,161 @@
+"""Run functions of the chip dialect, at the addresses they have or before they have any.
+
+Instructions run one after the other in the order of the program, which is what every later order must
+compute too. A buffer without an address gets a place of its own, so a program computes what its values say
+even if its buffers could never fit the chip; a difference between a run before and a run after allocation is
+the allocation's fault.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+
+import numpy as np
+
+from compiler.ir.core import Function, Op, Value
+from compiler.ir.types import Attribute
+from compiler.target.chips import ChipSpec
+from compiler.target.isa import Instruction, isa_for
+from dialects import chip
+from dialects.chip import GlobalOp, GlobalType, LocalOp, Placement, Shape4, View
+from runtime_sim.launch.runtime import DDR_POISON
+from runtime_sim.machine.errors import SimulationError
+from runtime_sim.machine.machine import Machine
+from runtime_sim.machine.memory import split_channels
+
+PAGE = 4096  # DDR regions without an address lie on pages of their own, with one between them
+
+WeightBytes = Callable[[Attribute], np.ndarray]  # the content of a coefficient region, by its source
+Observe = Callable[[Op, np.ndarray], None]  # told of each instruction, and of the items it wrote
+
+
+class ChipProgram:
+    """One function with its memories. `exact`: see `runtime_sim.machine.machine.Machine`."""
+
+    def __init__(
+        self, function: Function, spec: ChipSpec, weights: WeightBytes | None = None, exact: bool = True
+    ) -> None:
+        self.spec = spec
+        self.ops = [op for op in function.block.ops if isinstance(op, chip.Instruction)]
+        self.globals = [op for op in function.block.ops if isinstance(op, GlobalOp)]
+        self._addresses = self._place_globals()
+        lane_bytes = self._place_locals(spec.lane_bytes)
+        self.machine = Machine(spec, lane_bytes=lane_bytes, exact=exact)
+        self.placement = Placement(spec, self._addresses.__getitem__, lane_bytes)
+        self.regions = {op.buffer: self._map(op, weights) for op in self.globals}
+
+    def _place_locals(self, lane_bytes: int) -> int:
+        """Give every local buffer in use an address; returns the bytes of a lane."""
+        used = dict.fromkeys(value for op in self.ops for value in op.operands)
+        found = [value.owner for value in used if isinstance(value.owner, LocalOp)]
+        if all(op.offset is not None for op in found):
+            self._addresses |= {op.buffer: op.offset for op in found if op.offset is not None}
+            return lane_bytes
+        end = 0
+        for op in found:
+            self._addresses[op.buffer] = end
+            end = _round_up(end + op.buffer.type.bytes, self.spec.eu_bytes)
+        if self.spec.dma_local_base + end * self.spec.lanes > self.spec.ddr_base:
+            raise SimulationError(f"local buffers of {end} bytes per lane reach into the addresses of DDR")
+        return _round_up(max(end, lane_bytes), PAGE)
+
+    def _place_globals(self) -> dict[Value, int]:
+        if all(op.address is not None for op in self.globals):
+            return {op.buffer: op.address for op in self.globals if op.address is not None}
+        addresses, end = {}, self.spec.ddr_base
+        for op in self.globals:
+            addresses[op.buffer] = end
+            end = _round_up(end + op.buffer.type.bytes, PAGE) + PAGE
+        return addresses
+
+    def _map(self, op: GlobalOp, weights: WeightBytes | None) -> np.ndarray:
+        """A region's bytes, mapped at its address."""
+        data = np.full(op.buffer.type.bytes, DDR_POISON, np.uint8)
+        if op.space == "weight":
+            if weights is None or op.source is None:
+                raise SimulationError(f"nothing says what {op} holds")
+            data[...] = np.ascontiguousarray(weights(op.source)).view(np.uint8).reshape(-1)
+        self.machine.ddr.map(self._addresses[op.buffer], data, op.space)
+        return data
+
+    def run(self, inputs: Sequence[np.ndarray], observe: Observe | None = None) -> list[np.ndarray]:
+        """The outputs in the order of the net's signature. Types and shapes of inputs are the IR's."""
+        for op, given in zip(self._signature("input"), inputs, strict=True):
+            array = self._typed(op)
+            if given.shape != array.shape or given.dtype != array.dtype:
+                raise SimulationError(f"{given.dtype} {list(given.shape)} given for {op.tensor}")
+            array[...] = given
+        self.machine.run(self._instructions(observe))
+        return [self._typed(op).copy() for op in self._signature("output")]
+
+    def _instructions(self, observe: Observe | None) -> Iterator[Instruction]:
+        for op in self.ops:
+            yield self.instruction(op)
+            if observe is not None:
+                observe(op, self.read(*written(op)))
+
+    def instruction(self, op: chip.Instruction) -> Instruction:
+        """The instruction with every field, as decoding it would give; ids and waits play no part."""
+        layout = isa_for(self.spec).layout(op.family)
+        fields = dict.fromkeys(layout.fields, 0) | dict(layout.defaults) | op.fields(self.placement)
+        return Instruction(op.family, op.isa_kind(), fields)
+
+    def _signature(self, space: str) -> list[GlobalOp]:
+        return sorted((op for op in self.globals if op.space == space), key=lambda op: op.index or 0)
+
+    def _typed(self, op: GlobalOp) -> np.ndarray:
+        assert op.tensor is not None, f"{op} does not say what the client sees"
+        return self.regions[op.buffer].view(op.tensor.element.numpy).reshape(op.tensor.shape)
+
+    def read(self, buffer: Value, view: View, shape: Shape4) -> np.ndarray:
+        """A copy of the items (n, c, h, w) that a view of a buffer shows."""
+        dtype = view.dtype.numpy
+        strides = view.strides or chip.default_strides(buffer, view, shape, self.spec)
+        if isinstance(buffer.type, GlobalType):
+            return self.machine.ddr.view(self.placement.dma(buffer, view), shape, strides, dtype).copy()
+        address = self.placement.tiu(buffer, view)
+        pieces = self.machine.local.pieces(address, shape, strides, dtype)
+        grids = split_channels(view.lane, shape[1], self.spec.lanes)
+        out = np.empty(shape, dtype)
+        for grid, piece in zip(grids, pieces, strict=True):
+            n, slots, lanes, h, w = piece.shape
+            out[:, grid.start : grid.stop] = piece.reshape(n, slots * lanes, h, w)
+        return out
+
+
+def run_function(
+    function: Function,
+    spec: ChipSpec,
+    inputs: Sequence[np.ndarray],
+    weights: WeightBytes | None = None,
+    *,
+    exact: bool = True,
+    observe: Observe | None = None,
+) -> list[np.ndarray]:
+    """Run a function once; see `ChipProgram`."""
+    return ChipProgram(function, spec, weights, exact).run(inputs, observe)
+
+
+def written(op: chip.Instruction) -> tuple[Value, View, Shape4]:
+    """The buffer an instruction writes, and the items (n, c, h, w) in it."""
+    buffer = op.operands[0]
+    view: View = op.attributes["res"]
+    if isinstance(op, chip.MatmulOp):
+        return buffer, view, (1, op.m, 1, op.n)
+    if isinstance(op, chip.PoolOp):
+        return buffer, view, op.result_shape()
+    if isinstance(op, chip.DmaMatrixOp):
+        if isinstance(buffer.type, GlobalType):
+            strided = View(view.dtype, view.offset, 0, (0, op.row_stride, 0, 1))
+            return buffer, strided, (1, op.rows, 1, op.columns)
+        strided = View(view.dtype, view.offset, view.lane, (op.n_stride, op.c_stride, 0, 1))
+        return buffer, strided, (op.rows, -(-op.columns // op.block), 1, op.block)
+    if isinstance(op, chip.DmaGatherOp):
+        strided = View(view.dtype, view.offset, view.lane, (0, op.c_stride, op.width, 1))
+        return buffer, strided, (1, op.channels, op.rows, op.width)
+    n, c, h, w = op.attributes["shape"]
+    return buffer, view, (n, c, h, w)
+
+
+def _round_up(value: int, unit: int) -> int:
+    return -(-value // unit) * unit

@@ -1,0 +1,338 @@
+"""What each llm op computes, in numpy: one function per op, named as in dialects/llm.py.
+
+Every rule works in float32 and rounds once, to the element type of its result.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from compiler.ir.types import TensorType
+from compiler.weights.quant import quantize
+from dialects import llm
+from runtime_sim.interpret.rules import Array, Data, simulates, supplies
+
+SQRT_2_OVER_PI = np.float32(np.sqrt(2 / np.pi))
+
+
+def wide(x: Array) -> Array:
+    return x.astype(np.float32, copy=False)
+
+
+def rounded(x: Array, like: TensorType) -> Array:
+    return x.astype(like.element.numpy, copy=False)
+
+
+# ---- named data ----
+
+
+@supplies(llm.WeightOp)
+def weight(op: llm.WeightOp, data: Data) -> Array:
+    return rounded(data.weights(op.name), op.y.type)
+
+
+@supplies(llm.TableOp)
+def table(op: llm.TableOp, data: Data) -> Array:
+    return rounded(data.tables[op.name].reshape(op.y.type.shape), op.y.type)
+
+
+@simulates(llm.ConcatWeightsOp)
+def concat_weights(op: llm.ConcatWeightsOp, weights: list[Array]) -> Array:
+    return np.concatenate(weights)
+
+
+@simulates(llm.SliceWeightsOp)
+def slice_weights(op: llm.SliceWeightsOp, weight: Array) -> Array:
+    return weight[op.start : op.stop : op.step]
+
+
+@simulates(llm.GatherRowsOp)
+def gather_rows(op: llm.GatherRowsOp, table: Array, ids: Array) -> Array:
+    return table[ids]
+
+
+# ---- embedding, linear, matmul ----
+
+
+@simulates(llm.EmbeddingOp)
+def embedding(op: llm.EmbeddingOp, ids: Array, table: Array) -> Array:
+    return rounded(wide(table[ids]) * np.float32(op.scale), op.y.type)
+
+
+@simulates(llm.LinearOp)
+def linear(op: llm.LinearOp, x: Array, weight: Array, bias: Array | None, residual: Array | None) -> Array:
+    y = project(x, weight, bias, op.quant)
+    if residual is not None:
+        y += wide(residual)
+    return rounded(y, op.y.type)
+
+
+@simulates(llm.GatedLinearOp)
+def gated_linear(
+    op: llm.GatedLinearOp,
+    x: Array,
+    gate_weight: Array,
+    up_weight: Array,
+    gate_bias: Array | None,
+    up_bias: Array | None,
+) -> Array:
+    gate = project(x, gate_weight, gate_bias, op.quant)
+    up = project(x, up_weight, up_bias, op.quant)
+    return rounded(ACTIVATIONS[op.act](gate) * up, op.y.type)
+
+
+def project(x: Array, weight: Array, bias: Array | None, quant: llm.Quant | None) -> Array:
+    """x @ weight.T + bias in float32, the weight as it is stored."""
+    y: Array = wide(x) @ wide(stored(weight, quant)).T
+    return y if bias is None else y + wide(bias)
+
+
+def stored(weight: Array, quant: llm.Quant | None) -> Array:
+    """The weight [N, K] after it went through its stored form; scales have the type of the weight."""
+    if quant is None:
+        return weight
+    group = quant.group or weight.shape[1]
+    scale_type = np.float16 if weight.dtype == np.float32 else weight.dtype
+    return quantize(weight, quant.bits, group, quant.symmetric, scale_type).dequantize()
+
+
+@simulates(llm.MatmulOp)
+def matmul(op: llm.MatmulOp, a: Array, b: Array) -> Array:
+    return rounded(wide(a) @ wide(b), op.y.type)
+
+
+# ---- norms ----
+
+
+@simulates(llm.RmsNormOp)
+def rms_norm(op: llm.RmsNormOp, x: Array, weight: Array | None) -> Array:
+    y = normalized(wide(x), op.eps)
+    if weight is not None:
+        y = y * (wide(weight) + np.float32(op.offset))
+    return rounded(y, op.y.type)
+
+
+@simulates(llm.LayerNormOp)
+def layer_norm(op: llm.LayerNormOp, x: Array, weight: Array | None, bias: Array | None) -> Array:
+    x32 = wide(x)
+    y = normalized(x32 - x32.mean(axis=-1, keepdims=True), op.eps)
+    if weight is not None:
+        y = y * wide(weight)
+    if bias is not None:
+        y = y + wide(bias)
+    return rounded(y, op.y.type)
+
+
+def normalized(x: Array, eps: float) -> Array:
+    """x scaled to unit mean square over its last axis."""
+    y: Array = x / np.sqrt(np.mean(x * x, axis=-1, keepdims=True) + np.float32(eps))
+    return y
+
+
+# ---- attention ----
+
+
+@simulates(llm.RopeOp)
+def rope(op: llm.RopeOp, x: Array, cos: Array, sin: Array) -> Array:
+    rotated, rest = wide(x[..., : op.rotary_dim]), wide(x[..., op.rotary_dim :])
+    y = ROPES[op.mode](rotated, wide(cos), wide(sin))
+    return rounded(np.concatenate([y, rest], axis=-1), op.y.type)
+
+
+def rope_half(x: Array, cos: Array, sin: Array) -> Array:
+    low, high = np.split(x, 2, axis=-1)
+    return x * cos + np.concatenate([-high, low], axis=-1) * sin
+
+
+def rope_interleaved(x: Array, cos: Array, sin: Array) -> Array:
+    partner = np.stack([-x[..., 1::2], x[..., 0::2]], axis=-1).reshape(x.shape)
+    return x * cos + partner * sin
+
+
+def rope_half_tables(x: Array, cos: Array, sin: Array) -> Array:
+    low, high = np.split(x, 2, axis=-1)
+    return np.concatenate([low * cos - high * sin, high * cos + low * sin], axis=-1)
+
+
+ROPES: dict[str, Callable[[Array, Array, Array], Array]] = {
+    "half": rope_half,
+    "interleaved": rope_interleaved,
+    "half_tables": rope_half_tables,
+}
+
+
+@simulates(llm.KvConcatOp)
+def kv_concat(op: llm.KvConcatOp, history: Array, new: Array) -> Array:
+    return np.concatenate([history, new], axis=2)
+
+
+@simulates(llm.AttentionOp)
+def attention(
+    op: llm.AttentionOp, q: Array, k: Array, v: Array, mask: Array | None, sinks: Array | None
+) -> Array:
+    repeats = q.shape[1] // k.shape[1]
+    keys, values = (np.repeat(wide(x), repeats, axis=1) for x in (k, v))
+    scores = (wide(q) @ keys.transpose(0, 1, 3, 2)) * np.float32(op.scale)
+    if op.softcap:
+        scores = np.tanh(scores / np.float32(op.softcap)) * np.float32(op.softcap)
+    if mask is not None:
+        scores = scores + wide(mask)
+    p = softmax_with_sinks(scores, None if sinks is None else wide(sinks))
+    return rounded((p @ values).transpose(0, 2, 1, 3), op.y.type)
+
+
+def softmax_with_sinks(scores: Array, sinks: Array | None) -> Array:
+    """Over the last axis of [1, heads, S, T]; a sink [heads] takes part in the denominator only."""
+    if sinks is None:
+        return softmax_over(scores, -1)
+    column = np.broadcast_to(sinks[None, :, None, None], (*scores.shape[:-1], 1))
+    return softmax_over(np.concatenate([scores, column], axis=-1), -1)[..., :-1]
+
+
+def softmax_over(x: Array, axis: int) -> Array:
+    e = np.exp(x - x.max(axis=axis, keepdims=True))
+    y: Array = e / e.sum(axis=axis, keepdims=True)
+    return y
+
+
+# ---- activations and arithmetic ----
+
+
+def sigmoid(x: Array) -> Array:
+    return np.float32(0.5) * (np.tanh(np.float32(0.5) * x) + np.float32(1))
+
+
+def gelu(x: Array) -> Array:
+    return np.float32(0.5) * x * (np.float32(1) + erf(x * np.float32(np.sqrt(0.5))))
+
+
+def gelu_tanh(x: Array) -> Array:
+    inside = SQRT_2_OVER_PI * (x + np.float32(0.044715) * x * x * x)
+    return np.float32(0.5) * x * (np.float32(1) + np.tanh(inside))
+
+
+def erf(x: Array) -> Array:
+    return np.asarray(np.vectorize(math.erf, otypes=[np.float32])(x), np.float32)
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "silu": lambda x: x * sigmoid(x),
+    "gelu": gelu,
+    "gelu_tanh": gelu_tanh,
+    "quick_gelu": lambda x: x * sigmoid(np.float32(1.702) * x),
+    "relu": lambda x: np.maximum(x, 0),
+    "relu2": lambda x: np.square(np.maximum(x, 0)),
+    "sigmoid": sigmoid,
+    "tanh": np.tanh,
+}
+
+
+@simulates(llm.ActOp)
+def act(op: llm.ActOp, x: Array) -> Array:
+    return rounded(ACTIVATIONS[op.kind](wide(x)), op.y.type)
+
+
+@simulates(llm.SwigluOp)
+def swiglu(op: llm.SwigluOp, gate: Array, up: Array) -> Array:
+    return rounded(ACTIVATIONS[op.act](wide(gate)) * wide(up), op.y.type)
+
+
+def second(rhs: Array | None, value: float | None) -> Array:
+    return wide(rhs) if rhs is not None else np.asarray(value, np.float32)
+
+
+@simulates(llm.AddOp)
+def add(op: llm.AddOp, lhs: Array, rhs: Array | None) -> Array:
+    return rounded(wide(lhs) + second(rhs, op.value), op.y.type)
+
+
+@simulates(llm.SubOp)
+def sub(op: llm.SubOp, lhs: Array, rhs: Array | None) -> Array:
+    return rounded(wide(lhs) - second(rhs, op.value), op.y.type)
+
+
+@simulates(llm.MulOp)
+def mul(op: llm.MulOp, lhs: Array, rhs: Array | None) -> Array:
+    return rounded(wide(lhs) * second(rhs, op.value), op.y.type)
+
+
+@simulates(llm.DivOp)
+def div(op: llm.DivOp, lhs: Array, rhs: Array | None) -> Array:
+    return rounded(wide(lhs) / second(rhs, op.value), op.y.type)
+
+
+@simulates(llm.NegOp)
+def neg(op: llm.NegOp, x: Array) -> Array:
+    return -x
+
+
+@simulates(llm.RsqrtOp)
+def rsqrt(op: llm.RsqrtOp, x: Array) -> Array:
+    return rounded(np.float32(1) / np.sqrt(wide(x)), op.y.type)
+
+
+@simulates(llm.PowOp)
+def pow(op: llm.PowOp, x: Array) -> Array:
+    return rounded(np.power(wide(x), np.float32(op.exponent)), op.y.type)
+
+
+@simulates(llm.ClampOp)
+def clamp(op: llm.ClampOp, x: Array) -> Array:
+    return rounded(np.clip(wide(x), op.min, op.max), op.y.type)
+
+
+@simulates(llm.SoftcapOp)
+def softcap(op: llm.SoftcapOp, x: Array) -> Array:
+    cap = np.float32(op.cap)
+    return rounded(np.tanh(wide(x) / cap) * cap, op.y.type)
+
+
+@simulates(llm.SoftmaxOp)
+def softmax(op: llm.SoftmaxOp, x: Array) -> Array:
+    return rounded(softmax_over(wide(x), op.axis), op.y.type)
+
+
+@simulates(llm.MeanOp)
+def mean(op: llm.MeanOp, x: Array) -> Array:
+    return rounded(wide(x).mean(axis=op.axis, keepdims=True), op.y.type)
+
+
+@simulates(llm.ReduceSumOp)
+def reduce_sum(op: llm.ReduceSumOp, x: Array) -> Array:
+    return rounded(wide(x).sum(axis=op.axis, keepdims=True), op.y.type)
+
+
+@simulates(llm.ArgmaxOp)
+def argmax(op: llm.ArgmaxOp, x: Array) -> Array:
+    return np.argmax(wide(x), axis=-1, keepdims=True).astype(np.int32)
+
+
+# ---- data movement ----
+
+
+@simulates(llm.ReshapeOp)
+def reshape(op: llm.ReshapeOp, x: Array) -> Array:
+    return x.reshape(op.shape)
+
+
+@simulates(llm.PermuteOp)
+def permute(op: llm.PermuteOp, x: Array) -> Array:
+    return x.transpose(op.order)
+
+
+@simulates(llm.SliceOp)
+def slice_(op: llm.SliceOp, x: Array) -> Array:
+    return x[(slice(None),) * op.axis + (slice(op.start, op.stop, op.step),)]
+
+
+@simulates(llm.ConcatOp)
+def concat(op: llm.ConcatOp, parts: list[Array]) -> Array:
+    return np.concatenate(parts, axis=op.axis)
+
+
+@simulates(llm.BroadcastOp)
+def broadcast(op: llm.BroadcastOp, x: Array) -> Array:
+    return np.broadcast_to(x, op.shape)

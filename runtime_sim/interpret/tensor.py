@@ -1,0 +1,213 @@
+"""What each tensor op computes, in numpy: one function per op, named as in dialects/tensor.py.
+
+Layouts play no part: where an item lies does not change what it is. Values between ops are float32, and only
+`cast`, `dequantize` and what is said to be 16 bit rounds. Sums are numpy's, so they differ from the chip's in
+the order of their terms.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from compiler.weights.quant import quantize
+from dialects import tensor
+from runtime_sim.interpret.rules import Array, Data, simulates, supplies
+
+LOWEST_EXPONENT = np.float32(-126.5)  # what rounds to less has no normal f32
+LIMIT = np.float32(87)  # of the exponent inside silu, both ways
+LARGEST_F16 = 65504
+
+
+def wide(x: Array) -> Array:
+    return x.astype(np.float32, copy=False)
+
+
+def narrow(x: Array, dtype: np.dtype) -> Array:
+    """Rounded to nearest even; parameters beyond the range of f16 become its largest number."""
+    values = wide(x) if x.dtype != dtype else x
+    if dtype == np.float16:
+        values = np.clip(values, -LARGEST_F16, LARGEST_F16)
+    return values.astype(dtype, copy=False)
+
+
+def joined(names: list[str], data: Data) -> Array:
+    """Parameters as they are stored, one after the other along axis 0."""
+    return np.concatenate([data.weights(name) for name in names])
+
+
+def decoded(weight: Array, quant: tensor.Quant | tensor.PackedType, scale: np.dtype) -> Array:
+    """The numbers that the codes and scales of a weight [rows, columns] stand for, f32; or the 16-bit ones
+    stored.
+    """
+    if quant.bits == 16:
+        return narrow(weight, scale)
+    return quantize(weight, quant.bits, quant.group, quant.symmetric, scale).dequantize()
+
+
+@supplies(tensor.WeightOp)
+def weight(op: tensor.WeightOp, data: Data) -> Array:
+    return narrow(joined(op.sources, data), op.result_.type.element.numpy)
+
+
+@supplies(tensor.PackedWeightOp)
+def packed_weight(op: tensor.PackedWeightOp, data: Data) -> Array:
+    """The tile decoded, f32: the bytes are the chip's affair. Groups are quantized each by itself."""
+    type_ = op.result_.type
+    sources = [[name] for name in op.sources] if op.each else [op.sources]
+    rows = slice(op.row, op.row + type_.rows // len(sources))
+    parts = [joined(names, data)[rows, op.column : op.column + type_.columns] for names in sources]
+    return decoded(np.concatenate(parts), type_, type_.scale.numpy)
+
+
+@supplies(tensor.RopeTableOp)
+def rope_table(op: tensor.RopeTableOp, data: Data) -> Array:
+    cos, sin = (data.tables[name] for name in (op.cos, op.sin))
+    first, second = np.split(sin, 2, axis=1)
+    return np.concatenate([cos, first, -second], axis=1).astype(np.float32)
+
+
+@simulates(tensor.LoadOp, tensor.StoreOp)
+def move(op: tensor.LoadOp | tensor.StoreOp, x: Array) -> Array:
+    return x
+
+
+@simulates(tensor.GatherOp)
+def gather(op: tensor.GatherOp, table: Array, ids: Array) -> Array:
+    return table[ids.reshape(-1)].reshape(op.rows.type.shape)
+
+
+def second(op: tensor.Binary, rhs: Array | None) -> Array:
+    return np.asarray(op.scalar, np.float32) if rhs is None else rhs
+
+
+@simulates(tensor.AddOp)
+def add(op: tensor.AddOp, lhs: Array, rhs: Array | None) -> Array:
+    return lhs + second(op, rhs)
+
+
+@simulates(tensor.SubOp)
+def sub(op: tensor.SubOp, lhs: Array, rhs: Array | None) -> Array:
+    return lhs - second(op, rhs)
+
+
+@simulates(tensor.MulOp)
+def mul(op: tensor.MulOp, lhs: Array, rhs: Array | None) -> Array:
+    return lhs * second(op, rhs)
+
+
+@simulates(tensor.MaxOp)
+def max_(op: tensor.MaxOp, lhs: Array, rhs: Array | None) -> Array:
+    return np.maximum(lhs, second(op, rhs))
+
+
+@simulates(tensor.Exp2Op)
+def exp2(op: tensor.Exp2Op, x: Array) -> Array:
+    return np.where(x < LOWEST_EXPONENT, np.float32(0), np.exp2(x))
+
+
+@simulates(tensor.RsqrtOp)
+def rsqrt(op: tensor.RsqrtOp, x: Array) -> Array:
+    return np.float32(1) / np.sqrt(x)
+
+
+@simulates(tensor.ReciprocalOp)
+def reciprocal(op: tensor.ReciprocalOp, x: Array) -> Array:
+    return np.float32(1) / x
+
+
+@simulates(tensor.CastOp)
+def cast(op: tensor.CastOp, x: Array) -> Array:
+    return wide(x).astype(op.y.type.element.numpy)
+
+
+@simulates(tensor.GateOp)
+def gate(op: tensor.GateOp, gate: Array, up: Array) -> Array:
+    return silu(gate) * up
+
+
+def silu(x: Array) -> Array:
+    return x / (np.float32(1) + np.exp(np.clip(-x, -LIMIT, LIMIT)))
+
+
+@simulates(tensor.ReduceOp)
+def reduce(op: tensor.ReduceOp, x: Array) -> Array:
+    if op.kind == "max":
+        return x.max(axis=op.axis, keepdims=True)
+    return (x * np.float32(op.scale)).sum(axis=op.axis, keepdims=True)
+
+
+@simulates(tensor.RopeOp)
+def rope(op: tensor.RopeOp, x: Array, rows: Array) -> Array:
+    cos, signed_sin = np.split(rows, 2, axis=-1)
+    swapped = np.concatenate(np.split(x * signed_sin, 2, axis=-1)[::-1], axis=-1)
+    return x * cos + swapped
+
+
+@simulates(tensor.ArgmaxOp)
+def argmax(op: tensor.ArgmaxOp, x: Array) -> Array:
+    return np.argmax(x, axis=-1, keepdims=True).astype(np.int32)
+
+
+@simulates(tensor.DequantizeOp)
+def dequantize(op: tensor.DequantizeOp, packed: Array) -> Array:
+    return packed.astype(op.w.type.element.numpy)
+
+
+@simulates(tensor.LinearOp)
+def linear(op: tensor.LinearOp, x: Array, w: Array, accumulator: Array | None) -> Array:
+    return accumulated(project(x, w, op.quant), accumulator)
+
+
+@simulates(tensor.GatedLinearOp)
+def gated_linear(op: tensor.GatedLinearOp, x: Array, gate: Array, up: Array, biases: list[Array]) -> Array:
+    gated, plain = project(x, gate, op.quant), project(x, up, op.quant)
+    if biases:
+        gated, plain = gated + biases[0], plain + biases[1]
+    return (silu(gated) * plain).astype(x.dtype)
+
+
+def project(x: Array, w: Array, quant: tensor.Quant | None) -> Array:
+    """x @ w.T in f32; a quantized weight is decoded to 16 bit first, as the chip does."""
+    stored = w if quant is None else decoded(w, quant, w.dtype).astype(w.dtype)
+    product: Array = wide(x) @ wide(stored).T
+    return product
+
+
+@simulates(tensor.MatmulOp)
+def matmul(op: tensor.MatmulOp, a: Array, b: Array, accumulator: Array | None) -> Array:
+    return accumulated(wide(a) @ wide(b.T if op.transpose_b else b), accumulator)
+
+
+def accumulated(product: Array, start: Array | None) -> Array:
+    return product if start is None else start + product
+
+
+@simulates(tensor.SliceOp)
+def slice_(op: tensor.SliceOp, x: Array) -> Array:
+    return x[tuple(slice(start, start + size) for start, size in zip(op.starts, op.sizes, strict=True))]
+
+
+@simulates(tensor.ReshapeOp, tensor.RelayoutOp)
+def reshape(op: tensor.ReshapeOp | tensor.RelayoutOp, x: Array) -> Array:
+    return x.reshape(op.y.type.shape)
+
+
+@simulates(tensor.PermuteOp)
+def permute(op: tensor.PermuteOp, x: Array) -> Array:
+    return x.transpose(op.order)
+
+
+@simulates(tensor.ConcatOp)
+def concat(op: tensor.ConcatOp, parts: list[Array]) -> Array:
+    return np.concatenate(parts, axis=op.axis)
+
+
+@simulates(tensor.AppendOp)
+def append(op: tensor.AppendOp, history: Array, new: Array) -> Array:
+    return np.concatenate([history, new], axis=1)
+
+
+@simulates(tensor.PadOp)
+def pad(op: tensor.PadOp, x: Array) -> Array:
+    missing = op.y.type.shape[-1] - x.shape[-1]
+    return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)], constant_values=op.value)

@@ -1,0 +1,172 @@
+"""A bmodel to runnable programs: streams decoded, and the memory that each net sees laid out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import Enum
+
+from compiler.bmodel import AddrMode, BModel, CommandStreams, Net, Stage, TensorInfo
+from compiler.bmodel.container import tensor_bytes
+from compiler.diagnostics import UserError
+from compiler.target.chips import CHIPS, ChipSpec
+from compiler.target.isa import Instruction, isa_for
+from compiler.target.isa_tables.layout import Engine
+from runtime_sim.launch.queues import CoreProgram
+
+# Address bits that BM1688's commands carry on top of a tensor's recorded address; the offset is below them.
+_OFFSET_MASK = (1 << 35) - 1
+
+
+DEVICE_BYTES = 64 << 30  # of memory; boards have 16 GB
+
+
+class Region(Enum):
+    """The parts of a net's virtual DDR."""
+
+    COEFF = "coefficients"
+    IO = "inputs and outputs"
+    NEURON = "scratch memory"
+
+
+@dataclass(frozen=True)
+class Span:
+    """A region as the DMA addresses it: bytes [start, end)."""
+
+    region: Region
+    start: int
+    size: int
+
+    @property
+    def end(self) -> int:
+        return self.start + self.size
+
+    def __contains__(self, address: int) -> bool:
+        return self.start <= address < self.end
+
+
+@dataclass(frozen=True, eq=False)
+class StageProgram:
+    """One stage of a net, ready to run or to check."""
+
+    name: str
+    mode: AddrMode
+    stage: Stage
+    cores: Sequence[CoreProgram]
+    spans: Sequence[Span]
+    spec: ChipSpec
+
+    def span(self, region: Region) -> Span | None:
+        return next((span for span in self.spans if span.region is region), None)
+
+    def dma_address(self, tensor: TensorInfo) -> int:
+        """The address of an input or output as the DMA sees it."""
+        io = self.span(Region.IO)
+        if io and self.mode is AddrMode.IO_ALONE:
+            return tensor.address | self.spec.io_tag
+        return tensor.address
+
+    def span_of(self, address: int) -> Span | None:
+        return next((span for span in self.spans if address in span), None)
+
+
+class Program:
+    """All nets of a file. Streams are decoded when first asked for, equal ones once."""
+
+    def __init__(self, bmodel: BModel) -> None:
+        self.bmodel = bmodel
+        self.spec = chip_of(bmodel)
+        check_memory(bmodel)
+        self._isa = isa_for(self.spec)
+        self._decoded: dict[tuple[bytes, bytes], CoreProgram] = {}
+        self._stages: dict[tuple[str, int], StageProgram] = {}
+
+    def net(self, name: str) -> Net:
+        if not self.bmodel.has_net(name):
+            raise UserError(f"there is no net '{name}'; there are {name_list(self.bmodel)}")
+        return self.bmodel.net(name)
+
+    def stage(self, name: str, index: int = 0) -> StageProgram:
+        if (name, index) not in self._stages:
+            self._stages[name, index] = self._load(self.net(name), index)
+        return self._stages[name, index]
+
+    def parts(self, name: str) -> list[StageProgram]:
+        """What the engines run of a net that cannot be run here, to be looked at."""
+        net = self.net(name)
+        stage = net.stages[0]
+        parts = [[self._decode(core, name) for core in part] for part in stage.parts]
+        spans = _spans(net, stage, self.spec)
+        return [StageProgram(name, net.addr_mode, stage, part, spans, self.spec) for part in parts]
+
+    def _load(self, net: Net, index: int) -> StageProgram:
+        stage = net.stages[index]
+        if stage.unsupported:
+            raise UserError(f"net {net.name} cannot be run here: it has {stage.unsupported}")
+        if not stage.cores:
+            raise UserError(f"net {net.name} has no instructions")
+        check_tensors(net, stage)
+        cores = [self._decode(streams, net.name) for streams in stage.cores]
+        return StageProgram(net.name, net.addr_mode, stage, cores, _spans(net, stage, self.spec), self.spec)
+
+    def _decode(self, streams: CommandStreams, net: str) -> CoreProgram:
+        key = (streams.tiu, streams.dma)
+        if key not in self._decoded:
+            tiu = self._decode_one("tiu", streams.tiu, streams.tiu_count, net)
+            dma = self._decode_one("dma", streams.dma, streams.dma_count, net)
+            self._decoded[key] = CoreProgram(tiu, dma)
+        return self._decoded[key]
+
+    def _decode_one(self, engine: Engine, data: bytes, count: int, net: str) -> list[Instruction]:
+        try:
+            instructions = self._isa.decode(engine, data)
+        except ValueError as error:
+            raise UserError(f"net {net}: {error}") from None
+        if len(instructions) != count or not instructions or instructions[-1].kind != "end":
+            problem = f"{len(instructions)} {engine} instructions where {count} are announced"
+            raise UserError(f"net {net}: {problem}, or no end command")
+        return instructions
+
+
+def check_memory(bmodel: BModel) -> None:
+    """UserError when no device has the memory that the file declares."""
+    stages = [stage for net in bmodel.nets for stage in net.stages]
+    scratch, own = max(stage.ctx_size for stage in stages), sum(stage.io_size for stage in stages)
+    if scratch + own > DEVICE_BYTES:
+        size = f"{scratch / 1e9:.4g} GB of scratch memory and {own / 1e9:.4g} GB for inputs and outputs"
+        raise UserError(f"it asks for {size}; expected at most {DEVICE_BYTES / 1e9:.4g} GB")
+
+
+def check_tensors(net: Net, stage: Stage) -> None:
+    """UserError when an input or output has another size than its shape, or shares its name with another."""
+    for tensors in (stage.inputs, stage.outputs):
+        for tensor in tensors:
+            expected = tensor_bytes(tensor.dtype, tensor.shape)
+            if tensor.size != expected:
+                shape = f"{tensor.dtype}{list(tensor.shape)} is {expected}"
+                raise UserError(f"net {net.name}: {tensor.name} has {tensor.size} bytes, {shape}")
+        if len({tensor.name for tensor in tensors}) < len(tensors):
+            raise UserError(f"net {net.name}: two inputs or two outputs have the same name")
+
+
+def chip_of(bmodel: BModel) -> ChipSpec:
+    for spec in CHIPS.values():
+        if spec.chip == bmodel.chip:
+            return spec
+    known = ", ".join(spec.chip for spec in CHIPS.values())
+    raise UserError(f"it is for the chip '{bmodel.chip}'; known here are {known}")
+
+
+def name_list(bmodel: BModel) -> str:
+    """The names of the nets, shortened in the middle when there are many."""
+    names = [net.name for net in bmodel.nets]
+    return ", ".join(names if len(names) <= 8 else [*names[:5], "...", *names[-2:]])
+
+
+def _spans(net: Net, stage: Stage, spec: ChipSpec) -> list[Span]:
+    spans = [Span(Region.NEURON, stage.ctx_address, stage.ctx_size)]
+    if stage.io_size:
+        spans.append(Span(Region.IO, stage.io_address | spec.io_tag, stage.io_size))
+    if stage.coeff:
+        spans.append(Span(Region.COEFF, stage.coeff.address, stage.coeff.size))
+    return spans

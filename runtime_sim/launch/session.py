@@ -1,0 +1,228 @@
+"""Greedy text generation, as Sophgo's chat programs drive a compiled language model.
+
+What a client knows: nets by name, sizes from tensor shapes, inputs and outputs by index. What it does is in
+`prefill` and `decode`, step by step; the nets must work under exactly this: which buffers survive, which
+foreign ones are passed. Text families only: position_ids are [1, rows].
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+
+from compiler.diagnostics import UserError
+from compiler.progress import track
+from runtime_sim.launch.runtime import Buffer, Runtime, RuntimeNet
+
+# The additive mask a client writes for "not visible", as a 16-bit word of the model's type.
+MASK_WORDS = {"bf16": 0xC61C, "f16": 0xF0E2}  # -9984 and -10000
+
+OnToken = Callable[[int], None]
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """What a client derives from the shapes of the nets."""
+
+    layers: int
+    prefill_rows: int  # prompts are padded to this many tokens
+    history_rows: int  # tokens that the caches hold
+    hidden_bytes: int  # of one token
+    row_bytes: int  # of one token's keys (or values) in one layer
+
+
+class Session:
+    """A conversation in one loaded file. `embedding` is the table of files compiled with --embedding_disk."""
+
+    def __init__(self, runtime: Runtime, embedding: np.ndarray | None = None) -> None:
+        self.runtime = runtime
+        self.table = embedding
+        self.blocks, self.caches = _layers(runtime)
+        self.lm_head = _need(runtime, "lm_head")
+        self.embedding = None if embedding is not None else _need(runtime, "embedding")
+        self.embedding_cache = None if embedding is not None else _need(runtime, "embedding_cache")
+        self.sizes = _sizes(self.blocks, self.caches)
+        self.masked = MASK_WORDS[self.caches[0].inputs[0].info.dtype]
+        self.length = 0  # tokens whose keys and values are in the caches
+
+    @property
+    def chip(self) -> str:
+        return self.runtime.program.spec.chip
+
+    def generate(
+        self, prompt: Sequence[int], count: int, stop: Collection[int] = (), on_token: OnToken | None = None
+    ) -> list[int]:
+        """Up to `count` tokens; a stop token ends the answer and is not part of it."""
+        tokens: list[int] = []
+        for token in self.stream(prompt):
+            if token in stop:
+                break
+            tokens.append(token)
+            if on_token:
+                on_token(token)
+            if len(tokens) == count:
+                break
+        return tokens
+
+    def stream(self, prompt: Sequence[int]) -> Iterator[int]:
+        """The tokens as they are found, until the caches are full."""
+        token = self.next_token(self.prefill(prompt))
+        yield token
+        while self.length < self.sizes.history_rows:
+            token = self.next_token(self.decode(token))
+            yield token
+
+    def prefill(self, prompt: Sequence[int]) -> np.ndarray:
+        """Fill the caches with the prompt; the hidden state of its last token, as bytes."""
+        count, sizes = len(prompt), self.sizes
+        self.check_prompt(prompt)
+        state = self._embed_prompt(prompt)
+        for buffer in self.blocks[0].inputs + self.blocks[0].outputs:
+            buffer.data[...] = 0
+        self.set_prompt(count)
+        for layer, block in enumerate(track(self.blocks, "read the prompt", " layers")):
+            block.inputs[0].data[: len(state)] = state
+            self.runtime.launch(block)
+            for history, rows in zip(self.history(layer), block.outputs[1:], strict=True):
+                history.data[: count * sizes.row_bytes] = rows.data[: count * sizes.row_bytes]
+            state = block.outputs[0].data[: count * sizes.hidden_bytes].copy()
+        self.length = count
+        return state[-sizes.hidden_bytes :]
+
+    def decode(self, token: int) -> np.ndarray:
+        """Feed one token; its hidden state after all layers, as bytes."""
+        row = self.length
+        self._check_tokens([token])
+        state = self._embed_token(token)
+        self.set_step(row)
+        for layer, cache in enumerate(self.caches):
+            rows = [self._row(history, row) for history in self.history(layer)]
+            given, state = state, cache.outputs[0].data
+            self.runtime.launch(cache, self.step_inputs(layer, given), [state, *rows])
+        self.length = row + 1
+        return state
+
+    def check_prompt(self, prompt: Sequence[int]) -> None:
+        """UserError for what the file cannot take: no token, too many, or one that the embedding lacks."""
+        count, rows = len(prompt), self.sizes.prefill_rows
+        if count == 0:
+            raise UserError("the prompt is empty: it makes no token")
+        if count > rows:
+            raise UserError(
+                f"the prompt has {count} tokens, this file takes at most {rows}: shorten it, or compile with "
+                "a larger --max_input_length (or -s)"
+            )
+        self._check_tokens(prompt)
+
+    def _check_tokens(self, tokens: Sequence[int]) -> None:
+        unknown = self.unknown_token(tokens)
+        if unknown is not None:
+            raise UserError(f"token {unknown} has no row in the embedding, which has {self.vocabulary} rows")
+
+    def unknown_token(self, tokens: Sequence[int]) -> int | None:
+        """The first token that is no row of the embedding."""
+        rows = self.vocabulary if self.vocabulary is not None else 1 << 31
+        return next((token for token in tokens if not 0 <= token < rows), None)
+
+    @cached_property
+    def vocabulary(self) -> int | None:
+        """Rows of the embedding; None where the nets do not say. Chips give zeros for any row beyond."""
+        if self.table is not None:
+            return len(self.table)
+        assert self.embedding is not None
+        instructions = [each for core in self.embedding.program.cores for each in core.dma]
+        sizes = {each.fields["src_hsize"] for each in instructions if each.name == "dma_gather"}
+        return sizes.pop() if len(sizes) == 1 else None
+
+    def set_prompt(self, count: int) -> None:
+        """Positions and mask of a prompt, for all layers: those after the first find them in the same place.
+
+        Token i sees tokens 0..i; the rows of padding see nothing at all.
+        """
+        positions, mask = self.blocks[0].inputs[1:3]
+        positions.array[...] = 0
+        positions.array.flat[:count] = np.arange(count)
+        words = mask.data.view(np.uint16).reshape(self.sizes.prefill_rows, -1)
+        words[...] = self.masked
+        for row in range(count):
+            words[row, : row + 1] = 0
+
+    def set_step(self, row: int) -> None:
+        """Position and mask of one token after `row` others; all layers are given those of the first."""
+        positions, mask = self.caches[0].inputs[1:3]
+        positions.array[...] = row
+        words = mask.data.view(np.uint16)
+        words[:] = 0
+        words[row : self.sizes.history_rows] = self.masked  # the last column is the new token itself
+
+    def step_inputs(self, layer: int, state: np.ndarray) -> list[np.ndarray]:
+        """The inputs of a layer's cache net, as bytes."""
+        shared = [buffer.data for buffer in self.caches[0].inputs[1:3]]
+        return [state, *shared, *(buffer.data for buffer in self.history(layer))]
+
+    def next_token(self, state: np.ndarray) -> int:
+        output = self.lm_head.outputs[0]
+        self.runtime.launch(self.lm_head, [state], [output.data])
+        return int(output.array.flat[0])
+
+    def history(self, layer: int) -> list[Buffer]:
+        """A layer's keys and values: the buffers are inputs 3 and 4 of its cache net."""
+        return self.caches[layer].inputs[3:5]
+
+    def _row(self, history: Buffer, row: int) -> np.ndarray:
+        size = self.sizes.row_bytes
+        return history.data[row * size : (row + 1) * size]
+
+    def _embed_prompt(self, prompt: Sequence[int]) -> np.ndarray:
+        used = len(prompt) * self.sizes.hidden_bytes
+        if self.embedding is None:
+            return self._look_up(prompt)
+        ids = self.embedding.inputs[0].array
+        ids[...] = 0
+        ids.flat[: len(prompt)] = prompt
+        self.runtime.launch(self.embedding)
+        return self.embedding.outputs[0].data[:used].copy()
+
+    def _embed_token(self, token: int) -> np.ndarray:
+        if self.embedding_cache is None:
+            return self._look_up([token])
+        self.embedding_cache.inputs[0].array[...] = token
+        self.runtime.launch(self.embedding_cache)
+        return self.embedding_cache.outputs[0].data
+
+    def _look_up(self, tokens: Sequence[int]) -> np.ndarray:
+        assert self.table is not None
+        return np.ascontiguousarray(self.table[list(tokens)]).reshape(-1).view(np.uint8)
+
+
+def _need(runtime: Runtime, name: str) -> RuntimeNet:
+    if not runtime.has_net(name):
+        raise UserError(f"not a language model: it has no net '{name}'")
+    return runtime.net(name)
+
+
+def _layers(runtime: Runtime) -> tuple[list[RuntimeNet], list[RuntimeNet]]:
+    """Blocks and caches of all layers, up to the first that lacks either."""
+    blocks, caches = [_need(runtime, "block_0")], [_need(runtime, "block_cache_0")]
+    while runtime.has_net(f"block_{len(blocks)}") and runtime.has_net(f"block_cache_{len(blocks)}"):
+        blocks.append(runtime.net(f"block_{len(blocks)}"))
+        caches.append(runtime.net(f"block_cache_{len(caches)}"))
+    return blocks, caches
+
+
+def _sizes(blocks: list[RuntimeNet], caches: list[RuntimeNet]) -> Sizes:
+    if len(blocks[0].inputs) != 3 or len(caches[0].inputs) != 5:
+        raise UserError("its blocks do not have the inputs of a static text model")
+    dtype = caches[0].inputs[0].info.dtype
+    if dtype not in MASK_WORDS:
+        raise UserError(f"its blocks compute in {dtype}; known are {', '.join(MASK_WORDS)}")
+    return Sizes(
+        layers=len(blocks),
+        prefill_rows=blocks[0].inputs[0].info.shape[1],
+        history_rows=caches[0].inputs[3].info.shape[1],
+        hidden_bytes=caches[0].outputs[0].info.size,
+        row_bytes=caches[0].outputs[1].info.size,
+    )

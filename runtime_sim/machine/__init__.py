@@ -1,0 +1,1 @@
+"""The modelled chip: memories, and what each instruction does to them."""

@@ -1,0 +1,92 @@
+"""TSBC: transposes between lanes and columns, copies between lanes, broadcasts."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from compiler.target.isa import ALIGNED, COMPACT, Instruction
+from runtime_sim.machine.errors import SimulationError
+from runtime_sim.machine.instructions.operands import (
+    RAW,
+    Operands,
+    Pieces,
+    Plan,
+    gather_channels,
+    layout_strides,
+    line_strides,
+    scatter_channels,
+)
+
+if TYPE_CHECKING:
+    from runtime_sim.machine.machine import Machine
+
+
+def prepare(machine: Machine, instruction: Instruction) -> Plan:
+    """The plan of one TSBC instruction. Items are moved as bits, of the result's width."""
+    operands = Operands(machine, instruction)
+    dtype = RAW[operands.dtype("res0").itemsize]
+    kind = instruction.kind
+    if kind in ("cw_ts", "wc_ts"):
+        return _transpose(operands, dtype, line_aligned=kind == "cw_ts")
+    if kind in ("l_copy", "l_bc"):
+        return _copy(operands, dtype, broadcast=kind == "l_bc")
+    return _from_static(operands, dtype, per_channel=kind == "s_distribute")
+
+
+def _tensor(operands: Operands, prefix: str, shape: tuple[int, ...], layout: int, dtype: np.dtype) -> Pieces:
+    lane = operands.machine.local.start_lane(operands.fields[f"{prefix}_addr"])
+    strides = layout_strides(layout, shape, dtype.itemsize, operands.machine.spec, lane)
+    if layout == ALIGNED:
+        operands.check_alignment(prefix)
+    return operands.at(prefix, shape, strides, dtype)
+
+
+def _transpose(operands: Operands, dtype: np.dtype, line_aligned: bool) -> Plan:
+    """result(n, w, h, c) = source(n, c, h, w)."""
+    n, c, h, w = operands.result_shape
+    f = operands.fields
+    if (f["opd0_c"], f["opd0_w"]) != (w, c):
+        raise SimulationError(f"result {c} x {w} is not the transpose of {f['opd0_c']} x {f['opd0_w']}")
+    source = _tensor(operands, "opd0", (n, w, h, c), ALIGNED, dtype)
+    if line_aligned:
+        lane = operands.machine.local.start_lane(f["res0_addr"])
+        strides = line_strides((n, c, h, w), dtype.itemsize, operands.machine.spec, lane)
+        result = operands.at("res0", (n, c, h, w), strides, dtype)
+    else:
+        result = _tensor(operands, "res0", (n, c, h, w), ALIGNED, dtype)
+
+    def run() -> None:
+        # Read all first: source and result may share memory.
+        value = gather_channels(source).transpose(0, 3, 2, 1).copy()
+        scatter_channels(result, value)
+
+    return run
+
+
+def _copy(operands: Operands, dtype: np.dtype, broadcast: bool) -> Plan:
+    """result(n, c, h, w) = source(n, c or 0, h, w)."""
+    n, c, h, w = operands.result_shape
+    source = _tensor(operands, "opd0", (n, 1 if broadcast else c, h, w), ALIGNED, dtype)
+    result = _tensor(operands, "res0", (n, c, h, w), ALIGNED, dtype)
+
+    def run() -> None:
+        value = gather_channels(source).copy()
+        scatter_channels(result, np.broadcast_to(value, (n, c, h, w)))
+
+    return run
+
+
+def _from_static(operands: Operands, dtype: np.dtype, per_channel: bool) -> Plan:
+    """A row of static memory to every channel, or its item i to channel i."""
+    shape = operands.result_shape
+    machine = operands.machine
+    count = shape[1] if per_channel else shape[3]
+    start = operands.fields["opd0_addr"] - machine.spec.tiu_static_base
+    if not 0 <= start <= len(machine.static) - count * dtype.itemsize:
+        raise SimulationError(f"{count} items at static offset {start:#x} are not all in static memory")
+    row = machine.static[start : start + count * dtype.itemsize].view(dtype)
+    value = row.reshape(1, -1, 1, 1) if per_channel else row.reshape(1, 1, 1, -1)
+    result = _tensor(operands, "res0", shape, COMPACT if per_channel else ALIGNED, dtype)
+    return lambda: scatter_channels(result, np.broadcast_to(value, shape))

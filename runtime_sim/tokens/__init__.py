@@ -1,0 +1,1 @@
+"""Text to tokens and back, as a model's folder says."""

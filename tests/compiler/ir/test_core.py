@@ -1,0 +1,151 @@
+import pytest
+
+from compiler.ir.core import Block, Builder, Region, walk
+from dialects.builtin import FuncOp, ModuleOp, ReturnOp
+from tests.compiler.ir.toy import ROW, LoopOp, MulOp, SiluOp, StoreOp
+
+
+@pytest.fixture
+def block() -> Block:
+    return Block([ROW, ROW])
+
+
+def chain(block: Block, length: int) -> list[SiluOp]:
+    ops = []
+    value = block.args[0]
+    for _ in range(length):
+        ops.append(block.append(SiluOp(value)))
+        value = ops[-1].y
+    return ops
+
+
+def test_ops_keep_their_order_under_insert_move_and_erase(block):
+    a, b, c = chain(block, 3)
+    d = block.insert_before(b, SiluOp(block.args[1]))
+    assert list(block.ops) == [a, d, b, c]
+    d.move_after(c)
+    assert list(block.ops) == [a, b, c, d]
+    d.move_before(a)
+    assert list(reversed(block.ops)) == [c, b, a, d]
+    d.erase()
+    assert (len(block.ops), block.ops[0], block.ops[-1], block.ops[1]) == (3, a, c, b)
+
+
+def test_order_is_known_after_changes(block):
+    a, b, c = chain(block, 3)
+    assert a.is_before(c)
+    c.move_before(a)
+    assert c.is_before(b)
+    assert not b.is_before(a)
+
+
+def test_erasing_the_current_op_while_iterating(block):
+    for op in block.ops:
+        op.erase()
+    chain(block, 4)
+    seen = []
+    for op in block.ops:
+        seen.append(op)
+        if op.is_dead():
+            op.erase()
+    assert len(seen) == 4
+    assert len(block.ops) == 3
+
+
+def test_erasing_the_next_op_while_iterating_is_an_error(block):
+    a = block.append(SiluOp(block.args[0]))
+    b = block.append(SiluOp(block.args[0]))
+
+    def erase_two():
+        for _ in block.ops:
+            a.erase()
+            b.erase()
+
+    with pytest.raises(RuntimeError, match=r"iterate over list\(block.ops\)"):
+        erase_two()
+
+
+def test_an_op_in_use_cannot_be_erased(block):
+    a, _ = chain(block, 2)
+    with pytest.raises(AssertionError, match=r"erasing toy\.silu"):
+        a.erase()
+
+
+def test_replacing_a_value_moves_every_use(block):
+    a, b = block.args
+    mul = block.append(MulOp(a, a))
+    assert not a.has_one_use()
+    assert a.users == [mul]
+    a.replace_by(b)
+    assert mul.operands == (b, b)
+    assert b.uses == ((mul, 0), (mul, 1))
+    assert not a.has_uses()
+
+
+def test_defining_asks_for_a_class(block):
+    (a,) = chain(block, 1)
+    assert a.y.defining(SiluOp) is a
+    assert a.y.defining(MulOp) is None
+    assert block.args[0].defining(SiluOp) is None
+
+
+def test_a_clone_maps_operands_and_regions(block):
+    a, b = block.args
+    body = Block([ROW])
+    body.append(MulOp(body.args[0], a))
+    loop = block.append(LoopOp([a], body=Region(body)))
+    copy = block.append(loop.clone({a: b}))
+    inner = copy.body.block.ops[0]
+    assert copy.operands == (b,)
+    assert inner.operands == (copy.body.block.args[0], b)
+    assert b.users == [inner, copy]
+
+
+def test_erasing_an_op_erases_its_regions(block):
+    body = Block()
+    body.append(SiluOp(block.args[0]))
+    loop = block.append(LoopOp(body=Region(body)))
+    loop.erase()
+    assert not block.args[0].has_uses()
+
+
+def test_effects_and_uses_keep_an_op_alive(block):
+    store = block.append(StoreOp(block.args[0]))
+    a, b = chain(block, 2)
+    assert not store.is_dead()
+    assert not a.is_dead()
+    assert b.is_dead()
+
+
+def test_builders_insert_at_their_place(block):
+    a, b = chain(block, 2)
+    first = Builder.before(a).add(SiluOp(block.args[0]))
+    after = Builder.after(a)
+    second, third = after.add(SiluOp(a.y)), after.add(SiluOp(a.y))
+    assert list(block.ops) == [first, a, second, third, b]
+
+
+def test_a_module_finds_its_functions():
+    f, g = FuncOp.with_args("f", [ROW], [ROW], ["x"]), FuncOp.with_args("g", [])
+    module = ModuleOp.of(f, g)
+    f.block.append(ReturnOp(f.args[0]))
+    assert module.functions() == [f, g]
+    assert module.function("g") is g
+    assert f.args[0].name_hint == "x"
+    assert list(walk(module)) == [module, f, f.terminator, g]
+    with pytest.raises(KeyError, match="no function 'h'; the module has f, g"):
+        module.function("h")
+
+
+def test_a_function_updates_its_type():
+    f = FuncOp.with_args("f", [ROW])
+    f.block.append(ReturnOp(f.args[0], f.args[0]))
+    f.update_type()
+    assert f.function_type.results == (ROW, ROW)
+
+
+def test_erasing_an_argument_renumbers_the_rest(block):
+    first, second = block.args
+    block.erase_arg(first)
+    assert block.args == [second]
+    assert second.index == 0

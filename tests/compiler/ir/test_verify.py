@@ -1,0 +1,147 @@
+import pytest
+
+from compiler.diagnostics import CompileError
+from compiler.ir.core import Block, Region
+from compiler.ir.types import BF16, F32, TensorType
+from compiler.ir.verify import verify
+from dialects.builtin import FuncOp, ModuleOp, ReturnOp
+from tests.compiler.ir.toy import ROW, LinearOp, LoopOp, MulOp, NormOp, SiluOp, SplitOp
+
+
+@pytest.fixture
+def function() -> FuncOp:
+    return FuncOp.with_args("f", [ROW, TensorType((8,), BF16)])
+
+
+def check(function: FuncOp, message: str) -> None:
+    with pytest.raises(CompileError, match=message):
+        verify(ModuleOp.of(function))
+
+
+def test_a_valid_function_passes(function):
+    x, weight = function.args
+    norm = function.block.append(NormOp(x, weight, eps=1e-6))
+    body = Block([ROW])
+    body.append(MulOp(body.args[0], norm.y))
+    function.block.append(LoopOp(norm.y, x, body=Region(body)))
+    function.block.append(SplitOp(x, types=[ROW, ROW]))
+    function.block.append(LinearOp(x, residual=x, more=[x, x], act="silu"))
+    function.block.append(ReturnOp())
+    verify(ModuleOp.of(function))
+
+
+def test_use_before_definition(function):
+    silu = SiluOp(function.args[0])
+    function.block.append(SiluOp(silu.y))
+    function.block.append(silu)
+    check(function, "operand 0 is used before its definition or outside of its region")
+
+
+def test_use_of_an_erased_op(function):
+    silu = SiluOp(function.args[0])
+    function.block.append(SiluOp(silu.y))
+    check(function, r"operand 0 is a result of 'toy\.silu', which was erased or never inserted")
+
+
+def test_value_of_a_region_used_outside(function):
+    body = Block()
+    silu = body.append(SiluOp(function.args[0]))
+    function.block.append(LoopOp(body=Region(body)))
+    function.block.append(SiluOp(silu.y))
+    check(function, "operand 0 is used before its definition or outside of its region")
+
+
+def test_an_isolated_op_may_not_read_values_around_it(function):
+    inner = FuncOp.with_args("g", [], [ROW])
+    inner.block.append(ReturnOp(function.args[0]))
+    body = Block()
+    body.append(inner)
+    function.block.append(LoopOp(body=Region(body)))
+    check(function, "outside of its region")
+
+
+def test_a_function_may_not_read_values_of_another(function):
+    other = FuncOp.with_args("g", [])
+    other.block.append(ReturnOp(function.args[0]))
+    other.function_type = type(other.function_type)((), (ROW,))
+    function.block.append(ReturnOp())
+    with pytest.raises(CompileError, match="outside of its region"):
+        verify(ModuleOp.of(function, other))
+
+
+def test_the_ops_own_verifier_runs_inside_regions(function):
+    body = Block()
+    body.append(NormOp(function.args[0], function.args[0], eps=1.0))
+    function.block.append(LoopOp(body=Region(body)))
+    check(function, r"weight is tensor<4x8xbf16>, expected \[8\]")
+
+
+def test_operand_type(function):
+    silu = function.block.append(SiluOp(function.args[0]))
+    silu.y.type = F32
+    function.block.append(SiluOp(silu.y))
+    check(function, "result 'y' is f32, expected a TensorType")
+
+
+def test_operand_count(function):
+    function.block.append(SiluOp.build(function.args, [ROW], {}))
+    check(function, "has 2 operands, expected 1")
+
+
+def test_segments(function):
+    function.block.append(LinearOp.build(function.args, [ROW], {"group": 1}, segments=(0, 2, 0, 0)))
+    check(function, "has 0 values for operand 'x', which is one")
+
+
+def test_result_count(function):
+    function.block.append(SplitOp(function.args[0], types=[]))
+    check(function, "has 0 results")
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ({"eps": "x"}, "attribute 'eps' is x, expected float"),
+        ({"eps": 1.0, "act": 1}, "has no attribute 'act'; it has x, weight, eps"),
+        ({}, "needs attribute eps"),
+    ],
+)
+def test_attributes(function, attributes, message):
+    function.block.append(NormOp.build(function.args, [ROW], attributes))
+    check(function, message)
+
+
+def test_optional_attribute_type(function):
+    function.block.append(LinearOp(function.args[0], act="silu")).act = 3
+    check(function, "attribute 'act' is 3, expected str")
+
+
+def test_terminator_in_the_middle(function):
+    function.block.append(ReturnOp())
+    function.block.append(ReturnOp())
+    check(function, "ends its block, but other ops follow")
+
+
+def test_function_without_return(function):
+    function.block.append(SiluOp(function.args[0]))
+    check(function, r"does not end with func\.return")
+    check(FuncOp.with_args("f", []), r"does not end with func\.return")
+
+
+def test_return_types(function):
+    function.block.append(ReturnOp(function.args[0]))
+    check(function, "returned types do not match function_type")
+
+
+def test_argument_types(function):
+    function.block.append(ReturnOp())
+    function.block.add_arg(F32)
+    check(function, "block arguments do not match function_type")
+
+
+def test_two_functions_of_one_name(function):
+    function.block.append(ReturnOp())
+    module = ModuleOp.of(function)
+    module.block.append(function.clone())
+    with pytest.raises(CompileError, match="a second function is called 'f'"):
+        verify(module)

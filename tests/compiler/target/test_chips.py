@@ -1,0 +1,34 @@
+"""The chip table: its numbers agree with each other, and names are found."""
+
+import pytest
+
+from compiler.diagnostics import UserError
+from compiler.target.chips import CHIPS, chip
+
+
+@pytest.mark.parametrize("spec", CHIPS.values(), ids=CHIPS)
+def test_banks_make_up_a_lane_and_lanes_the_local_memory(spec):
+    assert spec.banks * spec.bank_bytes == spec.lane_bytes
+    assert spec.local_bytes == spec.lanes * spec.lane_bytes
+    assert spec.eu_items(2) * 2 == spec.eu_bytes
+
+
+def test_local_memory_sizes_are_those_of_the_data_sheets():
+    assert chip("bm1684x").local_bytes == 16 << 20
+    assert chip("bm1688").local_bytes == 4 << 20
+
+
+def test_cv186ah_is_bm1688_with_one_core():
+    assert (chip("cv186ah").cores, chip("bm1688").cores) == (1, 2)
+    assert chip("cv186ah").isa == chip("bm1688").isa
+    assert chip("cv186ah").chip == "CV186X"
+
+
+@pytest.mark.parametrize(("name", "meant"), [("cv186x", "cv186ah"), ("BM1684X", "bm1684x")])
+def test_aliases_and_capitals_are_understood(name, meant):
+    assert chip(name) is CHIPS[meant]
+
+
+def test_an_unknown_name_is_answered_with_the_known_ones():
+    with pytest.raises(UserError, match=r"'bm1690'.*bm1684x, bm1688, cv186ah"):
+        chip("bm1690")

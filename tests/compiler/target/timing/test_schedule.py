@@ -1,0 +1,82 @@
+"""Engines that wait for each other, and cores that meet."""
+
+from __future__ import annotations
+
+import pytest
+
+from compiler.diagnostics import CompileError
+from compiler.target.chips import BM1684X, BM1688
+from compiler.target.isa import Instruction
+from compiler.target.timing import estimate, estimate_cores
+from runtime_sim.launch.queues import CoreProgram
+from tests.compiler.target.timing.instructions import F32, load, on_8, step
+
+
+def test_engines_overlap_but_for_waits():
+    timeline = estimate([step(10), step(5, wait=1), step(1)], [load(30), load(7, wait=1)], BM1684X)
+    assert (timeline.tiu.start, timeline.tiu.end) == ([0, 30, 35], [10, 35, 36])
+    assert (timeline.dma.start, timeline.dma.end) == ([0, 30], [30, 37])
+    assert timeline.total == 37
+    assert (timeline.tiu.busy, timeline.dma.busy, timeline.overlapped) == (16, 37, 16)
+
+
+def test_a_wait_of_the_past_costs_nothing():
+    timeline = estimate([step(10), step(10, wait=1)], [load(3)], BM1684X)
+    assert timeline.tiu.start == [0, 10]
+
+
+def test_a_wait_is_for_the_instruction_of_that_number():
+    timeline = estimate([step(10), step(1, wait=2)], [load(3), load(20), load(40)], BM1684X)
+    assert timeline.tiu.start == [0, 23]
+
+
+def test_queues_that_wait_for_each_other_are_an_error():
+    with pytest.raises(CompileError, match=r"ar\.add number 1 waits forever"):
+        estimate([step(1, wait=1)], [load(1, wait=1)], BM1684X)
+
+
+def test_an_empty_program_takes_no_time():
+    assert estimate([], [], BM1684X).total == 0
+
+
+def message(kind: str, number: int, senders: int) -> Instruction:
+    return on_8("sys", f"{kind}_msg", imm=number | senders << 16)
+
+
+def core(width: int) -> CoreProgram:
+    """A core that works, meets the other one, and works again."""
+    work = [on_8("ar", "add", res0_n=1, res0_c=32, res0_h=1, res0_w=4 * width, res0_prec=F32, opd0_prec=F32,
+                 opd1_prec=F32, opd0_addr=64, opd1_addr=128, tsk_opd_num=2)]  # fmt: skip
+    return CoreProgram([*work, message("send", 3, 2), message("wait", 3, 2), *work], [])
+
+
+def test_cores_meet_in_the_cautious_estimate_only():
+    plain = estimate_cores([core(100), core(40)], BM1688)
+    cautious = estimate_cores([core(100), core(40)], BM1688, cautious=True)
+    assert [timeline.total for timeline in plain] == [200, 80]
+    assert [timeline.total for timeline in cautious] == [111 + 111, 111 + 51]
+
+
+def test_a_message_may_be_used_again():
+    again = [core(100), core(40)]
+    twice = [CoreProgram([*one.tiu, *one.tiu], []) for one in again]
+    plain = [timeline.total for timeline in estimate_cores(again, BM1688, cautious=True)]
+    totals = [timeline.total for timeline in estimate_cores(twice, BM1688, cautious=True)]
+    assert plain == [222, 162]
+    assert totals == [222 + 222, 222 + 111 + 51]
+
+
+def test_dma_engines_meet_too():
+    def program(width: int, *kinds: str) -> CoreProgram:
+        message = {"constant_value": 3 | 2 << 8, "cmd_id_dep": 1}
+        return CoreProgram([core(width).tiu[0]], [on_8("dma_sys", kind, **message) for kind in kinds])
+
+    cores = [program(40, "send", "wait"), program(100, "send")]
+    one, other = estimate_cores(cores, BM1688, cautious=True)
+    assert (one.dma.end, other.dma.end) == ([51, 111], [111])
+
+
+def test_a_message_that_nobody_sends_is_an_error():
+    alone = CoreProgram([message("wait", 3, 2)], [])
+    with pytest.raises(CompileError, match="waits forever"):
+        estimate_cores([alone, alone], BM1688, cautious=True)

@@ -1,0 +1,95 @@
+"""How element-wise work is cut into instructions: each item once, with its own operands."""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from compiler.target.chips import BM1684X
+from dialects.tensor import Lanes, Replicated
+from passes.tensor_to_chip.emitter import Step, dma_steps, steps
+from passes.tensor_to_chip.placed import Placed
+from tests.passes.tensor_to_chip.places import LANE_BYTES, fresh, item_offsets
+
+SIZES = st.sampled_from([1, 1, 2, 3, 4, 5, 17, 63, 64, 65, 128, 130])
+LANES = BM1684X.lanes
+
+
+def step_offsets(step: Step, operand: int, place: Placed, replicated: bool) -> np.ndarray:
+    """The item offsets of one operand, in the order n, c, h, w of an instruction."""
+    n, c, h, w = step.shape
+    strides = step.strides[operand]
+    lane = np.zeros(c, np.int64) if replicated else place.lane + np.arange(c)
+    index = [np.arange(size) * stride for size, stride in zip((n, c, h, w), strides, strict=True)]
+    index[1] = lane // LANES * strides[1]
+    items = sum(np.ix_(*index)) * 4
+    return items + (lane % LANES * LANE_BYTES)[None, :, None, None] + place.offset + step.offsets[operand]
+
+
+@st.composite
+def operands(draw: st.DrawFn) -> tuple[Placed, Placed]:
+    """A result, and a source that broadcasts to it: both permuted views of fresh arrays."""
+    shape = tuple(draw(st.lists(SIZES, min_size=1, max_size=5)))
+    assume(prod(shape) <= 9_000)
+    axis = draw(st.integers(0, len(shape) - 1))
+    order = draw(st.permutations(range(len(shape))))
+    result = fresh(shape, draw(layouts(axis))).permute(order)
+    kept = [draw(st.booleans()) or i == axis for i in range(len(shape))]
+    narrow = tuple(n if keep else 1 for n, keep in zip(shape, kept, strict=True))
+    everywhere = draw(st.booleans())
+    if everywhere:
+        narrow = tuple(1 if i == axis else n for i, n in enumerate(narrow))
+    return result, fresh(narrow, Replicated() if everywhere else draw(layouts(axis))).permute(order)
+
+
+def layouts(axis: int) -> st.SearchStrategy[Lanes]:
+    return st.sampled_from([Lanes(axis), Lanes(axis, compact=True)])
+
+
+@given(operands())
+@settings(max_examples=200)
+def test_steps_cover_each_item_once_with_its_operand(pair):
+    result, source = pair
+    found = []
+    for step in steps([result, source], BM1684X):
+        assert min(step.shape) >= 1
+        everywhere = source.axis is None
+        found.append(
+            np.stack(
+                [
+                    step_offsets(step, 0, result, False).reshape(-1),
+                    np.broadcast_to(step_offsets(step, 1, source, everywhere), step.shape).reshape(-1),
+                ]
+            )
+        )
+    wanted = np.stack(
+        [item_offsets(result).reshape(-1), np.broadcast_to(item_offsets(source), result.shape).reshape(-1)]
+    )
+    got = np.concatenate(found, axis=1)
+    assert sorted(map(tuple, got.T.tolist())) == sorted(map(tuple, wanted.T.tolist()))
+
+
+@given(operands(), st.booleans())
+@settings(max_examples=100)
+def test_dma_steps_pair_each_item_with_its_place_in_ddr(pair, to_ddr):
+    local, _ = pair
+    step, strides = 1, []
+    for size in reversed(local.shape):
+        strides.insert(0, step)
+        step *= size
+    ddr = Placed(local.buffer, local.dtype, local.shape, tuple(strides), None, LANES)
+    ends = (ddr, local) if to_ddr else (local, ddr)
+    found = []
+    for step in dma_steps(*ends):
+        n, c, h, w = step.shape
+        index = [np.arange(size) * s for size, s in zip((n, c, h, w), step.strides[not to_ddr], strict=True)]
+        linear = sum(np.ix_(*index)) * 4 + step.offsets[not to_ddr]
+        found.append(
+            np.stack([step_offsets(step, int(to_ddr), local, False).reshape(-1), linear.reshape(-1)])
+        )
+    wanted = np.stack([item_offsets(local).reshape(-1), np.arange(prod(local.shape)) * 4])
+    got = np.concatenate(found, axis=1)
+    assert sorted(map(tuple, got.T.tolist())) == sorted(map(tuple, wanted.T.tolist()))

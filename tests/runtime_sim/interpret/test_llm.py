@@ -1,0 +1,241 @@
+"""The numpy rules of the llm dialect against formulas written another way."""
+
+from __future__ import annotations
+
+import math
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import runtime_sim.interpret.llm  # noqa: F401  (registers the rules)
+from compiler.ir.types import F32, TensorType
+from compiler.weights.quant import quantize
+from dialects import llm
+from runtime_sim.interpret.rules import Data, Run, interpret
+from tests.helpers import parse_ir, random_tensor
+
+
+def run(text: str, *inputs: np.ndarray, **named: np.ndarray) -> np.ndarray:
+    """The result of one op, given by its text with operands %0, %1, ... in order of appearance."""
+    module, _ = parse_ir(text)
+    (result,) = interpret(module.function("test"), inputs, named.__getitem__, named)
+    return result
+
+
+def types(*arrays: np.ndarray) -> str:
+    names = {np.dtype(np.float32): "f32", np.dtype(ml_dtypes.bfloat16): "bf16", np.dtype(np.int32): "i32"}
+    return ", ".join(f"tensor<{'x'.join(map(str, a.shape))}x{names[a.dtype]}>" for a in arrays)
+
+
+def f64(x: np.ndarray) -> np.ndarray:
+    return x.astype(np.float64)
+
+
+def test_linear_adds_bias_and_residual_and_rounds_once():
+    bf16 = ml_dtypes.bfloat16
+    x, w, b, r = (
+        random_tensor(*s, dtype=bf16, seed=i) for i, s in enumerate([(3, 64), (5, 64), (5,), (3, 5)])
+    )
+    y = run(
+        f'%y = "llm.linear"(%x, %w, %b, %r) <{{operandSegmentSizes = array<i32: 1, 1, 1, 1>}}>'
+        f" : ({types(x, w, b, r)}) -> {types(r)}",
+        x,
+        w,
+        b,
+        r,
+    )
+    exact = f64(x) @ f64(w).T + f64(b) + f64(r)
+    np.testing.assert_array_equal(y, exact.astype(np.float32).astype(bf16))
+
+
+def test_quantized_linear_uses_the_stored_weight():
+    x, w = random_tensor(2, 32), random_tensor(6, 32, seed=1)
+    quant = "quant = #llm.quant<bits = 4, group = 16, symmetric = false>, "
+    y = run(
+        f'%y = "llm.linear"(%x, %w) <{{{quant}operandSegmentSizes = array<i32: 1, 1, 0, 0>}}>'
+        f" : ({types(x, w)}) -> tensor<2x6xf32>",
+        x,
+        w,
+    )
+    stored = quantize(w, 4, 16, False, np.float16).dequantize()
+    np.testing.assert_allclose(y, f64(x) @ f64(stored).T, rtol=1e-5, atol=1e-5)
+    assert np.abs(y - x @ w.T).max() > 0.01
+
+
+@pytest.mark.parametrize(
+    ("kind", "formula"),
+    [
+        ("silu", lambda x: x / (1 + math.exp(-x))),
+        ("gelu", lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2),
+        ("gelu_tanh", lambda x: x / 2 * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3)))),
+        ("quick_gelu", lambda x: x / (1 + math.exp(-1.702 * x))),
+        ("relu", lambda x: max(x, 0.0)),
+        ("relu2", lambda x: max(x, 0.0) ** 2),
+        ("sigmoid", lambda x: 1 / (1 + math.exp(-x))),
+        ("tanh", math.tanh),
+    ],
+)
+def test_activation(kind, formula):
+    x = np.linspace(-6, 6, 97, dtype=np.float32)
+    y = run(f'%y = "llm.act"(%x) <{{kind = "{kind}"}}> : ({types(x)}) -> {types(x)}', x)
+    np.testing.assert_allclose(y, [formula(float(value)) for value in x], rtol=2e-6, atol=2e-6)
+
+
+def test_sigmoid_of_large_numbers_does_not_overflow():
+    x = np.array([-1e4, 1e4], np.float32)
+    with np.errstate(all="raise"):
+        y = run(f'%y = "llm.act"(%x) <{{kind = "silu"}}> : ({types(x)}) -> {types(x)}', x)
+    np.testing.assert_array_equal(y, [0, 1e4])
+
+
+def test_norms_of_bf16_are_computed_in_float32():
+    x = (random_tensor(4, 256) * 20).astype(ml_dtypes.bfloat16)
+    w = random_tensor(256, dtype=ml_dtypes.bfloat16, seed=1)
+    y = run(
+        f'%y = "llm.rms_norm"(%x, %w) <{{eps = 1.0e-02 : f64, offset = 1.0 : f64}}>'
+        f" : ({types(x, w)}) -> {types(x)}",
+        x,
+        w,
+    )
+    exact = f64(x) / np.sqrt((f64(x) ** 2).mean(-1, keepdims=True) + 1e-2) * (f64(w) + 1)
+    np.testing.assert_allclose(f64(y), exact, rtol=2**-8)
+
+
+def test_layer_norm_takes_a_weight_of_several_axes():
+    x, w, b = random_tensor(2, 3, 8) + 4, random_tensor(3, 8, seed=1), random_tensor(8, seed=2)
+    y = run(
+        f'%y = "llm.layer_norm"(%x, %w, %b) <{{eps = 1.0e-05 : f64, operandSegmentSizes = array<i32: 1, 1, 1>}}>'
+        f" : ({types(x, w, b)}) -> {types(x)}",
+        x,
+        w,
+        b,
+    )
+    centred = f64(x) - f64(x).mean(-1, keepdims=True)
+    exact = centred / np.sqrt(f64(x).var(-1, keepdims=True) + 1e-5) * w + b
+    np.testing.assert_allclose(y, exact, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("mode", llm.ROPE_MODES)
+def test_rope_multiplies_complex_numbers(mode):
+    """Each pair of elements is a complex number that turns by the angle of its position."""
+    x = random_tensor(1, 2, 5, 12)
+    angle = np.arange(5, dtype=np.float32)[:, None] * np.array([1.0, 0.3, 0.1, 0.02], np.float32)
+    wide = {
+        "half": np.tile(angle, 2),
+        "interleaved": np.repeat(angle, 2, axis=1),
+        "half_tables": angle,
+    }[mode][None, None]
+    cos, sin = np.cos(wide), np.sin(wide)
+    y = run(
+        f'%y = "llm.rope"(%x, %c, %s) <{{mode = "{mode}", rotary_dim = 8 : i64}}>'
+        f" : ({types(x, cos, sin)}) -> {types(x)}",
+        x,
+        cos,
+        sin,
+    )
+    first = slice(0, 8, 2) if mode == "interleaved" else slice(0, 4)
+    second = slice(1, 8, 2) if mode == "interleaved" else slice(4, 8)
+    turned = (x[..., first] + 1j * x[..., second]) * np.exp(1j * angle)
+    np.testing.assert_allclose(y[..., first], turned.real, atol=1e-5)
+    np.testing.assert_allclose(y[..., second], turned.imag, atol=1e-5)
+    np.testing.assert_array_equal(y[..., 8:], x[..., 8:])
+
+
+def attention_text(q, k, v, mask, sinks, softcap):
+    operands = "%q, %k, %v, %m" + (", %s" if sinks is not None else "")
+    arrays = [q, k, v, mask] + ([sinks] if sinks is not None else [])
+    sizes = f"1, 1, 1, 1, {int(sinks is not None)}"
+    shape = f"tensor<1x{q.shape[2]}x{q.shape[1]}x{v.shape[3]}xf32>"
+    text = (
+        f'%y = "llm.attention"({operands}) <{{scale = 0.3 : f64, softcap = {softcap} : f64, '
+        f"operandSegmentSizes = array<i32: {sizes}>}}> : ({types(*arrays)}) -> {shape}"
+    )
+    return text, arrays
+
+
+@pytest.mark.parametrize(("with_sinks", "softcap"), [(False, 0.0), (True, 0.0), (False, 2.0)])
+def test_attention_head_by_head(with_sinks, softcap):
+    q, k = random_tensor(1, 6, 4, 8, scale=2), random_tensor(1, 2, 9, 8, seed=1)
+    v = random_tensor(1, 2, 9, 5, seed=2)
+    mask = np.where(random_tensor(1, 1, 4, 9, seed=3) > 1, -9984, 0).astype(np.float32)
+    sinks = random_tensor(6, seed=4) if with_sinks else None
+    text, arrays = attention_text(q, k, v, mask, sinks, softcap)
+    y = run(text, *arrays)
+    for head in range(6):
+        scores = f64(q[0, head]) @ f64(k[0, head // 3]).T * 0.3
+        if softcap:
+            scores = softcap * np.tanh(scores / softcap)
+        weights = np.exp(scores + mask[0, 0])
+        total = weights.sum(-1, keepdims=True) + (np.exp(f64(sinks)[head]) if with_sinks else 0)
+        np.testing.assert_allclose(y[0, :, head], weights / total @ f64(v[0, head // 3]), atol=1e-5)
+
+
+@pytest.mark.parametrize("word", [-9984.0, -5.6e29])
+def test_row_that_sees_nothing_stays_finite(word):
+    q, k, v = random_tensor(1, 2, 3, 4), random_tensor(1, 1, 3, 4, seed=1), random_tensor(1, 1, 3, 4, seed=2)
+    mask = np.full((1, 1, 3, 3), word, np.float32)
+    text, arrays = attention_text(q, k, v, mask, None, 0.0)
+    assert np.isfinite(run(text, *arrays)).all()
+
+
+def test_argmax_takes_the_first_of_equals():
+    x = np.array([[1, 7, 7, 3]], np.float32)
+    assert run(f'%y = "llm.argmax"(%x) : ({types(x)}) -> tensor<1x1xi32>', x).tolist() == [[1]]
+
+
+def test_embedding_scales_in_float32():
+    ids, table = np.array([[2, 0]], np.int32), random_tensor(3, 4, dtype=ml_dtypes.bfloat16)
+    y = run(
+        f'%y = "llm.embedding"(%i, %t) <{{scale = 1.7 : f64}}> : ({types(ids, table)}) -> tensor<1x2x4xbf16>',
+        ids,
+        table,
+    )
+    exact = (table.astype(np.float32)[[2, 0]] * np.float32(1.7)).astype(ml_dtypes.bfloat16)
+    np.testing.assert_array_equal(y[0], exact)
+
+
+def test_named_data_comes_by_name_in_the_type_of_the_op():
+    text = """
+    %w = "llm.weight"() <{name = "w"}> : () -> tensor<2xbf16>
+    %t = "llm.table"() <{name = "t"}> : () -> tensor<3x2xf32>
+    %r = "llm.gather_rows"(%t, %ids) : (tensor<3x2xf32>, tensor<1x2xi32>) -> tensor<1x2x2xf32>
+    %y = "llm.mul"(%w, %r) : (tensor<2xbf16>, tensor<1x2x2xf32>) -> tensor<1x2x2xbf16>
+    """
+    table = np.arange(6, dtype=np.float32).reshape(3, 2)
+    y = run(text, np.array([[2, 1]], np.int32), w=np.array([1.0, 0.5], np.float32), t=table)
+    np.testing.assert_array_equal(f64(y), [[[4, 2.5], [2, 1.5]]])
+
+
+def test_rule_that_gives_another_shape_than_the_op_is_found_out():
+    module, _ = parse_ir('%y = "llm.neg"(%x) : (tensor<2xf32>) -> tensor<2xf32>')
+    function = module.function("test")
+    next(iter(function.block.ops)).results[0].type = TensorType((3,), F32)
+    with pytest.raises(ValueError, match=r"rule of llm.neg .* float32\[2\], expected tensor<3xf32>"):
+        interpret(function, [np.zeros(2, np.float32)], {}.__getitem__)
+
+
+CHAIN = """
+    %a = "llm.neg"(%x) : (tensor<2xf32>) -> tensor<2xf32>
+    %b = "llm.neg"(%a) : (tensor<2xf32>) -> tensor<2xf32>
+    %c = "llm.add"(%b, %x) : (tensor<2xf32>, tensor<2xf32>) -> tensor<2xf32>
+"""
+
+
+def test_observer_sees_each_op_in_order():
+    module, _ = parse_ir(CHAIN)
+    seen = []
+    observer = lambda op, results: seen.append((op.opname, results[0].tolist()))  # noqa: E731
+    interpret(module.function("test"), [np.array([1, 2], np.float32)], {}.__getitem__, observer=observer)
+    assert seen == [("llm.neg", [-1, -2]), ("llm.neg", [1, 2]), ("llm.add", [2, 4])]
+
+
+def test_values_are_dropped_after_their_last_use():
+    module, _ = parse_ir(CHAIN)
+    function = module.function("test")
+    live = []
+    run = Run(Data({}.__getitem__), lambda op, results: live.append(len(run.values)))
+    run.values[function.args[0]] = np.zeros(2, np.float32)
+    run.block(function)
+    assert live == [2, 3, 3]  # before the operands of the op at hand go
+    assert len(run.values) == 1

@@ -1,0 +1,125 @@
+"""Nets in their memories: what a launch computes, what survives it, and what is refused."""
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from compiler.bmodel import AddrMode, read_bmodel, write_bmodel
+from compiler.diagnostics import CompileError, UserError
+from runtime_sim.launch.loader import Program
+from runtime_sim.launch.queues import alternating, run_ahead, shuffled
+from runtime_sim.launch.runtime import Runtime
+from tests.runtime_sim.check.programs import ADD_TILES, SPEC, add_model, changed, toy_model, toy_table
+
+BF16 = ml_dtypes.bfloat16
+SHAPE = (ADD_TILES, 64, 48)
+
+
+@pytest.fixture
+def arrays():
+    rng = np.random.default_rng(1)
+    return {name: rng.standard_normal(SHAPE).astype(BF16) for name in "ab"}
+
+
+def load(tmp_path, model):
+    write_bmodel(tmp_path / "m.bmodel", model)
+    return Runtime(read_bmodel(tmp_path / "m.bmodel"))
+
+
+def expected(arrays):
+    return (arrays["a"].astype(np.float32) + arrays["b"].astype(np.float32)).astype(BF16)
+
+
+ORDERS = {
+    "alternating": alternating,
+    "dma first": lambda: run_ahead("dma"),
+    "tiu first": lambda: run_ahead("tiu"),
+    "shuffled": lambda: shuffled(3),
+}
+
+
+@pytest.mark.parametrize("order", ORDERS)
+def test_a_program_gives_the_same_in_every_order_the_waits_permit(tmp_path, arrays, order):
+    outputs = load(tmp_path, add_model()).run("add", arrays, ORDERS[order]())
+    np.testing.assert_array_equal(outputs["y"], expected(arrays))
+
+
+@pytest.mark.parametrize(
+    ("engine", "number", "order"),
+    [("tiu", 1, "tiu first"), ("dma", 5, "dma first"), ("dma", 11, "dma first"), ("tiu", 3, "tiu first")],
+)
+def test_running_ahead_shows_a_missing_wait(tmp_path, arrays, engine, number, order):
+    runtime = load(tmp_path, add_model())
+    program = runtime.net("add").program
+    object.__setattr__(program, "cores", [changed(program.cores[0], engine, number, cmd_id_dep=0)])
+    outputs = runtime.run("add", arrays, ORDERS[order]())
+    assert (outputs["y"] != expected(arrays)).any()
+
+
+def test_circular_waits_are_reported(tmp_path, arrays):
+    runtime = load(tmp_path, add_model())
+    program = runtime.net("add").program
+    object.__setattr__(program, "cores", [changed(program.cores[0], "dma", 1, cmd_id_dep=1)])
+    with pytest.raises(CompileError, match="net add never ends"):
+        runtime.run("add", arrays)
+
+
+def test_a_transfer_outside_the_nets_memories_is_an_error(tmp_path, arrays):
+    runtime = load(tmp_path, add_model())
+    program = runtime.net("add").program
+    far = changed(program.cores[0], "dma", 3, dst_start_addr_h8=2)
+    object.__setattr__(program, "cores", [far])
+    with pytest.raises(CompileError, match=r"net add: .* are in no mapped memory"):
+        runtime.run("add", arrays)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda a: a.pop("b"), "needs an input 'b' of bf16"),
+        (lambda a: a.update(b=a["b"][:1]), r"input 'b' is bfloat16 \[1, 64, 48\]"),
+        (lambda a: a.update(b=a["b"].astype(np.float32)), "input 'b' is float32"),
+    ],
+)
+def test_wrong_inputs_are_refused(tmp_path, arrays, change, message):
+    change(arrays)
+    with pytest.raises(UserError, match=message):
+        load(tmp_path, add_model()).run("add", arrays)
+
+
+def test_unknown_nets_are_refused(tmp_path):
+    with pytest.raises(UserError, match="no net 'sub'; there are add"):
+        load(tmp_path, add_model()).net("sub")
+
+
+def test_basic_nets_share_memory_and_io_alone_nets_do_not(tmp_path):
+    runtime = load(tmp_path, toy_model())
+    blocks = [runtime.net(f"block_{i}").inputs[1].data for i in range(2)]
+    caches = [runtime.net(f"block_cache_{i}").inputs[3].data for i in range(2)]
+    assert np.shares_memory(*blocks)
+    assert not np.shares_memory(*caches)
+    assert not any(np.shares_memory(block, cache) for block in blocks for cache in caches)
+
+
+def test_equal_weights_are_uploaded_once(tmp_path):
+    runtime = load(tmp_path, toy_model())
+    runtime.net("embedding"), runtime.net("embedding_cache")
+    assert len(runtime._blobs) == 1
+    ids = np.array([[3, 5, 0, 39, 1, 1, 2, 4]], np.int32)
+    states = runtime.run("embedding", {"input_ids": ids})["states"]
+    np.testing.assert_array_equal(states[0].view(np.int32), toy_table()[ids[0]])
+
+
+def test_other_address_modes_are_refused(tmp_path):
+    model = add_model()
+    object.__setattr__(model.nets[0], "addr_mode", AddrMode.IO_RELOC)
+    with pytest.raises(UserError, match="addr_mode is IO_RELOC"):
+        load(tmp_path, model).net("add")
+
+
+def test_equal_streams_are_decoded_once(tmp_path):
+    write_bmodel(tmp_path / "m.bmodel", toy_model(3))
+    program = Program(read_bmodel(tmp_path / "m.bmodel"))
+    first, second = (program.stage(f"block_cache_{i}").cores[0] for i in range(2))
+    assert first is second
+    assert program.spec is SPEC

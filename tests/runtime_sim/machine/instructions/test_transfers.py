@@ -1,0 +1,332 @@
+"""DMA: the documented mapping from source items to destination items, walked item by item."""
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compiler.target.isa import Instruction
+from runtime_sim.machine.errors import SimulationError
+from tests.runtime_sim.machine.instructions.board import (
+    B8,
+    DDR,
+    LANE,
+    Board,
+    X,
+    at,
+    code_of,
+    instruction,
+    sizes,
+    steps,
+)
+
+RNG = np.random.default_rng(0)
+WIDTHS = [np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.uint32)]
+
+shapes = st.tuples(st.integers(1, 2), st.integers(1, 140), st.integers(1, 3), st.integers(1, 6))
+widths = st.sampled_from(WIDTHS)
+
+
+class Ddr:
+    """A tensor in flat memory, found by its strides in items."""
+
+    def __init__(self, board, dtype, strides, offset=0):
+        self.items = board.ddr.view(dtype)
+        self.strides = strides
+        self.first = offset // np.dtype(dtype).itemsize
+        self.address = (DDR if board.spec is X else board.spec.coeff_base) + offset
+
+    def __setitem__(self, index, value):
+        self.items[self._place(index)] = value
+
+    def __getitem__(self, index):
+        return self.items[self._place(index)]
+
+    def _place(self, index):
+        return self.first + sum(i * s for i, s in zip(index, self.strides, strict=True))
+
+    def fill(self, values):
+        for index in itertools.product(*map(range, values.shape)):
+            self[index] = values[index]
+
+    def read(self, shape):
+        out = np.empty(shape, self.items.dtype)
+        for index in itertools.product(*map(range, shape)):
+            out[index] = self[index]
+        return out
+
+
+def anything(shape, dtype=np.uint32):
+    return RNG.integers(0, 1 << 8 * np.dtype(dtype).itemsize, shape).astype(dtype)
+
+
+def row_major(shape, gap=0):
+    _, c, h, w = shape
+    return (c * (h * w + gap), h * w + gap, w, 1)
+
+
+def local(board, lane, offset=0):
+    return board.spec.dma_local_base + lane * LANE + offset
+
+
+def transfer(board, kind, source, target, dtype, name="dma_tensor", **fields):
+    """source and target: (address, shape, strides); a command with strides of its own."""
+    ends = {}
+    for end, (address, shape, strides) in (("src", source), ("dst", target)):
+        ends |= at(end, address) | sizes(end, shape) | steps(end, strides)
+    board.run(name, kind, **{"stride_enable": 1, "src_data_format": code_of(dtype)} | ends | fields)
+
+
+@settings(max_examples=30)
+@given(shape=shapes, lane=st.integers(0, 63), dtype=widths, spec=st.sampled_from([X, B8]))
+def test_copies_into_lanes_and_back(shape, lane, dtype, spec):
+    board, x = Board(spec), anything(shape, dtype)
+    lane %= spec.lanes
+    here = Ddr(board, dtype, row_major(shape, gap=3))
+    here.fill(x)
+    strides = board.aligned(shape, dtype, lane)
+    inside = (local(board, lane), shape, strides)
+    transfer(board, "copy", (here.address, shape, here.strides), inside, dtype, nchw_copy=1)
+    np.testing.assert_array_equal(board.take(shape, dtype, lane * LANE), x)
+    there = Ddr(board, dtype, row_major(shape), offset=1 << 15)
+    transfer(board, "copy", inside, (there.address, shape, there.strides), dtype, nchw_copy=1)
+    np.testing.assert_array_equal(there.read(shape), x)
+
+
+@settings(max_examples=20)
+@given(data=st.data(), dtype=widths)
+def test_without_nchw_copy_the_shape_may_change(data, dtype):
+    n, c, h, w = data.draw(shapes)
+    shape, other = (n, c, h, w), (1, w, n * c, h)
+    board, x = Board(), anything(shape, dtype)
+    here = Ddr(board, dtype, row_major(shape))
+    here.fill(x)
+    strides = board.aligned(other, dtype)
+    if other[2] * other[3] * dtype.itemsize > LANE // 4:
+        return
+    transfer(board, "copy", (here.address, shape, here.strides), (local(board, 0), other, strides), dtype)
+    np.testing.assert_array_equal(board.take(other, dtype, 0), x.reshape(other))
+
+
+def test_a_copy_that_does_not_come_out_even_is_refused():
+    board = Board()
+    ends = [(DDR, (1, 3, 1, 4), (12, 4, 4, 1)), (local(board, 0), (1, 2, 1, 5), (16, 16, 16, 1))]
+    with pytest.raises(SimulationError, match=r"shape \(1, 3, 1, 4\) into shape \(1, 2, 1, 5\)"):
+        transfer(board, "copy", *ends, np.uint32)
+
+
+@settings(max_examples=15)
+@given(shape=shapes, dtype=widths)
+def test_strides_left_out_mean_row_major_and_aligned(shape, dtype):
+    board, x = Board(), anything(shape, dtype)
+    here = Ddr(board, dtype, row_major(shape))
+    here.fill(x)
+    fields = at("src", DDR) | at("dst", local(board, 5)) | sizes("src", shape)
+    board.run("dma_tensor", "copy", nchw_copy=1, src_data_format=code_of(dtype), **fields)
+    np.testing.assert_array_equal(board.take(shape, dtype, 5 * LANE), x)
+
+
+def test_a_zero_stride_in_the_source_broadcasts():
+    board, row = Board(), anything((1, 1, 1, 7))
+    here = Ddr(board, np.uint32, (0, 0, 0, 1))
+    here.fill(row)
+    shape = (2, 70, 3, 7)
+    inside = (local(board, 0), shape, board.aligned(shape, np.uint32))
+    transfer(board, "copy", (DDR, shape, (0, 0, 0, 1)), inside, np.uint32, nchw_copy=1)
+    np.testing.assert_array_equal(board.take(shape, np.uint32, 0), np.broadcast_to(row, shape))
+
+
+def test_fills():
+    board, shape = Board(), (2, 70, 1, 5)
+    inside = (local(board, 3), shape, board.aligned(shape, np.uint16, 3))
+    transfer(
+        board,
+        "copy",
+        (DDR, shape, (1, 1, 1, 1)),
+        inside,
+        np.uint16,
+        fill_constant_en=1,
+        constant_value=0xABCD1234,
+    )
+    assert (board.take(shape, np.uint16, 3 * LANE) == 0x1234).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "axes"),
+    [
+        ("dma_tensor", "transpose", (1, 0, 2, 3)),
+        ("dma_tensor", "collect", (0, 3, 2, 1)),
+        ("dma_tensor", "distribute", (0, 3, 2, 1)),
+        ("dma_cw_transpose", "copy", (0, 3, 2, 1)),
+    ],
+)
+@pytest.mark.parametrize("dtype", WIDTHS, ids=str)
+def test_transposes(name, kind, axes, dtype):
+    shape = (3, 9, 2, 70)
+    result = tuple(shape[a] for a in axes)
+    board, x = Board(), anything(shape, dtype)
+    here = Ddr(board, dtype, row_major(shape, gap=1))
+    here.fill(x)
+    inside = (local(board, 0), result, board.aligned(result, dtype))
+    transfer(board, kind, (here.address, shape, here.strides), inside, dtype, name)
+    np.testing.assert_array_equal(board.take(result, dtype, 0), x.transpose(axes))
+
+
+def test_broadcasts_to_lanes():
+    board, x = Board(), anything((2, 1, 3, 5))
+    here = Ddr(board, np.uint32, row_major(x.shape))
+    here.fill(x)
+    shape = (2, 64, 3, 5)
+    inside = (local(board, 0), shape, board.aligned(shape, np.uint32))
+    transfer(board, "broadcast", (DDR, x.shape, here.strides), inside, np.uint32)
+    np.testing.assert_array_equal(board.take(shape, np.uint32, 0), np.broadcast_to(x, shape))
+
+
+@settings(max_examples=30)
+@given(
+    rows=st.integers(1, 3),
+    columns=st.integers(1, 700),
+    width=st.integers(5, 20),
+    dtype=widths,
+    out=st.booleans(),
+    turn=st.booleans(),
+)
+def test_matrices(rows, columns, width, dtype, out, turn):
+    """R x C in flat memory, (R, C / w, 1, w) in the lanes, either way, with rows and columns exchanged or not."""
+    board, matrix = Board(), anything((rows, columns), dtype)
+    blocks = -(-columns // width)
+    flat_shape = (columns, rows) if turn else (rows, columns)
+    pitch = flat_shape[1] + 3
+    flat = Ddr(board, dtype, (pitch, 1))
+    strides = board.aligned((rows, blocks, 1, width), dtype)
+    ends = ("src", "dst") if out else ("dst", "src")
+    fields = {f"{ends[0]}_nsize": rows, f"{ends[0]}_csize": blocks, f"{ends[0]}_wsize": width}
+    fields |= {f"{ends[0]}_nstride": strides[0], f"{ends[0]}_cstride": strides[1]}
+    fields |= {
+        f"{ends[1]}_hsize": flat_shape[0],
+        f"{ends[1]}_wsize": flat_shape[1],
+        f"{ends[1]}_hstride": pitch,
+    }
+    fields |= at(ends[0], local(board, 0)) | at(ends[1], DDR)
+    padded = np.pad(matrix, ((0, 0), (0, blocks * width - columns))).reshape(rows, blocks, 1, width)
+    kind = "transpose" if turn else "copy"
+    if out:
+        board.put(padded, 0)
+    else:
+        flat.fill(matrix.T if turn else matrix)
+    board.run("dma_matrix", kind, stride_enable=1, src_data_format=code_of(dtype), **fields)
+    if out:
+        got = flat.read(flat_shape)
+        np.testing.assert_array_equal(got.T if turn else got, matrix)
+    else:
+        got = board.take(padded.shape, dtype, 0).reshape(rows, -1)[:, :columns]
+        np.testing.assert_array_equal(got, matrix)
+
+
+def test_a_matrix_that_does_not_match_its_lanes_is_refused():
+    fields = {"src_hsize": 2, "src_wsize": 9, "dst_nsize": 2, "dst_csize": 2, "dst_wsize": 4} | at("src", DDR)
+    with pytest.raises(SimulationError, match="2 x 9 does not match"):
+        Board().run("dma_matrix", "copy", stride_enable=1, **fields | at("dst", X.dma_local_base))
+    with pytest.raises(SimulationError, match="2 x 9 does not match"):
+        Board().run("dma_matrix", "copy", stride_enable=1, **fields | {"dst_wsize": 0} | at("dst", X.dma_local_base))
+    with pytest.raises(SimulationError, match="nchw_copy clear"):
+        Board().run("dma_matrix", "copy", stride_enable=1, nchw_copy=1, **fields)
+
+
+def test_runs_of_items():
+    board, x = Board(), anything(300, np.uint16)
+    board.ddr.view(np.uint16)[:300] = x
+    fields = {"src_data_format": code_of(np.uint16), "move_length": 300} | at("src", DDR)
+    board.run("dma_general", "copy", **fields | at("dst", local(board, 7, 32)))
+    np.testing.assert_array_equal(board.memory[7, 32:632].view(np.uint16), x)
+    board.run("dma_general", "broadcast", dst_csize=40, **fields | at("dst", local(board, 0, 64)))
+    assert (board.memory[:40, 64:664].copy().view(np.uint16) == x).all()
+    assert (board.memory[40:, 64:664].copy().view(np.uint32) == 0xDEADBEEF).all()
+
+
+@pytest.mark.parametrize(("tables", "indices"), [(1, 1), (5, 1), (1, 5), (5, 5)])
+@pytest.mark.parametrize("inside", [True, False])
+def test_gathered_rows(tables, indices, inside):
+    """One table or index serves all channels; a row that does not exist is the constant."""
+    board, rows, width = Board(), 8, 3
+    channels = max(tables, indices)
+    table = anything((1, tables, 10, width), np.uint16)
+    here = Ddr(board, np.uint16, (0, 31, width, 1))
+    here.fill(table)
+    index = RNG.integers(0, 12, (1, indices, rows, 1)).astype(np.uint32)
+    Ddr(board, np.uint32, (0, rows, 1, 0), offset=1 << 12).fill(index)
+    place = local(board, 2) if inside else DDR + (1 << 13)
+    strides = {"src_cstride": 31, "src_hstride": width, "dst_cstride": 32, "dst_hstride": width}
+    strides |= {"index_cstride": rows, "index_hstride": 1}
+    counts = {
+        "src_csize": tables,
+        "src_hsize": 10,
+        "src_wsize": width,
+        "index_csize": indices,
+        "index_hsize": rows,
+    }
+    addresses = at("src", DDR) | at("index", DDR + (1 << 12)) | at("dst", place)
+    board.run(
+        "dma_gather",
+        "copy",
+        stride_enable=1,
+        src_data_format=3,
+        constant_value=7,
+        **strides | counts | addresses,
+    )
+    shape = (1, channels, rows, width)
+    if inside:
+        ours = board.take(shape, np.uint16, 2 * LANE, (0, 32, width, 1))
+    else:
+        ours = Ddr(board, np.uint16, (0, 32, width, 1), offset=1 << 13).read(shape)
+    for c, i in np.ndindex(channels, rows):
+        row = index[0, c % indices, i, 0]
+        np.testing.assert_array_equal(ours[0, c, i], table[0, c % tables, row] if row < 10 else 7)
+
+
+def test_scattered_rows_leave_the_others_alone():
+    board, width = Board(), 3
+    source = anything((1, 4, 5, width), np.uint16)
+    Ddr(board, np.uint16, (0, 5 * width, width, 1)).fill(source)
+    board.ddr[1 << 12 : (1 << 12) + 20] = np.array([7, 2, 99, 0, 5], np.uint32).view(np.uint8)
+    before = anything((1, 4, 8, width), np.uint16)
+    there = Ddr(board, np.uint16, (0, 8 * width, width, 1), offset=1 << 13)
+    there.fill(before)
+    board.run(
+        "dma_scatter", "copy", stride_enable=1, src_data_format=3, src_csize=4, src_hsize=5, src_wsize=width,
+        src_cstride=5 * width, src_hstride=width, index_csize=1, index_hsize=5, index_cstride=5, index_hstride=1,
+        dst_csize=4, dst_hsize=8, dst_wsize=width, dst_cstride=8 * width, dst_hstride=width,
+        **at("src", DDR) | at("index", DDR + (1 << 12)) | at("dst", DDR + (1 << 13)),
+    )  # fmt: skip
+    before[0, :, [7, 2, 0, 5]] = source[0, :, [0, 1, 3, 4]]
+    np.testing.assert_array_equal(there.read((1, 4, 8, width)), before)
+
+
+def test_masked_lanes_are_refused():
+    with pytest.raises(SimulationError, match="mask of lanes"):
+        Board().run("dma_tensor", "copy", localmem_mask_l32=1, **sizes("src", (1, 1, 1, 1)))
+
+
+def test_local_tensors_on_different_lanes():
+    board, x = Board(), anything((1, 70, 1, 5))
+    board.put(x, 3 * LANE)
+    ends = [
+        (local(board, lane, offset), x.shape, board.aligned(x.shape, np.uint32, lane))
+        for lane, offset in ((3, 0), (60, 4096))
+    ]
+    transfer(board, "copy", *ends, np.uint32, nchw_copy=1)
+    np.testing.assert_array_equal(board.take(x.shape, np.uint32, 60 * LANE + 4096), x)
+
+
+def test_a_prepared_command_follows_a_new_map():
+    """The same command, executed again after another array was mapped at its address, moves the new bytes."""
+    board = Board()
+    fields = sizes("src", (1, 1, 1, 4)) | at("src", DDR) | at("dst", X.dma_local_base)
+    command: Instruction = instruction(X, "dma_tensor", "copy", nchw_copy=1, src_data_format=4, **fields)
+    for fill in (1, 2):
+        board.machine.ddr.unmap(DDR)
+        board.machine.ddr.map(DDR, np.full(64, fill, np.uint8))
+        board.machine.execute(command)
+        assert (board.memory[0, :16] == fill).all()
