@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from compiler.ir.core import Block, Function, Module, Op, Region
+from compiler.ir.core import Block, Op, Region
 from compiler.ir.define import Attr, OptionalAttr, VariadicOperand, op
+from compiler.ir.module import Function, Module
 from compiler.ir.types import FunctionType, Type
 
 

@@ -42,6 +42,9 @@ class LocalType(Type):
 
     bytes: int
 
+    def alias(self) -> str:
+        return f"local{self.bytes}"
+
     def problem(self) -> str | None:
         return None if 1 <= self.bytes <= MAX_BYTES else "is of no possible size"
 
@@ -52,6 +55,9 @@ class GlobalType(Type):
     """`bytes` of DDR."""
 
     bytes: int
+
+    def alias(self) -> str:
+        return f"global{self.bytes}"
 
     def problem(self) -> str | None:
         return None if 1 <= self.bytes <= MAX_BYTES else "is of no possible size"
@@ -71,6 +77,10 @@ class View(Attribute):
     offset: int = 0
     lane: int = 0
     strides: tuple[int, ...] = ()
+
+    def alias(self) -> str | None:
+        """Where it says no more than the type: most operands fill their buffers."""
+        return None if self.offset or self.lane or self.strides else f"{self.dtype.name}_view"
 
     def problem(self) -> str | None:
         if self.dtype.name not in PRECISION:

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from enum import Flag, auto
 
-from compiler.ir.core import Module, Op, walk
+from compiler.ir.core import Op
+from compiler.ir.module import Module, walk
 from dialects import chip, llm, tensor
 
 

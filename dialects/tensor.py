@@ -30,6 +30,9 @@ class Lanes(Attribute):
     axis: int
     compact: bool = False
 
+    def alias(self) -> str:
+        return f"lanes{self.axis}_compact" if self.compact else f"lanes{self.axis}"
+
     def problem_in(self, shape: tuple[int, ...]) -> str | None:
         return None if 0 <= self.axis < len(shape) else f"has no axis {self.axis} to put on the lanes"
 
@@ -38,6 +41,9 @@ class Lanes(Attribute):
 @dataclass(frozen=True)
 class Replicated(Attribute):
     """Every lane holds the whole array, row-major."""
+
+    def alias(self) -> str:
+        return "replicated"
 
     def problem_in(self, shape: tuple[int, ...]) -> str | None:
         return None
@@ -59,6 +65,9 @@ class PackedType(Type):
     symmetric: bool
     scale: ElementType
     local: bool = False
+
+    def alias(self) -> str:
+        return f"{'local' if self.local else 'packed'}_{self.rows}x{self.columns}_w{self.bits}"
 
     def problem(self) -> str | None:
         groups = self.group if self.bits < 16 else self.columns

@@ -13,7 +13,7 @@ import numpy as np
 
 from compiler.bmodel import BModel, CommandStreams, Net
 from compiler.diagnostics import UserError
-from compiler.ir.core import Function, Module, walk
+from compiler.ir.module import Function, Module, walk
 from compiler.progress import track
 from dialects import llm
 from dialects.builtin import ModuleOp

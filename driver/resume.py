@@ -9,7 +9,7 @@ from typing import Any
 
 from compiler.diagnostics import UserError
 from compiler.files import read_text
-from compiler.ir.core import Function
+from compiler.ir.module import Function
 from compiler.ir.parser import parse_module
 from compiler.ir.types import Type
 from compiler.weights.quant import TileFormat

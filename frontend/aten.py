@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, TypeVar
 
-from compiler.ir.core import Builder, Op, Value
+from compiler.ir.core import Op, Value
 from compiler.ir.location import UNKNOWN, Location
+from compiler.ir.module import Builder
 from compiler.ir.types import ElementType
 from dialects import llm
 

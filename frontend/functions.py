@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from compiler.diagnostics import UserError
-from compiler.ir.core import Builder, Value
+from compiler.ir.core import Value
 from compiler.ir.location import NameLoc
+from compiler.ir.module import Builder
 from compiler.ir.types import F32, I32, ElementType, TensorType
 from dialects import llm
 from dialects.builtin import FuncOp, ReturnOp

@@ -10,7 +10,7 @@ import numpy as np
 from torch import nn
 
 from compiler.diagnostics import UserError
-from compiler.ir.core import walk
+from compiler.ir.module import walk
 from compiler.ir.types import BF16, ElementType
 from dialects import llm
 from dialects.builtin import FuncOp, ModuleOp

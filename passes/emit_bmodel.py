@@ -12,7 +12,8 @@ from compiler.bmodel import (
     TensorInfo,
     WeightLocation,
 )
-from compiler.ir.core import Function, Value
+from compiler.ir.core import Value
+from compiler.ir.module import Function
 from compiler.target.chips import ChipSpec
 from compiler.target.isa import isa_for
 from dialects.chip import GlobalOp, Instruction, LocalOp, Placement

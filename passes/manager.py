@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import ClassVar, TextIO
 
 from compiler.diagnostics import CompileError, UserError
-from compiler.ir.core import Module, Op
+from compiler.ir.core import Op
 from compiler.ir.location import FileLoc
+from compiler.ir.module import Module
 from compiler.ir.printer import print_module
 from compiler.ir.verify import verify
 from compiler.target.chips import chip as chip_named

@@ -9,8 +9,9 @@ import numpy as np
 
 import dialects
 import passes
-from compiler.ir.core import Module, Value
+from compiler.ir.core import Value
 from compiler.ir.define import OPS
+from compiler.ir.module import Module
 from compiler.ir.parser import parse_body, parse_module
 from compiler.ir.printer import print_module
 from compiler.ir.types import FunctionType, Type

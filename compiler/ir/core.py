@@ -1,24 +1,23 @@
 """Values, ops, blocks and regions, and who uses which value.
 
-A block keeps its ops in a linked list and a value its uses in a dict, so inserting, erasing and replacing
-cost the same in a function of ten ops and of twenty thousand.
+A value keeps its uses in a dict, so replacing it costs the same however many ops a function has.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn
 
 from typing_extensions import TypeVar
 
 from compiler.diagnostics import CompileError
+from compiler.ir.line import op_line
 from compiler.ir.location import UNKNOWN, Location
-from compiler.ir.types import FunctionType, Type
+from compiler.ir.oplist import OpList
+from compiler.ir.types import Type
 
 if TYPE_CHECKING:
     from compiler.ir.define import Schema
-
-MAX_OPS = 1 << 20  # in a block; the largest programs compiled so far have a fifth of it
 
 T = TypeVar("T", bound=Type, covariant=True, default=Any)
 OpT = TypeVar("OpT", bound="Op")
@@ -241,11 +240,11 @@ class Op:
 
     def move_before(self, anchor: Op) -> None:
         self.detach()
-        _block_of(anchor).ops.insert(self, anchor)
+        block_of(anchor).ops.insert(self, anchor)
 
     def move_after(self, anchor: Op) -> None:
         self.detach()
-        _block_of(anchor).ops.insert(self, anchor._next)
+        block_of(anchor).ops.insert(self, anchor._next)
 
     def clone(self, mapping: dict[Value, Value] | None = None) -> Op:
         """A copy with its regions; ``mapping`` gives replacements for operands and receives the results."""
@@ -261,95 +260,14 @@ class Op:
 
     def fail(self, message: str, *, notes: Sequence[str] = ()) -> NoReturn:
         """Raise a CompileError about this op."""
-        from compiler.ir.printer import op_line
-
         text = f"'{self.opname}' op {message}"
         raise CompileError(text, self.loc, notes, op=self, ir_line=op_line(self), position=self.position)
 
     def __str__(self) -> str:
-        from compiler.ir.printer import op_line
-
         return op_line(self)
 
     def __repr__(self) -> str:
         return f"<{self.opname} at {self.loc}>"
-
-
-class OpList:
-    """The ops of a block, in order. While iterating, the current op may be erased or moved."""
-
-    __slots__ = ("_count", "_numbered", "block", "first", "last")
-
-    def __init__(self, block: Block) -> None:
-        self.block = block
-        self.first: Op | None = None
-        self.last: Op | None = None
-        self._count = 0
-        self._numbered = False
-
-    def insert(self, op: Op, before: Op | None) -> None:
-        """Insert ``op`` before another op of this block, or at the end when ``before`` is None."""
-        assert op.parent is None, f"{op.opname} is already in a block"
-        if self._count >= MAX_OPS:
-            op.fail(f"is one more than the {MAX_OPS} ops that a block may have")
-        previous = before._previous if before else self.last
-        op.parent, op._previous, op._next = self.block, previous, before
-        if previous:
-            previous._next = op
-        else:
-            self.first = op
-        if before:
-            before._previous = op
-        else:
-            self.last = op
-        self._count += 1
-        self._numbered = False
-
-    def remove(self, op: Op) -> None:
-        previous, following = op._previous, op._next
-        if previous:
-            previous._next = following
-        else:
-            self.first = following
-        if following:
-            following._previous = previous
-        else:
-            self.last = previous
-        op.parent = op._previous = op._next = None
-        self._count -= 1
-
-    def number(self) -> None:
-        """Number the ops so that two can be compared; kept until the next insertion."""
-        if not self._numbered:
-            for index, op in enumerate(self):
-                op._order = index
-            self._numbered = True
-
-    def __len__(self) -> int:
-        return self._count
-
-    def __iter__(self) -> Iterator[Op]:
-        op = self.first
-        while op is not None:
-            following = op._next
-            yield op
-            if op.parent is self.block:
-                following = op._next
-            elif following is not None and following.parent is not self.block:
-                raise RuntimeError("the next op was removed as well; iterate over list(block.ops)")
-            op = following
-
-    def __reversed__(self) -> Iterator[Op]:
-        op = self.last
-        while op is not None:
-            previous = op._previous
-            yield op
-            op = previous
-
-    def __getitem__(self, index: int) -> Op:
-        """By position; walks the list, except for 0 and -1."""
-        op = self.first if index == 0 else self.last if index == -1 else None
-        return op or list(self)[index]
 
 
 class Block:
@@ -412,76 +330,7 @@ class Region:
         return Region(block)
 
 
-class Function(Op):
-    """What generic code knows of a function; ``dialects.builtin.FuncOp`` is the one that is defined."""
-
-    sym_name: str
-    function_type: FunctionType
-
-    @property
-    def block(self) -> Block:
-        return self.region.block
-
-    @property
-    def args(self) -> list[Value]:
-        return self.block.args
-
-    @property
-    def terminator(self) -> Op:
-        return self.block.terminator
-
-    def update_type(self) -> None:
-        """Make ``function_type`` say what the arguments and the return now are."""
-        results = tuple(value.type for value in self.terminator.operands)
-        self.function_type = FunctionType(tuple(arg.type for arg in self.args), results)
-
-
-class Module(Op):
-    """What generic code knows of a module; ``dialects.builtin.ModuleOp`` is the one that is defined."""
-
-    @property
-    def block(self) -> Block:
-        return self.region.block
-
-    def functions(self) -> list[Function]:
-        return [op for op in self.block.ops if isinstance(op, Function)]
-
-    def function(self, name: str) -> Function:
-        """The function of that name; KeyError names those there are."""
-        by_name = {function.sym_name: function for function in self.functions()}
-        if name not in by_name:
-            raise KeyError(f"no function {name!r}; the module has {', '.join(by_name) or 'none'}")
-        return by_name[name]
-
-
-class Builder:
-    """Adds ops at one place: the end of a block, or before an op."""
-
-    def __init__(self, block: Block, anchor: Op | None = None) -> None:
-        self.block = block
-        self.anchor = anchor
-
-    @classmethod
-    def before(cls, op: Op) -> Builder:
-        return cls(_block_of(op), op)
-
-    @classmethod
-    def after(cls, op: Op) -> Builder:
-        return cls(_block_of(op), op._next)
-
-    def add(self, op: OpT) -> OpT:
-        self.block.ops.insert(op, self.anchor)
-        return op
-
-
-def _block_of(op: Op) -> Block:
+def block_of(op: Op) -> Block:
+    """The block that an op is in; it must be in one."""
     assert op.parent is not None, f"{op.opname} is in no block"
     return op.parent
-
-
-def walk(root: Op) -> Iterator[Op]:
-    """The op and everything inside it, outer before inner, in order. The current op may be erased."""
-    yield root
-    for region in root.regions:
-        for op in region.block.ops:
-            yield from walk(op)

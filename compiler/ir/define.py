@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from compiler.ir.core import Op, Region, Value
+from compiler.ir.text import attribute_text
 from compiler.ir.types import Type
 
 T = TypeVar("T", bound=Type)
@@ -64,9 +65,11 @@ class Schema:
         self.defaults = {
             name: f.default for name, f in self.attributes.items() if f.arity == ONE and not f.required
         }
+        self.default_texts = {name: attribute_text(value) for name, value in self.defaults.items()}
         self.attribute_names = frozenset(self.attributes)
         self.floats = [name for name, f in self.attributes.items() if f.type in (float, float | None)]
         self.required = frozenset(name for name, f in self.attributes.items() if f.required)
+        self.present = self.required | self.defaults.keys()  # in every op
         # As in MLIR, sizes are written down only where they cannot be inferred from the total.
         self.prints_segments = sum(f.arity != ONE for f in self.operands) > 1
 
@@ -115,8 +118,8 @@ class Schema:
         unknown = named.keys() - self.attribute_names
         if unknown:
             raise TypeError(f"{self.opname} has no {', '.join(sorted(unknown))}; it has {self.summary()}")
-        values = {**self.defaults, **named}
-        attributes = {name: values[name] for name in self.attributes if values.get(name) is not None}
+        values = self.defaults | {name: value for name, value in named.items() if value is not None}
+        attributes = {name: values[name] for name in self.attributes if name in values}
         for name in self.floats:
             if type(attributes.get(name)) is int:
                 attributes[name] = float(attributes[name])

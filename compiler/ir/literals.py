@@ -10,7 +10,8 @@ from typing import Any
 
 from lark import Token
 
-from compiler.ir.types import ATTRIBUTES, ELEMENTS, TYPES, ElementType, is_float_field
+from compiler.ir.text import is_float_field
+from compiler.ir.types import ATTRIBUTES, ELEMENTS, TYPES, ElementType
 from compiler.ir.values import described, field_types, is_of
 
 _ESCAPE = re.compile(rb"\\([0-9A-Fa-f]{2}|.)")

@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from compiler.diagnostics import UserError
-from compiler.ir.core import Block, Module, Op, Region, Value
+from compiler.ir.core import Block, Op, Region, Value
 from compiler.ir.define import OPS, Schema
 from compiler.ir.literals import TextError
 from compiler.ir.location import FileLoc
+from compiler.ir.module import Module
 from compiler.ir.syntax import OpSyntax, RegionSyntax, parse_syntax
 from compiler.ir.types import Type
 

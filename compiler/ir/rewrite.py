@@ -7,7 +7,8 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar
 
 from compiler.diagnostics import CompileError
-from compiler.ir.core import Op, Value, walk
+from compiler.ir.core import Op, Value
+from compiler.ir.module import walk
 
 F = TypeVar("F", bound=Callable[..., None])
 OpT = TypeVar("OpT", bound=Op)

@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cache, lru_cache
@@ -17,7 +18,7 @@ from lark import Lark, Token, Transformer, UnexpectedInput, UnexpectedToken, v_a
 from compiler.ir import literals
 from compiler.ir.literals import TextError
 from compiler.ir.location import UNKNOWN, FileLoc, FusedLoc, Location, NameLoc
-from compiler.ir.types import UNIT, FunctionType, Symbol, TensorType, Type
+from compiler.ir.types import UNIT, Attribute, FunctionType, Symbol, TensorType, Type
 
 Signature = tuple[tuple[Type, ...], tuple[Type, ...]]
 
@@ -34,7 +35,7 @@ _ENTRY = regex.compile(rf"\s*([A-Za-z_][\w$.]*)\s*=\s*({_VALUE})(?:,|$)")
 MAX_DEPTH = 64  # of brackets
 MAX_DIGITS = 40  # of a number; 64 bits have 20
 MAX_RESULTS = 1000  # of one op
-_BRACKET = regex.compile(rf'{_STRING}|//[^\n]*|[()\[\]{{}}]|\d{{{MAX_DIGITS},}}')
+_BRACKET = regex.compile(rf"{_STRING}|//[^\n]*|[()\[\]{{}}]|\d{{{MAX_DIGITS},}}")
 
 
 @dataclass(slots=True)
@@ -65,7 +66,9 @@ class RegionSyntax:
 def parse_syntax(text: str) -> list[OpSyntax]:
     """The top-level ops of a text; TextError with the place where it is not IR."""
     check_limits(text)
-    ops: list[OpSyntax] = _parse("module", text)
+    reader = _reader()
+    reader.begin()
+    ops: list[OpSyntax] = reader.parse("module", text)
     return ops
 
 
@@ -83,61 +86,96 @@ def check_limits(text: str) -> None:
 
 def parse_attribute(text: str) -> Any:
     """The Python value of one attribute or type."""
-    return _parse("attribute", text)
-
-
-def _parse(start: str, text: str, offset: int = 0) -> Any:
-    """Read ``text`` by one rule; ``offset`` is where it lies in the text that errors count from."""
-    try:
-        return _lark().parse(text, start=start)
-    except UnexpectedInput as error:
-        pos = error.pos_in_stream or 0
-        if isinstance(error, UnexpectedToken) and error.token.type == "$END":
-            raise TextError("the text ends too early here", offset + len(text.rstrip())) from None
-        found = regex.match(r"\"?[^\s,:()<>\"]*|.", text[pos:])
-        shown = found.group() if found and found.group() else text[pos]
-        raise TextError(f"unexpected {shown!r}", offset + pos) from None
-    except TextError as error:
-        raise TextError(error.message, offset + error.pos) from None
+    reader = _reader()
+    reader.begin()
+    return reader.parse("attribute", text)
 
 
 @cache
-def _lark() -> Lark:
-    grammar = Path(__file__).with_name("grammar.lark").read_text()
-    starts = ["module", "entries", "signature", "attribute", "location"]
-    return Lark(
-        grammar, parser="lalr", start=starts, transformer=_Values(), maybe_placeholders=True, regex=True
-    )
+def _reader() -> _Reader:
+    return _Reader()
 
 
-def _properties(text: str) -> dict[str, Any]:
-    """The inside of ``<{ }>``: entry by entry when simple, else by the grammar."""
-    values: dict[str, Any] = {}
-    body, pos = text[2:-2], 0
-    while pos < len(body):
-        match = _ENTRY.match(body, pos)
-        if match is None:
-            whole: dict[str, Any] = _parse("entries", body, 2)
-            return whole
-        name, value = match.groups()
+class _Reader:
+    """Reads one text after the other by the grammar; within a text, what is written alike is read once."""
+
+    def __init__(self) -> None:
+        grammar = Path(__file__).with_name("grammar.lark").read_text()
+        starts = ["module", "entries", "signature", "attribute", "location"]
+        self.lark = Lark(
+            grammar,
+            parser="lalr",
+            start=starts,
+            transformer=_Values(self),
+            maybe_placeholders=True,
+            regex=True,
+        )
+        self.begin()
+
+    def begin(self) -> None:
+        """Forget the text before, whose aliases mean nothing in another."""
+        self.aliases: dict[str, Any] = {}
+        self.signatures: dict[str, Signature] = {}
+        self.constants: dict[str, Any] = {}
+
+    def parse(self, start: str, text: str, offset: int = 0) -> Any:
+        """Read ``text`` by one rule; ``offset`` is where it lies in the text that errors count from."""
         try:
-            values[name] = parse_attribute(value) if value[0] == "[" else _constant(value)
+            return self.lark.parse(text, start=start)
+        except UnexpectedInput as error:
+            pos = error.pos_in_stream or 0
+            if isinstance(error, UnexpectedToken) and error.token.type == "$END":
+                raise TextError("the text ends too early here", offset + len(text.rstrip())) from None
+            found = regex.match(r"\"?[^\s,:()<>\"]*|.", text[pos:])
+            shown = found.group() if found and found.group() else text[pos]
+            raise TextError(f"unexpected {shown!r}", offset + pos) from None
         except TextError as error:
-            raise TextError(error.message, error.pos + match.start(2) + 2) from None
-        pos = match.end()
-    return values
+            raise TextError(error.message, offset + error.pos) from None
 
+    def define(self, name: Token, value: Any) -> None:
+        """Let an alias stand for a value; it stands before all uses, so none can mean itself."""
+        pos = name.start_pos or 0
+        if name in self.aliases:
+            raise TextError(f"{name} is defined a second time", pos)
+        if not isinstance(value, Type if name.startswith("!") else Attribute):
+            what = "type" if name.startswith("!") else "type or attribute of a dialect"
+            raise TextError(f"{name} stands for what is no {what}", pos)
+        self.aliases[str(name)] = value
 
-@lru_cache(maxsize=1 << 16)
-def _constant(text: str) -> Any:
-    """An attribute that cannot be changed in place, so that equal texts may share one value."""
-    return parse_attribute(text)
+    def aliased(self, name: Token) -> Any:
+        if name not in self.aliases:
+            close = difflib.get_close_matches(name, self.aliases, n=1)
+            hint = f"; did you mean {close[0]!r}?" if close else ", as an alias is before its first use"
+            raise TextError(f"{name} is not defined{hint}", name.start_pos or 0)
+        return self.aliases[name]
 
+    def properties(self, text: str) -> dict[str, Any]:
+        """The inside of ``<{ }>``: entry by entry when simple, else by the grammar."""
+        values: dict[str, Any] = {}
+        body, pos = text[2:-2], 0
+        while pos < len(body):
+            match = _ENTRY.match(body, pos)
+            if match is None:
+                whole: dict[str, Any] = self.parse("entries", body, 2)
+                return whole
+            name, value = match.groups()
+            try:
+                values[name] = self.parse("attribute", value) if value[0] == "[" else self.constant(value)
+            except TextError as error:
+                raise TextError(error.message, error.pos + match.start(2) + 2) from None
+            pos = match.end()
+        return values
 
-@lru_cache(maxsize=1 << 14)
-def _signature(text: str) -> Signature:
-    signature: Signature = _parse("signature", text)
-    return signature
+    def constant(self, text: str) -> Any:
+        """An attribute that cannot be changed in place, so that equal texts may share one value."""
+        if text not in self.constants:
+            self.constants[text] = self.parse("attribute", text)
+        return self.constants[text]
+
+    def signature(self, text: str) -> Signature:
+        if text not in self.signatures:
+            self.signatures[text] = self.parse("signature", text)
+        return self.signatures[text]
 
 
 @lru_cache(maxsize=1 << 14)
@@ -159,8 +197,20 @@ def _read(token: Any, read: Callable[[str], Any]) -> Any:
 class _Values(Transformer[Token, Any]):
     """A Python value for each rule of the grammar."""
 
-    def module(self, *ops: OpSyntax) -> list[OpSyntax]:
-        return list(ops)
+    def __init__(self, reader: _Reader) -> None:
+        super().__init__()
+        self.reader = reader
+
+    def module(self, *parts: OpSyntax | None) -> list[OpSyntax]:
+        return [op for op in parts if op is not None]
+
+    def alias(self, name: Token, value: Any) -> None:
+        self.reader.define(name, value)
+
+    def aliased(self, name: Token) -> Any:
+        return self.reader.aliased(name)
+
+    aliased_type = aliased
 
     def op(
         self,
@@ -180,10 +230,10 @@ class _Values(Transformer[Token, Any]):
             name.column or 1,
             list(_result_names(results)) if results else [],
             _OPERAND.findall(operands),
-            _read(properties, _properties) or {},
+            _read(properties, self.reader.properties) or {},
             regions or [],
             dictionary or {},
-            _read(signature, _signature),
+            _read(signature, self.reader.signature),
             loc or UNKNOWN,
         )
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import Field, dataclass
+from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
+
+from compiler.ir.text import Write, attribute_text, list_text, object_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -25,6 +27,7 @@ class Attribute:
     """A constant known at compile time. Dialects derive frozen dataclasses with ``@attr_def``."""
 
     mnemonic: ClassVar[str] = ""
+    sigil: ClassVar[str] = "#"
 
     def problem(self) -> str | None:
         """What is wrong with the values of its fields, whose types are right; None when nothing is."""
@@ -34,14 +37,25 @@ class Attribute:
         """What is wrong with it as the layout of an array of that shape."""
         return "is no layout"
 
-    def __str__(self) -> str:
-        from compiler.ir.printer import attribute_text
+    def text(self, write: Write) -> str:
+        """As MLIR writes it; ``write`` is for the types and attributes inside that MLIR itself looks at."""
+        return object_text(self.sigil, self)
 
-        return attribute_text(self)
+    def alias(self) -> str | None:
+        """A word such as ``lanes1`` that may stand for it in the text of a module; None to write it out.
+
+        Where two that differ give the same word, the text numbers them.
+        """
+        return None
+
+    def __str__(self) -> str:
+        return self.text(attribute_text)
 
 
 class Type(Attribute):
     """The type of a value. Dialects derive frozen dataclasses with ``@type_def``."""
+
+    sigil = "!"
 
 
 def type_def(name: str) -> Callable[[C], C]:
@@ -62,11 +76,6 @@ def _register(name: str, table: dict[str, Any]) -> Callable[[C], C]:
         return cls
 
     return wrap
-
-
-def is_float_field(f: Field[Any]) -> bool:
-    """Whether a field of a type or attribute is declared a float; its text may then be that of an int."""
-    return f.type is float or f.type in ("float", "float | None")
 
 
 @dataclass(frozen=True, eq=False)
@@ -95,7 +104,7 @@ class ElementType(Type):
     def is_float(self) -> bool:
         return "f" in self.name
 
-    def __str__(self) -> str:
+    def text(self, write: Write) -> str:
         return self.name
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -142,6 +151,10 @@ class TensorType(Type):
     def __post_init__(self) -> None:
         assert isinstance(self.shape, tuple), f"shape must be a tuple, got {self.shape!r}"
 
+    def text(self, write: Write) -> str:
+        dims = "x".join([*map(str, self.shape), self.element.name])
+        return f"tensor<{dims}>" if self.layout is None else f"tensor<{dims}, {write(self.layout)}>"
+
     def problem(self) -> str | None:
         if not all(1 <= size <= MAX_SIZE for size in self.shape) or self.size > MAX_ITEMS:
             return f"has sizes that are not between 1 and {MAX_SIZE}, or more than {MAX_ITEMS} items"
@@ -172,6 +185,9 @@ class FunctionType(Type):
     inputs: tuple[Type, ...]
     results: tuple[Type, ...]
 
+    def text(self, write: Write) -> str:
+        return f"({', '.join(map(write, self.inputs))}) -> {list_text(list(map(write, self.results)))}"
+
 
 @dataclass(frozen=True)
 class Symbol(Attribute):
@@ -179,7 +195,7 @@ class Symbol(Attribute):
 
     name: str
 
-    def __str__(self) -> str:
+    def text(self, write: Write) -> str:
         return f"@{self.name}"
 
 
@@ -187,7 +203,7 @@ class Symbol(Attribute):
 class Unit(Attribute):
     """The attribute whose presence is its whole meaning: ``unit``."""
 
-    def __str__(self) -> str:
+    def text(self, write: Write) -> str:
         return "unit"
 
 

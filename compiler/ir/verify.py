@@ -115,7 +115,7 @@ def _verify_attributes(op: Op) -> None:
             op.fail(f"attribute {name!r} is {str(value)[:SHOWN]}, expected {described(part.type)}")
         if isinstance(value, Attribute) and (problem := value.problem()):
             op.fail(f"attribute {name!r} is {value}, which {problem}")
-    missing = schema.required - op.attributes.keys()
+    missing = schema.present - op.attributes.keys()
     if missing:
         op.fail(f"needs attribute {', '.join(sorted(missing))}")
 

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compiler.ir.core import Function, Op, Value
+from compiler.ir.core import Op, Value
+from compiler.ir.module import Function
 from compiler.ir.types import TensorType
 from dialects import tensor
 from dialects.chip import GlobalOp, Instruction, LocalOp, LocalType

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import runtime_sim.interpret.llm
 import runtime_sim.interpret.tensor  # noqa: F401  (importing both registers their rules)
 from compiler.diagnostics import CompileError, UserError
-from compiler.ir.core import Function
+from compiler.ir.module import Function
 from compiler.ir.parser import parse_module
 from compiler.ir.types import element
 from compiler.target.chips import ChipSpec

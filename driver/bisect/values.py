@@ -16,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.ir.core import Op
+from compiler.ir.line import op_line
 from compiler.ir.location import UNKNOWN
-from compiler.ir.printer import op_line
 from compiler.ir.types import TensorType
 from driver.bisect.dumps import DumpedNet, Stage
 from runtime_sim.compare import compare

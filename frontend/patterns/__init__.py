@@ -6,7 +6,7 @@ computed once and data movement is in its shortest form.
 
 from __future__ import annotations
 
-from compiler.ir.core import Module
+from compiler.ir.module import Module
 from compiler.ir.rewrite import apply_patterns
 from frontend.patterns import activations, norms, rope
 from passes.llm.canonicalize import canonicalize

@@ -9,7 +9,8 @@ from typing import ClassVar, NoReturn
 import numpy as np
 
 from compiler.diagnostics import CompileError
-from compiler.ir.core import Function, Module, Op, Value
+from compiler.ir.core import Op, Value
+from compiler.ir.module import Function, Module
 from compiler.target.chips import ChipSpec, chip
 from dialects.chip import DmaOp, Instruction, LocalOp
 from dialects.contents import Content

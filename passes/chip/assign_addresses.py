@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import ClassVar
 
-from compiler.ir.core import Function, Module
+from compiler.ir.module import Function, Module
 from compiler.target.chips import ChipSpec, chip
 from dialects.chip import GlobalOp, WeightSource
 from dialects.contents import Content

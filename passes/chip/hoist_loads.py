@@ -8,7 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from compiler.ir.core import Function, Module, Op, Value
+from compiler.ir.core import Op, Value
+from compiler.ir.module import Function, Module
 from compiler.target.chips import ChipSpec, chip
 from dialects.chip import DmaOp, GlobalOp, Instruction, LocalOp
 from dialects.contents import Content

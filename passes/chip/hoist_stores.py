@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from compiler.ir.core import Function, Module, Op
+from compiler.ir.core import Op
+from compiler.ir.module import Function, Module
 from compiler.target.chips import ChipSpec, chip
 from dialects.chip import Access, DmaOp, GlobalOp, Instruction, checked_accesses
 from dialects.contents import Content

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from compiler.ir.core import Function, Module, Value
+from compiler.ir.core import Value
+from compiler.ir.module import Function, Module
 from compiler.target.chips import ChipSpec, chip
 from dialects.chip import Access, GlobalType, Instruction, LocalOp, checked_accesses
 from dialects.contents import Content

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compiler.ir.core import Block, Module, Op, Value, walk
+from compiler.ir.core import Block, Op, Value
 from compiler.ir.location import fused
+from compiler.ir.module import Module, walk
 from compiler.ir.rewrite import Pattern, Rewriter, apply_patterns, rewrite
 from dialects import llm
 from dialects.contents import Content

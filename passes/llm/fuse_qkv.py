@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from compiler.ir.core import Module, Op, Value
+from compiler.ir.core import Op, Value
 from compiler.ir.location import fused
+from compiler.ir.module import Module
 from compiler.ir.rewrite import Rewriter, apply_patterns, rewrite
 from dialects import llm
 from dialects.contents import Content

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compiler.ir.core import Module
 from compiler.ir.location import fused
+from compiler.ir.module import Module
 from compiler.ir.rewrite import Rewriter, apply_patterns, rewrite
 from dialects import llm
 from dialects.contents import Content

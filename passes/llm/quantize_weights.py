@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compiler.ir.core import Module, walk
+from compiler.ir.module import Module, walk
 from dialects import llm
 from dialects.contents import Content
 from passes.manager import Pass

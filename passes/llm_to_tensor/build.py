@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from compiler.ir.core import Builder, Op, Value
+from compiler.ir.core import Op, Value
 from compiler.ir.location import UNKNOWN, Location
+from compiler.ir.module import Builder
 from compiler.ir.types import Attribute, ElementType, TensorType
 from compiler.target.chips import ChipSpec
 from dialects import tensor

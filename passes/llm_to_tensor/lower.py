@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from compiler.ir.core import Function, Module
+from compiler.ir.module import Function, Module
 from compiler.target.chips import ChipSpec, chip
 from dialects.contents import Content
 from passes.llm_to_tensor.rules import TokenLowering

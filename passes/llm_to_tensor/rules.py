@@ -10,7 +10,8 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from compiler.ir.core import Builder, Function, Op, Value
+from compiler.ir.core import Op, Value
+from compiler.ir.module import Builder, Function
 from compiler.ir.types import F32, Attribute, ElementType, TensorType
 from compiler.target.chips import ChipSpec
 from dialects import llm, tensor

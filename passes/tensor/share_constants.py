@@ -7,7 +7,8 @@ from collections.abc import Container, Hashable, Iterable
 from dataclasses import dataclass
 from typing import ClassVar
 
-from compiler.ir.core import Function, Module, Op, Value
+from compiler.ir.core import Op, Value
+from compiler.ir.module import Function, Module
 from compiler.ir.rewrite import Rewriter
 from compiler.target.chips import ChipSpec, chip
 from dialects import tensor

@@ -7,7 +7,8 @@ from dataclasses import dataclass, replace
 from math import lcm
 from typing import ClassVar
 
-from compiler.ir.core import Builder, Module, Value, walk
+from compiler.ir.core import Value
+from compiler.ir.module import Builder, Module, walk
 from compiler.ir.rewrite import Rewriter, apply_patterns, rewrite
 from compiler.ir.types import F32, TensorType
 from compiler.target.chips import chip

@@ -9,7 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from compiler.ir.core import Block, Builder, Op, Value
+from compiler.ir.core import Block, Op, Value
+from compiler.ir.module import Builder
 from compiler.ir.types import Attribute, TensorType
 from compiler.target.chips import ChipSpec
 from dialects import chip, tensor

@@ -8,8 +8,9 @@ from itertools import product
 from math import prod
 from typing import Any
 
-from compiler.ir.core import Builder, Op, Value
+from compiler.ir.core import Op, Value
 from compiler.ir.location import Location
+from compiler.ir.module import Builder
 from compiler.ir.types import F32, I8, I32, Attribute, ElementType, TensorType
 from compiler.target.chips import ChipSpec
 from dialects import chip

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from compiler.ir.core import Builder, Function, Module
+from compiler.ir.module import Builder, Function, Module
 from compiler.target.chips import ChipSpec, chip
 from dialects.contents import Content
 from passes.manager import Pass

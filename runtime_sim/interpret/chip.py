@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
-from compiler.ir.core import Function, Op, Value
+from compiler.ir.core import Op, Value
+from compiler.ir.module import Function
 from compiler.ir.types import Attribute
 from compiler.target.chips import ChipSpec
 from compiler.target.isa import Instruction, isa_for

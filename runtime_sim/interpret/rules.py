@@ -8,7 +8,8 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from compiler.ir.core import Function, Op, Value
+from compiler.ir.core import Op, Value
+from compiler.ir.module import Function
 from compiler.ir.types import TensorType
 
 Array = np.ndarray

@@ -13,7 +13,8 @@ import pytest
 
 import bmodel_tool
 from compiler.diagnostics import UserError
-from compiler.ir.core import Function, Op
+from compiler.ir.core import Op
+from compiler.ir.module import Function
 from compiler.ir.parser import parse_module
 from compiler.ir.printer import print_module
 from compiler.target.isa import Instruction

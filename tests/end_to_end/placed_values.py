@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from compiler.ir.core import Function, Op, Value
+from compiler.ir.core import Op, Value
+from compiler.ir.module import Function
 from compiler.ir.types import Attribute, TensorType
 from compiler.target.chips import ChipSpec
 from dialects import tensor

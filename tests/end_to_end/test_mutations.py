@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from compiler.diagnostics import CompileError
-from compiler.ir.core import Function
+from compiler.ir.module import Function
 from compiler.target.isa import Instruction
 from dialects import llm, tensor
 from runtime_sim.check.waits import find_race

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from compiler.bmodel import read_bmodel
-from compiler.ir.core import Function
+from compiler.ir.module import Function
 from compiler.ir.types import I32, Attribute, TensorType, element
 from dialects.builtin import ModuleOp
 from driver.blob import Materializer

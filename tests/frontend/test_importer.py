@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from compiler.diagnostics import UserError
-from compiler.ir.core import walk
 from compiler.ir.location import NameLoc
+from compiler.ir.module import walk
 from compiler.ir.printer import print_module
 from compiler.ir.types import F16
 from compiler.ir.verify import verify

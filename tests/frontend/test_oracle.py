@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from compiler.ir.core import walk
+from compiler.ir.module import walk
 from dialects import llm
 from tests.frontend.oracle import Subject, ops_of
 

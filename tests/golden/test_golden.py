@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from compiler.ir.core import Function
+from compiler.ir.module import Function
 from compiler.ir.printer import print_module
 from dialects.builtin import ModuleOp
 from driver.options import ConvertOptions

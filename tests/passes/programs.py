@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 
 import runtime_sim.interpret.tensor  # noqa: F401  (registers the rules)
-from compiler.ir.core import Builder, Function, Op, Value
+from compiler.ir.core import Op, Value
+from compiler.ir.module import Builder, Function
 from compiler.ir.types import ELEMENTS, Attribute, ElementType, FunctionType, TensorType, Type
 from compiler.target.chips import BM1684X
 from dialects import tensor

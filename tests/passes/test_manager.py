@@ -4,7 +4,7 @@ import sys
 import pytest
 
 from compiler.diagnostics import CompileError, UserError
-from compiler.ir.core import Module
+from compiler.ir.module import Module
 from compiler.ir.parser import parse_module
 from compiler.ir.printer import print_module
 from dialects.contents import READY, Content

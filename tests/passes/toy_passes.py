@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from compiler.ir.core import Module, walk
+from compiler.ir.module import Module, walk
 from compiler.ir.rewrite import apply_patterns
 from passes.manager import Pass
 from tests.compiler.ir.toy import NormOp, SiluOp, fuse_swiglu

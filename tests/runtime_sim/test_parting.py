@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 import runtime_sim.interpret.tensor  # noqa: F401  (registers the rules)
-from compiler.ir.core import Builder
 from compiler.ir.location import NameLoc
+from compiler.ir.module import Builder
 from compiler.ir.types import F32, TensorType
 from dialects import tensor
 from dialects.builtin import FuncOp, ReturnOp

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 
 import dialects
 import tests.compiler.ir.toy  # noqa: F401  (registers its ops)
-from compiler.ir.core import Block, Function, Module, Op, Region, Value
+from compiler.ir.core import Block, Op, Region, Value
 from compiler.ir.define import ONE, OPS, OPTIONAL, Field
 from compiler.ir.location import UNKNOWN, FileLoc, NameLoc, fused
+from compiler.ir.module import Function, Module
 from compiler.ir.types import (
     ATTRIBUTES,
     ELEMENTS,

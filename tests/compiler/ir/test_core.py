@@ -1,6 +1,7 @@
 import pytest
 
-from compiler.ir.core import Block, Builder, Region, walk
+from compiler.ir.core import Block, Region
+from compiler.ir.module import Builder, walk
 from dialects.builtin import FuncOp, ModuleOp, ReturnOp
 from tests.compiler.ir.toy import ROW, LoopOp, MulOp, SiluOp, StoreOp
 

@@ -6,10 +6,12 @@ import re
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from compiler.ir.core import Op, Value, walk
+from compiler.ir.core import Op, Value
+from compiler.ir.module import walk
 from compiler.ir.parser import parse_module
-from compiler.ir.printer import attribute_text, print_module
+from compiler.ir.printer import print_module
 from compiler.ir.syntax import parse_attribute
+from compiler.ir.text import attribute_text
 from tests.compiler.ir.random_ir import attributes, modules
 
 relaxed = settings(max_examples=60, derandomize=True, suppress_health_check=list(HealthCheck))

@@ -44,6 +44,5 @@ def test_types_print_as_mlir_writes_them():
     assert str(FunctionType((F32,), ())) == "(f32) -> ()"
     assert str(BufferType(4096)) == "!toy.buffer<bytes = 4096>"
     assert str(TensorType((2,), BF16, view)) == (
-        "tensor<2xbf16, #toy.view<dtype = bf16, strides = [1, 2], scale = 1.0e-06, "
-        'name = "", exact = false, inner = #toy.flag>>'
+        "tensor<2xbf16, #toy.view<dtype = bf16, strides = [1, 2], scale = 1.0e-06, inner = #toy.flag>>"
     )

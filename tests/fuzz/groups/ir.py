@@ -17,7 +17,7 @@ def make(rng: Random, folder: Path, samples: Samples) -> Case:
     dump = rng.choice(samples.dumps)
     text, what = dump.read_text(), f"IR: {dump.parent.name}/{dump.name}"
     for _ in range(rng.choice((1, 1, 2, 4))):
-        text, change = rng.choice((spoil_text, spoil_text, other_type, other_attribute, other_operand))(rng, text)
+        text, change = rng.choice((spoil_text, spoil_text, other_type, other_alias, other_attribute, other_operand))(rng, text)
         what += f", {change}"
     write_text(folder / "in.mlir", text)
     flags = ["in.mlir", "-o", "out.mlir"]
@@ -32,6 +32,15 @@ def other_type(rng: Random, text: str) -> tuple[str, str]:
     old, new = rng.choice(found), rng.choice(found)[0]
     if rng.random() < 0.5:
         new = re.sub(r"\d+(?=x)", lambda match: rng.choice((match[0], str(rng.choice(NUMBERS)))), old[0])
+    return text[: old.start()] + new + text[old.end() :], f"{old[0]} -> {new}"
+
+
+def other_alias(rng: Random, text: str) -> tuple[str, str]:
+    """A definition or a use of an alias has the name of another, or none that is defined."""
+    found = list(re.finditer(r"[#!]\w+(?![\w.])", text))
+    if not found:
+        return spoil_text(rng, text)
+    old, new = rng.choice(found), rng.choice((rng.choice(found)[0], "#nothing", "!nothing"))
     return text[: old.start()] + new + text[old.end() :], f"{old[0]} -> {new}"
 
 

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 from hypothesis import strategies as st
 
-from compiler.ir.core import Builder, Value
+from compiler.ir.core import Value
+from compiler.ir.module import Builder
 from compiler.ir.types import F32, TensorType
 from dialects import chip
 from dialects.builtin import FuncOp, ModuleOp, ReturnOp

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compiler.diagnostics import CompileError
-from compiler.ir.core import Builder
+from compiler.ir.module import Builder
 from compiler.ir.types import F32
 from compiler.target.chips import BM1684X
 from dialects import chip

@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from compiler.ir.core import Builder, Function
+from compiler.ir.module import Builder, Function
 from compiler.ir.types import BF16, F32, I32, TensorType
 from compiler.target.chips import BM1684X
 from dialects.builtin import FuncOp, ModuleOp, ReturnOp

@@ -1,0 +1,91 @@
+"""The ops of a block, as a linked list.
+
+Inserting and erasing cost the same in a function of ten ops and of twenty thousand.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from compiler.ir.core import Block, Op
+
+MAX_OPS = 1 << 20  # in a block; the largest programs compiled so far have a fifth of it
+
+
+class OpList:
+    """The ops of a block, in order. While iterating, the current op may be erased or moved."""
+
+    __slots__ = ("_count", "_numbered", "block", "first", "last")
+
+    def __init__(self, block: Block) -> None:
+        self.block = block
+        self.first: Op | None = None
+        self.last: Op | None = None
+        self._count = 0
+        self._numbered = False
+
+    def insert(self, op: Op, before: Op | None) -> None:
+        """Insert ``op`` before another op of this block, or at the end when ``before`` is None."""
+        assert op.parent is None, f"{op.opname} is already in a block"
+        if self._count >= MAX_OPS:
+            op.fail(f"is one more than the {MAX_OPS} ops that a block may have")
+        previous = before._previous if before else self.last
+        op.parent, op._previous, op._next = self.block, previous, before
+        if previous:
+            previous._next = op
+        else:
+            self.first = op
+        if before:
+            before._previous = op
+        else:
+            self.last = op
+        self._count += 1
+        self._numbered = False
+
+    def remove(self, op: Op) -> None:
+        previous, following = op._previous, op._next
+        if previous:
+            previous._next = following
+        else:
+            self.first = following
+        if following:
+            following._previous = previous
+        else:
+            self.last = previous
+        op.parent = op._previous = op._next = None
+        self._count -= 1
+
+    def number(self) -> None:
+        """Number the ops so that two can be compared; kept until the next insertion."""
+        if not self._numbered:
+            for index, op in enumerate(self):
+                op._order = index
+            self._numbered = True
+
+    def __len__(self) -> int:
+        return self._count
+
+    def __iter__(self) -> Iterator[Op]:
+        op = self.first
+        while op is not None:
+            following = op._next
+            yield op
+            if op.parent is self.block:
+                following = op._next
+            elif following is not None and following.parent is not self.block:
+                raise RuntimeError("the next op was removed as well; iterate over list(block.ops)")
+            op = following
+
+    def __reversed__(self) -> Iterator[Op]:
+        op = self.last
+        while op is not None:
+            previous = op._previous
+            yield op
+            op = previous
+
+    def __getitem__(self, index: int) -> Op:
+        """By position; walks the list, except for 0 and -1."""
+        op = self.first if index == 0 else self.last if index == -1 else None
+        return op or list(self)[index]
