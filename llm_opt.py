@@ -19,6 +19,8 @@ from compiler.command import Parser, run_command
 from compiler.diagnostics import UserError
 from compiler.ir.parser import parse_module
 from compiler.ir.printer import print_module
+from compiler.target.attribute import set_target
+from compiler.target.chips import chip
 from passes.manager import HEADER, PassManager, list_passes, parse_pipeline, passes_left, pipeline_text
 
 EXAMPLE = "llm_opt.py ir/block_0.01.canonicalize.mlir -p 'fuse-swiglu,fuse-qkv' --print-ir-after-change"
@@ -30,6 +32,7 @@ def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_version()
     parser.add_argument("file", nargs="?", help="IR text, or - for standard input")
     parser.add_argument("-p", "--passes", metavar="PIPELINE", help="such as 'a,b{option=value option=value}'")
+    parser.add_argument("-c", "--chip", help="the module's bm.target, where it does not say one")
     parser.add_argument("-o", "--output", type=Path, help="write the IR there instead of to standard output")
     parser.add_argument("--stop-after", metavar="PASS", help="leave out the passes after this one")
     parser.add_argument("--print-ir-after", metavar="PASS", action="append", default=[], help="to stderr")
@@ -72,6 +75,8 @@ def run(args: argparse.Namespace) -> None:
         source=args.file,
     )
     module = parse_module(text, args.file)
+    if args.chip is not None:
+        set_target(module, chip(args.chip), args.file)
     left = manager.run(module)
     header = f"{HEADER}{pipeline_text(left)}\n" if left else ""
     result = header + print_module(module)

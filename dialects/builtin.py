@@ -9,23 +9,27 @@ from compiler.ir.core import Block, Op, Region
 from compiler.ir.define import Attr, OptionalAttr, VariadicOperand, op
 from compiler.ir.module import Function, Module
 from compiler.ir.types import FunctionType, Type
+from compiler.target.attribute import TARGET, check_target
 
 
 @op("builtin.module", isolated=True)
 class ModuleOp(Module):
-    """The outermost op: a list of functions."""
+    """The outermost op: a list of functions. `bm.target`, where there is one, says what chip they are for."""
 
     sym_name: OptionalAttr[str]
     body: Region
 
     @classmethod
-    def of(cls, *functions: Function) -> ModuleOp:
+    def of(cls, *functions: Function, target: str | None = None) -> ModuleOp:
         module = cls()
+        if target is not None:
+            module.attributes[TARGET] = target
         for function in functions:
             module.block.append(function)
         return module
 
     def verify(self) -> None:
+        check_target(self)
         for inner in self.block.ops:
             if not isinstance(inner, Function):
                 inner.fail("stands in a module, which holds functions only")

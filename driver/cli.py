@@ -9,7 +9,8 @@ from pathlib import Path
 
 from compiler.command import Parser, not_installed, run_command, show_log
 from compiler.diagnostics import printable
-from driver.options import MODES, SUPPORTED_CHIPS, ConvertOptions
+from compiler.target.chips import compiled_chips
+from driver.options import MODES, ConvertOptions
 
 EXAMPLE = "llm_convert.py -m ./Qwen2-7B-Instruct -s 384 -q w4bf16 -g 128 -c bm1684x -o qwen2_7b"
 
@@ -100,7 +101,7 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_chip_flags(group: argparse._ArgumentGroup) -> None:
-    names = ", ".join(SUPPORTED_CHIPS)
+    names = ", ".join(compiled_chips())
     group.add_argument("-c", "--chip", default="bm1684x", help=f"{names} (default: bm1684x)")
     group.add_argument(
         "--num_device", type=int, default=1, metavar="N", help="chips that share a model (default: 1)"

@@ -21,7 +21,7 @@ from frontend.binding import Weights
 from frontend.config import read_config
 from frontend.load import load_model
 from passes import load_all
-from passes.manager import HEADER, check_chips, check_order, parse_pipeline, passes_that_end
+from passes.manager import HEADER, check_order, parse_pipeline, passes_that_end
 from runtime_sim.check.contract import check_file
 from runtime_sim.launch.loader import Program
 from runtime_sim.tool.timing import report
@@ -97,7 +97,6 @@ def check_passes(options: ConvertOptions) -> None:
     known = parse_pipeline(default_pipeline(options) if pipeline is None else pipeline)
     if not known:
         raise UserError("--passes names no pass; leave it out for the default ones")
-    check_chips(known, options.spec.name)
     held = check_order(known, Content.LLM, "the model")
     if options.stop_after not in (None, *(step.name for step in known)):
         names = ", ".join(step.name for step in known)

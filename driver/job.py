@@ -15,6 +15,7 @@ from compiler.bmodel import BModel, CommandStreams, Net
 from compiler.diagnostics import UserError
 from compiler.ir.module import Function, Module, walk
 from compiler.progress import track
+from compiler.target.attribute import set_target
 from dialects import llm
 from dialects.builtin import ModuleOp
 from driver.blob import Materializer, Piece, WeightBlob
@@ -68,9 +69,12 @@ class Job:
             named = {module.functions()[0].sym_name: module for module in tails}
             layers = [f"block_{group.layer_indices[0]}" for group in self.model.layers]
             self.dumps = dumps_by_module(self.options.resume_ir or (), [*named, *layers])
+            for module in tails:
+                set_target(module, self.options.spec)
             self.tails = [self.compiled(name, module) for name, module in named.items()]
             for group in self.model.layers:
                 group.module.function("block_cache").attributes["bm.io_alone"] = True
+                set_target(group.module, self.options.spec)
             for name, group in zip(layers, track(self.model.layers, "compile", " layers"), strict=True):
                 self.layers.append(self.compiled(name, group.module))
 
@@ -92,7 +96,7 @@ class Job:
         options = self.options
         if options.passes is None:
             self.effort(name, module)
-        made = resume(self.dumps[name], module, options.spec.name, options.dump_ir)
+        made = resume(self.dumps[name], module, options.spec, options.dump_ir)
         layer = int(name.removeprefix("block_")) if name.startswith("block_") else None
         weights = [op.name for op in walk(module) if isinstance(op, llm.WeightOp)]
         shapes = {each: self.weights.shape(self.model.parameter_name(each, layer)) for each in weights}
@@ -124,7 +128,7 @@ class Job:
             return self.run_passes(name, module, lowering(self.options, effort), trial=True)
 
         def place(lowered: ModuleOp, effort: Effort) -> ModuleOp:
-            return self.run_passes(name, lowered, placing(self.options, effort), trial=True)
+            return self.run_passes(name, lowered, placing(effort), trial=True)
 
         kind = kind_of(module)
         if kind not in self._efforts:
@@ -136,7 +140,8 @@ class Job:
 
         A trial is compiled to be priced: to its end, unverified, and without dumps.
         """
-        module = ModuleOp.of(*(function.clone() for function in module.functions()))  # type: ignore[arg-type]
+        copy = module.clone()
+        assert isinstance(copy, ModuleOp)
         log.debug("%s: %s", name, pipeline)
         options = self.options
         manager = PassManager(
@@ -146,8 +151,8 @@ class Job:
             dump_prefix=name,
             stop_after=None if trial else options.stop_after,
         )
-        manager.run(module)
-        return module
+        manager.run(copy)
+        return copy
 
     # ------------------------------------------------------------------------------------------- the result
 

@@ -9,10 +9,9 @@ from pathlib import Path
 
 from compiler.diagnostics import UserError
 from compiler.files import checkpoint_root, nearest_existing, reason
-from compiler.target.chips import ChipSpec, chip
+from compiler.target.chips import ChipSpec, chip, compiled_chips
 
 MODES = ("bf16", "w8bf16", "w4bf16", "f16", "w8f16", "w4f16")
-SUPPORTED_CHIPS = ("bm1684x",)  # of those in chips.py, the ones that programs are generated for
 MAX_JOBS = 1024
 
 
@@ -80,9 +79,9 @@ class ConvertOptions:
         base = checkpoint_root(self.model_path).name.lower()
         if base.startswith("models--"):
             base = base.rpartition("--")[2]
-        chip = self.spec.name
-        tail = f"{self.num_device}dev" if chip == "bm1684x" else f"{self.num_core}core"
-        return f"{base}_{self.quantize}_seq{self.seq_length}_{chip}_{tail}_static.bmodel"
+        chip = self.spec
+        tail = chip.bmodel_tail.format(devices=self.num_device, cores=self.num_core)
+        return f"{base}_{self.quantize}_seq{self.seq_length}_{chip.name}_{tail}_static.bmodel"
 
     def _check_names(self) -> None:
         for flag, path in (("-m", self.model_path), ("-o", self.out_dir), ("--dump-ir", self.dump_ir)):
@@ -91,8 +90,8 @@ class ConvertOptions:
     def _check_choices(self) -> None:
         if self.quantize not in MODES:
             raise UserError(f"-q {self.quantize}: expected one of {', '.join(MODES)}")
-        if self.spec.name not in SUPPORTED_CHIPS:
-            raise UserError(f"-c {self.chip}: not supported yet; supported: {', '.join(SUPPORTED_CHIPS)}")
+        if not self.spec.compiled_for:
+            raise UserError(f"-c {self.chip}: not supported yet; supported: {', '.join(compiled_chips())}")
 
     def _check_numbers(self) -> None:
         _require(self.seq_length >= 2, f"-s {self.seq_length}: expected at least two tokens")

@@ -19,34 +19,26 @@ class Effort:
 
 def default_pipeline(options: ConvertOptions, effort: Effort = Effort()) -> str:
     """The passes for these options, as text."""
-    return f"{lowering(options, effort)},{placing(options, effort)}"
+    return f"{lowering(options, effort)},{placing(effort)}"
 
 
 def lowering(options: ConvertOptions, effort: Effort) -> str:
     """From what the model says to instructions in program order."""
-    chip = f"chip={options.chip}"
     passes = ["canonicalize", "fuse-swiglu", "fuse-qkv", "fuse-gate-up", "fuse-residual"]
     if options.weight_bits < 16:
         symmetric = str(options.symmetric or options.weight_bits == 8).lower()
         settings = f"bits={options.weight_bits} group={options.q_group_size} symmetric={symmetric}"
         passes.append(f"quantize-weights{{{settings}}}")
     passes += [
-        f"llm-to-tensor{{{chip} tokens={effort.tokens} tail={int(effort.keep > 0)}}}",
-        f"tile-weights{{{chip} bytes={effort.tile_bytes}}}",
-        f"share-constants{{{chip} keep={effort.keep}}}",
-        f"tensor-to-chip{{{chip}}}",
-        f"hoist-stores{{{chip}}}",
+        f"llm-to-tensor{{tokens={effort.tokens} tail={int(effort.keep > 0)}}}",
+        f"tile-weights{{bytes={effort.tile_bytes}}}",
+        f"share-constants{{keep={effort.keep}}}",
+        "tensor-to-chip",
+        "hoist-stores",
     ]
     return ",".join(passes)
 
 
-def placing(options: ConvertOptions, effort: Effort) -> str:
+def placing(effort: Effort) -> str:
     """From there to a program with addresses and waits."""
-    chip = f"chip={options.chip}"
-    passes = [
-        f"hoist-loads{{{chip} fill={effort.fill}}}",
-        f"allocate-local{{{chip}}}",
-        f"assign-addresses{{{chip}}}",
-        f"insert-waits{{{chip}}}",
-    ]
-    return ",".join(passes)
+    return f"hoist-loads{{fill={effort.fill}}},allocate-local,assign-addresses,insert-waits"

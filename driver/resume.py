@@ -12,12 +12,14 @@ from compiler.files import read_text
 from compiler.ir.module import Function
 from compiler.ir.parser import parse_module
 from compiler.ir.types import Type
+from compiler.target.attribute import set_target
+from compiler.target.spec import ChipSpec
 from compiler.weights.quant import TileFormat
 from dialects.builtin import ModuleOp
 from dialects.chip import Floats, GlobalOp, Iota, Joined, LaneRecord, Packed, RopeTable, WeightSource
 from dialects.contents import READY, contents
 from passes.chip.assign_addresses import globals_of
-from passes.manager import HEADER, PassManager, check_chips, check_order, parse_pipeline, passes_left
+from passes.manager import HEADER, PassManager, check_order, parse_pipeline, passes_left
 
 Interface = dict[str, tuple[tuple[Type, ...], tuple[Type, ...]]]  # of each function: inputs and results
 
@@ -35,7 +37,7 @@ def dumps_by_module(paths: Sequence[Path], modules: Sequence[str]) -> dict[str, 
     return found
 
 
-def resume(path: Path, original: ModuleOp, chip: str, dump_dir: Path | None = None) -> ModuleOp:
+def resume(path: Path, original: ModuleOp, spec: ChipSpec, dump_dir: Path | None = None) -> ModuleOp:
     """The module of a dump after the passes that its first line names; UserError when it is another's."""
     text = read_text(path)
     left = passes_left(text)
@@ -44,7 +46,7 @@ def resume(path: Path, original: ModuleOp, chip: str, dump_dir: Path | None = No
     passes = parse_pipeline(left)
     module = parse_module(text, str(path))
     assert isinstance(module, ModuleOp)
-    check_chips(passes, chip)
+    set_target(module, spec, str(path))
     if unfinished := check_order(passes, contents(module), str(path)) & ~READY:
         raise UserError(f"{path}: the passes that it names leave {unfinished}")
     prefix = path.name.partition(".")[0]

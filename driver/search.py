@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from math import log as logarithm
 
-from compiler.target.chips import ChipSpec
 from compiler.target.isa import isa_for
+from compiler.target.spec import ChipSpec
 from compiler.target.timing import estimate
 from dialects.builtin import ModuleOp
 from driver.pipelines import Effort

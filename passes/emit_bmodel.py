@@ -14,8 +14,8 @@ from compiler.bmodel import (
 )
 from compiler.ir.core import Value
 from compiler.ir.module import Function
-from compiler.target.chips import ChipSpec
 from compiler.target.isa import isa_for
+from compiler.target.spec import ChipSpec
 from dialects.chip import GlobalOp, Instruction, LocalOp, Placement
 from passes.chip.assign_addresses import globals_of
 
@@ -73,25 +73,27 @@ def net_of(
     """A net of one stage, called `name`; nets with equal graphs share `streams` and differ in `blob`."""
     attributes = function.attributes
     inputs, outputs = SIGNATURES[function.sym_name]
+    io_size = attributes.get("bm.io_bytes", 0)
+    tag = spec.io_tag if io_size else 0  # commands add it to what the file says of I/O memory of its own
     stage = Stage(
-        inputs=tensors(function, "input", inputs),
-        outputs=tensors(function, "output", outputs),
+        inputs=tensors(function, "input", inputs, tag),
+        outputs=tensors(function, "output", outputs, tag),
         ctx_address=attributes["bm.scratch_address"],
         ctx_size=attributes["bm.scratch_bytes"],
-        io_address=attributes.get("bm.io_address", 0),
-        io_size=attributes.get("bm.io_bytes", 0),
+        io_address=attributes.get("bm.io_address", tag) - tag,
+        io_size=io_size,
         cores=[streams],
         coeff=None if blob is None else Coeff(spec.coeff_base, blob, locations(function, spec)),
     )
     return Net(name, AddrMode.IO_ALONE if stage.io_size else AddrMode.BASIC, [stage])
 
 
-def tensors(function: Function, space: str, names: tuple[str, ...]) -> list[TensorInfo]:
+def tensors(function: Function, space: str, names: tuple[str, ...], tag: int) -> list[TensorInfo]:
     found = []
     for op, name in zip(globals_of(function, space), names, strict=True):
         if op.tensor is None:
             op.fail("does not say what its tensor is")
-        found.append(TensorInfo(name, op.tensor.element.name, address_of(op.buffer), op.tensor.shape))
+        found.append(TensorInfo(name, op.tensor.element.name, address_of(op.buffer) - tag, op.tensor.shape))
     return found
 
 

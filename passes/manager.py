@@ -17,7 +17,7 @@ from compiler.ir.location import FileLoc
 from compiler.ir.module import Module
 from compiler.ir.printer import print_module
 from compiler.ir.verify import verify
-from compiler.target.chips import chip as chip_named
+from compiler.target.attribute import TARGET
 from dialects.contents import Content, contents
 from passes.options import check_option, option_text, parse_option, usage
 
@@ -157,17 +157,6 @@ def passes_that_end(content: Content) -> list[type[Pass]]:
     return [cls for _, cls in sorted(PASSES.items()) if content & cls.ends]
 
 
-def check_chips(passes: Iterable[Pass], chip: str | None = None) -> None:
-    """One program is for one chip: that of `chip`, or else that of the first pass."""
-    for step in passes:
-        if (name := getattr(step, "chip", None)) is None:
-            continue
-        own = chip_named(name).name
-        chip = chip or own
-        if own != chip:
-            raise UserError(f"option chip of pass {step.name} is {own!r}, but the program is for {chip!r}")
-
-
 def passes_left(text: str) -> str | None:
     """The pipeline in the first line of a dump; None when the text is not a dump."""
     first = text.partition("\n")[0] + " "
@@ -204,7 +193,6 @@ class PassManager:
         """Run the passes on one module; returns those left undone by ``stop_after``."""
         self.verify(module)
         check_order(self.passes, contents(module), self.source or "the module")
-        check_chips(self.passes)
         dump = _Dump(self, module)
         dump.write(0, "input")
         for index, step in enumerate(self.passes):
@@ -213,11 +201,11 @@ class PassManager:
                 self._run_pass(step, module)
             except CompileError as error:
                 dump.place(error)
-                error.notes.append(self._reproducer(index, dump.path))
+                error.notes.append(self._reproducer(index, module, dump.path))
                 raise
             except Exception as error:
                 if sys.version_info >= (3, 11):
-                    error.add_note(f"note: {self._reproducer(index, dump.path)}")
+                    error.add_note(f"note: {self._reproducer(index, module, dump.path)}")
                 raise
             dump.write(index + 1, step.name)
             self._show(step, module, before)
@@ -236,12 +224,14 @@ class PassManager:
         if self.verify_each:
             verify(module)
 
-    def _reproducer(self, index: int, dumped: Path | None) -> str:
+    def _reproducer(self, index: int, module: Module, dumped: Path | None) -> str:
         step = self.passes[index]
         if dumped is None and self.source is None:
             return f"in pass {step.name}; dump the IR to reproduce it"
         run = pipeline_text([step] if dumped else self.passes[: index + 1])
-        return f"in pass {step.name}; reproduce with: llm_opt.py {dumped or self.source} -p '{run}'"
+        target = module.attributes.get(TARGET) if dumped is None else None  # a dump says it by itself
+        chip = f" -c {target}" if target else ""
+        return f"in pass {step.name}; reproduce with: llm_opt.py {dumped or self.source}{chip} -p '{run}'"
 
     def _show(self, step: Pass, module: Module, before: str) -> None:
         wanted = step.name in self.print_after

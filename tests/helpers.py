@@ -16,18 +16,23 @@ from compiler.ir.parser import parse_body, parse_module
 from compiler.ir.printer import print_module
 from compiler.ir.types import FunctionType, Type
 from compiler.ir.verify import verify
+from compiler.target.attribute import TARGET as BM_TARGET
+from compiler.target.chips import ChipSpec, chip
 from passes.manager import PassManager, parse_pipeline
 
+TARGET = chip("bm1684x")  # of modules that do not say theirs
 
-def check_pass(pipeline: str, before: str, after: str) -> None:
+
+def check_pass(pipeline: str, before: str, after: str, target: ChipSpec = TARGET) -> None:
     """Run passes on ``before``, compare with ``after`` by structure: value names and locations do not count.
 
     Either side is a list of ops or a whole module. In a list, values that nothing defines become arguments of
     the function around it, and values that nothing reads are returned, so that no pass takes them for dead.
+    Both sides are for the chip `target`, where they do not say one.
     """
     passes.load_all()
-    module, args = parse_ir(before, "before")
-    expected, _ = parse_ir(after, "after", args)
+    module, args = parse_ir(before, "before", target=target)
+    expected, _ = parse_ir(after, "after", args, target)
     verify(expected)
     PassManager(parse_pipeline(pipeline)).run(module)
     got = print_module(module, names=False, locations=False)
@@ -36,14 +41,15 @@ def check_pass(pipeline: str, before: str, after: str) -> None:
 
 
 def parse_ir(
-    text: str, file: str = "test", args: Sequence[tuple[str, Type]] | None = None
+    text: str, file: str = "test", args: Sequence[tuple[str, Type]] | None = None, target: ChipSpec = TARGET
 ) -> tuple[Module, list[tuple[str, Type]]]:
     """A module of test IR, and its implicit arguments by name; ``args`` are those of a text it must match."""
     dialects.load_all()
     text = textwrap.dedent(text).strip("\n")
-    if text.lstrip().startswith(('"builtin.module"', '"func.func"')):
-        return parse_module(text, file), []
-    return _wrap_body(text, file, args)
+    whole = text.lstrip().startswith(('"builtin.module"', '"func.func"'))
+    module, names = (parse_module(text, file), []) if whole else _wrap_body(text, file, args)
+    module.attributes.setdefault(BM_TARGET, target.name)
+    return module, names
 
 
 def _wrap_body(

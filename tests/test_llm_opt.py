@@ -21,6 +21,9 @@ TEXT = """\
 """
 
 
+EMPTY = '"builtin.module"() ({\n^bb0:\n}) : () -> ()\n'
+
+
 @pytest.fixture
 def source(tmp_path: Path) -> Path:
     path = tmp_path / "block_0.mlir"
@@ -42,6 +45,20 @@ def test_a_stopped_run_continues_to_the_same_text(source, tmp_path, capsys):
     assert "toy.swiglu" in whole.read_text()
     assert llm_opt.main([str(half)]) == 0
     assert capsys.readouterr().out == whole.read_text()
+
+
+def test_a_file_without_a_target_is_given_one_and_keeps_its_own(tmp_path, capsys):
+    file, made = tmp_path / "a.mlir", tmp_path / "b.mlir"
+    file.write_text(EMPTY)
+    assert llm_opt.main([str(file), "-p", "assign-addresses"]) == 1
+    assert 'has no bm.target: add {bm.target = "CHIP"} or give llm_opt.py -c CHIP' in capsys.readouterr().err
+    assert llm_opt.main([str(file), "-p", "assign-addresses", "-c", "cv186x", "-o", str(made)]) == 0
+    assert '{bm.target = "cv186ah"}' in made.read_text()
+    assert llm_opt.main([str(made), "-p", "assign-addresses", "-o", str(file)]) == 0
+    assert llm_opt.main([str(made), "-c", "bm1684x"]) == 2
+    assert f"{made} is for 'cv186ah' (bm.target), but -c asks for 'bm1684x'" in capsys.readouterr().err
+    assert llm_opt.main([str(file), "-c", "bm9"]) == 2
+    assert "unknown chip 'bm9'" in capsys.readouterr().err
 
 
 LONG = f'"toy.x"() <{{a = {"9" * 5000} : i64}}> : () -> ()'
@@ -113,7 +130,6 @@ def test_errors_of_the_ir_and_of_the_user(source, tmp_path, capsys):
 
 
 def test_it_reads_standard_input_and_runs_from_any_folder(tmp_path):
-    empty = '"builtin.module"() ({\n^bb0:\n}) : () -> ()\n'
     command = [sys.executable, str(ROOT / "llm_opt.py"), "-"]
-    done = subprocess.run(command, input=empty, capture_output=True, text=True, cwd=tmp_path, timeout=60)
-    assert (done.returncode, done.stdout, done.stderr) == (0, empty, "")
+    done = subprocess.run(command, input=EMPTY, capture_output=True, text=True, cwd=tmp_path, timeout=60)
+    assert (done.returncode, done.stdout, done.stderr) == (0, EMPTY, "")

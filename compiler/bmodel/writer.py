@@ -38,10 +38,10 @@ from compiler.bmodel.schema import (
 )
 from compiler.diagnostics import UserError
 from compiler.interrupt import cleaned_up
+from compiler.target.chips import chip_of_file
 
 CHECK_CODE_BYTES = 32
 STREAM_ALIGN = 128
-_PER_CORE_CHIPS = ("BM1688", "CV186X")  # these list streams by core, below sub_net; BM1684X in the net
 
 
 def write_bmodel(path: str | os.PathLike[str], bmodel: BModel) -> None:
@@ -171,7 +171,7 @@ def _check_padding(net: Net, core: CommandStreams) -> None:
 
 
 def _model(bmodel: BModel, places: _Places) -> Record:
-    per_core = bmodel.chip in _PER_CORE_CHIPS
+    per_core = chip_of_file(bmodel.chip).streams_per_core
     return {
         "type": "B",
         "version": bmodel.version,

@@ -6,7 +6,7 @@ instruction (opcode, kind, short-form flag) are never fields; `cmd_id` and `cmd_
 split as in the registers, into `src_start_addr_l32` and `src_start_addr_h8`; `split_address` and
 `Instruction.address` convert.
 
-The tables are in `compiler/isa_tables`.
+The tables are in `families.py`, as far as all sets agree, and in the files of the chips.
 """
 
 from __future__ import annotations
@@ -15,9 +15,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
-from compiler.target.chips import ChipSpec
-from compiler.target.isa_tables import TABLES, Layout
-from compiler.target.isa_tables.layout import Engine
+from compiler.target.layout import Engine, Layout
+from compiler.target.spec import ChipSpec
 
 # Codes of the precision fields (`*_prec`, `src_data_format`), by element type name.
 PRECISION = {"i8": 0, "f16": 1, "f32": 2, "i16": 3, "i32": 4, "bf16": 5, "i4": 6}
@@ -82,7 +81,7 @@ class Isa:
         raise ValueError(f"{self.name} '{name}' has no form of {size} bytes")
 
     def encode(self, name: str, kind: str, fields: Mapping[str, int], size: int = 0) -> bytes:
-        """The bytes of one instruction; fields not given are 0 or the layout's default.
+        """The bytes of one instruction; fields not given are 0, or what the layout says of them.
 
         `size` picks the form where there are two (128: the long TIU form); the default is the short one.
         """
@@ -90,7 +89,9 @@ class Isa:
         if kind not in layout.kinds:
             raise ValueError(f"{self.name} '{name}' has no kind '{kind}'; it has {', '.join(layout.kinds)}")
         bits = _identity_bits(layout, kind)
-        for key, value in {**layout.defaults, **fields}.items():
+        given = {**layout.defaults, **fields}
+        given |= {key: given.get(source, 0) for key, source in layout.derived.items() if key not in given}
+        for key, value in given.items():
             bits |= _field_bits(layout, key, value)
         return bits.to_bytes(layout.size, "little")
 
@@ -134,7 +135,7 @@ class Isa:
 @cache
 def isa_for(spec: ChipSpec) -> Isa:
     """The instruction set of a chip."""
-    return Isa(spec.isa, TABLES[spec.isa])
+    return Isa(spec.name, spec.instructions)
 
 
 def _flags(layout: Layout) -> dict[str, int]:

@@ -17,7 +17,7 @@ from compiler.diagnostics import CompileError, UserError
 from compiler.ir.module import Function
 from compiler.ir.parser import parse_module
 from compiler.ir.types import element
-from compiler.target.chips import ChipSpec
+from compiler.target.spec import ChipSpec
 from compiler.weights.quant import Quantized
 from dialects.chip import Packed
 from driver.blob import Materializer

@@ -11,7 +11,8 @@ import numpy as np
 from compiler.diagnostics import CompileError
 from compiler.ir.core import Op, Value
 from compiler.ir.module import Function, Module
-from compiler.target.chips import ChipSpec, chip
+from compiler.target.attribute import target_of
+from compiler.target.spec import ChipSpec
 from dialects.chip import DmaOp, Instruction, LocalOp
 from dialects.contents import Content
 from passes.chip.banks import Banks
@@ -28,11 +29,9 @@ class AllocateLocal(Pass):
     ends = Content.UNPLACED
     leaves = Content.PLACED
 
-    chip: str = "bm1684x"  # the chip whose local memory is shared out
-
     def run(self, module: Module) -> None:
         for function in module.functions():
-            allocate(function, chip(self.chip))
+            allocate(function, target_of(module))
 
 
 @dataclass

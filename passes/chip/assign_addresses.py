@@ -1,4 +1,6 @@
-"""Give every DDR region an address in the net's virtual map: coefficients, then I/O, then scratch."""
+"""Give every DDR region the address by which DMA commands name it: coefficients, then I/O, then scratch, one
+behind the other or each from a base of its own, as the chip has it.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from compiler.ir.module import Function, Module
-from compiler.target.chips import ChipSpec, chip
+from compiler.target.attribute import target_of
+from compiler.target.spec import ChipSpec
 from dialects.chip import GlobalOp, WeightSource
 from dialects.contents import Content
 from passes.manager import Pass
@@ -34,10 +37,8 @@ class AssignAddresses(Pass):
     ends = Content.UNADDRESSED
     leaves = Content.ADDRESSED
 
-    chip: str = "bm1684x"  # the chip whose address map is used
-
     def run(self, module: Module) -> None:
-        spec = chip(self.chip)
+        spec = target_of(module)
         end = assign_weights(module, spec)
         for function in module.functions():
             assign_function(function, spec, end)
@@ -76,14 +77,14 @@ def weight_source(op: GlobalOp) -> WeightSource:
 
 def assign_function(function: Function, spec: ChipSpec, weights_end: int) -> None:
     """Record the start of the I/O and scratch memory on the function, with the sizes."""
-    start = align(weights_end, PAGE)
-    end = place(sorted(globals_of(function, "input", "output"), key=is_integer), start)
     alone = bool(function.attributes.get("bm.io_alone"))
-    scratch = align(end, PAGE) if alone else start
+    scratch = start = (spec.io_start if alone else spec.neuron_base) or align(weights_end, PAGE)
+    end = place(sorted(globals_of(function, "input", "output"), key=is_integer), start)
     if alone:
-        function.attributes |= {"bm.io_address": start, "bm.io_bytes": scratch - start}
-    end = place(globals_of(function, "scratch"), align(end, PAGE))
-    size = max(align(end, PAGE) - scratch, PAGE)  # the runtime refuses a net without any
+        function.attributes |= {"bm.io_address": start, "bm.io_bytes": end - start}
+        scratch = end = spec.neuron_base or end
+    end = place(globals_of(function, "scratch"), end)
+    size = max(end - scratch, PAGE)  # the runtime refuses a net without any
     function.attributes |= {"bm.scratch_address": scratch, "bm.scratch_bytes": size}
 
 
@@ -92,6 +93,7 @@ def is_integer(op: GlobalOp) -> bool:
 
 
 def place(ops: Iterable[GlobalOp], start: int) -> int:
+    """Put regions one after the other from a page's start on; the start of the page behind them."""
     for op in ops:
         op.address = start
         start = align(start + op.buffer.type.bytes, PAGE)

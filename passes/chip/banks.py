@@ -8,7 +8,7 @@ from math import prod
 from typing import NamedTuple
 
 from compiler.ir.core import Op, Value
-from compiler.target.chips import ChipSpec
+from compiler.target.spec import ChipSpec
 from dialects.chip import ArOp, View
 
 

@@ -10,7 +10,8 @@ import numpy as np
 
 from compiler.ir.core import Op, Value
 from compiler.ir.module import Function, Module
-from compiler.target.chips import ChipSpec, chip
+from compiler.target.attribute import target_of
+from compiler.target.spec import ChipSpec
 from dialects.chip import DmaOp, GlobalOp, Instruction, LocalOp
 from dialects.contents import Content
 from passes.chip.allocate_local import lives, require_room
@@ -31,12 +32,11 @@ class HoistLoads(Pass):
     name: ClassVar[str] = "hoist-loads"
     takes = Content.CHIP | Content.UNPLACED | Content.UNADDRESSED | Content.ADDRESSED | Content.UNORDERED
 
-    chip: str = "bm1684x"  # the chip whose local memory may be filled
     # share of local memory that live buffers may take
     fill: float = option(0.85, "a number from 0 to 1", lambda share: 0 <= share <= 1)
 
     def run(self, module: Module) -> None:
-        spec = chip(self.chip)
+        spec = target_of(module)
         for function in module.functions():
             hoist_loads(function, spec, int(self.fill * spec.lane_bytes))
 

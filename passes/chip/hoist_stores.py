@@ -8,7 +8,8 @@ from typing import ClassVar
 
 from compiler.ir.core import Op
 from compiler.ir.module import Function, Module
-from compiler.target.chips import ChipSpec, chip
+from compiler.target.attribute import target_of
+from compiler.target.spec import ChipSpec
 from dialects.chip import Access, DmaOp, GlobalOp, Instruction, checked_accesses
 from dialects.contents import Content
 from passes.manager import Pass
@@ -21,11 +22,9 @@ class HoistStores(Pass):
     name: ClassVar[str] = "hoist-stores"
     takes = Content.CHIP | Content.UNPLACED | Content.UNADDRESSED | Content.ADDRESSED | Content.UNORDERED
 
-    chip: str = "bm1684x"  # the chip whose local memory the ranges refer to
-
     def run(self, module: Module) -> None:
         for function in module.functions():
-            hoist_stores(function, chip(self.chip))
+            hoist_stores(function, target_of(module))
 
 
 def hoist_stores(function: Function, spec: ChipSpec) -> None:

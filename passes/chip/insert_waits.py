@@ -9,7 +9,8 @@ import numpy as np
 
 from compiler.ir.core import Value
 from compiler.ir.module import Function, Module
-from compiler.target.chips import ChipSpec, chip
+from compiler.target.attribute import target_of
+from compiler.target.spec import ChipSpec
 from dialects.chip import Access, GlobalType, Instruction, LocalOp, checked_accesses
 from dialects.contents import Content
 from passes.manager import Pass
@@ -29,11 +30,9 @@ class InsertWaits(Pass):
     ends = Content.UNORDERED
     leaves = Content.ORDERED
 
-    chip: str = "bm1684x"  # the chip whose local memory the ranges refer to
-
     def run(self, module: Module) -> None:
         for function in module.functions():
-            insert_waits(function, chip(self.chip))
+            insert_waits(function, target_of(module))
 
 
 def insert_waits(function: Function, spec: ChipSpec) -> None:

@@ -9,7 +9,7 @@ from itertools import count
 
 from compiler.ir.core import Op, Value
 from compiler.target import isa
-from compiler.target.chips import ChipSpec
+from compiler.target.spec import ChipSpec
 from compiler.target.timing import cycles
 from dialects.chip import DmaOp, GlobalType, Instruction, LocalType, Placement
 

@@ -9,7 +9,7 @@ from compiler.ir.core import Op, Value
 from compiler.ir.location import UNKNOWN, Location
 from compiler.ir.module import Builder
 from compiler.ir.types import Attribute, ElementType, TensorType
-from compiler.target.chips import ChipSpec
+from compiler.target.spec import ChipSpec
 from dialects import tensor
 from dialects.tensor import Lanes
 

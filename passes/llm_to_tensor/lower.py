@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from compiler.ir.module import Function, Module
-from compiler.target.chips import ChipSpec, chip
+from compiler.target.attribute import target_of
+from compiler.target.spec import ChipSpec
 from dialects.contents import Content
 from passes.llm_to_tensor.rules import TokenLowering
 from passes.manager import Pass
@@ -29,13 +30,12 @@ class LlmToTensor(Pass):
     ends = Content.LLM | Content.QUANTIZED
     leaves = Content.TENSOR | Content.WHOLE
 
-    chip: str = "bm1684x"  # the chip whose rows of lanes tokens fill
     tokens: int = at_least(0, 0)  # tokens lowered at a time, in whole rows of lanes; 0 for all
     tail: int = at_least(0, 0)  # rows of lanes whose tokens are the last run; 0 for its share of all
 
     def run(self, module: Module) -> None:
         for function in module.functions():
-            lower_function(function, self.tokens, self.tail, chip(self.chip))
+            lower_function(function, self.tokens, self.tail, target_of(module))
 
 
 def lower_function(function: Function, tokens: int, tail: int, spec: ChipSpec) -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from compiler.ir.core import Op, Value
 from compiler.ir.module import Builder, Function
 from compiler.ir.types import F32, Attribute, ElementType, TensorType
-from compiler.target.chips import ChipSpec
+from compiler.target.spec import ChipSpec
 from dialects import llm, tensor
 from dialects.builtin import ReturnOp
 from dialects.tensor import Lanes, Replicated

@@ -10,7 +10,8 @@ from typing import ClassVar
 from compiler.ir.core import Op, Value
 from compiler.ir.module import Function, Module
 from compiler.ir.rewrite import Rewriter
-from compiler.target.chips import ChipSpec, chip
+from compiler.target.attribute import target_of
+from compiler.target.spec import ChipSpec
 from dialects import tensor
 from dialects.contents import Content
 from passes.manager import Pass
@@ -32,12 +33,11 @@ class ShareConstants(Pass):
     name: ClassVar[str] = "share-constants"
     takes = Content.TENSOR | Content.WHOLE | Content.TILED
 
-    chip: str = "bm1684x"  # the chip whose lanes hold the weights
     keep: int = at_least(0, 0)  # bytes per lane
 
     def run(self, module: Module) -> None:
         for function in module.functions():
-            share_constants(function, chip(self.chip), self.keep)
+            share_constants(function, target_of(module), self.keep)
 
 
 def share_constants(function: Function, spec: ChipSpec, room: int) -> None:

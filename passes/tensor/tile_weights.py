@@ -11,7 +11,7 @@ from compiler.ir.core import Value
 from compiler.ir.module import Builder, Module, walk
 from compiler.ir.rewrite import Rewriter, apply_patterns, rewrite
 from compiler.ir.types import F32, TensorType
-from compiler.target.chips import chip
+from compiler.target.attribute import target_of
 from dialects import tensor
 from dialects.contents import Content
 from dialects.tensor import Lanes, PackedType, Replicated
@@ -39,7 +39,6 @@ class TileWeights(Pass):
     ends = Content.WHOLE
     leaves = Content.TILED
 
-    chip: str = "bm1684x"  # the chip whose number of lanes a tile's rows fill
     bytes: int = at_least(1, 16384)  # the largest tile, as 16-bit weights, per lane
 
     def run(self, module: Module) -> None:
@@ -103,7 +102,7 @@ class Tiler:
 
     def __init__(self, options: TileWeights, op: tensor.LinearOp | tensor.GatedLinearOp):
         self.options = options
-        spec = chip(options.chip)
+        spec = target_of(op)
         self.lanes = spec.lanes
         self.build = Build(Builder.before(op), spec)
         self.build.loc = op.loc

@@ -12,7 +12,7 @@ from typing import Any
 from compiler.ir.core import Block, Op, Value
 from compiler.ir.module import Builder
 from compiler.ir.types import Attribute, TensorType
-from compiler.target.chips import ChipSpec
+from compiler.target.spec import ChipSpec
 from dialects import chip, tensor
 from dialects.tensor import Lanes
 from passes.tensor_to_chip.emitter import Emitter

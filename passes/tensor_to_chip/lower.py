@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from compiler.ir.module import Builder, Function, Module
-from compiler.target.chips import ChipSpec, chip
+from compiler.target.attribute import target_of
+from compiler.target.spec import ChipSpec
 from dialects.contents import Content
 from passes.manager import Pass
 from passes.tensor_to_chip import arithmetic, matmul, movement
@@ -29,11 +30,9 @@ class TensorToChip(Pass):
     ends = Content.TENSOR | Content.TILED
     leaves = Content.CHIP | Content.UNPLACED | Content.UNADDRESSED | Content.UNORDERED
 
-    chip: str = "bm1684x"  # the chip to generate for
-
     def run(self, module: Module) -> None:
         for function in module.functions():
-            lower_function(function, chip(self.chip))
+            lower_function(function, target_of(module))
 
 
 def lower_function(function: Function, spec: ChipSpec) -> Lowering:

@@ -9,7 +9,7 @@ from math import prod
 
 from compiler.ir.core import Value
 from compiler.ir.types import ElementType, TensorType
-from compiler.target.chips import ChipSpec
+from compiler.target.spec import ChipSpec
 from dialects.chip import GlobalType, View
 from dialects.tensor import Lanes
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from compiler.bmodel import Coeff, TensorInfo
 from compiler.diagnostics import CompileError, UserError
 from compiler.progress import track
-from compiler.target.chips import ChipSpec
+from compiler.target.spec import ChipSpec
 from runtime_sim.check.client_rules import model_problems
 from runtime_sim.check.hardware import hardware_problems
 from runtime_sim.check.ranges import accesses

@@ -10,8 +10,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import NamedTuple
 
-from compiler.target.chips import ChipSpec
 from compiler.target.isa import ALIGNED, COMPACT, PER_CHANNEL, STRIDED, Instruction
+from compiler.target.spec import ChipSpec
 
 NIBBLES = {0: 2, 1: 4, 2: 8, 3: 4, 4: 8, 5: 4, 6: 1, 7: 8}  # of an item, by code of its precision; 7 is none
 F32 = 2

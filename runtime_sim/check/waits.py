@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compiler.diagnostics import CompileError
-from compiler.target.chips import ChipSpec
+from compiler.target.spec import ChipSpec
 from runtime_sim.check.ranges import Access, Box, accesses
 from runtime_sim.launch.queues import CoreProgram, Deadlock, Meeting, Step, alternating, run_order
 

@@ -15,8 +15,8 @@ import numpy as np
 from compiler.ir.core import Op, Value
 from compiler.ir.module import Function
 from compiler.ir.types import Attribute
-from compiler.target.chips import ChipSpec
 from compiler.target.isa import Instruction, isa_for
+from compiler.target.spec import ChipSpec
 from dialects import chip
 from dialects.chip import GlobalOp, GlobalType, LocalOp, Placement, Shape4, View
 from runtime_sim.launch.runtime import DDR_POISON

@@ -9,9 +9,10 @@ from enum import Enum
 from compiler.bmodel import AddrMode, BModel, CommandStreams, Net, Stage, TensorInfo
 from compiler.bmodel.container import tensor_bytes
 from compiler.diagnostics import UserError
-from compiler.target.chips import CHIPS, ChipSpec
+from compiler.target.chips import chip_of_file
 from compiler.target.isa import Instruction, isa_for
-from compiler.target.isa_tables.layout import Engine
+from compiler.target.layout import Engine
+from compiler.target.spec import ChipSpec
 from runtime_sim.launch.queues import CoreProgram
 
 # Address bits that BM1688's commands carry on top of a tensor's recorded address; the offset is below them.
@@ -75,7 +76,7 @@ class Program:
 
     def __init__(self, bmodel: BModel) -> None:
         self.bmodel = bmodel
-        self.spec = chip_of(bmodel)
+        self.spec = chip_of_file(bmodel.chip)
         check_memory(bmodel)
         self._isa = isa_for(self.spec)
         self._decoded: dict[tuple[bytes, bytes], CoreProgram] = {}
@@ -147,14 +148,6 @@ def check_tensors(net: Net, stage: Stage) -> None:
                 raise UserError(f"net {net.name}: {tensor.name} has {tensor.size} bytes, {shape}")
         if len({tensor.name for tensor in tensors}) < len(tensors):
             raise UserError(f"net {net.name}: two inputs or two outputs have the same name")
-
-
-def chip_of(bmodel: BModel) -> ChipSpec:
-    for spec in CHIPS.values():
-        if spec.chip == bmodel.chip:
-            return spec
-    known = ", ".join(spec.chip for spec in CHIPS.values())
-    raise UserError(f"it is for the chip '{bmodel.chip}'; known here are {known}")
 
 
 def name_list(bmodel: BModel) -> str:

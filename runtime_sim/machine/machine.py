@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from compiler.target.chips import ChipSpec
 from compiler.target.isa import Instruction
+from compiler.target.spec import ChipSpec
 from runtime_sim.machine.errors import SimulationError
 from runtime_sim.machine.floats import flush_denormals
 from runtime_sim.machine.instructions import PREPARE

@@ -10,20 +10,17 @@ import math
 
 import numpy as np
 
-from compiler.target.chips import ChipSpec
+from compiler.target.spec import ChipSpec
 from runtime_sim.machine.memory import POISON
 
 EXP_TERMS, LOG_TERMS, INDICES = 32, 64, 64
-# Byte offsets of the exp series, the log(1 + x) series and the numbers 0..63. Source: the tables of
-# libsophon.
-OFFSETS = {"bm1684x": (1024, 1152, 1472), "bm1688": (0, 128, 448)}
 
 
 def static_table(spec: ChipSpec) -> np.ndarray:
     """The bytes of static memory."""
     table = np.full(spec.static_bytes // 4, POISON, np.uint32)
     floats = table.view(np.float32)
-    exp_at, log_at, index_at = (offset // 4 for offset in OFFSETS[spec.isa])
+    exp_at, log_at, index_at = spec.exp_table // 4, spec.log_table // 4, spec.index_table // 4
     floats[exp_at : exp_at + EXP_TERMS] = [1 / math.factorial(k) for k in range(EXP_TERMS)]
     floats[log_at : log_at + LOG_TERMS] = [0.0] + [(-1) ** (k + 1) / k for k in range(1, LOG_TERMS)]
     floats[index_at : index_at + INDICES] = range(INDICES)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 
 from compiler.bmodel import read_bmodel
 from compiler.diagnostics import CompileError
-from compiler.target.chips import ChipSpec
 from compiler.target.isa import PRECISION, STRIDED, Instruction
+from compiler.target.spec import ChipSpec
 from runtime_sim.check.ranges import accesses
 from runtime_sim.launch.loader import Program, Span, StageProgram
 from runtime_sim.launch.queues import Deadlock, Step, alternating, run_order

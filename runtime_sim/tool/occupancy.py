@@ -7,8 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from compiler.target.chips import ChipSpec
 from compiler.target.isa import Instruction
+from compiler.target.spec import ChipSpec
 from runtime_sim.check.ranges import Box, accesses
 
 

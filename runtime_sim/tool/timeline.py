@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compiler.bmodel.writer import atomic_file
-from compiler.target.chips import ChipSpec
+from compiler.target.costs import LOAD
+from compiler.target.spec import ChipSpec
 from compiler.target.timing import Timeline
-from compiler.target.timing.costs import LOAD
 from runtime_sim.launch.queues import CoreProgram
 from runtime_sim.tool.disasm import operands
 from runtime_sim.tool.occupancy import peak, pieces
@@ -38,12 +38,13 @@ def write(path: Path, measured: Measured, title: str, ir: Path | None) -> None:
 
 
 def page_data(measured: Measured, title: str, sources: Sources | None) -> dict[str, Any]:
-    costs, spec = measured.costs, measured.spec
+    spec = measured.spec
+    costs = spec.costs
     figures = measured.as_dict()
     return {
         "title": title,
         "chip": spec.chip,
-        "mhz": costs.mhz,
+        "mhz": spec.mhz,
         "peak_macs": costs.macs_per_cycle * spec.cores,
         "peak_bytes": spec.cores / costs.best_rate(LOAD),
         "lane_bytes": spec.lane_bytes,

@@ -11,9 +11,10 @@ from typing import Any
 
 from compiler.bmodel import read_bmodel
 from compiler.diagnostics import UserError
-from compiler.target.chips import ChipSpec
+from compiler.target.costs import Costs
 from compiler.target.isa import Instruction
-from compiler.target.timing import Costs, ModelTiming, NetTiming, Timeline, costs_of, cycles, measure
+from compiler.target.spec import ChipSpec
+from compiler.target.timing import ModelTiming, NetTiming, Timeline, cycles, measure
 from compiler.target.timing.report import bound, busy, total
 from runtime_sim.launch.loader import Program, StageProgram
 from runtime_sim.launch.queues import CoreProgram
@@ -51,14 +52,10 @@ class Measured:
     incomplete: dict[str, str]  # nets that are not measured or only in part, and why
     tokens: int  # of a prefill; 0 if unknown
 
-    @property
-    def costs(self) -> Costs:
-        return costs_of(self.spec)
-
     def as_dict(self) -> dict[str, Any]:
         result = {
             "chip": self.spec.chip,
-            "mhz": self.costs.mhz,
+            "mhz": self.spec.mhz,
             "nets": [timing.as_dict() for timing in self.model.nets.values()],
             "incomplete": self.incomplete,
         }
@@ -106,7 +103,7 @@ def measure_file(program: Program, only: str | None = None) -> Measured:
             groups[key] = Group(measure(name, stage.cores, program.spec), stage)
         groups[key].names.append(name)
         timings[name] = dataclasses.replace(groups[key].timing, net=name)
-    model = ModelTiming(timings, costs_of(program.spec).mhz)
+    model = ModelTiming(timings, program.spec.mhz)
     return Measured(program.spec, list(groups.values()), model, incomplete, _prompt_length(program))
 
 
@@ -144,9 +141,10 @@ def _prompt_length(program: Program) -> int:
 
 
 def _lines(measured: Measured, details: bool) -> Iterator[str]:
-    yield f"{measured.spec.chip} at {measured.costs.mhz} MHz; estimates, not measurements"
+    yield f"{measured.spec.chip} at {measured.spec.mhz} MHz; estimates, not measurements"
     yield ""
-    yield from _table([_HEAD, *(row for group in measured.groups for row in _rows(group, measured.costs))])
+    costs = measured.spec.costs
+    yield from _table([_HEAD, *(row for group in measured.groups for row in _rows(group, costs))])
     for group in measured.groups:
         yield ""
         yield from _work_lines(group)

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from compiler.diagnostics import CompileError
 from compiler.ir.types import BF16, F32, I8, I16, I32
 from compiler.ir.verify import verify
-from compiler.target.chips import BM1684X
+from compiler.target.chips.bm1684x import BM1684X
 from compiler.target.isa import isa_for
 from dialects import chip
 from dialects.chip import Access, GlobalOp, GlobalType, LocalOp, LocalType, Placement, View

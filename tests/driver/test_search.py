@@ -9,7 +9,7 @@ from math import log
 
 import pytest
 
-from compiler.target.chips import BM1684X
+from compiler.target.chips.bm1684x import BM1684X
 from compiler.target.isa import isa_for
 from compiler.target.timing import estimate
 from dialects.builtin import ModuleOp
@@ -164,7 +164,7 @@ def test_a_module_costs_what_its_functions_are_estimated_to_take():
             moves = [Move("load", 0, 0), *[Move("copy", 1, 0)] * count, Move("store", 0, 0, 1, 0)]
             functions.append(program_of(moves, 2).functions()[0].clone())
             functions[-1].sym_name = f"copies_{count}"
-        module = ModuleOp.of(*functions)
+        module = ModuleOp.of(*functions, target="bm1684x")
         PassManager(parse_pipeline(PLACING)).run(module)
         return module
 

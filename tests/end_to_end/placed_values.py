@@ -10,7 +10,7 @@ import numpy as np
 from compiler.ir.core import Op, Value
 from compiler.ir.module import Function
 from compiler.ir.types import Attribute, TensorType
-from compiler.target.chips import ChipSpec
+from compiler.target.spec import ChipSpec
 from dialects import tensor
 from dialects.chip import LocalType
 from passes.tensor_to_chip.lower import lower_function

@@ -59,6 +59,8 @@ REFUSED = {
     "no dump": (BLOCK, "// passes-left", "// left", "", "does not begin with '// passes-left:'"),
     "not to the end": (BLOCK, ",insert-waits", "", "", "leave unordered"),
     "a wrong order": (BLOCK, ",tile-weights", "", "", "leaves whole: run tile-weights first"),
+    "of another chip": (BLOCK, '"bm1684x"', '"bm1688"', "", "is for 'bm1688' (bm.target), but -c asks for 'bm1684x'"),
+    "of no known chip": (BLOCK, '"bm1684x"', '"bm9"', "", "is for 'bm9' (bm.target), but -c asks for 'bm1684x'"),
     "of other weights": (BLOCK, "mlp.up_proj.weight", "mlp.upper.weight", "", "there is no parameter mlp.upper.weight"),
 }
 

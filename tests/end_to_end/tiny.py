@@ -66,7 +66,9 @@ class RecordingJob(Job):
 
 
 def copy_of(module: ModuleOp) -> ModuleOp:
-    return ModuleOp.of(*(function.clone() for function in module.functions()))
+    copy = module.clone()
+    assert isinstance(copy, ModuleOp)
+    return copy
 
 
 class Tiny:

@@ -11,7 +11,7 @@ import runtime_sim.interpret.tensor  # noqa: F401  (registers the rules)
 from compiler.ir.core import Op, Value
 from compiler.ir.module import Builder, Function
 from compiler.ir.types import ELEMENTS, Attribute, ElementType, FunctionType, TensorType, Type
-from compiler.target.chips import BM1684X
+from compiler.target.chips.bm1684x import BM1684X
 from dialects import tensor
 from dialects.builtin import FuncOp, ModuleOp, ReturnOp
 from dialects.chip import Instruction
@@ -54,7 +54,7 @@ class Program:
         load_all()
         types = [array(a.shape, element_of(a)) for a in self.inputs]
         self.function: Function = FuncOp.with_args("test", types)
-        self.module = ModuleOp.of(self.function)
+        self.module = ModuleOp.of(self.function, target="bm1684x")
         self.builder = Builder(self.function.block)
         self.arguments = iter(self.function.args)
 

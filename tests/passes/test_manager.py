@@ -13,7 +13,6 @@ from passes.manager import (
     PASSES,
     Pass,
     PassManager,
-    check_chips,
     check_order,
     list_passes,
     parse_pipeline,
@@ -42,8 +41,8 @@ def opnames(module: Module) -> list[str]:
         ("toy-fuse", [Fuse()]),
         (" toy-fuse , toy-options{count=3} ", [Fuse(), Options(3)]),
         (
-            "toy-options{count=0x10 share=1e-3 fast=true chip=bm1688 sizes=1,2 limit=4},toy-fuse",
-            [Options(16, 0.001, True, "bm1688", (1, 2), 4), Fuse()],
+            "toy-options{count=0x10 share=1e-3 fast=true word=some sizes=1,2 limit=4},toy-fuse",
+            [Options(16, 0.001, True, "some", (1, 2), 4), Fuse()],
         ),
         ("toy-options{count=1 fast limit=none}", [Options(1, fast=True)]),
     ],
@@ -58,7 +57,7 @@ def test_pipelines_parse_and_print(text, passes):
     [
         ("toy-fuze", "unknown pass 'toy-fuze'; known: .*toy-fuse"),
         ("toy-fuse{x=1}", "pass toy-fuse has no option 'x'; known: none"),
-        ("toy-options{counts=1}", "no option 'counts'; known: count, share, fast, chip, sizes, limit"),
+        ("toy-options{counts=1}", "no option 'counts'; known: count, share, fast, word, sizes, limit"),
         ("toy-options", "pass toy-options needs option 'count'"),
         ("toy-options{count=many}", "option count of pass toy-options is 'many', expected int"),
         ("toy-options{count=1 fast=yes}", "option fast of pass toy-options is 'yes', expected bool"),
@@ -129,19 +128,9 @@ def test_the_order_is_that_of_the_ir_itself():
         PassManager(parse_pipeline("hoist-loads"), source="a.mlir").run(module)
 
 
-def test_passes_are_for_one_chip():
-    passes = parse_pipeline("llm-to-tensor,tile-weights{chip=bm1688}")
-    with pytest.raises(UserError, match=r"option chip of pass tile-weights is 'bm1688', .* for 'bm1684x'"):
-        check_chips(passes)
-    with pytest.raises(UserError, match=r"pass llm-to-tensor is 'bm1684x', .* for 'bm1688'"):
-        check_chips(passes, "bm1688")
-    with pytest.raises(UserError, match="unknown chip 'bm9'"):
-        check_chips(parse_pipeline("tile-weights{chip=bm9}"))
-
-
 def test_passes_are_listed_with_their_options():
     lines = list_passes().splitlines()
-    usage = "toy-options{count share=0.5 fast=false chip=bm1684x sizes= limit=none}"
+    usage = "toy-options{count share=0.5 fast=false word=none sizes= limit=none}"
     assert f"{usage} toy -> toy. Mark every silu." in lines
     assert len([line for line in lines if not line.startswith(" ")]) == len(PASSES)
     assert "    takes chip, placed, unaddressed, addressed, unordered; ends unordered; leaves ordered" in lines
@@ -204,7 +193,7 @@ def test_without_dumps_the_whole_pipeline_reproduces_an_error(module):
     with pytest.raises(CompileError) as caught:
         PassManager(parse_pipeline("toy-options{count=1},toy-refuse"), source="a.mlir").run(module)
     assert caught.value.notes == [
-        "in pass toy-refuse; reproduce with: llm_opt.py a.mlir -p 'toy-options{count=1},toy-refuse'"
+        "in pass toy-refuse; reproduce with: llm_opt.py a.mlir -c bm1684x -p 'toy-options{count=1},toy-refuse'"
     ]
 
 
@@ -224,7 +213,7 @@ def test_verification_may_be_off(module):
 def test_our_own_mistakes_keep_their_traceback_and_say_how_to_see_them_again(module):
     with pytest.raises(AssertionError, match="ours") as caught:
         PassManager([Crash()], source="a.mlir").run(module)
-    note = "note: in pass toy-crash; reproduce with: llm_opt.py a.mlir -p 'toy-crash'"
+    note = "note: in pass toy-crash; reproduce with: llm_opt.py a.mlir -c bm1684x -p 'toy-crash'"
     if sys.version_info >= (3, 11):  # before that, exceptions carry no notes
         assert caught.value.__notes__ == [note]
 

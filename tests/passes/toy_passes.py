@@ -33,7 +33,7 @@ class Options(Pass):
     count: int
     share: float = 0.5
     fast: bool = False
-    chip: str = "bm1684x"
+    word: str = "none"
     sizes: tuple[int, ...] = ()
     limit: int | None = None
 

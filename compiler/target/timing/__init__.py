@@ -4,18 +4,15 @@
 Nothing that the program computes is computed; schedules and `bmodel_tool.py timing` use the same model.
 """
 
-from compiler.target.timing.costs import Costs, costs_of
 from compiler.target.timing.report import ModelTiming, NetTiming, Work, measure, work_of
 from compiler.target.timing.schedule import Timeline, Track, cycles, estimate, estimate_cores
 
 __all__ = [
-    "Costs",
     "ModelTiming",
     "NetTiming",
     "Timeline",
     "Track",
     "Work",
-    "costs_of",
     "cycles",
     "estimate",
     "estimate_cores",

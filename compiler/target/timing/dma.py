@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import NamedTuple
 
-from compiler.target.chips import ChipSpec
-from compiler.target.timing.costs import LOAD, LOCAL, MOVE, STORE, Costs
+from compiler.target.costs import LOAD, LOCAL, MOVE, STORE
+from compiler.target.spec import ChipSpec
 
 Fields = dict[str, int]
 
@@ -47,7 +47,6 @@ class DmaModel:
     """The cost of one chip's DMA commands; `cautious` adds latency and charges copies within DDR in full."""
 
     spec: ChipSpec
-    costs: Costs
     cautious: bool = False
 
     def cycles(self, name: str, kind: str, fields: Fields) -> int:
@@ -55,7 +54,7 @@ class DmaModel:
         if rule is None:
             return 0
         way = self.direction(fields)
-        latency = (self.costs.cautious_latency if self.cautious else self.costs.latency)[way]
+        latency = (self.spec.costs.cautious_latency if self.cautious else self.spec.costs.latency)[way]
         return int(latency + rule(self, kind, fields, way))
 
     def direction(self, fields: Fields) -> str:
@@ -83,7 +82,7 @@ class DmaModel:
 
     def _row(self, row_bytes: int) -> int:
         """What a row of DDR is charged as, in bytes."""
-        return max(self.costs.short_row, row_bytes)
+        return max(self.spec.costs.short_row, row_bytes)
 
     def _tensor(self, kind: str, fields: Fields, way: str) -> float:
         if kind == "broadcast":
@@ -94,18 +93,18 @@ class DmaModel:
         if kind in ("collect", "distribute"):
             rows, run = rows * run, 1
         charged = run * item if way == MOVE and not self.cautious else self._row(run * item)
-        cost = rows * charged * self.costs.tensor_rate[way]
+        cost = rows * charged * self.spec.costs.tensor_rate[way]
         return cost if way in (MOVE, LOCAL) else cost * CHANNELS / self._channels(shape, strides, item)
 
     def _channels(self, shape: Shape, strides: Shape, item: int) -> int:
         """How many of the DDR channels a tensor touches, by its n and c strides."""
-        pages = -(-shape.c * strides.c * item // self.costs.page)
-        return channels(shape.n, strides.n * item, max(1, min(CHANNELS, pages)), self.costs.page)
+        pages = -(-shape.c * strides.c * item // self.spec.costs.page)
+        return channels(shape.n, strides.n * item, max(1, min(CHANNELS, pages)), self.spec.costs.page)
 
     def _broadcast(self, fields: Fields) -> float:
         width = fields["src_wsize"] * ITEM_BYTES[fields["src_data_format"]]
         rows = fields["src_nsize"] * fields["src_csize"] * fields["src_hsize"]
-        return rows * self._row(width) * self.costs.broadcast_rate
+        return rows * self._row(width) * self.spec.costs.broadcast_rate
 
     def _matrix(self, kind: str, fields: Fields, way: str) -> float:
         """Rows of blocks: what can be too short is a block, the part of a row that one lane holds."""
@@ -113,28 +112,28 @@ class DmaModel:
         item = ITEM_BYTES[fields["src_data_format"]]
         moved = fields[f"{outer}_hsize"] * fields[f"{outer}_wsize"] * item
         block = fields[f"{inner}_wsize"] * item
-        return moved * max(1.0, self.costs.short_row / block) * self.costs.matrix_rate[way]
+        return moved * max(1.0, self.spec.costs.short_row / block) * self.spec.costs.matrix_rate[way]
 
     def _rows_by_index(self, kind: str, fields: Fields, way: str) -> float:
         """Gather and scatter. Only DDR to DDR was seen; elsewhere each row is charged as a tensor's."""
         rows = max(fields["src_csize"], fields["index_csize"]) * fields["index_hsize"]
         width = fields["src_wsize"] * ITEM_BYTES[fields["src_data_format"]]
         if way == MOVE and not self.cautious:
-            return rows * width * self.costs.gather_rate
-        return rows * self._row(width) * self.costs.tensor_rate[way]
+            return rows * width * self.spec.costs.gather_rate
+        return rows * self._row(width) * self.spec.costs.tensor_rate[way]
 
     def _linear(self, kind: str, fields: Fields, way: str) -> float:
         """Never seen; a run of bytes, charged as a tensor of one row."""
         size = fields["move_length"] * ITEM_BYTES[fields["src_data_format"]]
         if kind == "broadcast":
-            return self._row(size) * self.costs.broadcast_rate
-        touched = max(1, min(CHANNELS, -(-size // self.costs.page)))
-        return self._row(size) * CHANNELS / touched * self.costs.tensor_rate[way]
+            return self._row(size) * self.spec.costs.broadcast_rate
+        touched = max(1, min(CHANNELS, -(-size // self.spec.costs.page)))
+        return self._row(size) * CHANNELS / touched * self.spec.costs.tensor_rate[way]
 
     def _by_item(self, kind: str, fields: Fields, way: str) -> float:
         """Never seen; each item is a row of its own."""
         items = outside(kind, fields, way)[0].size
-        return items * self.costs.short_row * self.costs.tensor_rate[way]
+        return items * self.spec.costs.short_row * self.spec.costs.tensor_rate[way]
 
 
 def outside(kind: str, fields: Fields, way: str) -> tuple[Shape, Shape]:

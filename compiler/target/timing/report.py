@@ -8,9 +8,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from compiler.target.chips import ChipSpec
+from compiler.target.costs import LOAD, MOVE, STORE, Costs
 from compiler.target.isa import Instruction
-from compiler.target.timing.costs import LOAD, MOVE, STORE, Costs, costs_of
+from compiler.target.spec import ChipSpec
 from compiler.target.timing.dma import DmaModel
 from compiler.target.timing.schedule import Streams, Timeline, estimate_cores
 from compiler.target.timing.tiu import blocked_matmul_sizes, matmul_sizes
@@ -57,7 +57,7 @@ class Work:
 def work_of(cores: Iterable[Streams], spec: ChipSpec) -> Work:
     """What the instructions of all cores move and compute."""
     work = Work()
-    model = DmaModel(spec, costs_of(spec))
+    model = DmaModel(spec)
     for core in cores:
         for instruction in core.dma:
             if instruction.name != "dma_sys":
@@ -75,7 +75,7 @@ def _count_dma(work: Work, instruction: Instruction, model: DmaModel) -> None:
     work.dma_commands += 1
     work.ddr_read += traffic.read
     work.ddr_write += traffic.written
-    work.dma_bound += traffic.data * model.costs.best_rate(way)
+    work.dma_bound += traffic.data * model.spec.costs.best_rate(way)
     if way not in SEEN_WAYS.get((instruction.name, instruction.kind), ()):
         work.guessed[f"{instruction.name}.{instruction.kind} {way}"] += 1
 
@@ -145,7 +145,7 @@ def measure(net: str, cores: Sequence[Streams], spec: ChipSpec) -> NetTiming:
         cautious=estimate_cores(cores, spec, cautious=True),
         cautious_banks=total(estimate_cores(cores, spec, cautious=True, banks=True)),
         work=work,
-        roofline=work.bound(costs_of(spec), len(cores)),
+        roofline=work.bound(spec.costs, len(cores)),
     )
 
 

@@ -9,9 +9,8 @@ from functools import cache
 from typing import Protocol, TypeAlias
 
 from compiler.diagnostics import CompileError
-from compiler.target.chips import ChipSpec
 from compiler.target.isa import Instruction
-from compiler.target.timing.costs import costs_of
+from compiler.target.spec import ChipSpec
 from compiler.target.timing.dma import DmaModel
 from compiler.target.timing.tiu import TiuModel
 
@@ -109,8 +108,7 @@ class _Pair:
 
 @cache
 def _models(spec: ChipSpec, cautious: bool, banks: bool) -> dict[str, TiuModel | DmaModel]:
-    costs = costs_of(spec)
-    return {"tiu": TiuModel(spec, costs, cautious, banks), "dma": DmaModel(spec, costs, cautious)}
+    return {"tiu": TiuModel(spec, cautious, banks), "dma": DmaModel(spec, cautious)}
 
 
 class _Messages:

@@ -1,7 +1,7 @@
 """Cycles of TIU instructions, from their fields.
 
-Most instructions work on the groups of their result: one group is what all lanes do in one cycle, 64 bytes
-(16 on BM1688) of each lane's widest operand. A new channel or batch starts a new group.
+Most instructions work on the groups of their result: one group is what all lanes do in one cycle, `eu_bytes`
+of each lane's widest operand. A new channel or batch starts a new group.
 """
 
 from __future__ import annotations
@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from compiler.target.chips import ChipSpec
 from compiler.target.isa import STRIDED
-from compiler.target.timing.costs import TIU_START, Costs
+from compiler.target.spec import ChipSpec
 
 Fields = dict[str, int]
 
 NIBBLES = (2, 4, 8, 4, 8, 4, 1)  # of an item, by code of its precision
+F32_BYTES = 4  # of an item of MM, which was seen with f32 only
 DIVIDE_ITERATIONS = 3  # that the cost of a division was seen with
 
 
@@ -28,7 +28,6 @@ class TiuModel:
     """
 
     spec: ChipSpec
-    costs: Costs
     cautious: bool = False
     banks: bool = False
 
@@ -37,7 +36,8 @@ class TiuModel:
         work = rule(self, kind, fields) if rule else self._unknown(fields)
         if not self.cautious:
             return work
-        return work + TIU_START.get(name, 0) + TIU_START.get(f"{name}.{kind}", 0)
+        start = self.spec.costs.tiu_start
+        return work + start.get(name, 0) + start.get(f"{name}.{kind}", 0)
 
     def _groups(self, fields: Fields, *precisions: str) -> int:
         """Groups of the result, for the widest of the given precisions."""
@@ -62,7 +62,7 @@ class TiuModel:
         if kind == "div":
             iterations = max(fields["opd2_n_str"] + 1, DIVIDE_ITERATIONS)
             return 31 * groups * iterations // DIVIDE_ITERATIONS
-        if kind == "copy" and self.costs.free_self_copy and _is_one_item_in_place(fields):
+        if kind == "copy" and self.spec.costs.free_self_copy and _is_one_item_in_place(fields):
             return 0
         return groups * self._collision(fields) * _encoding_penalty(fields)
 
@@ -96,18 +96,18 @@ class TiuModel:
 
     def _matmul(self, kind: str, fields: Fields) -> int:
         result = 1
-        for size, block in zip(matmul_sizes(kind, fields), self.costs.matmul_block, strict=True):
+        for size, block in zip(matmul_sizes(kind, fields), self.spec.costs.matmul_block, strict=True):
             result *= -(-size // block)
         return result
 
     def _blocked_matmul(self, kind: str, fields: Fields) -> int:
         rows, inner, _ = blocked_matmul_sizes(fields)
-        blocks = self._rows(fields["res0_c"]) * -(-fields["res0_w"] // 16)
+        blocks = self._rows(fields["res0_c"]) * -(-fields["res0_w"] // self.spec.eu_items(F32_BYTES))
         return rows * blocks * (inner + fields["res_add"] + (not fields["opd2_const"]))
 
     def _transpose_or_broadcast(self, kind: str, fields: Fields) -> int:
         if kind.startswith("s_"):
-            return self.costs.static_broadcast
+            return self.spec.costs.static_broadcast
         items = self._eu_items(fields, "res0_prec")
         if kind in ("cw_ts", "wc_ts"):
             row = -(-fields["opd0_w" if kind == "cw_ts" else "opd0_c"] // items)

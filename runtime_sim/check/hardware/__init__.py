@@ -10,8 +10,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
-from compiler.target.chips import ChipSpec
 from compiler.target.isa import Instruction
+from compiler.target.spec import ChipSpec
 from runtime_sim.check.hardware.fields import FIELD_RULES
 from runtime_sim.check.hardware.operands import OPERAND_RULES
 from runtime_sim.check.ranges import accesses

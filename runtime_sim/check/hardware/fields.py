@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from compiler.target.chips import ChipSpec
 from compiler.target.isa import STRIDED, Instruction
+from compiler.target.spec import ChipSpec
 from runtime_sim.check.hardware.types import BF16, I4, UNARY, float_product_bias, types
 from runtime_sim.check.ranges import local_address
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations
 
-from compiler.target.chips import ChipSpec
 from compiler.target.isa import Instruction
+from compiler.target.spec import ChipSpec
 from runtime_sim.check.hardware.overlap import may_share, place_of, share_bytes
 from runtime_sim.check.ranges import Access
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from compiler.target.chips import ChipSpec
+from compiler.target.spec import ChipSpec
 from runtime_sim.check.ranges import Access, Box, Tensor, lane_groups
 
 MAX_RUNS = 1 << 22  # of one operand, compared exactly; beyond it the gaps are taken too

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from compiler.target.chips import ChipSpec
 from compiler.target.isa import PRECISION, ROUND, Instruction
+from compiler.target.spec import ChipSpec
 
 Fields = dict[str, int]
 

@@ -117,7 +117,7 @@ def _float_function(operands: Operands, kind: str, dtype: np.dtype) -> Function:
         return lambda a, b: narrow(_distance(to_f32(a), to_f32(b)), dtype)
     if kind == "div" and dtype == F32:
         steps = operands.fields["opd2_n_str"] + 1
-        checked = operands.machine.spec.isa == "bm1688"
+        checked = operands.machine.spec.checked_roots
         return lambda a, b: divide(a, b, steps, checked)
     raise SimulationError(f"ar.{kind} on {dtype} is not modelled")
 

@@ -57,10 +57,10 @@ def _check(operands: Operands) -> None:
     if f.get("rq") or f.get("relu"):
         raise SimulationError("mm2 with requantization or relu is not modelled")
     zero_point = f["opd2_addr"] if f["opd2_const"] else 0
-    if zero_point or (not f["opd2_const"] and operands.machine.spec.isa == "bm1688"):
+    if zero_point or (not f["opd2_const"] and operands.machine.spec.products_with_bias):
         raise SimulationError("mm2 with a bias or a zero point is not modelled")
-    if not is_float(_left_type(operands)) and operands.machine.spec.isa == "bm1688":
-        raise SimulationError("mm2 of integers is modelled for BM1684X only")
+    if not is_float(_left_type(operands)) and not operands.machine.spec.integer_products:
+        raise SimulationError(f"mm2 of integers is not modelled for {operands.machine.spec.chip}")
     if _left_type(operands) == F32:
         raise SimulationError("mm2 cannot read f32 operands")
 
@@ -70,7 +70,7 @@ def _left_type(operands: Operands) -> np.dtype:
 
 
 def _right_type(operands: Operands) -> np.dtype:
-    """opd1 has a precision of its own on BM1688 only."""
+    """opd1 has a precision of its own on some chips only."""
     f = operands.fields
     return dtype_of(f.get("opd1_prec", f["opd0_prec"]), f["opd1_sign"])
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from compiler.target.chips import ChipSpec
 from compiler.target.isa import ALIGNED, COMPACT, PER_CHANNEL, PRECISION, STRIDED, Instruction
+from compiler.target.spec import ChipSpec
 from runtime_sim.machine.errors import SimulationError
 from runtime_sim.machine.floats import BF16, F16, F32
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 Reduce = Callable[[np.ndarray], np.ndarray]  # [kh, kw, n, slots, lanes, h, w] to [n, slots, lanes, h, w]
 
 PADS = ("opd0_up_pad", "opd0_dn_pad", "opd0_lf_pad", "opd0_rt_pad")
-NO_INDICES = 0xFFFFFFFF  # in opd2_addr, where BM1688 would otherwise store the positions of the extremes
+NO_INDICES = 0xFFFFFFFF  # in opd2_addr, where some chips would otherwise store the positions of the extremes
 FEW_WINDOWS = 256  # results up to which all partial sums at once are cheaper than a step per kernel position
 NOTHING = np.float32(-0.0)  # the sum of no values: adding it changes nothing, a zero's sign included
 INSERTS = ("opd0_x_ins0", "opd0_y_ins0", "opd1_x_ins0", "opd1_y_ins0")
@@ -37,11 +37,11 @@ def prepare(machine: Machine, instruction: Instruction) -> Plan:
     dtype = operands.dtype("opd0")
     if not is_float(dtype) or operands.dtype("res0") != dtype:
         raise SimulationError(f"pord.{kind} from {dtype} to {operands.dtype('res0')} is not modelled")
-    if kind != "avgpooling" and machine.spec.isa == "bm1688" and f["opd2_addr"] != NO_INDICES:
+    if kind != "avgpooling" and machine.spec.pools_tell_where and f["opd2_addr"] != NO_INDICES:
         raise SimulationError("pooling that also stores where the extreme was (opd2_addr) is not modelled")
     if kind == "minpooling" and dtype != F32:  # the chip model's answers make no sense
         raise SimulationError("pord.minpooling of 16-bit floats is not modelled")
-    keeps = machine.spec.isa == "bm1688"
+    keeps = machine.spec.pools_keep_first
     reduce = _average(operands, dtype) if kind == "avgpooling" else _extreme(kind, dtype, keeps)
     n, c = f["res0_n"], f["res0_c"]
     source = operands.tensor("opd0", (n, c, f["opd0_h"], f["opd0_w"]), dtype)
@@ -120,7 +120,7 @@ def _extreme(kind: str, dtype: np.dtype, keeps: bool) -> Reduce:
     start = np.array(end, dtype)
 
     def step(so_far: np.ndarray, value: np.ndarray) -> np.ndarray:
-        """The better of two; when neither is, BM1688 keeps the old one and BM1684X takes the new one."""
+        """The better of two; when neither is, some chips keep the old one and others take the new one."""
         old, new = flush(to_f32(so_far)), flush(to_f32(value))
         if keeps:
             return np.where(better(new, old), value, so_far)

@@ -37,7 +37,7 @@ def _function(operands: Operands, source: np.dtype, result: np.dtype) -> Functio
     kind = operands.instruction.kind
     if kind == "rsqrt" and source == result == F32:
         steps = operands.fields["opd2_n_str"] + 1
-        root = checked_square_root if operands.machine.spec.isa == "bm1688" else reciprocal_square_root
+        root = checked_square_root if operands.machine.spec.checked_roots else reciprocal_square_root
         return lambda x: root(x, steps)
     raise SimulationError(f"sfu.{kind} from {source} to {result} is not modelled")
 

@@ -6,9 +6,9 @@ from hypothesis import strategies as st
 
 from compiler.target.chips import chip
 from compiler.target.isa import Instruction, isa_for, split_address
-from compiler.target.isa_tables import TABLES
 
-ISAS = {name: isa_for(chip(name)) for name in ("bm1684x", "bm1688")}
+TABLES = {name: chip(name).instructions for name in ("bm1684x", "bm1688")}
+ISAS = {name: isa_for(chip(name)) for name in TABLES}
 X = ISAS["bm1684x"]
 
 
@@ -80,6 +80,13 @@ def test_bm1688_products_have_no_bias_and_its_pooling_stores_no_positions():
     isa = ISAS["bm1688"]
     assert bits(isa.encode("mm2", "nn", {}), 63, 1) == 1
     assert bits(isa.encode("pord", "maxpooling", {}), 352, 32) == 0xFFFFFFFF
+
+
+def test_the_right_operand_of_a_bm1688_product_has_the_lefts_type_unless_told_otherwise():
+    isa = ISAS["bm1688"]
+    for fields, expected in (({}, 0), ({"opd0_prec": 5}, 5), ({"opd0_prec": 5, "opd1_prec": 1}, 1)):
+        (product,) = isa.decode("tiu", isa.encode("mm2", "nn", fields))
+        assert product.fields["opd1_prec"] == expected
 
 
 def test_an_address_is_split_and_joined():

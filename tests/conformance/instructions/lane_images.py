@@ -14,8 +14,8 @@ import numpy as np
 
 from compiler.bmodel import write_bmodel
 from compiler.bmodel.container import AddrMode, BModel, CommandStreams, Net, Stage, TensorInfo
-from compiler.target.chips import ChipSpec
 from compiler.target.isa import PRECISION, Instruction, isa_for, split_address
+from compiler.target.spec import ChipSpec
 from runtime_sim.machine.machine import Machine
 from tests.conformance.vendor_runtime import VendorRuntime
 

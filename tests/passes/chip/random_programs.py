@@ -65,4 +65,4 @@ def program_of(moves: list[Move], buffers: int) -> ModuleOp:
             op = chip.ArOp(target, None, None, kind="copy", shape=SHAPE, res=res, opd0=number)
         build.add(op)
     build.add(ReturnOp())
-    return ModuleOp.of(function)
+    return ModuleOp.of(function, target="bm1684x")

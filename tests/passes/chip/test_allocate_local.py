@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from compiler.diagnostics import CompileError
 from compiler.ir.module import Builder
 from compiler.ir.types import F32
-from compiler.target.chips import BM1684X
+from compiler.target.chips.bm1684x import BM1684X
 from dialects import chip
 from dialects.builtin import FuncOp, ModuleOp, ReturnOp
 from dialects.chip import GlobalOp, GlobalType, LocalOp, LocalType, View
@@ -182,7 +182,7 @@ def program_of(buffers: Sizes, loaded: list[bool]) -> ModuleOp:
             elif time in (first, last):
                 build.add(chip.ArOp(value, value, None, kind="copy", shape=shape, res=view, opd0=view))
     build.add(ReturnOp())
-    return ModuleOp.of(function)
+    return ModuleOp.of(function, target="bm1684x")
 
 
 def lifetimes(module: ModuleOp) -> list[tuple[int, int, int, int]]:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from compiler.ir.module import Builder, Function
 from compiler.ir.types import BF16, F32, I32, TensorType
-from compiler.target.chips import BM1684X
+from compiler.target.chips.bm1684x import BM1684X
 from dialects.builtin import FuncOp, ModuleOp, ReturnOp
 from dialects.chip import Floats, GlobalOp, GlobalType, Joined, Packed
 from passes import load_all
@@ -56,6 +56,23 @@ def test_weights_come_first_then_inputs_and_outputs_then_scratch():
     )
 
 
+def test_weights_inputs_and_scratch_each_start_where_the_chip_has_them():
+    """On BM1688: coefficients 0x90.., scratch 0xA0.., and I/O memory of its own 0x1.. with bit 39 in commands."""
+    for alone in (False, True):
+        function = function_of("f", [0], [("input", 10, False), ("output", 20, False)], [100])
+        function.attributes["bm.io_alone"] = alone
+        PassManager(parse_pipeline("assign-addresses")).run(ModuleOp.of(function, target="bm1688"))
+        weight, *io, scratch = (op.address for op in function.block.ops if isinstance(op, GlobalOp))
+        assert weight == 0x90_0000_0000
+        first = 0x81_0000_0000 if alone else 0xA0_0000_0000
+        assert io == [first, first + 0x1000]
+        assert scratch == 0xA0_0000_0000 + (0 if alone else 0x2000)
+        assert function.attributes["bm.scratch_address"] == 0xA0_0000_0000
+        assert function.attributes["bm.scratch_bytes"] == (0x1000 if alone else 0x3000)
+        assert function.attributes.get("bm.io_address") == (0x81_0000_0000 if alone else None)
+        assert function.attributes.get("bm.io_bytes") == (0x2000 if alone else None)
+
+
 SOURCES = [
     Joined(("a",), BF16),
     Joined(("a",), F32),
@@ -98,7 +115,7 @@ def test_regions_of_a_function_do_not_overlap_and_equal_weights_are_one(parts):
         functions.append(function_of(f"f{number}", sources, io, scratch))
         if alone:
             functions[-1].attributes["bm.io_alone"] = True
-    PassManager(parse_pipeline("assign-addresses")).run(ModuleOp.of(*functions))
+    PassManager(parse_pipeline("assign-addresses")).run(ModuleOp.of(*functions, target="bm1684x"))
     found: dict[object, int] = {}
     for function in functions:
         ops = [op for op in function.block.ops if isinstance(op, GlobalOp)]
@@ -133,6 +150,6 @@ def check_records(function: Function, ops: list[GlobalOp]) -> None:
 
 def test_floats_come_before_integers_so_that_states_of_all_nets_start_alike():
     function = function_of("f", [], [("input", 10, True), ("output", 20, False)], [])
-    PassManager(parse_pipeline("assign-addresses")).run(ModuleOp.of(function))
+    PassManager(parse_pipeline("assign-addresses")).run(ModuleOp.of(function, target="bm1684x"))
     ids, states = (op for op in function.block.ops if isinstance(op, GlobalOp))
     assert (states.address, ids.address) == (BASE, BASE + 4096)

@@ -6,7 +6,7 @@ import pytest
 
 from compiler.ir.core import Value
 from compiler.ir.types import F32
-from compiler.target.chips import BM1684X
+from compiler.target.chips.bm1684x import BM1684X
 from dialects import chip
 from dialects.chip import LocalOp, LocalType, View, constant
 from passes.chip.banks import Banks

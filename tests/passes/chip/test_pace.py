@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from compiler.target.chips import BM1684X, BM1688, ChipSpec
+from compiler.target.chips.bm1684x import BM1684X
+from compiler.target.chips.bm1688 import BM1688
+from compiler.target.spec import ChipSpec
 from compiler.target.timing import cycles
 from dialects.chip import Instruction
 from passes.chip.pace import NEVER, Pace, durations

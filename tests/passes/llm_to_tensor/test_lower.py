@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 import runtime_sim.interpret.llm
 import runtime_sim.interpret.tensor  # noqa: F401  (registers the rules)
 from compiler.diagnostics import CompileError
-from compiler.target.chips import BM1684X
+from compiler.target.chips.bm1684x import BM1684X
 from dialects import tensor
 from driver.blob import Materializer
 from passes import load_all

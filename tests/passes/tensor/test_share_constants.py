@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compiler.ir.types import BF16, F32
+from compiler.target.chips.bm1688 import BM1688
 from dialects import tensor
 from tests.helpers import check_pass
 from tests.passes.programs import EVERYWHERE, Program, array, slots
@@ -55,8 +56,8 @@ def test_nothing_is_shared_without_room(keep):
 
 
 def test_room_is_that_of_the_chip_s_lanes():
-    check_pass(f"share-constants{{chip=bm1688 keep={BYTES}}}", before=TWICE, after=TWICE)
-    check_pass(f"share-constants{{chip=bm1688 keep={2 * BYTES}}}", before=TWICE, after=ONCE)
+    check_pass(f"share-constants{{keep={BYTES}}}", before=TWICE, after=TWICE, target=BM1688)
+    check_pass(f"share-constants{{keep={2 * BYTES}}}", before=TWICE, after=ONCE, target=BM1688)
 
 
 def test_what_comes_first_gets_the_room_and_what_is_read_once_takes_none():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from compiler.ir.types import F32, Attribute, TensorType
-from compiler.target.chips import BM1684X
+from compiler.target.chips.bm1684x import BM1684X
 from dialects import chip
 from dialects.tensor import Lanes
 from passes.tensor_to_chip.placed import Placed, buffer_bytes, default_strides

@@ -8,7 +8,7 @@ import numpy as np
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from compiler.target.chips import BM1684X
+from compiler.target.chips.bm1684x import BM1684X
 from dialects.tensor import Lanes, Replicated
 from passes.tensor_to_chip.emitter import Step, dma_steps, steps
 from passes.tensor_to_chip.placed import Placed

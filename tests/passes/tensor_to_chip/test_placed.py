@@ -10,7 +10,7 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from compiler.target.chips import BM1684X
+from compiler.target.chips.bm1684x import BM1684X
 from dialects.tensor import Lanes, Replicated
 from passes.tensor_to_chip.placed import CannotView, Placed, matching_axes
 from tests.passes.tensor_to_chip.places import LANE_BYTES, fresh, item_offsets

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compiler.ir.types import F32, TensorType
-from compiler.target.chips import BM1684X
+from compiler.target.chips.bm1684x import BM1684X
 from dialects import chip
 from dialects.chip import Floats, GlobalOp, GlobalType, LocalOp, View
 from passes import load_all

@@ -212,10 +212,10 @@ def test_mm2_sums_blocks_exactly(chip: Single, kind: str, result: str, res_add: 
     chip.run(
         "mm2", kind, opd0_prec=5, res0_prec=precision(result), opd0_addr=0x1000, opd1_addr=0x8000, res0_addr=0x10000,
         res0_c=rows, res0_w=columns, opd1_c=size[MATMUL[kind][1][0]], opd1_w=size[MATMUL[kind][1][1]],
-        opd2_const=1, res_add=res_add, **({"opd1_prec": 5} if chip.spec.isa == "bm1688" else {}),
+        opd2_const=1, res_add=res_add,
     )  # fmt: skip
     got = chip.get(0x10000, (1, rows, 1, columns), result)[0, :, 0]
-    block = {"bm1684x": 32, "bm1688": 16}[chip.spec.isa]
+    block = {"bm1684x": 32, "bm1688": 16}[chip.spec.name]
     for i, j in np.ndindex(3, 5):
         at = (j, i) if kind == "tt" else (i, j)
         first = start[0, at[0], 0, at[1]] if res_add else None

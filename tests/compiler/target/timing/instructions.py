@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from compiler.target.chips import BM1684X, BM1688, ChipSpec
+from compiler.target.chips.bm1684x import BM1684X
+from compiler.target.chips.bm1688 import BM1688
 from compiler.target.isa import PRECISION, Instruction, isa_for, split_address
+from compiler.target.spec import ChipSpec
 
 Shape = tuple[int, int, int, int]  # n, c, h, w
 I8, BF16, F32, I32 = (PRECISION[name] for name in ("i8", "bf16", "f32", "i32"))

@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compiler.target.chips import BM1684X
+from compiler.target.chips.bm1684x import BM1684X
 from compiler.target.isa import split_address
-from compiler.target.timing import costs_of, estimate, measure, work_of
+from compiler.target.timing import estimate, measure, work_of
 from compiler.target.timing.report import ModelTiming, bound
 from runtime_sim.launch.queues import CoreProgram
 from tests.compiler.target.timing.instructions import (
@@ -59,7 +59,7 @@ def test_instructions_that_were_never_seen_are_named():
 def test_the_roofline_is_the_larger_of_bytes_and_products():
     load_only = CoreProgram([], [matrix(1, 58 * 640, 580, item=I8)])
     product_only = CoreProgram([matmul("nn", 256, 256, 64)], [])
-    costs = costs_of(BM1684X)
+    costs = BM1684X.costs
     assert work_of([load_only], BM1684X).bound(costs) == 640
     assert work_of([product_only], BM1684X).bound(costs) == 512
     assert work_of([load_only, product_only], BM1684X).bound(costs) == 640

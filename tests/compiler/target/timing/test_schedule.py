@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from compiler.diagnostics import CompileError
-from compiler.target.chips import BM1684X, BM1688
+from compiler.target.chips.bm1684x import BM1684X
+from compiler.target.chips.bm1688 import BM1688
 from compiler.target.isa import Instruction
 from compiler.target.timing import estimate, estimate_cores
 from runtime_sim.launch.queues import CoreProgram

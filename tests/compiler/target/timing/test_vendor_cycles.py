@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from compiler.target.chips import BM1684X
+from compiler.target.chips.bm1684x import BM1684X
 from compiler.target.isa import Instruction, isa_for
 from compiler.target.timing import cycles, estimate, work_of
 from runtime_sim.launch.queues import CoreProgram

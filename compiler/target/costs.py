@@ -1,4 +1,4 @@
-"""What the engines of each chip cost: the numbers behind `tiu.py` and `dma.py`.
+"""What a chip's engines cost: what the numbers are that `timing/` reckons with. The numbers are each chip's.
 
 The plain numbers are those of the vendor compiler's own static estimate (tpu_mlir 1.30.2), found by fitting
 its output; nothing was measured on silicon. The cautious numbers add what that estimate leaves out and the
@@ -11,12 +11,10 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from compiler.target.chips import ChipSpec
-
 # Which way a DMA command goes. On-chip SRAM counts as DDR.
 LOAD, STORE, MOVE, LOCAL = "ddr->local", "local->ddr", "ddr->ddr", "local->local"
 
-# Cycles that a TIU instruction takes before it works, by "family" or "family.kind"; cautious estimate only.
+# The vendor's table for BM1688 of `Costs.tiu_start`.
 TIU_START = {
     "ar": 11,
     "pord": 10,
@@ -44,7 +42,7 @@ TIU_START = {
 class Costs:
     """Cycles of one chip. `rate` is in cycles per byte; directions are the names above."""
 
-    mhz: int  # of the cycles that estimates count; the slower engine's clock where the two differ
+    tiu_start: Mapping[str, int]  # cycles before an instruction works, by "family" or "family.kind"; cautious
     matmul_block: tuple[int, int, int]  # rows, inner and columns of a matrix product done per cycle
     static_broadcast: int  # cycles of spreading static memory over the lanes
     free_self_copy: bool  # whether copying one item onto itself, as before a matrix product, costs nothing
@@ -70,47 +68,6 @@ class Costs:
         return min(self.tensor_rate[direction], self.matrix_rate[direction])
 
 
-def _same(loads: float, stores: float) -> dict[str, float]:
+def rates(loads: float, stores: float) -> dict[str, float]:
     """Rates by direction; a copy within DDR reads and writes, one within local memory stores."""
     return {LOAD: loads, STORE: stores, MOVE: loads + stores, LOCAL: max(loads, stores)}
-
-
-BM1684X = Costs(
-    mhz=1000,
-    matmul_block=(64, 32, 4),
-    static_broadcast=1,
-    free_self_copy=False,
-    short_row=256,
-    page=4096,
-    tensor_rate=_same(1.18482 / 64, 1.561803 / 64),  # 54.0 and 41.0 bytes per cycle
-    matrix_rate=_same(1 / 58, 1 / 44),
-    broadcast_rate=1 / 58,
-    gather_rate=1 / 64,
-    latency={LOAD: 0, STORE: 0, MOVE: 0, LOCAL: 0},
-    # BM1688's at 750 MHz, in cycles of 1000 MHz.
-    cautious_latency={LOAD: 387, STORE: 227, MOVE: 614, LOCAL: 227},
-)
-
-# The vendor's estimate charges some commands 0.06 cycles per byte; nothing in their fields tells which.
-_RATE_1688 = 0.0375  # 26.7 bytes per cycle
-BM1688 = Costs(
-    mhz=750,
-    matmul_block=(32, 16, 2),
-    static_broadcast=3,
-    free_self_copy=True,
-    short_row=80,
-    page=256,
-    tensor_rate=_same(_RATE_1688, _RATE_1688),
-    matrix_rate=_same(_RATE_1688, _RATE_1688),
-    broadcast_rate=_RATE_1688,
-    gather_rate=2 * _RATE_1688,
-    latency={LOAD: 290, STORE: 170, MOVE: 290, LOCAL: 170},
-    cautious_latency={LOAD: 290, STORE: 170, MOVE: 460, LOCAL: 170},
-)
-
-COSTS = {"bm1684x": BM1684X, "bm1688": BM1688}
-
-
-def costs_of(spec: ChipSpec) -> Costs:
-    """The costs of a chip, which follow from its instruction set."""
-    return COSTS[spec.isa]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Literal
 
@@ -32,8 +32,9 @@ class Field:
 class Layout:
     """One instruction form: its opcode, its kinds (name to code) and its fields.
 
-    `defaults` are the values of fields that the caller does not give; every other field is 0. `short` is the
-    value of the short-form flag; an instruction without that flag in its bits has only one form.
+    Of the fields that the caller does not give, those in `defaults` have that value, those in `derived` the
+    value of the field that they name there, and every other one is 0. `short` is the value of the short-form
+    flag; an instruction without that flag in its bits has only one form.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Layout:
     kinds: Mapping[str, int]
     text: str
     defaults: Mapping[str, int]
+    derived: Mapping[str, str] = field(default_factory=dict)
     short: bool = True
 
     @cached_property

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from compiler.target.isa_tables import families as f
-from compiler.target.isa_tables.layout import Layout
+from compiler.target import families as f
+from compiler.target.costs import LOAD, LOCAL, MOVE, STORE, TIU_START, Costs, rates
+from compiler.target.layout import Layout
+from compiler.target.spec import KIB, ChipSpec
 
 TIU_HEAD = "cmd_short:1 cmd_id:20 cmd_id_dep:20 tsk_typ:4 tsk_eu_typ:5"
 HOLES = {"head": TIU_HEAD, "en": "cmd_id_en:4", "last": "opd3_addr:32", "result": "res0_addr:27"}
@@ -63,7 +65,7 @@ DMA = [
     for name, body in f.DMA_BODIES.items()
 ]
 
-LAYOUTS: tuple[Layout, ...] = (
+INSTRUCTIONS: tuple[Layout, ...] = (
     *TIU,
     Layout("seg", "tiu", 3, f.kinds("eu_index=24 lane_index=25"), SEG, ENABLED),
     Layout("lar", "tiu", 7, f.AR, f.LAR, {}),
@@ -72,4 +74,59 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "dma_sys", "dma", 6, f.kinds("end=0 nop=1"), f"{DMA_HEAD} -:21 {DMA_DEP} constant_value:32", ENABLED
     ),
+)
+
+COSTS = Costs(
+    tiu_start=TIU_START,
+    matmul_block=(64, 32, 4),
+    static_broadcast=1,
+    free_self_copy=False,
+    short_row=256,
+    page=4096,
+    tensor_rate=rates(1.18482 / 64, 1.561803 / 64),  # 54.0 and 41.0 bytes per cycle
+    matrix_rate=rates(1 / 58, 1 / 44),
+    broadcast_rate=1 / 58,
+    gather_rate=1 / 64,
+    latency={LOAD: 0, STORE: 0, MOVE: 0, LOCAL: 0},
+    # BM1688's at 750 MHz, in cycles of 1000 MHz.
+    cautious_latency={LOAD: 387, STORE: 227, MOVE: 614, LOCAL: 227},
+)
+
+BM1684X = ChipSpec(
+    name="bm1684x",
+    chip="BM1684X",
+    compiled_for=True,
+    bmodel_tail="{devices}dev",
+    streams_per_core=False,
+    cores=1,
+    lanes=64,
+    lane_bytes=256 * KIB,
+    banks=16,
+    bank_bytes=16 * KIB,
+    eu_bytes=64,
+    mm_k_block=32,
+    static_bytes=16 * KIB,
+    exp_table=1024,
+    log_table=1152,
+    index_table=1472,
+    l2_bytes=0x1FB000,  # of a window of 2 MiB
+    dma_local_base=0x0800_0000,
+    tiu_static_base=0x0900_0000,
+    l2_base=0x1000_0000,
+    ddr_base=0x1_0000_0000,
+    coeff_base=0x1_0000_0000,
+    neuron_base=None,
+    io_base=None,
+    io_tag=0,
+    tiu_mhz=1000,
+    dma_mhz=1000,
+    command_ids=True,
+    native_int4=False,
+    products_with_bias=False,
+    integer_products=True,
+    pools_tell_where=False,
+    pools_keep_first=False,
+    checked_roots=False,
+    instructions=INSTRUCTIONS,
+    costs=COSTS,
 )

@@ -1,0 +1,37 @@
+"""`bm.target`: the attribute by which a module says what chip it is for.
+
+The driver puts it on every module before the passes run, so it is in every dump, and each pass that must know
+the chip asks `target_of`.
+"""
+
+from __future__ import annotations
+
+from compiler.diagnostics import UserError
+from compiler.ir.core import Module, Op
+from compiler.target.chips import CHIPS, ChipSpec, chip
+
+TARGET = "bm.target"
+
+
+def target_of(op: Op) -> ChipSpec:
+    """The chip that the module around an op is for; CompileError when the module does not say."""
+    while op.parent_op is not None:
+        op = op.parent_op
+    if TARGET not in op.attributes:
+        known = ", ".join(CHIPS)
+        op.fail(f'has no {TARGET}: add {{{TARGET} = "CHIP"}} or give llm_opt.py -c CHIP; chips are {known}')
+    return chip(op.attributes[TARGET])
+
+
+def set_target(module: Module, spec: ChipSpec, source: str = "the module") -> None:
+    """Say which chip a module is for; UserError, about `source`, when it says another already."""
+    said = module.attributes.setdefault(TARGET, spec.name)
+    if said != spec.name:
+        raise UserError(f"{source} is for {said!r} ({TARGET}), but -c asks for {spec.name!r}")
+
+
+def check_target(module: Module) -> None:
+    """CompileError when a module is for a chip that is not known by that name; it need not say any."""
+    said = module.attributes.get(TARGET)
+    if said is not None and said not in CHIPS:
+        module.fail(f"is for {said!r} ({TARGET}); chips are {', '.join(CHIPS)}")
