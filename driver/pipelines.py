@@ -12,7 +12,7 @@ class Effort:
     """How a program uses local memory."""
 
     tokens: int = 0  # lowered at a time in prefill; 0 for all
-    tile_bytes: int = 16384  # the largest tile of weights; see the pass tile-weights
+    tile_bytes: int = 0  # the largest tile of weights, 0 for as the chip has it; see the pass tile-weights
     keep: int = 0  # bytes of weights to keep from run to run; see the pass share-constants
     fill: float = 0.85  # how full loads ahead may make it; see the pass hoist-loads
 

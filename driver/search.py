@@ -22,7 +22,7 @@ log = logging.getLogger("compiler")
 Lower = Callable[[Effort], ModuleOp]  # to instructions in program order
 Place = Callable[[ModuleOp, Effort], ModuleOp]  # a copy of them with addresses; raises DoesNotFit
 
-TILE_BYTES = (16384, 32768, 65536)  # per lane; larger ones are fewer commands, and are waited for longer
+TILES = (0, 2, 4)  # times `work_bytes`, 0 for the pass's own; larger are fewer commands, waited for longer
 FILLS = (0.85, 0.7, 0.5, 0.0)  # loads further ahead hide more, and leave less room
 BUDGET = 60_000  # instructions to place in trials, some 15 seconds' worth, before the best so far is taken
 
@@ -70,7 +70,7 @@ class Search:
         self.spec = spec
         self.placed = 0  # instructions so far
         self.axes = {
-            "tile_bytes": list(TILE_BYTES),
+            "tile_bytes": [count * spec.work_bytes for count in TILES],
             "tokens": run_lengths(input_length, spec.lanes),
             "keep": [0, spec.lane_bytes // 2],
         }
@@ -80,7 +80,7 @@ class Search:
         """As many tokens at once as fit."""
         problem = DoesNotFit("nothing was tried")
         for tokens in self.axes["tokens"]:
-            found = self.candidate(Effort(tokens, TILE_BYTES[0]))
+            found = self.candidate(Effort(tokens))
             if isinstance(found, Candidate):
                 return found
             problem = found
@@ -104,10 +104,10 @@ class Search:
         return self._known[effort]
 
     def filled(self, effort: Effort) -> Candidate | DoesNotFit:
-        """With as many loads ahead as fit; fewer are only tried for small tiles."""
+        """With as many loads ahead as fit; fewer are only tried for the smallest tiles."""
         lowered = self.lower(effort)
         problem = None
-        for fill in FILLS if effort.tile_bytes == TILE_BYTES[0] else FILLS[:1]:
+        for fill in FILLS if not effort.tile_bytes else FILLS[:1]:
             filled = replace(effort, fill=fill)
             self.placed += size_of(lowered)
             try:

@@ -7,7 +7,8 @@ the chip asks `target_of`.
 from __future__ import annotations
 
 from compiler.diagnostics import UserError
-from compiler.ir.core import Module, Op
+from compiler.ir.core import Op
+from compiler.ir.module import Module
 from compiler.target.chips import CHIPS, ChipSpec, chip
 
 TARGET = "bm.target"

@@ -75,6 +75,13 @@ class ChipSpec:
         return self.lanes * self.lane_bytes
 
     @property
+    def work_bytes(self) -> int:
+        """Bytes per lane that one tile of weights or one lot of temporaries takes unless more is asked for: a
+        sixteenth of a lane, so that several are in use at once.
+        """
+        return self.lane_bytes // 16
+
+    @property
     def io_start(self) -> int | None:
         """What DMA commands call the first byte of I/O memory of its own."""
         return None if self.io_base is None else self.io_base | self.io_tag

@@ -176,8 +176,9 @@ def other_instruction(net: DumpedNet, last: Stage) -> str | None:
     queues = {"tiu": iter(core.tiu), "dma": iter(core.dma)}
     program = net.chip_program(last)
     for op in program.ops:
+        ids = {"cmd_id": op.id} if net.spec.command_ids else {}
         found = next(queues[op.engine], None)
-        wanted = program.instruction(op).fields | {"cmd_id": op.id, "cmd_id_dep": op.wait}
+        wanted = program.instruction(op).fields | ids | {"cmd_id_dep": op.wait}
         if found is None or found.kind == "end":
             return f"first op: {op.loc}, missing in the file\n{where(last, op)}"
         if found.fields != wanted:

@@ -22,7 +22,6 @@ from passes.ranges import Range, even_ranges
 from passes.tensor_to_chip.placed import buffer_bytes
 
 SLOTS_SHARE = 0.8  # of a lane that a vector may take in whole slots; a longer one is packed part by part
-ROW_ITEMS = 32  # 16-bit weights of one EU width: rows of other lengths would not lie as a matrix operand
 
 
 @dataclass(frozen=True)
@@ -39,7 +38,7 @@ class TileWeights(Pass):
     ends = Content.WHOLE
     leaves = Content.TILED
 
-    bytes: int = at_least(1, 16384)  # the largest tile, as 16-bit weights, per lane
+    bytes: int = at_least(0, 0)  # the largest tile, as 16-bit weights, per lane; 0 for a chip's `work_bytes`
 
     def run(self, module: Module) -> None:
         apply_patterns(module, [self.tile_linear, self.tile_gated])
@@ -101,8 +100,8 @@ class Tiler:
     """Makes the tiles of one linear, in front of it."""
 
     def __init__(self, options: TileWeights, op: tensor.LinearOp | tensor.GatedLinearOp):
-        self.options = options
         spec = target_of(op)
+        self.bytes = options.bytes or spec.work_bytes
         self.lanes = spec.lanes
         self.build = Build(Builder.before(op), spec)
         self.build.loc = op.loc
@@ -110,7 +109,7 @@ class Tiler:
     def row_limit(self, w: Value) -> int:
         """How many rows of lanes of W fit a tile."""
         width: int = w.type.shape[1]
-        return max(1, self.options.bytes // (2 * width))
+        return max(1, self.bytes // (2 * width))
 
     def row_ranges(self, w: Value) -> Iterator[Range]:
         return even_ranges(w.type.shape[0], self.lanes, self.row_limit(w))
@@ -122,7 +121,7 @@ class Tiler:
         if quant is not None and quant.group > columns // 2:
             unit = columns
         slot_bytes = 2 * -(-rows // self.lanes)
-        most = min(self.options.bytes // (slot_bytes * unit), limit * self.lanes // unit)
+        most = min(self.bytes // (slot_bytes * unit), limit * self.lanes // unit)
         return even_ranges(columns, unit, most)
 
     def is_wide(self, y: Value) -> bool:
@@ -196,9 +195,11 @@ class Tiler:
     def tile(self, ws: Sequence[Value], quant: tensor.Quant | None, rows: Range, columns: Range) -> Value:
         """These rows of each weight, one after the other, as 16-bit weights in local memory.
 
-        Weights are packed in the order of the DMA, unless an embedding reads the same rows from DDR.
+        Weights are packed in the order of the DMA, unless an embedding reads the same rows from DDR, or rows
+        would not lie as a matrix operand, which are whole EU widths.
         """
-        if quant is None and (columns.size % ROW_ITEMS or any(map(is_looked_up, ws))):
+        width = self.build.spec.eu_items(ws[0].type.element.bytes)
+        if quant is None and (columns.size % width or any(map(is_looked_up, ws))):
             return self.build.concat([self.rectangle(w, rows, columns) for w in ws], 0)
         return self.packed_tile(ws, quant or tensor.Quant(16, 0, True), rows, columns)
 

@@ -15,13 +15,14 @@ from compiler.target.timing import estimate
 from dialects.builtin import ModuleOp
 from driver import search
 from driver.pipelines import Effort
-from driver.search import BUDGET, FILLS, TILE_BYTES, fastest, module_cost, run_lengths
+from driver.search import BUDGET, FILLS, fastest, module_cost, run_lengths
 from passes.chip.allocate_local import DoesNotFit
 from passes.emit_bmodel import encode
 from passes.manager import PassManager, parse_pipeline
 from tests.passes.chip.random_programs import Move, program_of
 from tests.passes.programs import PLACING
 
+TILE_BYTES = (0, 32768, 65536)
 TOKENS = (0, 256, 128, 64)  # for 512
 KEEP = (0, BM1684X.lane_bytes // 2)
 
