@@ -9,8 +9,8 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from math import log as logarithm
 
+from compiler.target.chips import ChipSpec
 from compiler.target.isa import isa_for
-from compiler.target.spec import ChipSpec
 from compiler.target.timing import estimate
 from dialects.builtin import ModuleOp
 from driver.pipelines import Effort
@@ -22,7 +22,7 @@ log = logging.getLogger("compiler")
 Lower = Callable[[Effort], ModuleOp]  # to instructions in program order
 Place = Callable[[ModuleOp, Effort], ModuleOp]  # a copy of them with addresses; raises DoesNotFit
 
-TILES = (0, 2, 4)  # times `work_bytes`, 0 for the pass's own; larger are fewer commands, waited for longer
+TILES = (0, 2, 4)  # times `work_bytes`, 0 for the default; larger ones are fewer commands, waited for longer
 FILLS = (0.85, 0.7, 0.5, 0.0)  # loads further ahead hide more, and leave less room
 BUDGET = 60_000  # instructions to place in trials, some 15 seconds' worth, before the best so far is taken
 

@@ -14,7 +14,6 @@ from frontend.folder import check_folder, check_not_quantized
 from frontend.rules import check_numbers
 
 TESTED_TYPES = ("llama", "qwen2", "qwen3")
-ROW_ITEMS = 32  # 16-bit items that a row of a matrix in local memory is a multiple of
 WIDTHS = ("hidden_size", "intermediate_size")  # input widths of a decoder's linear layers
 SIZES = (*WIDTHS, "vocab_size", "head_dim", "num_attention_heads", "num_key_value_heads")
 GROUPS = (16, 32, 64, 128, 256)  # proposed to users; two of them divide whatever can be quantized
@@ -93,13 +92,15 @@ class ModelConfig:
                 f"supported: give -s {original} or less"
             )
 
-    def check_group(self, group: int) -> None:
-        """Refuse inputs of linear layers that cannot be quantized, or not in groups of that many weights."""
+    def check_group(self, group: int, row: int) -> None:
+        """Refuse inputs of linear layers that cannot be quantized, or not in groups of that many weights; rows
+        of matrices are multiples of `row` items.
+        """
         widths = self.linear_inputs()
         for name, width in widths.items():
-            if width % ROW_ITEMS:
+            if width % row:
                 raise UserError(
-                    f"{name} = {width} ({self.path}) is not a multiple of {ROW_ITEMS}, as weights of 4 and 8 "
+                    f"{name} = {width} ({self.path}) is not a multiple of {row}, as weights of 4 and 8 "
                     "bits need\nuse -q bf16 or -q f16"
                 )
             if width % group:
@@ -140,9 +141,9 @@ class ModelConfig:
                 f"{self.path}: num_hidden_layers is {layers}, but the checkpoint has {len(shapes)} tensors"
             )
 
-    def check_widths(self, lanes: int) -> None:
-        """Refuse vectors that do not fill whole rows of `lanes`; widths that config.json does not name
-        pass here.
+    def check_widths(self, lanes: int, row: int) -> None:
+        """Refuse vectors that do not fill whole rows of `lanes`, and heads that are no multiple of `row`, as
+        rows of matrices are; widths that config.json does not name pass here.
         """
         values = self.values
         hidden, heads = _positive(values.get("hidden_size")), _positive(values.get("num_attention_heads"))
@@ -152,9 +153,9 @@ class ModelConfig:
             raise UserError(
                 f"hidden_size {hidden} of {self.path} is not a multiple of {lanes}, as it must be"
             )
-        if size and size % ROW_ITEMS:
+        if size and size % row:
             raise UserError(
-                f"head size {size} of {self.path} is not a multiple of {ROW_ITEMS}, as it must be"
+                f"head size {size} of {self.path} is not a multiple of {row}, as it must be"
             )
         for name, count in (("num_attention_heads", heads), ("num_key_value_heads", kv_heads)):
             if size and count and count * size % lanes:

@@ -89,9 +89,7 @@ class Isa:
         if kind not in layout.kinds:
             raise ValueError(f"{self.name} '{name}' has no kind '{kind}'; it has {', '.join(layout.kinds)}")
         bits = _identity_bits(layout, kind)
-        given = {**layout.defaults, **fields}
-        given |= {key: given.get(source, 0) for key, source in layout.derived.items() if key not in given}
-        for key, value in given.items():
+        for key, value in layout.filled(fields).items():
             bits |= _field_bits(layout, key, value)
         return bits.to_bytes(layout.size, "little")
 

@@ -61,6 +61,11 @@ class Layout:
         """The fields a caller may give, by name."""
         return {f.name: f for f in self.all_fields if f.name != "-" and f.name not in IDENTITY_FIELDS}
 
+    def filled(self, fields: Mapping[str, int]) -> dict[str, int]:
+        """The given fields, and of the others those that are not 0."""
+        known = {**self.defaults, **fields}
+        return {name: known[source] for name, source in self.derived.items() if source in known} | known
+
     @cached_property
     def identity(self) -> dict[str, Field]:
         """The fields that name the instruction: opcode, kind and short flag."""

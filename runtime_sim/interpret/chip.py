@@ -98,7 +98,7 @@ class ChipProgram:
     def instruction(self, op: chip.Instruction) -> Instruction:
         """The instruction with every field, as decoding it would give; ids and waits play no part."""
         layout = isa_for(self.spec).layout(op.family)
-        fields = dict.fromkeys(layout.fields, 0) | dict(layout.defaults) | op.fields(self.placement)
+        fields = dict.fromkeys(layout.fields, 0) | layout.filled(op.fields(self.placement))
         return Instruction(op.family, op.isa_kind(), fields)
 
     def _signature(self, space: str) -> list[GlobalOp]:

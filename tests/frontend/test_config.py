@@ -174,11 +174,11 @@ def test_a_model_type_that_would_spoil_a_message_is_quoted(tmp_path):
 
 def test_a_group_must_divide_every_linear_input():
     config = ModelConfig(Path("m"), {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9})
-    config.check_group(64)
+    config.check_group(64, 32)
     with pytest.raises(UserError, match=r"-g 128 does not divide hidden_size = 576 .*\n.*16, 32, 64$"):
-        config.check_group(128)
+        config.check_group(128, 32)
     with pytest.raises(UserError, match=r"-g 64 does not divide num_attention_heads \* head_dim = 96"):
-        ModelConfig(Path("m"), {"num_attention_heads": 4, "head_dim": 24}).check_group(64)
+        ModelConfig(Path("m"), {"num_attention_heads": 4, "head_dim": 24}).check_group(64, 32)
 
 
 def test_widths_that_cannot_be_quantized_in_any_group_are_told_as_such():
@@ -187,7 +187,7 @@ def test_widths_that_cannot_be_quantized_in_any_group_are_told_as_such():
         with pytest.raises(
             UserError, match=r"intermediate_size = 1000 .* is not a multiple of 32.*\nuse -q bf16"
         ):
-            config.check_group(group)
+            config.check_group(group, 32)
 
 
 @pytest.mark.parametrize(
@@ -203,12 +203,12 @@ def test_widths_that_cannot_be_quantized_in_any_group_are_told_as_such():
 )
 def test_widths_must_fill_rows_of_lanes(values, problem):
     with pytest.raises(UserError, match=problem):
-        ModelConfig(Path("m"), values).check_widths(64)
+        ModelConfig(Path("m"), values).check_widths(64, 32)
 
 
 def test_widths_that_fill_rows_of_lanes_or_are_not_named_pass():
-    ModelConfig(Path("m"), {"hidden_size": 256, "num_attention_heads": 4, "head_dim": 96}).check_widths(64)
-    ModelConfig(Path("m"), {}).check_widths(64)
+    ModelConfig(Path("m"), {"hidden_size": 256, "num_attention_heads": 4, "head_dim": 96}).check_widths(64, 32)
+    ModelConfig(Path("m"), {}).check_widths(64, 32)
 
 
 def test_the_name_of_the_dtype_is_found_in_both_spellings():
