@@ -93,8 +93,8 @@ class ModelConfig:
             )
 
     def check_group(self, group: int, row: int) -> None:
-        """Refuse inputs of linear layers that cannot be quantized, or not in groups of that many weights; rows
-        of matrices are multiples of `row` items.
+        """Refuse inputs of linear layers that cannot be quantized, or not in groups of that many weights.
+        Widths must be multiples of `row`, as rows of matrices are.
         """
         widths = self.linear_inputs()
         for name, width in widths.items():
