@@ -20,8 +20,8 @@ from compiler.ir.core import Op, Value
 from compiler.ir.define import Attr, Operand, OptionalAttr, OptionalOperand, Result, op
 from compiler.ir.types import F32, UI32, Attribute, ElementType, TensorType, Type, attr_def, type_def
 from compiler.target import families, isa
+from compiler.target.chips import ChipSpec
 from compiler.target.isa import split_address
-from compiler.target.spec import ChipSpec
 
 Shape4 = tuple[int, int, int, int]  # n, c (channels, spread over the lanes), h, w
 Fields = dict[str, int]

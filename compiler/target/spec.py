@@ -69,6 +69,14 @@ class ChipSpec:
 
     aliases: tuple[str, ...] = ()  # other names for it after -c
 
+    def __post_init__(self) -> None:
+        """What addresses and layouts rely on."""
+        name, lane, width = self.name, self.lane_bytes, self.eu_bytes
+        if self.banks * self.bank_bytes != lane:
+            raise ValueError(f"{name}: {self.banks} banks of {self.bank_bytes} are not {lane} bytes")
+        if 4 * self.lanes % width:  # transposes write such rows one behind the other
+            raise ValueError(f"{name}: a row of {self.lanes} f32 is not a multiple of {width} bytes")
+
     @property
     def local_bytes(self) -> int:
         """Local memory of one core."""

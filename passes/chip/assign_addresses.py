@@ -10,7 +10,7 @@ from typing import ClassVar
 
 from compiler.ir.module import Function, Module
 from compiler.target.attribute import target_of
-from compiler.target.spec import ChipSpec
+from compiler.target.chips import ChipSpec
 from dialects.chip import GlobalOp, WeightSource
 from dialects.contents import Content
 from passes.manager import Pass

@@ -9,10 +9,9 @@ from enum import Enum
 from compiler.bmodel import AddrMode, BModel, CommandStreams, Net, Stage, TensorInfo
 from compiler.bmodel.container import tensor_bytes
 from compiler.diagnostics import UserError
-from compiler.target.chips import chip_of_file
+from compiler.target.chips import ChipSpec, chip_of_file
 from compiler.target.isa import Instruction, isa_for
 from compiler.target.layout import Engine
-from compiler.target.spec import ChipSpec
 from runtime_sim.launch.queues import CoreProgram
 
 # Address bits that BM1688's commands carry on top of a tensor's recorded address; the offset is below them.

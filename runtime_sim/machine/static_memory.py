@@ -10,7 +10,7 @@ import math
 
 import numpy as np
 
-from compiler.target.spec import ChipSpec
+from compiler.target.chips import ChipSpec
 from runtime_sim.machine.memory import POISON
 
 EXP_TERMS, LOG_TERMS, INDICES = 32, 64, 64

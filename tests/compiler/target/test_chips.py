@@ -40,6 +40,18 @@ def test_banks_make_up_a_lane_and_lanes_the_local_memory(spec):
     assert spec.eu_items(2) * 2 == spec.eu_bytes
 
 
+@pytest.mark.parametrize(
+    ("changes", "problem"),
+    [
+        ({"banks": 8}, "8 banks of 16384 are not 262144 bytes"),
+        ({"lanes": 8}, "8 f32 is not a multiple of 64 bytes"),
+    ],
+)
+def test_numbers_that_contradict_each_other_are_refused(changes, problem):
+    with pytest.raises(ValueError, match=problem):
+        dataclasses.replace(chip("bm1684x"), **changes)
+
+
 def test_local_memory_sizes_are_those_of_the_data_sheets():
     assert chip("bm1684x").local_bytes == 16 << 20
     assert chip("bm1688").local_bytes == 4 << 20

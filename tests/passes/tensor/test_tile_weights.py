@@ -9,9 +9,11 @@ from hypothesis import strategies as st
 
 from compiler.diagnostics import UserError
 from compiler.ir.types import BF16, F32
+from compiler.target.chips import chip
 from dialects import tensor
+from passes.manager import PassManager, parse_pipeline
 from runtime_sim.compare import compare
-from tests.helpers import check_pass
+from tests.helpers import check_pass, parse_ir
 from tests.passes.programs import PLACING, SPEC, Program, array, slots
 
 X, Y = "tensor<1x64x128xbf16, #tensor.lanes<axis = 1>>", "tensor<1x64x256xf32, #tensor.lanes<axis = 1>>"
@@ -192,3 +194,14 @@ def test_no_tile_is_larger_than_asked_unless_a_row_of_lanes_is(tile_bytes):
     for tile in tiles:
         rows, columns = tile.shape
         assert 2 * -(-rows // 64) * columns <= max(tile_bytes, 4 * columns, 128 * -(-rows // 64))
+
+
+@pytest.mark.parametrize(("target", "tiles"), [("bm1684x", 1024 // (2 * 64)), ("bm1688", 1024 // (1 * 32))])
+def test_a_tile_is_a_sixteenth_of_a_lane_unless_told_otherwise(target, tiles):
+    """Of a row of 4096 weights a lane's 16 KiB hold 2, and 8 KiB hold 1."""
+    x, y = (f"tensor<1x64x{n}x{t}, #tensor.lanes<axis = 1>>" for n, t in ((4096, "bf16"), (1024, "f32")))
+    large = weight(1024, 4096) + "\n" + linear(f"({x}, tensor<1024x4096xbf16>) -> {y}")
+    module, _ = parse_ir(large, target=chip(target))
+    PassManager(parse_pipeline("tile-weights")).run(module)
+    ops = module.functions()[0].block.ops
+    assert sum(isinstance(op, tensor.LinearOp) for op in ops) == tiles
