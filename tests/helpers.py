@@ -17,7 +17,8 @@ from compiler.ir.printer import print_module
 from compiler.ir.types import FunctionType, Type
 from compiler.ir.verify import verify
 from compiler.target.attribute import TARGET as BM_TARGET
-from compiler.target.chips import ChipSpec, chip
+from compiler.target.chips import chip
+from compiler.target.spec import ChipSpec
 from passes.manager import PassManager, parse_pipeline
 
 TARGET = chip("bm1684x")  # of modules that do not say theirs

@@ -69,7 +69,7 @@ def test_pipelines_parse_and_print(text, passes):
         ("toy-fuse,", "a comma without a pass"),
         ("quantize-weights{bits=3}", "option bits of pass quantize-weights is '3', expected 4 or 8"),
         ("quantize-weights{group=-1}", "expected a number from 0 on"),
-        ("tile-weights{bytes=0}", "expected a number from 1 on"),
+        ("tile-weights{bytes=-1}", "expected a number from 0 on"),
         ("share-constants{keep=-5}", "expected a number from 0 on"),
         ("llm-to-tensor{tokens=-64}", "expected a number from 0 on"),
         ("llm-to-tensor{tail=-1}", "expected a number from 0 on"),
