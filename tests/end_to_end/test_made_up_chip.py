@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from compiler.bmodel import read_bmodel
 from compiler.target import chips
 from compiler.target.chips import CHIPS
 from driver.convert import check_model
@@ -67,6 +68,10 @@ def test_a_model_for_a_chip_that_nobody_makes(made_up, tiny_checkpoint, tmp_path
 def test_a_model_for_one_core_of_bm1688(open_gate, tiny_checkpoint, tmp_path, family, mode, sizes):
     model = compiled(tiny_checkpoint(family, **SMALL | sizes), mode, open_gate, tmp_path)
     check_stages(model, ROUNDING if mode.endswith("bf16") else ROUNDING_F16)
+    (stage,) = read_bmodel(model.path).net("block_cache_0").stages
+    assert stage.coeff is not None
+    bases = stage.ctx_address, stage.io_address, stage.inputs[0].address, stage.coeff.address
+    assert bases == (0xA0_0000_0000, 0x1_0000_0000, 0x1_0000_0000, 0x90_0000_0000)  # as in the vendor's files
 
 
 SMALL = {"layers": 1, "hidden": 96, "intermediate": 160, "vocab": 300}
