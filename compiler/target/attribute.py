@@ -9,7 +9,7 @@ from __future__ import annotations
 from compiler.diagnostics import UserError
 from compiler.ir.core import Op
 from compiler.ir.module import Module
-from compiler.target.chips import CHIPS, ChipSpec, chip
+from compiler.target.chips import CHIPS, ChipSpec
 
 TARGET = "bm.target"
 
@@ -21,7 +21,8 @@ def target_of(op: Op) -> ChipSpec:
     if TARGET not in op.attributes:
         known = ", ".join(CHIPS)
         op.fail(f'has no {TARGET}: add {{{TARGET} = "CHIP"}} or give llm_opt.py -c CHIP; chips are {known}')
-    return chip(op.attributes[TARGET])
+    check_target(op)
+    return CHIPS[op.attributes[TARGET]]
 
 
 def set_target(module: Module, spec: ChipSpec, source: str = "the module") -> None:
@@ -31,8 +32,8 @@ def set_target(module: Module, spec: ChipSpec, source: str = "the module") -> No
         raise UserError(f"{source} is for {said!r} ({TARGET}), but -c asks for {spec.name!r}")
 
 
-def check_target(module: Module) -> None:
+def check_target(module: Op) -> None:
     """CompileError when a module is for a chip that is not known by that name; it need not say any."""
     said = module.attributes.get(TARGET)
-    if said is not None and said not in CHIPS:
+    if said is not None and not (isinstance(said, str) and said in CHIPS):
         module.fail(f"is for {said!r} ({TARGET}); chips are {', '.join(CHIPS)}")

@@ -39,6 +39,7 @@ OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "-j": ("0", "1", "3", "1000"),
     },
     "llm_opt": {
+        "-c": ("bm1684x", "bm1688", "CV186X", "bm1690"),
         "-p": ("canonicalize", "", ",", "x"),
         "-o": ("out.mlir", *PATHS),
         "--stop-after": ("canonicalize", "x"),
