@@ -10,6 +10,7 @@ from compiler.ir.define import Attr, OptionalAttr, VariadicOperand, op
 from compiler.ir.module import Function, Module
 from compiler.ir.types import FunctionType, Type
 from compiler.target.attribute import TARGET, check_target
+from dialects import nets
 
 
 @op("builtin.module", isolated=True)
@@ -38,11 +39,25 @@ class ModuleOp(Module):
             if function.sym_name in names:
                 function.fail(f"a second function is called {function.sym_name!r}")
             names.add(function.sym_name)
+        self._verify_nets()
+
+    def _verify_nets(self) -> None:
+        names: set[str] = set()
+        for function in self.functions():
+            if nets.KEY not in function.attributes:
+                continue
+            name = nets.net_of(function).name
+            if name in names:
+                function.fail(f"is a second function for net {name!r}")
+            names.add(name)
 
 
 @op("func.func", isolated=True)
 class FuncOp(Function):
-    """A function. Its block's arguments and its ``func.return`` match ``function_type``."""
+    """A function. Its block's arguments and its ``func.return`` match ``function_type``.
+
+    ``bm.net`` says what it is to a client, see ``dialects.nets``; functions of tests may do without.
+    """
 
     sym_name: Attr[str]
     function_type: Attr[FunctionType]
@@ -67,6 +82,16 @@ class FuncOp(Function):
             self.fail(f"block arguments do not match function_type {self.function_type}")
         if not isinstance(self.block.ops.last, ReturnOp):
             self.fail("the body does not end with func.return")
+        self._verify_net()
+
+    def _verify_net(self) -> None:
+        """Once lowered to regions of DDR, a function has no types, and each region is verified by itself."""
+        if nets.KEY not in self.attributes:
+            return
+        net, types = nets.net_of(self), self.function_type
+        lowered = not types.inputs and not types.results
+        if problem := net.problem() or (None if lowered else net.problem_of(types)):
+            self.fail(problem)
 
 
 @op("func.return", terminator=True)

@@ -18,10 +18,12 @@ from typing import ClassVar, cast
 
 from compiler.ir.core import Op, Value
 from compiler.ir.define import Attr, Operand, OptionalAttr, OptionalOperand, Result, op
+from compiler.ir.module import Function
 from compiler.ir.types import F32, UI32, Attribute, ElementType, TensorType, Type, attr_def, type_def
 from compiler.target import families, isa
 from compiler.target.chips import ChipSpec
 from compiler.target.isa import split_address
+from dialects import nets
 
 Shape4 = tuple[int, int, int, int]  # n, c (channels, spread over the lanes), h, w
 Fields = dict[str, int]
@@ -301,6 +303,20 @@ class GlobalOp(BufferOp):
             self.fail("says where its bytes come from if, and only if, it holds weights")
         if min(self.address or 0, self.index or 0) < 0:
             self.fail("has a negative address or index")
+        if self.space in ("input", "output"):
+            self._verify_in_net()
+
+    def _verify_in_net(self) -> None:
+        """What the client sees here is what `bm.net` of the function says."""
+        function = self.parent_op
+        if not isinstance(function, Function) or nets.KEY not in function.attributes:
+            return
+        net, index = nets.net_of(function), self.index or 0
+        stated = net.inputs if self.space == "input" else net.outputs
+        if index >= len(stated):
+            self.fail(f"is {self.space} {index} of net {net.name!r}, which has {len(stated)}")
+        if self.tensor is not None and (problem := stated[index].problem_of(self.tensor)):
+            self.fail(problem)
 
 
 class Instruction(Op):

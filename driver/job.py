@@ -18,6 +18,7 @@ from compiler.progress import track
 from compiler.target.attribute import set_target
 from dialects import llm
 from dialects.builtin import ModuleOp
+from dialects.nets import net_of
 from driver.blob import Materializer, Piece, WeightBlob
 from driver.options import ConvertOptions
 from driver.pipelines import Effort, default_pipeline, lowering, placing
@@ -27,7 +28,7 @@ from frontend.binding import Weights
 from frontend.imported import ImportedModel
 from passes.chip.allocate_local import DoesNotFit
 from passes.chip.assign_addresses import globals_of, weight_source
-from passes.emit_bmodel import address_of, encode, net_of
+from passes.emit_bmodel import address_of, bmodel_net, encode
 from passes.manager import PassManager, parse_pipeline
 from runtime_sim.tokens.notes import tokenizer_noted
 
@@ -73,7 +74,6 @@ class Job:
                 set_target(module, self.options.spec)
             self.tails = [self.compiled(name, module) for name, module in named.items()]
             for group in self.model.layers:
-                group.module.function("block_cache").attributes["bm.io_alone"] = True
                 set_target(group.module, self.options.spec)
             for name, group in zip(layers, track(self.model.layers, "compile", " layers"), strict=True):
                 self.layers.append(self.compiled(name, group.module))
@@ -173,9 +173,8 @@ class Job:
         blob = WeightBlob(self.pieces(module), self.materializer(layer), key, jobs)
         self.blobs.append(blob)
         for function in module.functions():
-            name = function.sym_name if layer is None else f"{function.sym_name}_{layer}"
             streams = self.encoded(function)
-            yield net_of(function, name, streams, blob if blob.size else None, spec)
+            yield bmodel_net(function, layer, streams, blob if blob.size else None, spec)
 
     def encoded(self, function: Function) -> CommandStreams:
         if function not in self._streams:
@@ -202,7 +201,7 @@ class Job:
 
 
 def kind_of(module: Module) -> tuple[str, ...]:
-    return tuple(function.sym_name for function in module.functions())
+    return tuple(net_of(function).name for function in module.functions())
 
 
 def tail_modules(model: ImportedModel, weights: Weights, options: ConvertOptions) -> list[ModuleOp]:

@@ -18,6 +18,7 @@ from compiler.weights.quant import TileFormat
 from dialects.builtin import ModuleOp
 from dialects.chip import Floats, GlobalOp, Iota, Joined, LaneRecord, Packed, RopeTable, WeightSource
 from dialects.contents import READY, contents
+from dialects.nets import net_of
 from passes.chip.assign_addresses import globals_of
 from passes.manager import HEADER, PassManager, check_order, parse_pipeline, passes_left
 
@@ -53,6 +54,7 @@ def resume(path: Path, original: ModuleOp, spec: ChipSpec, dump_dir: Path | None
     manager = PassManager(passes, source=str(path), dump_dir=dump_dir, dump_prefix=prefix)
     manager.verify(module)
     check_interface(path, interface(module), interface(original))
+    check_nets(path, module, original)
     manager.run(module)
     return module
 
@@ -83,6 +85,13 @@ def check_interface(path: Path, found: Interface, expected: Interface) -> None:
             if have != want:
                 told = [", ".join(map(str, each)) for each in (have, want)]
                 raise UserError(f"{path}: {name} {kind} {told[0]}\nthe model and the flags need {told[1]}")
+
+
+def check_nets(path: Path, found: ModuleOp, expected: ModuleOp) -> None:
+    """What its functions are to a client is the model's to say, not the dump's."""
+    for have, want in zip(found.functions(), expected.functions(), strict=True):
+        if net_of(have) != net_of(want):
+            raise UserError(f"{path}: {have.sym_name} is {net_of(have)}\nthe model has it as {net_of(want)}")
 
 
 # ------------------------------------------------------------------------------------------------- weights

@@ -14,9 +14,11 @@ from compiler.ir.module import Builder
 from compiler.ir.types import F32, I32, ElementType, TensorType
 from dialects import llm
 from dialects.builtin import FuncOp, ReturnOp
+from dialects.nets import KEY, NetAttr
 from frontend.aten import HANDLERS, Emitter, Unsupported
 from frontend.capture import Capture, LayerCapture
 from frontend.graph import Graph, GraphValue, Node, map_values
+from frontend.signatures import LM_HEAD
 from frontend.tables import Use
 
 HEADS_FIRST = (0, 2, 1, 3)  # between the client's [1, S, h, D] and the model's [1, h, S, D]
@@ -113,7 +115,11 @@ def refusal(node: Node, why: str) -> UserError:
 
 
 def block_function(
-    name: str, layer: LayerCapture, uses: list[Use], tables: dict[str, tuple[int, ...]], element: ElementType
+    net: NetAttr,
+    layer: LayerCapture,
+    uses: list[Use],
+    tables: dict[str, tuple[int, ...]],
+    element: ElementType,
 ) -> GraphReader:
     """A layer as a function up to its results; the caller may go on from the hidden state and finishes it.
 
@@ -131,7 +137,7 @@ def block_function(
         if key in inputs:
             _, heads, length, width = inputs[key].shape
             types[key] = TensorType((1, length, heads, width), element)
-    function = FuncOp.with_args(name, list(types.values()), names=list(types))
+    function = function_for(net, types)
     args = dict(zip(types, function.args, strict=True))
     reader = GraphReader(function, element, f"{layer.path}.", iter(uses), tables, args["position_ids"])
     _bind_inputs(reader, layer.graph, args)
@@ -160,10 +166,17 @@ def kv_results(reader: GraphReader, layer: LayerCapture) -> list[Value]:
     ]
 
 
-def embedding_function(name: str, run: Capture, element: ElementType) -> FuncOp:
+def function_for(net: NetAttr, types: dict[str, TensorType]) -> FuncOp:
+    """An empty function that says which net it is; arguments by the names that dumps call them."""
+    function = FuncOp.with_args(net.name, list(types.values()), names=list(types))
+    function.attributes[KEY] = net
+    return function
+
+
+def embedding_function(net: NetAttr, run: Capture, element: ElementType) -> FuncOp:
     """From ids to what the first layer takes."""
     (ids,) = run.graph.inputs
-    function = FuncOp.with_args(name, [TensorType(ids.shape, I32)], names=["ids"])
+    function = function_for(net, {"ids": TensorType(ids.shape, I32)})
     target = run.layers[0].given
     nodes = run.graph.slice_to([target], [])
     reader = GraphReader(function, element, constants=iter(numbers(nodes)))
@@ -187,7 +200,7 @@ def head_function(run: Capture, element: ElementType) -> FuncOp:
     """From one hidden state [1, E] to the token [1, 1] of the largest logit."""
     _, hidden, nodes = head_nodes(run)
     width = hidden.shape[-1]
-    function = FuncOp.with_args("lm_head", [TensorType((1, width), element)], names=["hidden"])
+    function = function_for(LM_HEAD, {"hidden": TensorType((1, width), element)})
     reader = GraphReader(function, element, constants=iter(numbers(nodes)), free_rank=True)
     reader.bind(hidden, function.args[0])
     reader.run(nodes)

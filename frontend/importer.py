@@ -14,6 +14,7 @@ from compiler.ir.module import walk
 from compiler.ir.types import BF16, ElementType
 from dialects import llm
 from dialects.builtin import FuncOp, ModuleOp
+from dialects.nets import NetAttr
 from frontend.build import native_model
 from frontend.capture import Capture, capture_model
 from frontend.config import read_config
@@ -29,6 +30,7 @@ from frontend.functions import (
 from frontend.graph import Node
 from frontend.imported import ImportedModel, LayerModule
 from frontend.patterns import recognize
+from frontend.signatures import BLOCK, BLOCK_CACHE, EMBEDDING, EMBEDDING_CACHE
 from frontend.tables import Tables, Use
 
 SHORT = 2  # tokens of a run that shows what depends on the length; one would look like a decode step
@@ -79,8 +81,8 @@ class Importer:
     def run(self) -> ImportedModel:
         layers = [self._layer_module(indices) for indices in self._distinct_layers()]
         embedding = ModuleOp.of(
-            embedding_function("embedding", self.prefill, self.dtype),
-            embedding_function("embedding_cache", self.decode, self.dtype),
+            embedding_function(EMBEDDING, self.prefill, self.dtype),
+            embedding_function(EMBEDDING_CACHE, self.decode, self.dtype),
         )
         lm_head = ModuleOp.of(head_function(self.decode, self.dtype))
         for module in (*(layer.module for layer in layers), embedding, lm_head):
@@ -109,14 +111,14 @@ class Importer:
     def _layer_module(self, indices: list[int]) -> LayerModule:
         runs = [run.layers[indices[0]] for run in (self.prefill, self.decode, self.whole, self.short)]
         uses = self.tables.uses([live_nodes(layer.graph) for layer in runs], self.whole.logits.shape[1] - 1)
-        block = self._block("block", self.prefill, indices[0], uses)
-        block_cache = self._block("block_cache", self.decode, indices[0], uses)
+        block = self._block(BLOCK, self.prefill, indices[0], uses)
+        block_cache = self._block(BLOCK_CACHE, self.decode, indices[0], uses)
         return LayerModule(ModuleOp.of(block, block_cache), indices)
 
-    def _block(self, name: str, run: Capture, index: int, uses: list[Use]) -> FuncOp:
+    def _block(self, net: NetAttr, run: Capture, index: int, uses: list[Use]) -> FuncOp:
         layer = run.layers[index]
         shapes = {name: table.shape for name, table in self.tables.arrays.items()}
-        reader = block_function(name, layer, uses, shapes, self.dtype)
+        reader = block_function(net, layer, uses, shapes, self.dtype)
         hidden = reader.get(layer.graph.outputs[0])
         keys_and_values = kv_results(reader, layer)
         if index == len(run.layers) - 1:

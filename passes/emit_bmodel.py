@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from compiler.bmodel import (
     AddrMode,
     BlobSource,
@@ -17,19 +19,10 @@ from compiler.ir.module import Function
 from compiler.target.isa import isa_for
 from compiler.target.spec import ChipSpec
 from dialects.chip import GlobalOp, Instruction, LocalOp, Placement
+from dialects.nets import KEY, NetInput, NetOutput, net_of
 from passes.chip.assign_addresses import globals_of
 
 STREAM_ALIGNMENT = 128  # bytes; the runtime reads past the end of a shorter stream
-SIGNATURES = {  # names of a function's inputs and outputs, for people: clients go by position
-    "embedding": (("input_ids",), ("output_states",)),
-    "embedding_cache": (("input_ids",), ("output_states",)),
-    "block": (("input_states", "position_ids", "attention_mask"), ("output_states", "k_cache", "v_cache")),
-    "block_cache": (
-        ("input_states", "position_ids", "attention_mask", "history_k", "history_v"),
-        ("output_states", "k_cache", "v_cache"),
-    ),
-    "lm_head": (("hidden_states",), ("token_id",)),
-}
 END = {"tiu": "sys", "dma": "dma_sys"}
 
 
@@ -67,34 +60,39 @@ def padded(stream: bytes) -> bytes:
     return stream + bytes(-len(stream) % STREAM_ALIGNMENT)
 
 
-def net_of(
-    function: Function, name: str, streams: CommandStreams, blob: BlobSource | None, spec: ChipSpec
+def bmodel_net(
+    function: Function, layer: int | None, streams: CommandStreams, blob: BlobSource | None, spec: ChipSpec
 ) -> Net:
-    """A net of one stage, called `name`; nets with equal graphs share `streams` and differ in `blob`."""
-    attributes = function.attributes
-    inputs, outputs = SIGNATURES[function.sym_name]
-    io_size = attributes.get("bm.io_bytes", 0)
-    tag = spec.io_tag if io_size else 0  # commands add it to what the file says of I/O memory of its own
+    """The net of one stage that is bound to a layer; those of one function share `streams`, not `blob`."""
+    net, attributes = net_of(function), function.attributes
+    tag = spec.io_tag if net.io_alone else 0  # commands add it to what the file says of I/O memory of its own
     stage = Stage(
-        inputs=tensors(function, "input", inputs, tag),
-        outputs=tensors(function, "output", outputs, tag),
+        inputs=tensors(function, "input", net.inputs, tag),
+        outputs=tensors(function, "output", net.outputs, tag),
         ctx_address=attributes["bm.scratch_address"],
         ctx_size=attributes["bm.scratch_bytes"],
         io_address=attributes.get("bm.io_address", tag) - tag,
-        io_size=io_size,
+        io_size=attributes.get("bm.io_bytes", 0),
         cores=[streams],
         coeff=None if blob is None else Coeff(spec.coeff_base, blob, locations(function, spec)),
     )
-    return Net(name, AddrMode.IO_ALONE if stage.io_size else AddrMode.BASIC, [stage])
+    return Net(net.name_for(layer), AddrMode.IO_ALONE if net.io_alone else AddrMode.BASIC, [stage])
 
 
-def tensors(function: Function, space: str, names: tuple[str, ...], tag: int) -> list[TensorInfo]:
-    found = []
-    for op, name in zip(globals_of(function, space), names, strict=True):
-        if op.tensor is None:
-            op.fail("does not say what its tensor is")
-        found.append(TensorInfo(name, op.tensor.element.name, address_of(op.buffer) - tag, op.tensor.shape))
-    return found
+def tensors(
+    function: Function, space: str, stated: Sequence[NetInput | NetOutput], tag: int
+) -> list[TensorInfo]:
+    """The regions of a space by the names that `bm.net` has for them."""
+    found = list(globals_of(function, space))
+    if [op.index or 0 for op in found] != list(range(len(stated))):
+        function.fail(f"has {len(found)} regions for {space}s, not those of its {KEY}, {len(stated)}")
+    return [tensor_info(op, each.name, tag) for op, each in zip(found, stated, strict=True)]
+
+
+def tensor_info(op: GlobalOp, name: str, tag: int) -> TensorInfo:
+    if op.tensor is None:
+        op.fail("does not say what its tensor is")
+    return TensorInfo(name, op.tensor.element.name, address_of(op.buffer) - tag, op.tensor.shape)
 
 
 def locations(function: Function, spec: ChipSpec) -> tuple[WeightLocation, ...]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 
@@ -19,26 +19,45 @@ from compiler.ir.verify import verify
 from compiler.target.attribute import TARGET as BM_TARGET
 from compiler.target.chips import chip
 from compiler.target.spec import ChipSpec
+from dialects.nets import KEY, NetAttr, NetInput, NetOutput
 from passes.manager import PassManager, parse_pipeline
 
 TARGET = chip("bm1684x")  # of modules that do not say theirs
 
 
-def check_pass(pipeline: str, before: str, after: str, target: ChipSpec = TARGET) -> None:
+def check_pass(
+    pipeline: str,
+    before: str,
+    after: str,
+    target: ChipSpec = TARGET,
+    state: Callable[[Module], None] | None = None,
+) -> None:
     """Run passes on ``before``, compare with ``after`` by structure: value names and locations do not count.
 
     Either side is a list of ops or a whole module. In a list, values that nothing defines become arguments of
     the function around it, and values that nothing reads are returned, so that no pass takes them for dead.
-    Both sides are for the chip `target`, where they do not say one.
+    Both sides are for the chip `target`, where they do not say one. ``state`` puts more on both first, such
+    as `as_net`.
     """
     passes.load_all()
     module, args = parse_ir(before, "before", target=target)
     expected, _ = parse_ir(after, "after", args, target)
+    for each in (module, expected) if state else ():
+        state(each)
     verify(expected)
     PassManager(parse_pipeline(pipeline)).run(module)
     got = print_module(module, names=False, locations=False)
     want = print_module(expected, names=False, locations=False)
     assert got == want, f"after {pipeline}:\n{print_module(module)}\nexpected:\n{print_module(expected)}"
+
+
+def as_net(module: Module, axes: Mapping[int, int] = {3: 1}) -> None:
+    """Let the only function say that it is a net, with tokens on these axes of arrays of so many axes."""
+    (function,) = module.functions()
+    types = function.function_type
+    inputs = tuple(NetInput(f"input_{i}", axes.get(type.rank)) for i, type in enumerate(types.inputs))
+    outputs = tuple(NetOutput(f"output_{i}", axes.get(type.rank)) for i, type in enumerate(types.results))
+    function.attributes[KEY] = NetAttr("test", inputs=inputs, outputs=outputs)
 
 
 def parse_ir(

@@ -13,6 +13,7 @@ from compiler.target.attribute import target_of
 from compiler.target.chips import ChipSpec
 from dialects.chip import GlobalOp, WeightSource
 from dialects.contents import Content
+from dialects.nets import has_memory_of_its_own
 from passes.manager import Pass
 
 PAGE = 4096  # regions that the runtime moves are whole pages
@@ -26,8 +27,8 @@ class AssignAddresses(Pass):
 
     In each function inputs and outputs follow each other in the order of the signature, integers last, then
     scratch. So what `embedding` writes and what a block reads first start at the same place, as clients that
-    copy from one to the other need. A function with `bm.io_alone` has its inputs and outputs in memory of
-    their own, else they are part of the scratch memory.
+    copy from one to the other need. They are part of the scratch memory, except where the client keeps an
+    input for a session: such a net has memory of its own for them.
     """
 
     name: ClassVar[str] = "assign-addresses"
@@ -77,7 +78,7 @@ def weight_source(op: GlobalOp) -> WeightSource:
 
 def assign_function(function: Function, spec: ChipSpec, weights_end: int) -> None:
     """Record the start of the I/O and scratch memory on the function, with the sizes."""
-    alone = bool(function.attributes.get("bm.io_alone"))
+    alone = has_memory_of_its_own(function)
     scratch = start = (spec.io_start if alone else spec.neuron_base) or align(weights_end, PAGE)
     end = place(sorted(globals_of(function, "input", "output"), key=is_integer), start)
     if alone:

@@ -1,4 +1,4 @@
-"""Choose how the weights of the blocks are stored."""
+"""Choose how the weights of the nets that allow it are stored."""
 
 from __future__ import annotations
 
@@ -7,15 +7,14 @@ from dataclasses import dataclass
 from compiler.ir.module import Module, walk
 from dialects import llm
 from dialects.contents import Content
+from dialects.nets import net_of
 from passes.manager import Pass
 from passes.options import at_least, option
 
 
 @dataclass(frozen=True)
 class QuantizeWeights(Pass):
-    """llm -> llm. Mark the linears of the blocks as w4 or w8 in groups; activations keep their type.
-
-    The embedding and the output embedding stay as they are: their functions are not named block.
+    """llm -> llm. Mark the linears of quantizable nets as w4 or w8 in groups; activations keep their type.
     """
 
     name = "quantize-weights"
@@ -29,7 +28,7 @@ class QuantizeWeights(Pass):
     def run(self, module: Module) -> None:
         quant = llm.Quant(self.bits, self.group, symmetric=self.symmetric or self.bits == 8)
         for function in module.functions():
-            if function.sym_name.startswith("block"):
+            if net_of(function).quantizable:
                 for op in walk(function):
                     if isinstance(op, llm.LinearOp | llm.GatedLinearOp):
                         op.quant = quant

@@ -16,6 +16,7 @@ from compiler.ir.types import F32, Attribute, ElementType, TensorType
 from compiler.target.spec import ChipSpec
 from dialects import llm, tensor
 from dialects.builtin import ReturnOp
+from dialects.nets import NetInput, NetOutput, net_of, token_count
 from dialects.tensor import Lanes, Replicated
 from passes.llm_to_tensor import attention
 from passes.llm_to_tensor.build import Build
@@ -67,6 +68,7 @@ class TokenLowering:
 
     def __init__(self, function: Function, tokens: int, tail: int, spec: ChipSpec):
         self.function = function
+        self.net = net_of(function)
         self.tokens = token_count(function)
         self.runs = token_runs(self.tokens, tokens or self.tokens, tail, spec.lanes)
         self.build = Build(Builder.before(function.terminator), spec)
@@ -94,8 +96,17 @@ class TokenLowering:
                 self.lower(op)
             self.build.loc = terminator.loc
             parts.append([self.stored(value) for value in terminator.operands])
-        axis = 1
-        return [p[0] if len(p) == 1 else self.build.concat(list(p), axis) for p in zip(*parts, strict=True)]
+        return [
+            p[0] if len(p) == 1 else self.build.concat(list(p), self.token_axis(result))
+            for p, result in zip(zip(*parts, strict=True), self.net.outputs, strict=True)
+        ]
+
+    def token_axis(self, stated: NetInput | NetOutput) -> int:
+        """The axis of an argument or result that its tokens are on, which only axis 1 can be so far."""
+        if stated.tokens != 1:
+            where = "no axis" if stated.tokens is None else f"axis {stated.tokens}"
+            self.function.fail(f"has the tokens of {stated.name!r} on {where}, only axis 1 has a lowering")
+        return stated.tokens
 
     def lower(self, op: Op) -> None:
         self.op, self.build.loc = op, op.loc
@@ -147,16 +158,18 @@ class TokenLowering:
 
     def load_argument(self, value: Value) -> Value:
         """Activations [1, tokens, width] (or [1, width]), in f32; where accumulated upon, in whole slots."""
-        shape = value.type.shape
-        if len(shape) < 2 or shape[0] != 1 or (len(shape) > 2 and shape[1] != self.tokens):
-            self.op.fail(f"reads an argument {value.type} that has not {self.tokens} tokens on axis 1")
-        rows = self.token_rows(value)
+        rows, shape = self.token_rows(value), value.type.shape
+        if len(shape) < 2 or shape[0] != 1:
+            self.op.fail(f"reads an argument {value.type}, expected [1, tokens, width] or [1, width]")
         layout = Lanes(len(rows.type.shape) - 1) if self.decode else Lanes(1)
         local = self.build.load(rows, Lanes(layout.axis, self.decode))
         return self.build.cast(local, F32, layout)
 
     def token_rows(self, value: Value) -> Value:
         """This run's tokens of an argument in DDR, tokens on axis 1."""
+        stated = self.net.inputs[value.index]
+        if stated.tokens is not None or not self.decode:
+            self.token_axis(stated)
         if self.decode or self.stop - self.start == value.type.shape[1]:
             return value
         shape = list(value.type.shape)
@@ -181,7 +194,7 @@ class TokenLowering:
         if value.owner is not self.function.block or value in self.values:
             starts[1] = start
             return self.build.slice(self.f32(value), starts, shape)
-        starts[1] = self.start + start
+        starts[self.token_axis(self.net.inputs[value.index])] = self.start + start
         local = self.build.load(self.build.slice(value, starts, shape), Lanes(1))
         return self.build.cast(local, F32, Lanes(1))
 
@@ -271,16 +284,6 @@ class TokenLowering:
         return self.build.load(source, layout)
 
 
-def token_count(function: Function) -> int:
-    """Tokens per call: axis 1 of a [1, tokens, width] argument; a [1, width] or an id argument has no
-    token axis.
-    """
-    type_ = function.args[0].type if function.args else None
-    if not isinstance(type_, TensorType) or not type_.shape or type_.shape[0] != 1:
-        function.fail(f"has the first argument {type_}, expected [1, tokens, width], [1, width] or ids")
-    return type_.shape[1] if len(type_.shape) == 3 else 1
-
-
 # ----------------------------------------------------------------------------------------------- named data
 
 
@@ -310,10 +313,9 @@ def gather_rows(low: TokenLowering, op: llm.GatherRowsOp) -> TableRows:
 def embedding(low: TokenLowering, op: llm.EmbeddingOp) -> Value:
     if op.scale != 1.0:
         op.fail(f"scale {op.scale} is not supported")
-    source = low.weight(op.table, op.y.type.element)
-    return low.build.add(
-        tensor.GatherOp(source, low.argument(op.ids), types=[TensorType(op.y.type.shape, op.y.type.element)])
-    )
+    source, ids = low.weight(op.table, op.y.type.element), low.token_rows(low.argument(op.ids))
+    type_ = TensorType((*ids.type.shape, source.type.shape[1]), op.y.type.element)
+    return low.build.add(tensor.GatherOp(source, ids, types=[type_]))
 
 
 # --------------------------------------------------------------------------------------------------- linear

@@ -31,6 +31,7 @@ PRODUCERS = (  # ops whose last instruction can write any strides
     tensor.LinearOp,
     tensor.StoreOp,
     tensor.LoadOp,
+    tensor.GatherOp,
 )
 
 

@@ -201,6 +201,8 @@ def gather(low: Lowering, op: Op) -> None:
     table, ids, res = low.get(op.table), low.get(op.ids), low.result(op)
     count, width = ids.shape[-1], table.shape[1]
     if res.in_ddr:
+        if res.strides[-2:] != (width, 1):
+            raise CannotView("gathered rows must follow each other")
         channels, rows, index_stride, c_stride = 1, count, 0, count * width
     elif res.axis is None:
         spread_row(low, op, res)

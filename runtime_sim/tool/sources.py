@@ -13,9 +13,10 @@ from pathlib import Path
 
 from compiler.diagnostics import UserError
 from compiler.target.isa import Instruction
+from dialects.nets import NetAttr
 from runtime_sim.launch.queues import CoreProgram
 
-_FUNCTION = re.compile(r'"func\.func"\(\) <\{.*?sym_name = "([^"]+)"')
+_NET = re.compile(r'#bm\.net<name = "([^"]+)"(, bound = "layer")?')  # on the line that ends a function
 _INSTRUCTION = re.compile(r'^\s*"chip\.(\w+)".*\bchip\.id = \d+ : i64(?:, chip\.wait = (\d+) : i64)?')
 _LOCATION = re.compile(r" loc\((.*)\)$")
 
@@ -34,7 +35,9 @@ class Queue:
 
 @dataclass
 class DumpedFunction:
-    name: str
+    """The instructions of a function, and which net it is."""
+
+    net: NetAttr
     tiu: Queue = field(default_factory=Queue)
     dma: Queue = field(default_factory=Queue)
 
@@ -55,9 +58,8 @@ class Sources:
 
     def find(self, net: str, core: CoreProgram) -> DumpedFunction | None:
         """The function that a net was made from."""
-        kind = re.sub(r"_\d+$", "", net)
         for function in self.functions:
-            if function.name == kind and function.tiu.is_of(core.tiu) and function.dma.is_of(core.dma):
+            if function.net.makes(net) and function.tiu.is_of(core.tiu) and function.dma.is_of(core.dma):
                 return function
         return None
 
@@ -71,18 +73,15 @@ def _last_dumps(folder: Path) -> list[Path]:
 
 
 def read_functions(text: str) -> Iterator[DumpedFunction]:
-    function = None
+    tiu, dma = Queue(), Queue()
     for line in text.splitlines():
-        if found := _FUNCTION.search(line):
-            if function:
-                yield function
-            function = DumpedFunction(found[1])
-        elif function and (found := _INSTRUCTION.search(line)):
-            queue = function.dma if found[1].startswith("dma") else function.tiu
+        if found := _INSTRUCTION.search(line):
+            queue = dma if found[1].startswith("dma") else tiu
             queue.waits.append(int(found[2] or 0))
             queue.modules.append(_modules(line))
-    if function:
-        yield function
+        elif found := _NET.search(line):
+            yield DumpedFunction(NetAttr(found[1], "layer" if found[2] else "model"), tiu, dma)
+            tiu, dma = Queue(), Queue()
 
 
 def _modules(line: str) -> str:

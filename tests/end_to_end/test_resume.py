@@ -61,6 +61,7 @@ REFUSED = {
     "a wrong order": (BLOCK, ",tile-weights", "", "", "leaves whole: run tile-weights first"),
     "of another chip": (BLOCK, '"bm1684x"', '"bm1688"', "", "is for 'bm1688' (bm.target), but -c asks for 'bm1684x'"),
     "of no known chip": (BLOCK, '"bm1684x"', '"bm9"', "", "is for 'bm9' (bm.target), but -c asks for 'bm1684x'"),
+    "of another net": (BLOCK, '"block_cache", bound', '"block_kv", bound', "", "block_cache is #bm.net<name = \"block_kv\""),
     "of other weights": (BLOCK, "mlp.up_proj.weight", "mlp.upper.weight", "", "there is no parameter mlp.upper.weight"),
 }
 

@@ -44,5 +44,5 @@
     %40 = "llm.weight"() <{name = "/model.norm.weight"}> : () -> tensor<128xbf16> loc("model.norm")
     %41 = "llm.rms_norm"(%38, %40) <{eps = 1.0e-06 : f64}> : (tensor<1x64x128xbf16>, tensor<128xbf16>) -> tensor<1x64x128xbf16> loc("model.norm")
     "func.return"(%41, %39, %18) : (tensor<1x64x128xbf16>, tensor<1x64x1x64xbf16>, tensor<1x64x1x64xbf16>) -> ()
-  }) : () -> ()
+  }) {bm.net = #bm.net<name = "block", bound = "layer", quantizable = true, inputs = [#bm.input<name = "input_states", tokens = 1>, #bm.input<name = "position_ids", tokens = 1, kept = "run">, #bm.input<name = "attention_mask", tokens = 2, kept = "run">], outputs = [#bm.output<name = "output_states", tokens = 1>, #bm.output<name = "k_cache", tokens = 1>, #bm.output<name = "v_cache", tokens = 1>]>} : () -> ()
 }) : () -> ()

@@ -138,5 +138,5 @@
     %120 = "tensor.permute"(%55) <{order = array<i64: 0, 2, 1, 3>}> : (tensor<1x1x64x64xbf16, #lanes2>) -> tensor<1x64x1x64xbf16, #lanes1> loc("model.layers.0.self_attn")
     %121 = "tensor.store"(%120) : (tensor<1x64x1x64xbf16, #lanes1>) -> tensor<1x64x1x64xbf16> loc("model.layers.0.self_attn")
     "func.return"(%117, %119, %121) : (tensor<1x64x128xbf16>, tensor<1x64x1x64xbf16>, tensor<1x64x1x64xbf16>) -> ()
-  }) : () -> ()
+  }) {bm.net = #bm.net<name = "block", bound = "layer", quantizable = true, inputs = [#bm.input<name = "input_states", tokens = 1>, #bm.input<name = "position_ids", tokens = 1, kept = "run">, #bm.input<name = "attention_mask", tokens = 2, kept = "run">], outputs = [#bm.output<name = "output_states", tokens = 1>, #bm.output<name = "k_cache", tokens = 1>, #bm.output<name = "v_cache", tokens = 1>]>} : () -> ()
 }) : () -> ()

@@ -48,5 +48,5 @@
     %44 = "llm.weight"() <{name = "/model.norm.weight"}> : () -> tensor<128xbf16> loc("model.norm")
     %45 = "llm.rms_norm"(%42, %44) <{eps = 1.0e-06 : f64}> : (tensor<1x1x128xbf16>, tensor<128xbf16>) -> tensor<1x1x128xbf16> loc("model.norm")
     "func.return"(%45, %43, %20) : (tensor<1x1x128xbf16>, tensor<1x1x1x64xbf16>, tensor<1x1x1x64xbf16>) -> ()
-  }) {bm.io_alone = true} : () -> ()
+  }) {bm.net = #bm.net<name = "block_cache", bound = "layer", quantizable = true, inputs = [#bm.input<name = "input_states", tokens = 1>, #bm.input<name = "position_ids", tokens = 1, kept = "run">, #bm.input<name = "attention_mask", tokens = 2, kept = "run">, #bm.input<name = "history_k", kept = "session">, #bm.input<name = "history_v", kept = "session">], outputs = [#bm.output<name = "output_states", tokens = 1>, #bm.output<name = "k_cache", tokens = 1>, #bm.output<name = "v_cache", tokens = 1>]>} : () -> ()
 }) : () -> ()

@@ -141,5 +141,5 @@
     %124 = "tensor.permute"(%59) <{order = array<i64: 0, 2, 1, 3>}> : (tensor<1x1x1x64xbf16, #lanes1>) -> tensor<1x1x1x64xbf16, #lanes2> loc("model.layers.0.self_attn")
     %125 = "tensor.store"(%124) : (tensor<1x1x1x64xbf16, #lanes2>) -> tensor<1x1x1x64xbf16> loc("model.layers.0.self_attn")
     "func.return"(%121, %123, %125) : (tensor<1x1x128xbf16>, tensor<1x1x1x64xbf16>, tensor<1x1x1x64xbf16>) -> ()
-  }) {bm.io_alone = true} : () -> ()
+  }) {bm.net = #bm.net<name = "block_cache", bound = "layer", quantizable = true, inputs = [#bm.input<name = "input_states", tokens = 1>, #bm.input<name = "position_ids", tokens = 1, kept = "run">, #bm.input<name = "attention_mask", tokens = 2, kept = "run">, #bm.input<name = "history_k", kept = "session">, #bm.input<name = "history_v", kept = "session">], outputs = [#bm.output<name = "output_states", tokens = 1>, #bm.output<name = "k_cache", tokens = 1>, #bm.output<name = "v_cache", tokens = 1>]>} : () -> ()
 }) : () -> ()

@@ -59,5 +59,5 @@
     "chip.ar"(%26, %25) <{kind = "cast", shape = array<i64: 1, 1, 1, 1>, res = #chip.view<dtype = i32, strides = [0, 16, 0, 1]>, opd0 = #chip.view<dtype = f32, strides = [0, 1, 0, 1]>, operandSegmentSizes = array<i32: 1, 1, 0>}> {chip.id = 18 : i64} : (!local64, !local64) -> () loc("lm_head")
     "chip.dma"(%1, %26) <{kind = "copy", shape = array<i64: 1, 1, 1, 1>, res = #chip.view<dtype = i32, strides = [0, 1, 0, 1]>, opd0 = #chip.view<dtype = i32, strides = [0, 16, 0, 1]>}> {chip.id = 5 : i64, chip.wait = 18 : i64} : (!chip.global<bytes = 4>, !local64) -> () loc("lm_head")
     "func.return"() : () -> ()
-  }) {bm.scratch_address = 4295036928 : i64, bm.scratch_bytes = 8192 : i64} : () -> ()
+  }) {bm.net = #bm.net<name = "lm_head", inputs = [#bm.input<name = "hidden_states">], outputs = [#bm.output<name = "token_id">]>, bm.scratch_address = 4295036928 : i64, bm.scratch_bytes = 8192 : i64} : () -> ()
 }) : () -> ()

@@ -12,6 +12,7 @@ from compiler.ir.types import BF16, F32, I32, TensorType
 from compiler.target.chips.bm1684x import BM1684X
 from dialects.builtin import FuncOp, ModuleOp, ReturnOp
 from dialects.chip import Floats, GlobalOp, GlobalType, Joined, Packed
+from dialects.nets import NetAttr, NetInput, NetOutput, has_memory_of_its_own
 from passes import load_all
 from passes.manager import PassManager, parse_pipeline
 from tests.helpers import check_pass
@@ -48,11 +49,11 @@ def test_weights_come_first_then_inputs_and_outputs_then_scratch():
     record = f"bm.scratch_address = {BASE + page} : i64, bm.scratch_bytes = {3 * page} : i64"
     check_pass("assign-addresses", before=program("", *[None] * 4), after=program(f"{{{record}}}", *after))
     alone = (
-        f"bm.io_alone = true, bm.io_address = {BASE + page} : i64, bm.io_bytes = {2 * page} : i64, "
+        f"{KEPT}, bm.io_address = {BASE + page} : i64, bm.io_bytes = {2 * page} : i64, "
         f"bm.scratch_address = {BASE + 3 * page} : i64, bm.scratch_bytes = {page} : i64"
     )
     check_pass(
-        "assign-addresses", before=program("{bm.io_alone = true}", *[None] * 4), after=program(f"{{{alone}}}", *after)
+        "assign-addresses", before=program(f"{{{KEPT}}}", *[None] * 4), after=program(f"{{{alone}}}", *after)
     )
 
 
@@ -60,7 +61,8 @@ def test_weights_inputs_and_scratch_each_start_where_the_chip_has_them():
     """On BM1688: coefficients 0x90.., scratch 0xA0.., and I/O memory of its own 0x1.. with bit 39 in commands."""
     for alone in (False, True):
         function = function_of("f", [0], [("input", 10, False), ("output", 20, False)], [100])
-        function.attributes["bm.io_alone"] = alone
+        if alone:
+            keep_inputs(function)
         PassManager(parse_pipeline("assign-addresses")).run(ModuleOp.of(function, target="bm1688"))
         weight, *io, scratch = (op.address for op in function.block.ops if isinstance(op, GlobalOp))
         assert weight == 0x90_0000_0000
@@ -73,6 +75,10 @@ def test_weights_inputs_and_scratch_each_start_where_the_chip_has_them():
         assert function.attributes.get("bm.io_bytes") == (0x2000 if alone else None)
 
 
+KEPT = (
+    'bm.net = #bm.net<name = "n", inputs = [#bm.input<name = "x", kept = "session">], '
+    'outputs = [#bm.output<name = "y">]>'
+)
 SOURCES = [
     Joined(("a",), BF16),
     Joined(("a",), F32),
@@ -97,6 +103,13 @@ def function_of(name: str, sources: list[int], io: list[tuple[str, int, bool]], 
     return function
 
 
+def keep_inputs(function: Function) -> None:
+    """The client adds to some of its inputs, so that they need memory that no other net works in."""
+    inputs = tuple(NetInput(f"input{i}", kept="session") for i in range(5))
+    outputs = tuple(NetOutput(f"output{i}") for i in range(5))
+    function.attributes["bm.net"] = NetAttr(function.sym_name, inputs=inputs, outputs=outputs)
+
+
 FUNCTIONS = st.tuples(
     st.lists(st.sampled_from(range(len(SOURCES))), unique=True),
     st.lists(
@@ -114,7 +127,7 @@ def test_regions_of_a_function_do_not_overlap_and_equal_weights_are_one(parts):
     for number, (sources, io, scratch, alone) in enumerate(parts):
         functions.append(function_of(f"f{number}", sources, io, scratch))
         if alone:
-            functions[-1].attributes["bm.io_alone"] = True
+            keep_inputs(functions[-1])
     PassManager(parse_pipeline("assign-addresses")).run(ModuleOp.of(*functions, target="bm1684x"))
     found: dict[object, int] = {}
     for function in functions:
@@ -143,7 +156,7 @@ def check_records(function: Function, ops: list[GlobalOp]) -> None:
     io = range(a.get("bm.io_address", 0), a.get("bm.io_address", 0) + a.get("bm.io_bytes", 0))
     for op in ops:
         if op.space != "weight":
-            home = io if a.get("bm.io_alone") and op.space != "scratch" else scratch
+            home = io if has_memory_of_its_own(function) and op.space != "scratch" else scratch
             assert op.address in home
             assert op.address + op.buffer.type.bytes - 1 in home
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -21,7 +22,7 @@ from passes.ranges import even_ranges
 from runtime_sim.compare import compare
 from runtime_sim.interpret.chip import ChipProgram
 from runtime_sim.interpret.rules import interpret
-from tests.helpers import check_pass, parse_ir, random_tensor
+from tests.helpers import as_net, check_pass, parse_ir, random_tensor
 
 load_all()
 
@@ -58,6 +59,7 @@ def test_one_token_has_its_features_over_the_lanes_and_adds_to_the_residual():
           %7 = "tensor.cast"(%6) : ({wide(SLOTS)}) -> {half(PACKED)}
           %8 = "tensor.store"(%7) : ({half(PACKED)}) -> {ROW}
         """,
+        state=as_net,
     )
 
 
@@ -78,6 +80,7 @@ def test_many_tokens_have_tokens_over_the_lanes():
           %5 = "tensor.cast"(%4) : ({wide(TOKENS, shape)}) -> {half(TOKENS, shape)}
           %6 = "tensor.store"(%5) : ({half(TOKENS, shape)}) -> {x}
         """,
+        state=as_net,
     )
 
 
@@ -92,6 +95,7 @@ def test_runs_of_tokens_are_lowered_one_after_the_other(tokens, options, runs):
       %y = "llm.linear"(%x, %w) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}> : ({x}, {WEIGHT}) -> {x}
     """
     module, _ = parse_ir(text)
+    as_net(module)
     PassManager(parse_pipeline(f"llm-to-tensor{{{options}}}")).run(module)
     ops = list(module.functions()[0].block.ops)
     one = ["slice", "load", "cast", "cast", "weight", "linear", "cast", "store"]
@@ -175,6 +179,7 @@ def test_the_arrays_compute_what_the_model_says(tokens, pipeline):
     weights = {name: random_tensor(64, 64, seed=i, scale=0.125) for i, name in enumerate("wv")}
     weights |= {"norm": random_tensor(64, scale=0.2), "b": random_tensor(64, seed=4)}
     module, _ = parse_ir(linears(tokens, f"1x{tokens}x64"))
+    as_net(module)
     function = module.functions()[0]
     x = random_tensor(1, tokens, 64, seed=9).astype(function.args[0].type.element.numpy)
     (wanted,) = interpret(function, [x], weights.__getitem__)
@@ -207,6 +212,7 @@ def normed_heads(tokens: int, permute_first: bool) -> str:
 def test_a_norm_of_heads_is_right_on_either_side_of_the_permute(tokens, permute_first):
     weight = random_tensor(64, scale=0.2) + 1
     module, _ = parse_ir(normed_heads(tokens, permute_first))
+    as_net(module)
     function = module.functions()[0]
     x = random_tensor(1, tokens, 128, seed=9).astype(function.args[0].type.element.numpy)
     (wanted,) = interpret(function, [x], {"norm": weight}.__getitem__)
@@ -255,7 +261,7 @@ REFUSED = {
     ),
     "activations without an axis of 1": (
         '%y = "llm.mul"(%x) <{value = 2.0 : f64}> : (tensor<96x64xbf16>) -> tensor<96x64xbf16>',
-        r"'func\.func' op has the first argument tensor<96x64xbf16>, expected \[1, tokens, width\]",
+        r"'llm\.mul' op reads an argument tensor<96x64xbf16>, expected \[1, tokens, width\]",
     ),
     "a weight where activations are needed": (
         f"""
@@ -294,4 +300,33 @@ REFUSED = {
 def test_what_has_no_lowering_is_named(case):
     text, message = REFUSED[case]
     with pytest.raises(CompileError, match=message):
+        check_pass("llm-to-tensor", before=text, after=text, state=as_net)
+
+
+def test_tokens_on_another_axis_than_1_are_refused_by_name():
+    """Hidden states of a vision tower are [patches, width]."""
+    text = '%y = "llm.mul"(%x) <{value = 2.0 : f64}> : (tensor<96x64xbf16>) -> tensor<96x64xbf16>'
+    with pytest.raises(CompileError, match=r"has the tokens of 'input_0' on axis 0, only axis 1 has a lowering"):
+        check_pass("llm-to-tensor", before=text, after=text, state=lambda module: as_net(module, {2: 0}))
+
+
+def test_a_function_that_does_not_say_where_its_tokens_are_is_refused():
+    text = f'%y = "llm.mul"(%x) <{{value = 2.0 : f64}}> : ({ROW}) -> {ROW}'
+    with pytest.raises(CompileError, match=r"does not say which net it is: it has no bm\.net"):
         check_pass("llm-to-tensor", before=text, after=text)
+
+
+@pytest.mark.parametrize("options", ["", "{tokens=64}", "{tail=1}"])
+def test_an_embedding_is_looked_up_run_by_run(options):
+    table, ids = random_tensor(10, 64), np.random.default_rng(0).integers(0, 10, (1, 150)).astype(np.int32)
+    text = """
+      %w = "llm.weight"() <{name = "w"}> : () -> tensor<10x64xbf16>
+      %y = "llm.embedding"(%ids, %w) <{scale = 1.0 : f64}>
+         : (tensor<1x150xi32>, tensor<10x64xbf16>) -> tensor<1x150x64xbf16>
+    """
+    module, _ = parse_ir(text)
+    as_net(module, {2: 1, 3: 1})
+    PassManager(parse_pipeline(f"llm-to-tensor{options},tile-weights,tensor-to-chip")).run(module)
+    source = Materializer({"w": table}.__getitem__, {}, BM1684X.lanes)
+    (found,) = ChipProgram(module.functions()[0], BM1684X, source.bytes_of).run([ids])
+    np.testing.assert_array_equal(found, table.astype(found.dtype)[ids])

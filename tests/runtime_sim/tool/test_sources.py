@@ -16,10 +16,10 @@ DUMP = """// passes-left:
     "chip.ar"(%0) <{kind = "add"}> {chip.id = 1 : i64, chip.wait = 1 : i64} : () -> () loc("model.layers.7.mlp.up_proj")
     "chip.ar"(%0) <{kind = "add"}> {chip.id = 2 : i64} : () -> ()
     "func.return"() : () -> ()
-  }) : () -> ()
+  }) {bm.net = #bm.net<name = "block", bound = "layer", inputs = [#bm.input<name = "x">]>} : () -> ()
   "func.func"() <{sym_name = "block_cache", function_type = () -> ()}> ({
     "chip.ar"(%0) <{kind = "add"}> {chip.id = 1 : i64} : () -> () loc(LOCATION)
-  }) : () -> ()
+  }) {bm.net = #bm.net<name = "block_cache", bound = "layer">} : () -> ()
 }) : () -> ()
 """
 
@@ -30,7 +30,7 @@ def queue(*waits: int) -> list[Instruction]:
 
 def test_functions_and_their_instructions():
     block, cache = read_functions(DUMP.replace("LOCATION", '"model.norm"'))
-    assert (block.name, cache.name) == ("block", "block_cache")
+    assert (block.net.name, cache.net.name) == ("block", "block_cache")
     assert (block.tiu.waits, block.dma.waits) == ([1, 0], [0])
     assert block.tiu.modules == ["model.layers.*.mlp.up_proj", ""]
     assert block.dma.modules == ["model.layers.*.mlp"]

@@ -182,11 +182,12 @@ def test_pieces_of_memory_name_their_writer_and_last_reader(tool, tmp_path):
 def test_modules_come_from_the_dumps(tool, tmp_path):
     tool(add_model(), "--html", tmp_path / "without.html")
     core = page_data(tmp_path / "without.html")["nets"][0]["cores"][0]
-    lines = ['"func.func"() <{sym_name = "add"}> ({']
+    lines = ['"func.func"() <{sym_name = "test"}> ({']
     for engine, op in (("tiu", "ar"), ("dma", "dma")):
         for number, wait in enumerate(core[engine]["wait"][:-1], 1):
             attributes = f"chip.id = {number} : i64" + (f", chip.wait = {wait} : i64" if wait else "")
             lines.append(f'  "chip.{op}"() {{{attributes}}} : () -> () loc("model.{engine}")')
+    lines.append('}) {bm.net = #bm.net<name = "add">} : () -> ()')
     (tmp_path / "ir").mkdir()
     (tmp_path / "ir" / "add.01.insert-waits.mlir").write_text("\n".join(lines))
     tool(add_model(), "--html", tmp_path / "with.html", "--ir", tmp_path / "ir")

@@ -1,0 +1,142 @@
+"""What a function is to the client that runs it: one attribute, `bm.net`, which the front end puts on it.
+
+    {bm.net = #bm.net<name = "block_cache", bound = "layer", quantizable = true,
+        inputs = [#bm.input<name = "input_states", tokens = 1>, ...
+                  #bm.input<name = "history_k", kept = "session">, ...],
+        outputs = [#bm.output<name = "output_states", tokens = 1>, ...]>}
+
+Passes keep it. While a function has arguments and results, it tells of them in order; once they are regions
+of DDR, the `index` of a region counts in its lists.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from compiler.ir.module import Function
+from compiler.ir.types import Attribute, FunctionType, TensorType, Type, attr_def
+
+KEY = "bm.net"
+
+
+class NetValue(Attribute):
+    """What an argument and a result have in common.
+
+    `tokens` is the axis that counts the tokens of a call; what has none is the same for any number of them.
+    """
+
+    name: str
+    tokens: int | None
+
+    def problem_of(self, type: Type) -> str | None:
+        """What does not fit between this and a value of that type."""
+        if self.tokens is None or (isinstance(type, TensorType) and 0 <= self.tokens < type.rank):
+            return None
+        return f"has the tokens of {self.name!r} on axis {self.tokens}, which {type} has not"
+
+    def token_count(self, type: Type) -> int | None:
+        """Tokens of a call by a value of that type; None when it has no axis for them."""
+        return type.shape[self.tokens] if self.tokens is not None and isinstance(type, TensorType) else None
+
+
+@attr_def("bm.input")
+@dataclass(frozen=True)
+class NetInput(NetValue):
+    """An argument that the client writes.
+
+    `kept` is how long the client relies on what it wrote: for one "launch"; for a "run" over all layers, so
+    that every net bound to a layer finds it where the first one did and leaves it as it is; or for a
+    "session", during which the client adds to it between launches.
+    """
+
+    name: str
+    tokens: int | None = None
+    kept: Literal["launch", "run", "session"] = "launch"
+
+
+@attr_def("bm.output")
+@dataclass(frozen=True)
+class NetOutput(NetValue):
+    """A result, which the client reads or hands to the next net."""
+
+    name: str
+    tokens: int | None = None
+
+
+@attr_def("bm.net")
+@dataclass(frozen=True)
+class NetAttr(Attribute):
+    """A net of a bmodel, or one for each layer.
+
+    `bound` is what its weights belong to: with "layer" their names are relative to a layer, and the nets of
+    the file are called `name`_0, `name`_1, ... Linears of a `quantizable` net may be stored in fewer bits
+    than their activations have.
+    """
+
+    name: str
+    bound: Literal["model", "layer"] = "model"
+    quantizable: bool = False
+    inputs: tuple[NetInput, ...] = ()
+    outputs: tuple[NetOutput, ...] = ()
+
+    @property
+    def io_alone(self) -> bool:
+        """Whether its inputs and outputs need memory that no other net works in."""
+        return any(each.kept == "session" for each in self.inputs)
+
+    def name_for(self, layer: int | None) -> str:
+        """The name in the file of the net that is bound to a layer, or to the model."""
+        assert (layer is None) == (self.bound == "model"), f"net {self.name} is bound to a {self.bound}"
+        return self.name if layer is None else f"{self.name}_{layer}"
+
+    def makes(self, name: str) -> bool:
+        """Whether a net of the file that is called so is this one, bound to any layer."""
+        stem, _, layer = name.rpartition("_")
+        return name == self.name if self.bound == "model" else stem == self.name and layer.isdecimal()
+
+    def problem(self) -> str | None:
+        names = [each.name for each in (*self.inputs, *self.outputs)]
+        if repeated := [name for name in names if names.count(name) > 1]:
+            return f"has two arguments or results called {repeated[0]!r}"
+        if not all((self.name, *names)):
+            return "has an empty name"
+        if self.bound != "layer" and any(each.kept == "run" for each in self.inputs):
+            return "keeps an input for a run over layers, but is bound to none"
+        return None
+
+    def problem_of(self, types: FunctionType) -> str | None:
+        """What does not fit between this and a function of that type; None when all does."""
+        stated, found = (len(self.inputs), len(self.outputs)), (len(types.inputs), len(types.results))
+        if stated != found:
+            return "has {} arguments and {} results, its {} names {} and {}".format(*found, KEY, *stated)
+        sizes: dict[str, int] = {}
+        for each, type in zip((*self.inputs, *self.outputs), (*types.inputs, *types.results), strict=True):
+            if problem := each.problem_of(type):
+                return problem
+            if (size := each.token_count(type)) is not None:
+                sizes[each.name] = size
+        if len(set(sizes.values())) > 1:
+            return f"counts tokens in two ways: {', '.join(f'{k} has {v}' for k, v in sizes.items())}"
+        return None
+
+
+def net_of(function: Function) -> NetAttr:
+    """What a function is; CompileError when it does not say."""
+    found = function.attributes.get(KEY)
+    if not isinstance(found, NetAttr):
+        function.fail(f"does not say which net it is: it has no {KEY}")
+    return found
+
+
+def has_memory_of_its_own(function: Function) -> bool:
+    """Whether no other net may work in the memory of its inputs and outputs; a function that says nothing
+    shares it.
+    """
+    return KEY in function.attributes and net_of(function).io_alone
+
+
+def token_count(function: Function) -> int:
+    """Tokens of a call of a function; 1 when none of its arguments has an axis for them."""
+    inputs = zip(net_of(function).inputs, function.args, strict=True)
+    return next((size for each, arg in inputs if (size := each.token_count(arg.type)) is not None), 1)

@@ -1,0 +1,24 @@
+"""The nets that clients run a causal language model by, each a `bm.net` for its function.
+
+Clients find nets by name, and inputs and outputs by position; names of the latter are for people.
+Source: Sophgo's LLM-TPU programs, and the files that tpu-mlir makes for them.
+"""
+
+from __future__ import annotations
+
+from dialects.nets import NetAttr, NetInput, NetOutput
+
+IDS = NetInput("input_ids", tokens=1)  # [1, tokens] i32
+STATES = NetInput("input_states", tokens=1)  # [1, tokens, hidden]
+POSITIONS = NetInput("position_ids", tokens=1, kept="run")  # [1, tokens] i32
+MASK = NetInput("attention_mask", tokens=2, kept="run")  # [1, 1, tokens, what they may see]
+HISTORY = (NetInput("history_k", kept="session"), NetInput("history_v", kept="session"))  # [1, S, heads, D]
+STATES_OUT = NetOutput("output_states", tokens=1)
+CACHES = (NetOutput("k_cache", tokens=1), NetOutput("v_cache", tokens=1))  # [1, tokens, heads, D]
+
+EMBEDDING = NetAttr("embedding", inputs=(IDS,), outputs=(STATES_OUT,))
+EMBEDDING_CACHE = NetAttr("embedding_cache", inputs=(IDS,), outputs=(STATES_OUT,))
+BLOCK = NetAttr("block", "layer", True, (STATES, POSITIONS, MASK), (STATES_OUT, *CACHES))
+BLOCK_CACHE = NetAttr("block_cache", "layer", True, (*BLOCK.inputs, *HISTORY), BLOCK.outputs)
+# Of one token: hidden [1, hidden] to [1, 1] i32.
+LM_HEAD = NetAttr("lm_head", inputs=(NetInput("hidden_states"),), outputs=(NetOutput("token_id"),))

@@ -1,0 +1,128 @@
+"""What a function says that it is: kept by the text, held against its types, and read from nothing else."""
+
+from __future__ import annotations
+
+import pytest
+
+from compiler.diagnostics import CompileError
+from compiler.ir.printer import print_module
+from compiler.ir.verify import verify
+from dialects.nets import NetAttr, NetInput, NetOutput, has_memory_of_its_own, net_of, token_count
+from tests.helpers import parse_ir
+
+X, MASK = "tensor<1x8x16xbf16>", "tensor<1x1x8x8xbf16>"
+INPUTS = '#bm.input<name = "x", tokens = 1>, #bm.input<name = "mask", tokens = 2, kept = "run">'
+OUTPUTS = '#bm.output<name = "y", tokens = 1>'
+NET = f'#bm.net<name = "block", bound = "layer", inputs = [{INPUTS}], outputs = [{OUTPUTS}]>'
+
+
+def function(net: str = NET, name: str = "f", x: str = X) -> str:
+    return f"""
+      "func.func"() <{{sym_name = "{name}", function_type = ({x}, {MASK}) -> {x}}}> ({{
+      ^bb0(%x: {x}, %mask: {MASK}):
+        "func.return"(%x) : ({x}) -> ()
+      }}) {{bm.net = {net}}} : () -> ()
+    """
+
+
+def module_of(*functions: str):
+    module, _ = parse_ir('"builtin.module"() ({' + "".join(functions) + "}) : () -> ()")
+    return module
+
+
+def test_it_is_part_of_the_text_and_is_verified():
+    module = module_of(function())
+    verify(module)
+    again, _ = parse_ir(print_module(module))
+    (f,) = again.functions()
+    assert net_of(f) == NetAttr(
+        "block",
+        "layer",
+        inputs=(NetInput("x", 1), NetInput("mask", 2, "run")),
+        outputs=(NetOutput("y", 1),),
+    )
+    assert token_count(f) == 8
+    assert not has_memory_of_its_own(f)
+
+
+WRONG = {
+    "an argument too few": (INPUTS, INPUTS.partition(", #")[0], r"1 results, its bm\.net names 1 and 1"),
+    "no such axis": ("tokens = 1>, #", "tokens = 3>, #", r"tokens of 'x' on axis 3, which tensor<1x8x16xbf16> has not"),
+    "an axis below 0": ("tokens = 2", "tokens = -1", r"tokens of 'mask' on axis -1"),
+    "two numbers of tokens": ("tokens = 2", "tokens = 0", r"tokens in two ways: x has 8, mask has 1, y has 8"),
+    "the width for tokens": ('"x", tokens = 1', '"x", tokens = 2', r"tokens in two ways: x has 16, mask has 8"),
+    "one name twice": ('"mask"', '"y"', r"two arguments or results called 'y'"),
+    "no name": ('name = "x"', 'name = ""', r"has an empty name"),
+    "a run over no layers": (', bound = "layer"', "", r"keeps an input for a run over layers, but is bound to none"),
+    "another result": (OUTPUTS, "", r"has 2 arguments and 1 results, its bm\.net names 2 and 0"),
+    "another attribute": (NET, '"block"', r"does not say which net it is"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_what_does_not_fit_its_function_is_refused(case):
+    old, new, message = WRONG[case]
+    assert old in NET
+    with pytest.raises(CompileError, match=message):
+        verify(module_of(function(NET.replace(old, new))))
+
+
+def test_words_that_are_not_known_are_refused():
+    with pytest.raises(CompileError, match=r"kept of #bm\.input is not"):
+        module_of(function(NET.replace('"run"', '"ever"')))
+
+
+def test_two_functions_are_two_nets():
+    with pytest.raises(CompileError, match=r"is a second function for net 'block'"):
+        verify(module_of(function(), function(name="g")))
+    verify(module_of(function(), function(NET.replace('"block"', '"other"'), name="g")))
+
+
+def test_a_pass_that_changes_an_argument_has_to_say_so():
+    module = module_of(function())
+    (f,) = module.functions()
+    f.block.erase_arg(f.args[1])
+    f.update_type()
+    with pytest.raises(CompileError, match=r"has 1 arguments and 1 results, its bm\.net names 2 and 1"):
+        verify(module)
+
+
+def region(space: str, index: int, tensor: str = X) -> str:
+    where = f'space = "{space}", index = {index} : i64, tensor = {tensor}'
+    return f'%{space}{index} = "chip.global"() <{{{where}}}> : () -> !chip.global<bytes = 256>'
+
+
+@pytest.mark.parametrize(
+    ("op", "message"),
+    [
+        (region("input", 2), r"is input 2 of net 'block', which has 2"),
+        (region("output", 1), r"is output 1 of net 'block', which has 1"),
+        (region("input", 1, X.replace("x16", "")), r"tokens of 'mask' on axis 2, which tensor<1x8xbf16> has not"),
+    ],
+)
+def test_regions_of_memory_are_those_of_the_net(op, message):
+    lowered = f"""
+      "func.func"() <{{sym_name = "f", function_type = () -> ()}}> ({{
+        {region("input", 0)}
+        {op}
+        "func.return"() : () -> ()
+      }}) {{bm.net = {NET}}} : () -> ()
+    """
+    with pytest.raises(CompileError, match=message):
+        verify(module_of(lowered))
+
+
+def test_an_input_that_the_client_adds_to_asks_for_memory_of_its_own():
+    (f,) = module_of(function(NET.replace('"run"', '"session"'))).functions()
+    assert has_memory_of_its_own(f)
+
+
+def test_names_in_the_file():
+    block, head = NetAttr("block", "layer"), NetAttr("lm_head")
+    assert (block.name_for(3), head.name_for(None)) == ("block_3", "lm_head")
+    assert block.makes("block_12")
+    assert not block.makes("block_cache_1")
+    assert not block.makes("block")
+    assert not block.makes("block_")
+    assert head.makes("lm_head")
+    assert not head.makes("lm_head_0")
