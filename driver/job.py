@@ -13,19 +13,19 @@ import numpy as np
 
 from compiler.bmodel import BModel, CommandStreams, Net
 from compiler.diagnostics import UserError
-from compiler.ir.module import Function, Module, walk
+from compiler.ir.module import Function, Module
 from compiler.progress import track
 from compiler.target.attribute import set_target
-from dialects import llm
 from dialects.builtin import ModuleOp
 from dialects.nets import net_of
 from driver.blob import Materializer, Piece, WeightBlob
+from driver.groups import groups_to_compile, table_of, weights_of
 from driver.options import ConvertOptions
-from driver.pipelines import Effort, default_pipeline, lowering, placing
+from driver.pipelines import Effort, default_pipeline, fusing, lowering, placing
 from driver.resume import check_sources, dumps_by_module, resume
 from driver.search import fastest
 from frontend.binding import Weights
-from frontend.imported import ImportedModel
+from frontend.imported import ImportedModel, Instance, NetGroup
 from passes.chip.allocate_local import DoesNotFit
 from passes.chip.assign_addresses import globals_of, weight_source
 from passes.emit_bmodel import address_of, bmodel_net, encode
@@ -54,10 +54,7 @@ class Job:
     options: ConvertOptions
     model: ImportedModel
     weights: Weights
-    layers: list[ModuleOp] = field(default_factory=list)  # as in the model, compiled
-    tails: list[ModuleOp] = field(
-        default_factory=list
-    )  # embedding and head; one module where they share weights
+    nets: list[NetGroup] = field(default_factory=list)  # compiled, in the order of the file
     blobs: list[WeightBlob] = field(default_factory=list)
     dumps: dict[str, Path] = field(default_factory=dict)  # of modules that do not come from the model
     _efforts: dict[tuple[str, ...], Effort] = field(default_factory=dict)
@@ -65,75 +62,76 @@ class Job:
 
     def compile(self) -> None:
         """Run the passes over each distinct module."""
-        with nothing_old_collected(), tokenizer_noted(self.options.model_path, vocabulary(self.model)):
-            tails = tail_modules(self.model, self.weights, self.options)
-            named = {module.functions()[0].sym_name: module for module in tails}
-            layers = [f"block_{group.layer_indices[0]}" for group in self.model.layers]
-            self.dumps = dumps_by_module(self.options.resume_ir or (), [*named, *layers])
-            for module in tails:
-                set_target(module, self.options.spec)
-            self.tails = [self.compiled(name, module) for name, module in named.items()]
-            for group in self.model.layers:
+        vocabulary = table_of(self.model).y.type.shape[0]
+        with nothing_old_collected(), tokenizer_noted(self.options.model_path, vocabulary):
+            groups = groups_to_compile(self.model, self.weights, self.options.embedding_disk)
+            self.dumps = dumps_by_module(self.options.resume_ir or (), [group.name for group in groups])
+            for group in track(groups, "compile", " modules"):
                 set_target(group.module, self.options.spec)
-            for name, group in zip(layers, track(self.model.layers, "compile", " layers"), strict=True):
-                self.layers.append(self.compiled(name, group.module))
+                self.nets.append(NetGroup(self.compiled(group), group.instances))
 
-    def compiled(self, name: str, module: ModuleOp) -> ModuleOp:
+    def compiled(self, group: NetGroup) -> ModuleOp:
         """The module after the passes: those that its dump names, the given ones, or the default ones tuned
         to local memory.
         """
-        if name in self.dumps:
-            return self.resumed(name, module)
+        if group.name in self.dumps:
+            return self.resumed(group)
         if self.options.passes is not None:
-            return self.run_passes(name, module, self.options.passes)
+            return self.run_passes(group.name, group.module, self.options.passes)
         try:
-            return self.tuned(name, module)
+            return self.tuned(group)
         except DoesNotFit as error:
-            raise UserError(self.too_large(name, error.message)) from error
+            raise UserError(self.too_large(group, error.message)) from error
 
-    def resumed(self, name: str, module: ModuleOp) -> ModuleOp:
+    def resumed(self, group: NetGroup) -> ModuleOp:
         """What its dump becomes. Later layers are tuned like the module that it takes the place of."""
         options = self.options
         if options.passes is None:
-            self.effort(name, module)
-        made = resume(self.dumps[name], module, options.spec, options.dump_ir)
-        layer = int(name.removeprefix("block_")) if name.startswith("block_") else None
-        weights = [op.name for op in walk(module) if isinstance(op, llm.WeightOp)]
-        shapes = {each: self.weights.shape(self.model.parameter_name(each, layer)) for each in weights}
+            self.effort(group)
+        made = resume(self.dumps[group.name], group.module, options.spec, options.dump_ir)
+        full_name = group.instances[0].parameter_name
+        shapes = {op.name: self.weights.shape(full_name(op.name)) for op in weights_of(group.module)}
         check_sources(made, shapes, self.model.tables, options.spec.lanes)
         return made
 
-    def too_large(self, name: str, problem: str) -> str:
-        if not name.startswith("block"):
+    def too_large(self, group: NetGroup, problem: str) -> str:
+        if not group.of_layers:
             return f"{self.options.model_path}: {problem}"
         return f"-s {self.options.seq_length}: {problem}; use a shorter sequence"
 
-    def tuned(self, name: str, module: ModuleOp) -> ModuleOp:
+    def tuned(self, group: NetGroup) -> ModuleOp:
         """Layers that differ little want the same tuning: a search is only made where no earlier one
         serves.
         """
-        kind = kind_of(module)
+        kind = kind_of(group.module)
         if kind in self._efforts:
             try:
-                return self.run_passes(name, module, default_pipeline(self.options, self._efforts[kind]))
+                return self.run_passes(
+                    group.name, group.module, default_pipeline(self.options, self._efforts[kind])
+                )
             except DoesNotFit:
-                log.debug("%s needs a tuning of its own", name)
+                log.debug("%s needs a tuning of its own", group.name)
                 del self._efforts[kind]
-        return self.run_passes(name, module, default_pipeline(self.options, self.effort(name, module)))
+        return self.run_passes(group.name, group.module, default_pipeline(self.options, self.effort(group)))
 
-    def effort(self, name: str, module: ModuleOp) -> Effort:
+    def effort(self, group: NetGroup) -> Effort:
         """The tuning for modules of this kind, found for the first of them."""
+        kind = kind_of(group.module)
+        if kind not in self._efforts:
+            self._efforts[kind] = self.searched(group)
+        return self._efforts[kind]
+
+    def searched(self, group: NetGroup) -> Effort:
+        """What does not depend on the effort is done once for all trials."""
+        fused = self.run_passes(group.name, group.module, fusing(self.options), trial=True)
 
         def lower(effort: Effort) -> ModuleOp:
-            return self.run_passes(name, module, lowering(self.options, effort), trial=True)
+            return self.run_passes(group.name, fused, lowering(effort), trial=True)
 
         def place(lowered: ModuleOp, effort: Effort) -> ModuleOp:
-            return self.run_passes(name, lowered, placing(effort), trial=True)
+            return self.run_passes(group.name, lowered, placing(effort), trial=True)
 
-        kind = kind_of(module)
-        if kind not in self._efforts:
-            self._efforts[kind] = fastest(lower, place, self.options.input_length, self.options.spec)
-        return self._efforts[kind]
+        return fastest(lower, place, self.options.input_length, self.options.spec)
 
     def run_passes(self, name: str, module: ModuleOp, pipeline: str, trial: bool = False) -> ModuleOp:
         """A copy of the module after a pipeline; DoesNotFit when local memory is too small for it.
@@ -157,24 +155,27 @@ class Job:
     # ------------------------------------------------------------------------------------------- the result
 
     def bmodel(self) -> BModel:
-        nets = [net for module in self.tails for net in self.nets(module, None)]
-        blocks: dict[str, Net] = {}
-        for group, module in zip(self.model.layers, self.layers, strict=True):
-            for index in group.layer_indices:
-                blocks |= {net.name: net for net in self.nets(module, index)}
-        count = len(self.model.layer_prefixes)
-        order = [f"{kind}_{i}" for kind in ("block", "block_cache") for i in range(count)]
-        return BModel(self.options.spec.chip, [*nets, *(blocks[name] for name in order)])
+        """Nets of one name follow each other by layer, and names in the order of the model's groups."""
+        found = [
+            (net_of(function).name, instance.layer or 0, net)
+            for group in self.nets
+            for instance in group.instances
+            for function, net in self.bound(group.module, instance)
+        ]
+        names = list(dict.fromkeys(name for name, _, _ in found))
+        found.sort(key=lambda each: (names.index(each[0]), each[1]))
+        return BModel(self.options.spec.chip, [net for _, _, net in found])
 
-    def nets(self, module: ModuleOp, layer: int | None) -> Iterator[Net]:
-        """The nets of a module, bound to one layer's weights; their streams are encoded once."""
-        spec = self.options.spec
-        key, jobs = (id(module), layer), self.options.job_count
-        blob = WeightBlob(self.pieces(module), self.materializer(layer), key, jobs)
+    def bound(self, module: ModuleOp, instance: Instance) -> Iterator[tuple[Function, Net]]:
+        """Each function of a module with the net that it becomes; their streams are encoded once."""
+        key, jobs = (id(module), instance), self.options.job_count
+        blob = WeightBlob(self.pieces(module), self.materializer(instance), key, jobs)
         self.blobs.append(blob)
         for function in module.functions():
-            streams = self.encoded(function)
-            yield bmodel_net(function, layer, streams, blob if blob.size else None, spec)
+            source = blob if blob.size else None
+            yield function, bmodel_net(
+                function, instance.layer, self.encoded(function), source, self.options.spec
+            )
 
     def encoded(self, function: Function) -> CommandStreams:
         if function not in self._streams:
@@ -190,42 +191,13 @@ class Job:
                 found[offset] = Piece(offset, op.buffer.type.bytes, weight_source(op))
         return list(found.values())
 
-    def materializer(self, layer: int | None) -> Materializer:
-        def full_name(name: str) -> str:
-            return self.model.parameter_name(name, layer)
-
+    def materializer(self, instance: Instance) -> Materializer:
         def read(name: str) -> np.ndarray:
-            return self.weights.read(full_name(name))
+            return self.weights.read(instance.parameter_name(name))
 
-        return Materializer(read, self.model.tables, self.options.spec.lanes, full_name)
+        return Materializer(read, self.model.tables, self.options.spec.lanes, instance.parameter_name)
 
 
 def kind_of(module: Module) -> tuple[str, ...]:
+    """The names of its nets, whatever they are bound to."""
     return tuple(net_of(function).name for function in module.functions())
-
-
-def tail_modules(model: ImportedModel, weights: Weights, options: ConvertOptions) -> list[ModuleOp]:
-    """Embedding and head. With tied weights they are one module, so that one blob serves both."""
-    if options.embedding_disk:
-        return [model.lm_head]
-    table, head = weight_of(model.embedding), weight_of(model.lm_head)
-    if table is None or head is None or not weights.same(table.name[1:], head.name[1:]):
-        return [model.embedding, model.lm_head]
-    head.name = table.name
-    functions = [*model.embedding.functions(), *model.lm_head.functions()]
-    for function in functions:
-        function.detach()
-    return [ModuleOp.of(*functions)]
-
-
-def weight_of(module: Module) -> llm.WeightOp | None:
-    """The widest parameter of a module: the table of an embedding, the matrix of a head."""
-    found = [op for op in walk(module) if isinstance(op, llm.WeightOp)]
-    return max(found, key=lambda op: op.y.type.size, default=None)
-
-
-def vocabulary(model: ImportedModel) -> int:
-    """Rows of the embedding."""
-    op = weight_of(model.embedding)
-    assert op is not None
-    return op.y.type.shape[0]

@@ -19,17 +19,23 @@ class Effort:
 
 def default_pipeline(options: ConvertOptions, effort: Effort = Effort()) -> str:
     """The passes for these options, as text."""
-    return f"{lowering(options, effort)},{placing(effort)}"
+    return f"{fusing(options)},{lowering(effort)},{placing(effort)}"
 
 
-def lowering(options: ConvertOptions, effort: Effort) -> str:
-    """From what the model says to instructions in program order."""
-    passes = ["canonicalize", "fuse-swiglu", "fuse-qkv", "fuse-gate-up", "fuse-residual"]
+def fusing(options: ConvertOptions) -> str:
+    """From what was recorded to what the model says, in large ops; nothing here depends on the effort."""
+    passes = ["canonicalize", "recognize-activations", "recognize-norms", "recognize-rope", "canonicalize"]
+    passes += ["fuse-swiglu", "fuse-qkv", "fuse-gate-up", "fuse-residual"]
     if options.weight_bits < 16:
         symmetric = str(options.symmetric or options.weight_bits == 8).lower()
         settings = f"bits={options.weight_bits} group={options.q_group_size} symmetric={symmetric}"
         passes.append(f"quantize-weights{{{settings}}}")
-    passes += [
+    return ",".join(passes)
+
+
+def lowering(effort: Effort) -> str:
+    """From there to instructions in program order."""
+    passes = [
         f"llm-to-tensor{{tokens={effort.tokens} tail={int(effort.keep > 0)}}}",
         f"tile-weights{{bytes={effort.tile_bytes}}}",
         f"share-constants{{keep={effort.keep}}}",

@@ -60,7 +60,7 @@ def resume(path: Path, original: ModuleOp, spec: ChipSpec, dump_dir: Path | None
 
 
 def interface(module: ModuleOp) -> Interface:
-    return {function.sym_name: interface_of(function) for function in module.functions()}
+    return {net_of(function).name: interface_of(function) for function in module.functions()}
 
 
 def interface_of(function: Function) -> tuple[tuple[Type, ...], tuple[Type, ...]]:
@@ -91,7 +91,7 @@ def check_nets(path: Path, found: ModuleOp, expected: ModuleOp) -> None:
     """What its functions are to a client is the model's to say, not the dump's."""
     for have, want in zip(found.functions(), expected.functions(), strict=True):
         if net_of(have) != net_of(want):
-            raise UserError(f"{path}: {have.sym_name} is {net_of(have)}\nthe model has it as {net_of(want)}")
+            raise UserError(f"{path} has {net_of(have)}\nthe model needs {net_of(want)}")
 
 
 # ------------------------------------------------------------------------------------------------- weights

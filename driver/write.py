@@ -9,7 +9,8 @@ from compiler.bmodel import BModel, write_bmodel
 from compiler.ir.types import ElementType, element
 from compiler.progress import counter
 from driver.blob import convert as convert_values
-from driver.job import Job, weight_of
+from driver.groups import embedding_of, table_of
+from driver.job import Job
 from driver.output import EMBEDDING, LOG, Output, require_space
 from frontend.binding import Weights
 from frontend.imported import ImportedModel
@@ -20,7 +21,7 @@ EMBEDDING_ROWS = 4096  # converted at a time
 def write(job: Job, bmodel: BModel, output: Output) -> None:
     """The embedding, the bmodel and its list of nets."""
     options = job.options
-    embedding = embedding_bytes(job) if options.embedding_disk else 0
+    embedding = table_of(job.model).y.type.bytes if options.embedding_disk else 0
     require_space(options.out_dir, output.folder, size_of(bmodel) + embedding)
     if options.embedding_disk:
         table = output.folder / EMBEDDING
@@ -35,19 +36,11 @@ def write(job: Job, bmodel: BModel, output: Output) -> None:
     (output.folder / LOG).write_text(listing(bmodel))
 
 
-def embedding_bytes(job: Job) -> int:
-    op = weight_of(job.model.embedding)
-    assert op is not None
-    return op.y.type.bytes
-
-
 def write_embedding(model: ImportedModel, weights: Weights, half: ElementType, path: Path) -> str:
     """The embedding's rows as little-endian words of the activations' type, for clients that look them up
     themselves; their sha256 in hex.
     """
-    op = weight_of(model.embedding)
-    assert op is not None
-    name = model.parameter_name(op.name)
+    name = embedding_of(model).instances[0].parameter_name(table_of(model).name)
     rows = weights.shape(name)[0]
     digest = hashlib.sha256()
     with path.open("wb") as file:

@@ -6,48 +6,72 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from compiler.ir.module import Function
 from dialects.builtin import ModuleOp
+from dialects.nets import net_of
 
 
-@dataclass
-class LayerModule:
-    """One distinct layer: functions @block and @block_cache, and the layers that are compiled from it.
+@dataclass(frozen=True)
+class Instance:
+    """What the nets of a module are bound to: one layer's weights, or those of the model."""
 
-    M is the prefill length, S the sequence length, E the hidden size, h the KV heads, D the head size:
-      @block        x [1, M, E], position_ids [1, M] i32, mask [1, 1, M, M] -> x, k [1, M, h, D], v
-      @block_cache  x [1, 1, E], position_ids [1, 1] i32, mask [1, 1, 1, S + 1], history_k [1, S, h, D],
-                    history_v -> x, k [1, 1, h, D], v of the new token
-    The last layer is a module of its own, since the final norm stands at its end.
+    layer: int | None = None
+    prefix: str = ""  # "model.layers.3.", which the module leaves out of names of parameters
+
+    def parameter_name(self, name: str) -> str:
+        """Full name of what an llm.weight op calls `name`."""
+        if name.startswith("/"):
+            return name[1:]
+        if not self.prefix:
+            raise ValueError(f"weight {name!r} is relative to a layer")
+        return self.prefix + name
+
+
+@dataclass(frozen=True)
+class NetGroup:
+    """Functions that are compiled together, as they share weights, and all that they are bound to.
+
+    What each function is, and what of its arguments, its `bm.net` says. M is the prefill length, S the
+    sequence length, E the hidden size, h the KV heads, D the head size:
+      @embedding        ids [1, M] i32 -> [1, M, E]
+      @embedding_cache  ids [1, 1] i32 -> [1, 1, E]
+      @lm_head          hidden [1, E] -> token [1, 1] i32
+      @block            x [1, M, E], position_ids [1, M] i32, mask [1, 1, M, M] -> x, k [1, M, h, D], v
+      @block_cache      x [1, 1, E], position_ids [1, 1] i32, mask [1, 1, 1, S + 1], history_k [1, S, h, D],
+                        history_v -> x, k [1, 1, h, D], v of the new token
+    Distinct layers are groups of their own, and so is the last one, since the final norm stands at its end.
     """
 
     module: ModuleOp
-    layer_indices: list[int]
+    instances: list[Instance]
+
+    @property
+    def name(self) -> str:
+        """The first of its nets, which its dumps are called after."""
+        return net_of(self.module.functions()[0]).name_for(self.instances[0].layer)
+
+    @property
+    def of_layers(self) -> bool:
+        return self.instances[0].layer is not None
 
 
 @dataclass
 class ImportedModel:
-    """A causal language model.
+    """A causal language model: the groups of its nets, in the order in which a file has them.
 
-    `embedding` holds @embedding (ids [1, M] i32 -> [1, M, E]) and @embedding_cache (ids [1, 1]);
-    `lm_head` holds @lm_head (hidden [1, E] -> token [1, 1] i32). `tables` are the values of llm.table ops,
-    float32: a rotary table has one row per position, [S, width].
+    `tables` are the values of llm.table ops, float32: a rotary table has one row per position, [S, width].
     """
 
-    layers: list[LayerModule]
-    embedding: ModuleOp
-    lm_head: ModuleOp
+    nets: list[NetGroup]
     tables: dict[str, np.ndarray]
     parameters: dict[str, tuple[int, ...]]  # full name to shape, buffers of the checkpoint included
     tied: dict[str, str]  # full name to the parameter it equals, unless the checkpoint has both
-    layer_prefixes: list[str]  # "model.layers.0." for each layer
 
-    def parameter_name(self, name: str, layer: int | None = None) -> str:
-        """Full name of what an llm.weight op calls `name`, in the module of `layer` if it has one."""
-        if name.startswith("/"):
-            return name[1:]
-        if layer is None:
-            raise ValueError(f"weight {name!r} is relative to a layer")
-        return self.layer_prefixes[layer] + name
-
-    def module_of(self, layer: int) -> LayerModule:
-        return next(group for group in self.layers if layer in group.layer_indices)
+    def find(self, net: str) -> tuple[NetGroup, Function, Instance]:
+        """What a net of the file is made from, and bound to; KeyError when the model has no such net."""
+        for group in self.nets:
+            for function in group.module.functions():
+                for instance in group.instances:
+                    if net_of(function).name_for(instance.layer) == net:
+                        return group, function, instance
+        raise KeyError(f"the model has no net {net!r}")

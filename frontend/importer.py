@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import nn
 
 from compiler.diagnostics import UserError
-from compiler.ir.module import walk
 from compiler.ir.types import BF16, ElementType
-from dialects import llm
 from dialects.builtin import FuncOp, ModuleOp
 from dialects.nets import NetAttr
 from frontend.build import native_model
@@ -28,8 +24,7 @@ from frontend.functions import (
     numbers,
 )
 from frontend.graph import Node
-from frontend.imported import ImportedModel, LayerModule
-from frontend.patterns import recognize
+from frontend.imported import ImportedModel, Instance, NetGroup
 from frontend.signatures import BLOCK, BLOCK_CACHE, EMBEDDING, EMBEDDING_CACHE
 from frontend.tables import Tables, Use
 
@@ -79,22 +74,18 @@ class Importer:
         self.tables = Tables()
 
     def run(self) -> ImportedModel:
-        layers = [self._layer_module(indices) for indices in self._distinct_layers()]
+        layers = [self._layer_group(indices) for indices in self._distinct_layers()]
         embedding = ModuleOp.of(
             embedding_function(EMBEDDING, self.prefill, self.dtype),
             embedding_function(EMBEDDING_CACHE, self.decode, self.dtype),
         )
         lm_head = ModuleOp.of(head_function(self.decode, self.dtype))
-        for module in (*(layer.module for layer in layers), embedding, lm_head):
-            recognize(module)
+        around = [NetGroup(module, [Instance()]) for module in (embedding, lm_head)]
         return ImportedModel(
-            layers=layers,
-            embedding=embedding,
-            lm_head=lm_head,
-            tables=name_tables([layer.module for layer in layers], self.tables.arrays),
+            nets=[*around, *layers],
+            tables=self.tables.arrays,
             parameters=parameter_shapes(self.model),
             tied=dict(self.model.all_tied_weights_keys),
-            layer_prefixes=[f"{layer.path}." for layer in self.prefill.layers],
         )
 
     def _distinct_layers(self) -> list[list[int]]:
@@ -108,12 +99,13 @@ class Importer:
             groups.setdefault((prints, index == count - 1), []).append(index)
         return list(groups.values())
 
-    def _layer_module(self, indices: list[int]) -> LayerModule:
+    def _layer_group(self, indices: list[int]) -> NetGroup:
         runs = [run.layers[indices[0]] for run in (self.prefill, self.decode, self.whole, self.short)]
         uses = self.tables.uses([live_nodes(layer.graph) for layer in runs], self.whole.logits.shape[1] - 1)
         block = self._block(BLOCK, self.prefill, indices[0], uses)
         block_cache = self._block(BLOCK_CACHE, self.decode, indices[0], uses)
-        return LayerModule(ModuleOp.of(block, block_cache), indices)
+        instances = [Instance(index, f"{self.prefill.layers[index].path}.") for index in indices]
+        return NetGroup(ModuleOp.of(block, block_cache), instances)
 
     def _block(self, net: NetAttr, run: Capture, index: int, uses: list[Use]) -> FuncOp:
         layer = run.layers[index]
@@ -138,33 +130,6 @@ def check_masks(path: str, nodes: list[Node], length: int) -> None:
                 f"{path} has a {node.args[1]} attention mask where a causal one over all {length} positions "
                 "is needed" + (": use a shorter sequence length" if "window" in node.args[1] else "")
             )
-
-
-def name_tables(modules: list[ModuleOp], tables: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Rename the tables in use after what they are used for: cos, sin, cos_1, ...; gives them by new name."""
-    ops = [op for module in modules for op in walk(module)]
-    roles: dict[str, str] = {op.name: "table" for op in ops if isinstance(op, llm.TableOp)}
-    for op in ops:
-        if isinstance(op, llm.RopeOp):
-            roles |= {table_name(op.cos): "cos", table_name(op.sin): "sin"}
-    taken: Counter[str] = Counter()
-    names = {}
-    for old in tables:
-        if old in roles:
-            role = roles[old]
-            names[old] = f"{role}_{taken[role]}" if taken[role] else role
-            taken[role] += 1
-    for op in ops:
-        if isinstance(op, llm.TableOp):
-            op.name = names[op.name]
-    return {new: tables[old] for old, new in names.items()}
-
-
-def table_name(value: Any) -> str:
-    """Name of the table that rows come from, through the reshape that gives them a head axis."""
-    while not isinstance(value.owner, llm.TableOp):
-        value = value.owner.operands[0]
-    return str(value.owner.name)
 
 
 def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -7,6 +7,7 @@ in this way are rows of one table; constants that are alike are what they are; a
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -31,16 +32,19 @@ Use = TableUse | float
 
 
 class Tables:
-    """The distinct tables of a model, [positions, width] or of any shape, by provisional name."""
+    """The distinct tables of a model, [positions, width] or of any shape, by name: cos, sin, cos_1, ..."""
 
     def __init__(self) -> None:
         self.arrays: dict[str, np.ndarray] = {}
         self._names: dict[str, str] = {}
+        self._taken: Counter[str] = Counter()
 
-    def add(self, array: np.ndarray) -> str:
+    def add(self, array: np.ndarray, by_position: bool) -> str:
         digest = Constant(array).digest
         if digest not in self._names:
-            self._names[digest] = f"table_{len(self._names)}"
+            kind = angle_function(array) if by_position else "table"
+            self._names[digest] = f"{kind}_{self._taken[kind]}" if self._taken[kind] else kind
+            self._taken[kind] += 1
             self.arrays[self._names[digest]] = array
         return self._names[digest]
 
@@ -69,14 +73,22 @@ class Tables:
         table = whole.reshape(whole.shape[axis], -1).astype(np.float32)
         for run, first in ((prefill, 0), (decode, position), (short, 0)):
             check_rows(table[first:], run, path)
-        return TableUse(self.add(table), by_position=True)
+        return TableUse(self.add(table, by_position=True), by_position=True)
 
     def _fixed(self, array: np.ndarray, path: str) -> Use:
         if array.size == 1:
             return float(array.reshape(())[()])
         if array.dtype.kind != "f":
             raise UserError(f"cannot import the model: it uses a constant {array.dtype} array, in {path}")
-        return TableUse(self.add(array.astype(np.float32)), by_position=False)
+        return TableUse(self.add(array.astype(np.float32), by_position=False), by_position=False)
+
+
+def angle_function(rows: np.ndarray) -> str:
+    """What to call a table with a row for each position, by position 0, where all angles are 0."""
+    first = rows[0]
+    if not first.any():
+        return "sin"
+    return "cos" if (first == first[0]).all() else "table"  # some models scale both by one number
 
 
 def same(a: np.ndarray, b: np.ndarray) -> bool:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,9 +19,10 @@ from compiler.ir.types import element
 from compiler.target.spec import ChipSpec
 from compiler.weights.quant import Quantized
 from dialects.chip import Packed
+from dialects.nets import net_of
 from driver.blob import Materializer
 from frontend.binding import Weights
-from frontend.imported import ImportedModel
+from frontend.imported import ImportedModel, Instance, NetGroup
 from frontend.load import load_model
 from passes.manager import parse_pipeline, passes_left
 from runtime_sim.interpret.chip import ChipProgram, Observe
@@ -60,8 +60,9 @@ class DumpedNet:
 
     suspect: Suspect
     dumps: list[Path]
-    function: str  # its name in the dumps
-    layer: int | None
+    group: NetGroup  # that it is of
+    instance: Instance  # that it is bound to
+    name: str  # in the dumps, without a layer's number
     model: ImportedModel
     weights: Weights
     inputs: list[Array]
@@ -69,9 +70,10 @@ class DumpedNet:
     @classmethod
     def of(cls, suspect: Suspect, folder: Path) -> DumpedNet:
         model, weights = model_of(suspect.session, suspect.reference.folder)
-        function, layer = function_of(suspect.run.net.name)
-        path = first_dump(folder, model, function, layer)
-        return cls(suspect, dumps_after(path), function, layer, model, weights, suspect.run.inputs)
+        group, function, instance = model.find(suspect.run.net.name)
+        name = net_of(function).name
+        dumps = dumps_after(first_dump(folder, group, name))
+        return cls(suspect, dumps, group, instance, name, model, weights, suspect.run.inputs)
 
     @property
     def spec(self) -> ChipSpec:
@@ -83,7 +85,7 @@ class DumpedNet:
 
     def read(self, name: str) -> Array:
         """A parameter by the name that the net's module uses."""
-        return self.weights.read(self.model.parameter_name(name, self.layer))
+        return self.weights.read(self.instance.parameter_name(name))
 
     def stages(self) -> Iterator[Stage]:
         """Without those that are as the one before."""
@@ -96,10 +98,10 @@ class DumpedNet:
             before = body
 
     def _stage(self, path: Path, text: str) -> Stage:
-        try:
-            function = parse_module(text, str(path)).function(self.function)
-        except KeyError:
-            raise UserError(f"{path} was not made with this file: it has no {self.function}") from None
+        functions = parse_module(text, str(path)).functions()
+        function = next((each for each in functions if net_of(each).name == self.name), None)
+        if function is None:
+            raise UserError(f"{path} was not made with this file: it has no net {self.name}")
         names = {op.opname.partition(".")[0] for op in function.block.ops}
         level = next((level for level in ("chip", "tensor") if level in names), "llm")
         if level != "chip":
@@ -170,22 +172,14 @@ def model_of(session: Session, folder: Path) -> tuple[ImportedModel, Weights]:
     return load_model(folder, sizes.history_rows, sizes.prefill_rows, element(half))
 
 
-def function_of(net: str) -> tuple[str, int | None]:
-    """`block_cache_3` is function block_cache on the weights of layer 3."""
-    found = re.fullmatch(r"(.*)_(\d+)", net)
-    return (found[1], int(found[2])) if found else (net, None)
-
-
-def first_dump(folder: Path, model: ImportedModel, function: str, layer: int | None) -> Path:
-    """The dump before all passes of the module that a net is made from."""
-    if layer is not None:
-        path = folder / f"block_{model.module_of(layer).layer_indices[0]}{FIRST}"
-        if path.is_file():
+def first_dump(folder: Path, group: NetGroup, name: str) -> Path:
+    """The dump before all passes of the module that a net is made from: its group's, or, where groups share
+    a weight and are one, that of the group which has it.
+    """
+    for path in sorted(folder.glob(f"{group.name}{FIRST}")) or sorted(folder.glob(f"*{FIRST}")):
+        if f'#bm.net<name = "{name}"' in path.read_text():
             return path
-    for path in sorted(folder.glob(f"*{FIRST}")):
-        if layer is None and f'sym_name = "{function}"' in path.read_text():
-            return path
-    raise UserError(f"{folder} has no dump of {function}: compile again with --dump-ir {folder}")
+    raise UserError(f"{folder} has no dump of {name}: compile again with --dump-ir {folder}")
 
 
 def dumps_after(first: Path) -> list[Path]:

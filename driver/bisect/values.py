@@ -148,10 +148,10 @@ def grouped(values: Sequence[Made], key: Callable[[Made], Hashable]) -> dict[Has
 
 def first_module(net: DumpedNet, stage: Stage) -> str | None:
     """Which module of the Hugging Face model is the first whose output the imported graph does not make."""
-    run, model = net.suspect.run, net.model
+    run = net.suspect.run
     if run.tokens.start == run.tokens.stop:  # it was run on tokens that are not in the reference's run
         return None
-    ours, theirs = stage_prefix(net), "" if net.layer is None else model.layer_prefixes[net.layer]
+    ours, theirs = net.group.instances[0].prefix, net.instance.prefix
     values = Values()
     net.run(stage, values)
     agreed = ""
@@ -169,13 +169,6 @@ def first_module(net: DumpedNet, stage: Stage) -> str | None:
             return f"{text}\n{where(stage, made.op)}"
         agreed = place
     return None
-
-
-def stage_prefix(net: DumpedNet) -> str:
-    """What names of modules begin with in a dump: the layer that a module was imported from."""
-    if net.layer is None:
-        return ""
-    return net.model.layer_prefixes[net.model.module_of(net.layer).layer_indices[0]]
 
 
 def rows_of(array: Array, wanted: Array) -> Array | None:

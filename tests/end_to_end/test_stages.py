@@ -7,6 +7,7 @@ import pytest
 
 from compiler.ir.types import F32, TensorType
 from dialects.chip import Instruction
+from dialects.nets import net_of
 from frontend.importer import import_model
 from runtime_sim.compare import compare
 from runtime_sim.interpret.chip import ChipProgram
@@ -76,10 +77,12 @@ def test_16_bit_stays_close_to_float32(tiny):
     model = tiny("qwen3", "bf16", {})
     options = model.options
     exact = import_model(options.model_path, options.seq_length, options.input_length, F32)
-    for group in exact.layers:
+    for group in exact.nets:
+        if not group.of_layers:
+            continue
         module = fused(group.module, options)
         for function in module.functions():
-            net = model.nets[f"{function.sym_name}_{group.layer_indices[0]}"]
+            net = model.nets[net_of(function).name_for(group.instances[0].layer)]
             inputs = model.inputs(net)
             wide = [x if x.dtype == np.int32 else x.astype(np.float32) for x in inputs]
             precise, rounded = Trace(), Trace()

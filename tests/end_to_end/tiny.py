@@ -14,6 +14,7 @@ from compiler.bmodel import read_bmodel
 from compiler.ir.module import Function
 from compiler.ir.types import I32, Attribute, TensorType, element
 from dialects.builtin import ModuleOp
+from dialects.nets import net_of
 from driver.blob import Materializer
 from driver.client_files import copy_client_files
 from driver.convert import prove
@@ -22,6 +23,7 @@ from driver.options import ConvertOptions
 from driver.output import CONFIG, staged_output
 from driver.pipelines import default_pipeline
 from driver.write import write
+from frontend.imported import Instance, NetGroup
 from frontend.load import load_model
 from passes import load_all
 from passes.manager import PassManager, parse_pipeline
@@ -45,7 +47,7 @@ class Net:
     """One net, bound to a layer's weights: its function at each stage."""
 
     name: str
-    layer: int | None
+    instance: Instance
     stages: dict[str, Function] = field(default_factory=dict)
 
 
@@ -87,18 +89,16 @@ class Tiny:
         self.job = RecordingJob(options, self.model, self.weights)
         self.job.compile()
         self.nets: dict[str, Net] = {}
-        self._bytes: dict[tuple[int | None, Attribute], Array] = {}
-        for module in self.job.tails:
-            self._add(module, [None])
-        for group, module in zip(self.model.layers, self.job.layers, strict=True):
-            self._add(module, group.layer_indices)
+        self._bytes: dict[tuple[Instance, Attribute], Array] = {}
+        for group in self.job.nets:
+            self._add(group)
 
-    def _add(self, compiled: ModuleOp, layers: Sequence[int | None]) -> None:
-        for stage, module in self.job.kept[compiled].items():
+    def _add(self, compiled: NetGroup) -> None:
+        for stage, module in self.job.kept[compiled.module].items():
             for function in module.functions():
-                for layer in layers:
-                    name = function.sym_name if layer is None else f"{function.sym_name}_{layer}"
-                    self.nets.setdefault(name, Net(name, layer)).stages[stage] = function
+                for instance in compiled.instances:
+                    name = net_of(function).name_for(instance.layer)
+                    self.nets.setdefault(name, Net(name, instance)).stages[stage] = function
 
     @cached_property
     def path(self) -> Path:
@@ -116,14 +116,14 @@ class Tiny:
         return Runtime(read_bmodel(self.path))
 
     def reader(self, net: Net) -> Callable[[str], Array]:
-        return lambda name: self.weights.read(self.model.parameter_name(name, net.layer))
+        return lambda name: self.weights.read(net.instance.parameter_name(name))
 
     def materializer(self, net: Net) -> Callable[[Attribute], Array]:
         """The bytes of coefficient regions by their source; computed once for all nets of a layer."""
         make = Materializer(self.reader(net), self.model.tables, self.options.spec.lanes).bytes_of
 
         def bytes_of(source: Attribute) -> Array:
-            key = (net.layer, source)
+            key = (net.instance, source)
             if key not in self._bytes:
                 self._bytes[key] = make(source)
             return self._bytes[key]

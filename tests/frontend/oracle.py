@@ -11,9 +11,10 @@ import torch
 import transformers
 
 import runtime_sim.interpret.llm  # noqa: F401  (registers the rules)
+from compiler.ir.module import walk
 from compiler.ir.types import F32
 from dialects.builtin import ModuleOp
-from frontend.imported import ImportedModel, LayerModule
+from frontend.imported import ImportedModel, NetGroup
 from frontend.importer import import_model
 from passes import load_all
 from passes.manager import PassManager, parse_pipeline
@@ -33,7 +34,8 @@ SMALL = {
     "bos_token_id": 1,
     "eos_token_id": 2,
 }
-FUSED = "canonicalize,fuse-swiglu,fuse-qkv,fuse-gate-up,fuse-residual,canonicalize"
+RECOGNIZED = "canonicalize,recognize-activations,recognize-norms,recognize-rope,canonicalize"
+FUSED = f"{RECOGNIZED},fuse-swiglu,fuse-qkv,fuse-gate-up,fuse-residual,canonicalize"
 
 
 @dataclass
@@ -54,19 +56,16 @@ class Subject:
 
     def fuse(self, pipeline: str = FUSED) -> Subject:
         load_all()
-        for layer in self.imported.layers:
-            PassManager(parse_pipeline(pipeline)).run(layer.module)
+        for group in self.imported.nets:
+            PassManager(parse_pipeline(pipeline)).run(group.module)
         return self
 
     def copy(self) -> Subject:
         """The same, with modules of its own."""
-        layers = [
-            LayerModule(cast(ModuleOp, layer.module.clone()), list(layer.layer_indices))
-            for layer in self.imported.layers
+        groups = [
+            NetGroup(cast(ModuleOp, group.module.clone()), list(group.instances)) for group in self.imported.nets
         ]
-        prefixes = list(self.imported.layer_prefixes)
-        imported = replace(self.imported, layers=layers, layer_prefixes=prefixes)
-        return replace(self, imported=imported)
+        return replace(self, imported=replace(self.imported, nets=groups))
 
     def error(self) -> float:
         """Largest difference of logits over the last prompt token and one decode step, over the largest logit."""
@@ -86,37 +85,27 @@ class Subject:
         prompt = np.zeros((1, INPUT_LENGTH), np.int32)
         prompt[0, :PROMPT] = ids[:-1]
         positions = np.where(prompt > 0, np.arange(INPUT_LENGTH, dtype=np.int32), 0)
-        x = self.run("embedding", None, [prompt])[0]
+        x = self.run("embedding", [prompt])[0]
         history = []
-        for index in range(len(self.imported.layer_prefixes)):
-            x, k, v = self.run("block", index, [x, positions, prefill_mask()])
+        for index in range(self.reference.config.num_hidden_layers):
+            x, k, v = self.run(f"block_{index}", [x, positions, prefill_mask()])
             history.append([with_rubbish(k), with_rubbish(v)])
         first = self.head(x[:, PROMPT - 1])
-        x = self.run("embedding_cache", None, [ids[None, -1:].astype(np.int32)])[0]
+        x = self.run("embedding_cache", [ids[None, -1:].astype(np.int32)])[0]
         position = np.array([[PROMPT]], np.int32)
         for index, (k, v) in enumerate(history):
-            x, _, _ = self.run("block_cache", index, [x, position, decode_mask(), k, v])
+            x, _, _ = self.run(f"block_cache_{index}", [x, position, decode_mask(), k, v])
         return first, self.head(x[:, 0])
 
-    def run(
-        self, function: str, layer: int | None, inputs: Sequence[np.ndarray], observer: Any = None
-    ) -> list[np.ndarray]:
-        modules = {"lm_head": self.imported.lm_head}
-        module = modules.get(function, self.imported.embedding)
-        if layer is not None:
-            module = self.imported.module_of(layer).module
-        return interpret(
-            module.function(function),
-            inputs,
-            lambda name: self.parameters[self.imported.parameter_name(name, layer)],
-            self.imported.tables,
-            observer,
-        )
+    def run(self, net: str, inputs: Sequence[np.ndarray], observer: Any = None) -> list[np.ndarray]:
+        _, function, instance = self.imported.find(net)
+        weights = lambda name: self.parameters[instance.parameter_name(name)]  # noqa: E731
+        return interpret(function, inputs, weights, self.imported.tables, observer)
 
     def head(self, hidden: np.ndarray) -> np.ndarray:
         """Logits [1, V], which the module keeps to itself; its token must be the largest."""
         seen: list[np.ndarray] = []
-        (token,) = self.run("lm_head", None, [hidden], lambda op, results: seen.append(results[0]))
+        (token,) = self.run("lm_head", [hidden], lambda op, results: seen.append(results[0]))
         assert token[0, 0] == seen[-2].argmax()
         return seen[-2]
 
@@ -161,5 +150,5 @@ def with_rubbish(rows: np.ndarray) -> np.ndarray:
 
 def ops_of(subject: Subject, kind: type[Any]) -> list[Any]:
     """Every op of a class in the layers."""
-    functions = [f for layer in subject.imported.layers for f in layer.module.functions()]
-    return [op for function in functions for op in function.block.ops if isinstance(op, kind)]
+    groups = [group for group in subject.imported.nets if group.of_layers]
+    return [op for group in groups for op in walk(group.module) if isinstance(op, kind)]

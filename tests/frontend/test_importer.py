@@ -14,10 +14,12 @@ from compiler.ir.printer import print_module
 from compiler.ir.types import F16
 from compiler.ir.verify import verify
 from dialects import llm
-from dialects.builtin import FuncOp
 from frontend.build import native_model
+from frontend.imported import ImportedModel
 from frontend.importer import import_model
-from tests.frontend.oracle import SMALL
+from passes import load_all
+from passes.manager import PassManager, parse_pipeline
+from tests.frontend.oracle import RECOGNIZED, SMALL
 
 
 def config(model_type: str, **settings: object) -> dict[str, object]:
@@ -29,56 +31,57 @@ def qwen3():
     return import_model(config("qwen3", head_dim=32, tie_word_embeddings=True), 24, 16)
 
 
-def signature(function: FuncOp) -> str:
-    return str(function.function_type)
+def signature(model: ImportedModel, net: str) -> str:
+    return str(model.find(net)[1].function_type)
+
+
+def layers_of(model: ImportedModel) -> list[list[int | None]]:
+    """The layers of each distinct module."""
+    return [[instance.layer for instance in group.instances] for group in model.nets if group.of_layers]
 
 
 def test_signatures_are_those_of_the_client(qwen3):
-    module = qwen3.layers[0].module
-    assert signature(module.function("block")) == (
+    assert signature(qwen3, "block_0") == (
         "(tensor<1x16x64xbf16>, tensor<1x16xi32>, tensor<1x1x16x16xbf16>)"
         " -> (tensor<1x16x64xbf16>, tensor<1x16x2x32xbf16>, tensor<1x16x2x32xbf16>)"
     )
-    assert signature(module.function("block_cache")) == (
+    assert signature(qwen3, "block_cache_0") == (
         "(tensor<1x1x64xbf16>, tensor<1x1xi32>, tensor<1x1x1x25xbf16>, tensor<1x24x2x32xbf16>,"
         " tensor<1x24x2x32xbf16>) -> (tensor<1x1x64xbf16>, tensor<1x1x2x32xbf16>, tensor<1x1x2x32xbf16>)"
     )
-    assert signature(qwen3.embedding.function("embedding")) == "(tensor<1x16xi32>) -> tensor<1x16x64xbf16>"
-    assert (
-        signature(qwen3.embedding.function("embedding_cache")) == "(tensor<1x1xi32>) -> tensor<1x1x64xbf16>"
-    )
-    assert signature(qwen3.lm_head.function("lm_head")) == "(tensor<1x64xbf16>) -> tensor<1x1xi32>"
+    assert signature(qwen3, "embedding") == "(tensor<1x16xi32>) -> tensor<1x16x64xbf16>"
+    assert signature(qwen3, "embedding_cache") == "(tensor<1x1xi32>) -> tensor<1x1x64xbf16>"
+    assert signature(qwen3, "lm_head") == "(tensor<1x64xbf16>) -> tensor<1x1xi32>"
 
 
 def test_modules_are_valid_and_every_op_knows_its_module(qwen3):
-    for module in (qwen3.embedding, qwen3.lm_head, *(layer.module for layer in qwen3.layers)):
-        verify(module)
-        for op in walk(module):
+    for group in qwen3.nets:
+        verify(group.module)
+        for op in walk(group.module):
             if op.opname.startswith("llm."):
                 assert op.loc.names(), op
 
 
 def test_weight_has_the_location_of_its_module(qwen3):
-    block = qwen3.layers[0].module.function("block")
-    locations = {op.name: op.loc for op in block.block.ops if isinstance(op, llm.WeightOp)}
+    locations = {op.name: op.loc for op in walk(qwen3.find("block_0")[1]) if isinstance(op, llm.WeightOp)}
     assert locations["self_attn.q_proj.weight"] == NameLoc("model.layers.0.self_attn.q_proj")
 
 
 def test_equal_layers_are_one_module_and_the_last_ends_with_the_norm(qwen3):
-    assert [layer.layer_indices for layer in qwen3.layers] == [[0, 1], [2]]
+    assert layers_of(qwen3) == [[0, 1], [2]]
     for name in ("block", "block_cache"):
-        for layer, expected in zip(qwen3.layers, (False, True), strict=True):
-            weights = [op.name for op in walk(layer.module.function(name)) if isinstance(op, llm.WeightOp)]
+        for layer, expected in ((0, False), (2, True)):
+            function = qwen3.find(f"{name}_{layer}")[1]
+            weights = [op.name for op in walk(function) if isinstance(op, llm.WeightOp)]
             assert ("/model.norm.weight" in weights) is expected
 
 
 def test_weight_names_resolve_to_parameters_of_the_right_shape(qwen3):
-    layers = [(layer.module, layer.layer_indices[-1]) for layer in qwen3.layers]
     seen = set()
-    for module, index in [*layers, (qwen3.embedding, None), (qwen3.lm_head, None)]:
-        for op in walk(module):
+    for group in qwen3.nets:
+        for op in walk(group.module):
             if isinstance(op, llm.WeightOp):
-                name = qwen3.parameter_name(op.name, index)
+                name = group.instances[-1].parameter_name(op.name)
                 assert qwen3.parameters[name] == op.y.type.shape
                 seen.add(name)
     assert seen == {name for name in qwen3.parameters if ".layers.0." not in name}
@@ -87,7 +90,7 @@ def test_weight_names_resolve_to_parameters_of_the_right_shape(qwen3):
 
 def test_relative_name_needs_a_layer(qwen3):
     with pytest.raises(ValueError, match="relative to a layer"):
-        qwen3.parameter_name("mlp.up_proj.weight")
+        qwen3.find("lm_head")[2].parameter_name("mlp.up_proj.weight")
 
 
 def test_tables_are_the_rotary_values_of_all_positions(qwen3):
@@ -99,7 +102,10 @@ def test_tables_are_the_rotary_values_of_all_positions(qwen3):
 
 
 def test_rope_and_norms_are_recognized_whole(qwen3):
-    kinds = [op.opname for op in qwen3.layers[0].module.function("block").block.ops]
+    module = qwen3.find("block_0")[0].module.clone()
+    load_all()
+    PassManager(parse_pipeline(RECOGNIZED)).run(module)
+    kinds = [op.opname for op in module.function("block").block.ops]
     assert kinds.count("llm.rope") == 2
     assert kinds.count("llm.rms_norm") == 4
     assert not {"llm.pow", "llm.mean", "llm.rsqrt", "llm.concat", "llm.neg"} & set(kinds)
@@ -108,21 +114,21 @@ def test_rope_and_norms_are_recognized_whole(qwen3):
 def test_import_is_reproducible_and_takes_a_built_model():
     settings = config("llama")
     first, second = import_model(settings, 8), import_model(native_model(settings), 8)
-    for a, b in zip(first.layers, second.layers, strict=True):
+    for a, b in zip(first.nets, second.nets, strict=True):
         assert print_module(a.module) == print_module(b.module)
     assert all(np.array_equal(first.tables[name], second.tables[name]) for name in first.tables)
 
 
 def test_element_type_is_chosen_by_the_caller():
     imported = import_model(config("llama"), 8, dtype=F16)
-    block = imported.layers[0].module.function("block")
+    block = imported.find("block_0")[1]
     floats = {arg.type.element for arg in block.args if arg.type.element.is_float}
     assert floats == {F16}
 
 
 def test_layers_that_differ_are_modules_of_their_own():
     imported = import_model(config("smollm3", num_hidden_layers=5, no_rope_layers=[1, 0, 1, 0, 1]), 8)
-    assert [layer.layer_indices for layer in imported.layers] == [[0, 2], [1, 3], [4]]
+    assert layers_of(imported) == [[0, 2], [1, 3], [4]]
 
 
 def test_rope_tables_of_two_kinds_of_layers_have_names_of_their_own():
@@ -130,13 +136,13 @@ def test_rope_tables_of_two_kinds_of_layers_have_names_of_their_own():
     settings = config("gemma3_text", head_dim=16, sliding_window=32, layer_types=kinds)
     imported = import_model(settings, 8)
     assert sorted(imported.tables) == ["cos", "cos_1", "sin", "sin_1"]
-    assert [layer.layer_indices for layer in imported.layers] == [[0], [1], [2]]
+    assert layers_of(imported) == [[0], [1], [2]]
 
 
 def test_folder_is_read_for_its_configuration_alone(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(config("llama", auto_map={"AutoModel": "evil.Model"})))
     (tmp_path / "evil.py").write_text("raise SystemExit('remote code ran')")
-    assert import_model(tmp_path, 8).layer_prefixes[0] == "model.layers.0."
+    assert import_model(tmp_path, 8).find("block_0")[2].prefix == "model.layers.0."
 
 
 REFUSED = {
@@ -224,12 +230,12 @@ def test_keys_of_classifiers_and_of_calls_do_not_matter():
         "use_cache": False,
     }
     model = import_model(config("llama", **asked, output_hidden_states=True, output_attentions=True), 8)
-    assert print_module(model.layers[0].module) == print_module(
-        import_model(config("llama"), 8).layers[0].module
-    )
+    plain = import_model(config("llama"), 8)
+    for ours, theirs in zip(model.nets, plain.nets, strict=True):
+        assert print_module(ours.module) == print_module(theirs.module)
 
 
 def test_window_as_long_as_the_sequence_is_a_causal_mask():
-    assert import_model(config("mistral", sliding_window=16), 16).layers
+    assert import_model(config("mistral", sliding_window=16), 16).nets
     with pytest.raises(UserError, match="sliding window of 16"):
         import_model(config("mistral", sliding_window=16), 17, 8)

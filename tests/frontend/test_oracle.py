@@ -6,11 +6,13 @@ imported and again after the fusions, and mutated imports fail.
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from compiler.ir.module import walk
 from dialects import llm
-from tests.frontend.oracle import Subject, ops_of
+from tests.frontend.oracle import RECOGNIZED, Subject, ops_of
 
 LLAMA3_ROPE = {
     "rope_type": "llama3",
@@ -51,7 +53,7 @@ def test_import_computes_what_the_model_computes(model_type):
 
 @pytest.fixture(scope="module")
 def qwen3():
-    return Subject.make("qwen3", head_dim=32, attention_bias=True)
+    return Subject.make("qwen3", head_dim=32, attention_bias=True).fuse(RECOGNIZED)
 
 
 def change_eps(subject):
@@ -87,8 +89,8 @@ def swap_tables(subject):
 
 
 def share_a_layer(subject):
-    prefixes = subject.imported.layer_prefixes
-    prefixes[1] = prefixes[0]
+    instances = subject.imported.find("block_1")[0].instances
+    instances[1] = replace(instances[1], prefix=instances[0].prefix)
 
 
 MUTATIONS = [
@@ -112,8 +114,8 @@ def test_wrong_import_is_noticed(qwen3, mutate):
 
 def test_mistake_in_decode_alone_is_noticed(qwen3):
     mutant = qwen3.copy()
-    for layer in mutant.imported.layers:
-        for op in walk(layer.module.function("block_cache")):
+    for name in ("block_cache_0", "block_cache_2"):
+        for op in walk(mutant.imported.find(name)[1]):
             if isinstance(op, llm.RopeOp):
                 op.mode = "interleaved"
     assert mutant.error() > 100 * TOLERANCE

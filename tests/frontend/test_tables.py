@@ -23,20 +23,29 @@ def uses(prefill, decode, whole, short=None):
 
 def test_rows_by_position_become_a_table():
     use, arrays = uses(ROWS[:, :, :5], ROWS[:, :, 7:], ROWS)
-    assert use == TableUse("table_0", by_position=True)
-    np.testing.assert_array_equal(arrays["table_0"], ROWS[0, 0])
+    assert use == TableUse("table", by_position=True)
+    np.testing.assert_array_equal(arrays["table"], ROWS[0, 0])
 
 
 def test_equal_arrays_are_a_fixed_table_and_equal_numbers_a_number():
     use, arrays = uses(ROWS, ROWS, ROWS)
-    assert use == TableUse("table_0", by_position=False)
-    assert arrays["table_0"].shape == ROWS.shape
+    assert use == TableUse("table", by_position=False)
+    assert arrays["table"].shape == ROWS.shape
     assert uses(0.5, 0.5, 0.5) == (0.5, {})
 
 
 def test_equal_tables_share_a_name():
     tables = Tables()
-    assert tables.add(ROWS[0, 0]) == tables.add(ROWS[0, 0].copy()) != tables.add(ROWS[0, 0] + 1)
+    first, other = ROWS[0, 0], ROWS[0, 0] + 1
+    assert [tables.add(each, True) for each in (first, first.copy(), other)] == ["table", "table", "table_1"]
+
+
+def test_position_tables_of_angles_are_named_after_what_they_hold():
+    """All angles are 0 at position 0; some models scale both, and a second pair is numbered."""
+    tables, angles = Tables(), np.arange(8)[:, None] / np.array([1, 10, 100])
+    pairs = [(f(angles) * scale).astype(np.float32) for scale in (1, 1.25) for f in (np.cos, np.sin)]
+    assert [tables.add(each, True) for each in pairs] == ["cos", "sin", "cos_1", "sin_1"]
+    assert tables.add(np.zeros((8, 3), np.float32), by_position=False) == "table"
 
 
 @pytest.mark.parametrize(

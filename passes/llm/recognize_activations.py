@@ -1,14 +1,18 @@
-"""Activations that a model spells out, and scales that belong to another op."""
+"""Recover activations from the arithmetic that models spell them out in, and scales of embeddings."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 from compiler.ir.core import Value
 from compiler.ir.location import fused
-from compiler.ir.rewrite import Pattern, Rewriter, rewrite
+from compiler.ir.module import Module
+from compiler.ir.rewrite import Pattern, Rewriter, apply_patterns, rewrite
 from dialects import llm
-from frontend.patterns.matching import both_orders, close, scaled_by
+from dialects.contents import Content
+from passes.llm.matching import both_orders, close, scaled_by
+from passes.manager import Pass
 
 CUBIC = 0.044715  # of the tanh approximation of gelu
 QUICK = 1.702  # of the sigmoid approximation of gelu
@@ -90,3 +94,17 @@ def scale_embedding(op: llm.MulOp, rw: Rewriter) -> None:
 
 
 PATTERNS: list[Pattern] = [find_sigmoid_forms, find_relu2, find_gelu_tanh, find_softcap, scale_embedding]
+
+
+@dataclass(frozen=True)
+class RecognizeActivations(Pass):
+    """llm -> llm. Products of a sigmoid, powers of a relu, and the like become activations of one op.
+
+    A scale of an embedding becomes its attribute. Expects canonical IR, in which a value is computed once.
+    """
+
+    name = "recognize-activations"
+    takes = Content.LLM | Content.QUANTIZED
+
+    def run(self, module: Module) -> None:
+        apply_patterns(module, PATTERNS)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from compiler.ir.core import Value
 from compiler.ir.location import fused
-from compiler.ir.rewrite import Pattern, Rewriter, rewrite
+from compiler.ir.module import Module
+from compiler.ir.rewrite import Pattern, Rewriter, apply_patterns, rewrite
 from dialects import llm
-from frontend.patterns.matching import both_orders, last_axis
+from dialects.contents import Content
+from passes.llm.matching import both_orders, last_axis
+from passes.manager import Pass
 
 
 @rewrite(llm.MulOp)
@@ -81,3 +86,17 @@ PATTERNS: list[Pattern] = [
     find_layer_norm,
     give_layer_norm_its_weight,
 ]
+
+
+@dataclass(frozen=True)
+class RecognizeNorms(Pass):
+    """llm -> llm. Means and reciprocal roots become norms, with their weights.
+
+    What is computed is matched, never a name. Expects canonical IR, in which a value is computed once.
+    """
+
+    name = "recognize-norms"
+    takes = Content.LLM | Content.QUANTIZED
+
+    def run(self, module: Module) -> None:
+        apply_patterns(module, PATTERNS)

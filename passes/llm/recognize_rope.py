@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from compiler.ir.core import Value
-from compiler.ir.rewrite import Pattern, Rewriter, rewrite
+from compiler.ir.module import Module
+from compiler.ir.rewrite import Pattern, Rewriter, apply_patterns, rewrite
 from dialects import llm
-from frontend.patterns.matching import Region, both_orders, concat_parts, region
+from dialects.contents import Content
+from passes.llm.matching import Region, both_orders, concat_parts, region
+from passes.manager import Pass
 
 
 @rewrite(llm.AddOp)
@@ -117,3 +122,18 @@ def fits(x: Value, cos: Value, sin: Value, width: int | None = None) -> bool:
 
 
 PATTERNS: list[Pattern] = [find_rope, find_half_tables, widen_partial_rope]
+
+
+@dataclass(frozen=True)
+class RecognizeRope(Pass):
+    """llm -> llm. Products with cosines and sines become rotary embeddings.
+
+    What is computed is matched, in the forms that models write it in. Expects canonical IR, in which a value
+    is computed once and slices are in their shortest form.
+    """
+
+    name = "recognize-rope"
+    takes = Content.LLM | Content.QUANTIZED
+
+    def run(self, module: Module) -> None:
+        apply_patterns(module, PATTERNS)

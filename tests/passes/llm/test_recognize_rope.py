@@ -1,0 +1,139 @@
+"""Rotary embeddings from products with cosines and sines; and arithmetic that only looks like one."""
+
+from __future__ import annotations
+
+from tests.helpers import check_pass
+
+H = "tensor<1x2x8x16xf32>"
+HALF = "tensor<1x2x8x8xf32>"
+TABLE = "tensor<1x1x8x16xf32>"
+PIPELINE = "canonicalize,recognize-rope,canonicalize"
+
+
+def slice_of(name: str, x: str, start: int, stop: int, step: int, types: str) -> str:
+    bounds = f"axis = 3 : i64, start = {start} : i64, stop = {stop} : i64, step = {step} : i64"
+    return f"""
+    %{name} = "llm.slice"(%{x}) <{{{bounds}}}> : {types}
+"""
+
+
+def rope_sum() -> str:
+    return f"""
+    %xc = "llm.mul"(%x, %cos) : ({H}, {TABLE}) -> {H}
+    %ps = "llm.mul"(%p, %sin) : ({H}, {TABLE}) -> {H}
+    %y = "llm.add"(%xc, %ps) : ({H}, {H}) -> {H}
+"""
+
+
+def half(negated: str = "high") -> str:
+    other = {"high": "low", "low": "high"}[negated]
+    return (
+        slice_of("low", "x", 0, 8, 1, f"({H}) -> {HALF}")
+        + slice_of("high", "x", 8, 16, 1, f"({H}) -> {HALF}")
+        + f"""
+    %n = "llm.neg"(%{negated}) : ({HALF}) -> {HALF}
+    %p = "llm.concat"(%n, %{other}) <{{axis = 3 : i64}}> : ({HALF}, {HALF}) -> {H}
+"""
+        + rope_sum()
+    )
+
+
+def rope(mode: str) -> str:
+    return f"""
+    %y = "llm.rope"(%x, %cos, %sin) <{{mode = "{mode}", rotary_dim = 16 : i64}}> : ({H}, {TABLE}, {TABLE}) -> {H}
+"""
+
+
+def in_order(text: str) -> str:
+    """Name the arguments in one order on both sides: an op that reads them all, first."""
+    return (
+        f"""
+    %all = "llm.concat"(%x, %x) <{{axis = 3 : i64}}> : ({H}, {H}) -> tensor<1x2x8x32xf32>
+    %tables = "llm.concat"(%cos, %sin) <{{axis = 3 : i64}}> : ({TABLE}, {TABLE}) -> tensor<1x1x8x32xf32>
+"""
+        + text
+    )
+
+
+def test_rope_of_halves():
+    check_pass(PIPELINE, in_order(half()), in_order(rope("half")))
+
+
+def test_rope_with_the_other_half_negated_stays():
+    check_pass(PIPELINE, in_order(half("low")), in_order(half("low")))
+
+
+def interleaved(first: int) -> str:
+    column, pairs = "tensor<1x2x8x8x1xf32>", "tensor<1x2x8x8x2xf32>"
+    shape = "shape = array<i64: 1, 2, 8, 8, 1>"
+    return (
+        slice_of("odd", "x", first, 16 - (1 - first), 2, f"({H}) -> {HALF}")
+        + slice_of("even", "x", 1 - first, 16 - first, 2, f"({H}) -> {HALF}")
+        + f"""
+    %n = "llm.neg"(%odd) : ({HALF}) -> {HALF}
+    %a = "llm.reshape"(%n) <{{{shape}}}> : ({HALF}) -> {column}
+    %b = "llm.reshape"(%even) <{{{shape}}}> : ({HALF}) -> {column}
+    %j = "llm.concat"(%a, %b) <{{axis = 4 : i64}}> : ({column}, {column}) -> {pairs}
+    %p = "llm.reshape"(%j) <{{shape = array<i64: 1, 2, 8, 16>}}> : ({pairs}) -> {H}
+"""
+        + rope_sum()
+    )
+
+
+def test_rope_of_neighbours():
+    check_pass(PIPELINE, in_order(interleaved(1)), in_order(rope("interleaved")))
+
+
+def test_rope_of_neighbours_with_the_even_ones_negated_stays():
+    check_pass(PIPELINE, in_order(interleaved(0)), in_order(interleaved(0)))
+
+
+def test_rope_of_a_part_of_each_head():
+    wide, part, rest = "tensor<1x2x8x24xf32>", H, HALF
+    heads = slice_of("x", "h", 0, 16, 1, f"({wide}) -> {part}") + slice_of(
+        "rest", "h", 16, 24, 1, f"({wide}) -> {rest}"
+    )
+    # Halves of the part as slices of the whole head, since slices of slices are merged.
+    body = half().replace("(%x) <{axis = 3 : i64, start", "(%h) <{axis = 3 : i64, start")
+    body = body.replace(f"({H}) -> {HALF}\n\n    %high", f"({wide}) -> {HALF}\n\n    %high")
+    body = body.replace(f": ({H}) -> {HALF}", f": ({wide}) -> {HALF}")
+    joined = f"""
+    %z = "llm.concat"(%y, %rest) <{{axis = 3 : i64}}> : ({part}, {rest}) -> {wide}
+"""
+    after = f"""
+    %z = "llm.rope"(%h, %cos, %sin) <{{mode = "half", rotary_dim = 16 : i64}}> : ({wide}, {TABLE}, {TABLE}) -> {wide}
+"""
+    first = f"""
+    %tables = "llm.concat"(%cos, %sin) <{{axis = 3 : i64}}> : ({TABLE}, {TABLE}) -> tensor<1x1x8x32xf32>
+    %heads = "llm.neg"(%h) : ({wide}) -> {wide}
+"""
+    check_pass(PIPELINE, first + heads + body + joined, first + after)
+
+
+def test_rope_with_tables_of_half_the_width():
+    table = "tensor<1x1x8x8xf32>"
+    text = (
+        slice_of("a", "x", 0, 8, 1, f"({H}) -> {HALF}")
+        + slice_of("b", "x", 8, 16, 1, f"({H}) -> {HALF}")
+        + f"""
+    %ac = "llm.mul"(%a, %cos) : ({HALF}, {table}) -> {HALF}
+    %bs = "llm.mul"(%b, %sin) : ({HALF}, {table}) -> {HALF}
+    %bc = "llm.mul"(%b, %cos) : ({HALF}, {table}) -> {HALF}
+    %as = "llm.mul"(%a, %sin) : ({HALF}, {table}) -> {HALF}
+    %first = "llm.sub"(%ac, %bs) : ({HALF}, {HALF}) -> {HALF}
+    %second = "llm.add"(%bc, %as) : ({HALF}, {HALF}) -> {HALF}
+    %y = "llm.concat"(%first, %second) <{{axis = 3 : i64}}> : ({HALF}, {HALF}) -> {H}
+"""
+    )
+    order = f"""
+    %tables = "llm.concat"(%cos, %sin) <{{axis = 3 : i64}}> : ({table}, {table}) -> tensor<1x1x8x16xf32>
+    %heads = "llm.neg"(%x) : ({H}) -> {H}
+"""
+    after = f"""
+    %y = "llm.rope"(%x, %cos, %sin) <{{mode = "half_tables", rotary_dim = 16 : i64}}> : ({H}, {table}, {table}) -> {H}
+"""
+    check_pass(PIPELINE, order + text, order + after)
+    swapped = text.replace('"llm.mul"(%a, %sin)', '"llm.mul"(%a, %a)').replace(
+        f"%a) : ({HALF}, {table})", f"%a) : ({HALF}, {HALF})"
+    )
+    check_pass(PIPELINE, order + swapped, order + swapped)
