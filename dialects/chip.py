@@ -24,6 +24,7 @@ from compiler.target import families, isa
 from compiler.target.chips import ChipSpec
 from compiler.target.isa import split_address
 from dialects import nets
+from dialects.weights import WeightSource
 
 Shape4 = tuple[int, int, int, int]  # n, c (channels, spread over the lanes), h, w
 Fields = dict[str, int]
@@ -161,106 +162,6 @@ class Placement:
         if isinstance(buffer.type, GlobalType):
             return self.address(buffer) + view.offset
         return self.spec.dma_local_base + self.tiu(buffer, view)
-
-
-# -------------------------------------------------------------------------- what a coefficient region holds
-
-
-class WeightSource(Attribute):
-    """Where the bytes of a region of the coefficient blob come from; equal sources are one region."""
-
-
-@attr_def("chip.joined")
-@dataclass(frozen=True)
-class Joined(WeightSource):
-    """Checkpoint tensors joined along axis 0, converted to `dtype`, row-major."""
-
-    names: tuple[str, ...]
-    dtype: ElementType
-
-
-@attr_def("chip.packed")
-@dataclass(frozen=True)
-class Packed(WeightSource):
-    """A rectangle of the joined tensors from (row, column) on, quantized and packed as
-    `compiler.weights.quant.TileFormat`.
-
-    With `each`, the rows are an equal share of every tensor, from its row `row` on, one share after the
-    other. Groups are counted along the columns of the whole tensor.
-    """
-
-    names: tuple[str, ...]
-    row: int
-    rows: int
-    column: int
-    columns: int
-    bits: int
-    group: int
-    symmetric: bool
-    scale: ElementType
-    each: bool = False
-    pieces: int = 1
-
-
-@attr_def("chip.rope_table")
-@dataclass(frozen=True)
-class RopeTable(WeightSource):
-    """f32 rows [cos (d) | sin of the first half | minus sin of the second half], from two tables of width
-    d.
-    """
-
-    cos: str
-    sin: str
-
-
-@attr_def("chip.floats")
-@dataclass(frozen=True)
-class Floats(WeightSource):
-    """f32 numbers, written out."""
-
-    values: tuple[float, ...]
-
-
-@attr_def("chip.iota")
-@dataclass(frozen=True)
-class Iota(WeightSource):
-    """f32 0, step, 2 step, ...: `count` numbers."""
-
-    count: int
-    step: float
-
-
-@attr_def("chip.lane_part")
-@dataclass(frozen=True)
-class LanePart(Attribute):
-    """`count` f32 numbers of a record: dealt over the lanes, item i to lane i mod lanes, or whole in every
-    lane.
-    """
-
-    source: WeightSource
-    count: int
-    over_lanes: bool
-
-
-@attr_def("chip.lane_record")
-@dataclass(frozen=True)
-class LaneRecord(WeightSource):
-    """The same number of bytes for every lane, one lane after the other: the parts, each in whole EU
-    widths.
-    """
-
-    parts: tuple[LanePart, ...]
-    lanes: int
-    eu_bytes: int
-
-    def part_bytes(self, part: LanePart) -> int:
-        """Bytes of a part in one lane."""
-        items = part.count // self.lanes if part.over_lanes else part.count
-        return -(-items * 4 // self.eu_bytes) * self.eu_bytes
-
-    @property
-    def run_bytes(self) -> int:
-        return sum(self.part_bytes(part) for part in self.parts)
 
 
 class BufferOp(Op):

@@ -7,7 +7,7 @@ from enum import Flag, auto
 
 from compiler.ir.core import Op
 from compiler.ir.module import Module, walk
-from dialects import chip, llm, tensor
+from dialects import chip, tensor
 
 
 class Content(Flag):
@@ -15,7 +15,6 @@ class Content(Flag):
 
     NOTHING = 0
     LLM = auto()  # ops of the llm dialect
-    QUANTIZED = auto()  # of them, linears with a quantization
     TENSOR = auto()  # ops of the tensor dialect
     WHOLE = auto()  # of them, linears whose weight is not cut into tiles
     TILED = auto()  # of them, linears whose weight is a tile
@@ -49,8 +48,6 @@ def contents_of(op: Op) -> Iterator[Content]:
     match op.opname.partition(".")[0]:
         case "llm":
             yield Content.LLM
-            if isinstance(op, llm.LinearOp | llm.GatedLinearOp) and op.quant is not None:
-                yield Content.QUANTIZED
         case "tensor":
             yield Content.TENSOR
             yield from linear_contents(op)

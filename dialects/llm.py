@@ -19,7 +19,7 @@ head itself for v.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import replace
 from math import prod
 
 from compiler.ir.core import Op, Value
@@ -32,7 +32,8 @@ from compiler.ir.define import (
     VariadicOperand,
     op,
 )
-from compiler.ir.types import I32, Attribute, TensorType, attr_def
+from compiler.ir.types import I32, TensorType
+from compiler.weights.scheme import scheme_of
 from dialects.shapes import (
     broadcast,
     check_axis,
@@ -49,24 +50,6 @@ ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "sigm
 ROPE_MODES = ("half", "interleaved", "half_tables")
 
 
-@attr_def("llm.quant")
-@dataclass(frozen=True)
-class Quant(Attribute):
-    """How the weight of a linear is stored: integers with a scale and a zero point for each group.
-
-    Weight [n, k] = (q[n, k] - zero[n, k // group]) * scale[n, k // group]; group 0 is the whole row.
-    A symmetric quantization stores no zero points: they are 8 for 4 bits, and 0 for 8 bits, which are signed.
-    """
-
-    bits: int  # bits per weight, 4 or 8
-    group: int  # neighbours along the input axis that share a scale
-    symmetric: bool = False
-
-    def problem(self) -> str | None:
-        right = self.bits in (4, 8) and self.group >= 0 and (self.symmetric or self.bits == 4)
-        return None if right else "is no quantization to 4 bits, or symmetric to 8, in groups"
-
-
 # ---- named data ----
 
 
@@ -76,10 +59,15 @@ class WeightOp(Op):
 
     The name is relative to the layer ("self_attn.q_proj.weight"), since one module serves every layer
     with the same graph. A name with a leading "/" is the full name of a parameter outside of any layer.
+    Where the type has a `#weights.scheme`, the parameter is stored as codes, and the value is what they
+    decode to.
     """
 
     name: Attr[str]
     y: Result[TensorType]
+
+    def verify(self) -> None:
+        _check_readers(self, self.y)
 
 
 @op("llm.concat_weights")
@@ -93,10 +81,14 @@ class ConcatWeightsOp(Op):
     y: Result[TensorType]
 
     def infer_types(self) -> tuple[TensorType, ...]:
-        return (concatenated(self.weights, 0),)
+        return (replace(concatenated(self.weights, 0), layout=self.weights[0].type.layout),)
 
     def verify(self) -> None:
         check_concatenation(self, self.weights, 0)
+        if not stored_alike(*self.weights, self.y):
+            types = ", ".join(str(value.type) for value in (*self.weights, self.y))
+            self.fail(f"joins weights that are stored in different ways: {types}")
+        _check_readers(self, self.y)
 
 
 @op("llm.slice_weights")
@@ -111,10 +103,13 @@ class SliceWeightsOp(Op):
 
     def infer_types(self) -> tuple[TensorType, ...]:
         rows = len(range(self.start, self.stop, self.step))
-        return (TensorType((rows, *self.weight.type.shape[1:]), self.weight.type.element),)
+        return (replace(self.weight.type, shape=(rows, *self.weight.type.shape[1:])),)
 
     def verify(self) -> None:
         check_range(self, self.weight.type, 0, (self.start, self.stop, self.step))
+        if not stored_alike(self.weight, self.y):
+            self.fail(f"makes {self.y.type} of {self.weight.type}, which is stored in another way")
+        _check_readers(self, self.y)
 
 
 @op("llm.table")
@@ -174,7 +169,6 @@ class LinearOp(Op):
     """y = x @ weight.T + bias + residual, accumulated in float32 and rounded once.
 
     Shapes: x [..., K], weight [N, K], bias [N], residual and y [..., N].
-    With `quant` the weight is stored in groups of integers; the formula holds for its decoded values.
     """
 
     shapes = "x[..., K] weight[N, K] bias[N] residual[..., N] y[..., N]"
@@ -183,7 +177,6 @@ class LinearOp(Op):
     weight: Operand[TensorType]
     bias: OptionalOperand[TensorType]
     residual: OptionalOperand[TensorType]
-    quant: OptionalAttr[Quant]
     y: Result[TensorType]
 
     def infer_types(self) -> tuple[TensorType, ...]:
@@ -194,7 +187,6 @@ class LinearOp(Op):
         check_projection(self, self.x.type, self.weight.type, self.bias.type if self.bias else None)
         if self.residual is not None and self.residual.type != self.y.type:
             self.fail(f"residual is {self.residual.type}, expected the type of the result, {self.y.type}")
-        _check_groups(self, self.quant, self.weight.type)
 
 
 @op("llm.gated_linear")
@@ -212,7 +204,6 @@ class GatedLinearOp(Op):
     gate_bias: OptionalOperand[TensorType]
     up_bias: OptionalOperand[TensorType]
     act: Attr[str] = "silu"
-    quant: OptionalAttr[Quant]
     y: Result[TensorType]
 
     def infer_types(self) -> tuple[TensorType, ...]:
@@ -223,8 +214,7 @@ class GatedLinearOp(Op):
         _check_activation(self, self.act)
         for weight, bias in ((self.gate_weight, self.gate_bias), (self.up_weight, self.up_bias)):
             check_projection(self, self.x.type, weight.type, bias.type if bias else None)
-            _check_groups(self, self.quant, weight.type)
-        if self.gate_weight.type.shape != self.up_weight.type.shape:
+        if self.gate_weight.type != self.up_weight.type:
             self.fail(f"gate weight {self.gate_weight.type} and up weight {self.up_weight.type} differ")
 
 
@@ -652,9 +642,18 @@ def is_weight(x: Value) -> bool:
     return isinstance(owner, WeightOp) or (bool(owner.operands) and all(map(is_weight, owner.operands)))
 
 
-def _check_groups(op: Op, quant: Quant | None, weight: TensorType) -> None:
-    if quant is not None and quant.group and weight.shape[1] % quant.group:
-        op.fail(f"input axis {weight.shape[1]} is not a multiple of group {quant.group}")
+def stored_alike(*weights: Value[TensorType]) -> bool:
+    """Whether all are stored as codes of one scheme, or all as they are: only such can be joined."""
+    return len({value.type.layout for value in weights}) == 1
+
+
+def _check_readers(op: Op, weight: Value[TensorType]) -> None:
+    """What is stored as codes is decoded for the right side of a matrix product, and for nothing else."""
+    if scheme_of(weight.type) is None:
+        return
+    for user in weight.users:
+        if not isinstance(user, LinearOp | GatedLinearOp | ConcatWeightsOp | SliceWeightsOp):
+            user.fail(f"reads {weight.type}, which only linears can")
 
 
 def _check_activation(op: Op, kind: str) -> None:

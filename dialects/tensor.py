@@ -15,6 +15,7 @@ from math import prod
 from compiler.ir.core import Op, Value
 from compiler.ir.define import Attr, Operand, OptionalAttr, OptionalOperand, Result, VariadicOperand, op
 from compiler.ir.types import F32, I32, Attribute, ElementType, TensorType, Type, attr_def, type_def
+from compiler.weights.scheme import Scheme, scheme_of
 from dialects.shapes import check_concatenation
 
 
@@ -54,44 +55,29 @@ class Replicated(Attribute):
 class PackedType(Type):
     """A tile of weights, `rows` (outputs) over the lanes x `columns` (inputs), in the DMA's order.
 
-    Codes of `bits` bits, one `scale` and, unless `symmetric`, one zero point for `group` neighbouring
-    columns; or, of 16 bits, the weights themselves in the type `scale`.
+    Codes, scales and zeros of a scheme, which decode to the type `element`; or, without a scheme, the weights
+    themselves in that type.
     """
 
     rows: int
     columns: int
-    bits: int
-    group: int
-    symmetric: bool
-    scale: ElementType
+    element: ElementType
+    scheme: Scheme | None = None
     local: bool = False
 
     def alias(self) -> str:
-        return f"{'local' if self.local else 'packed'}_{self.rows}x{self.columns}_w{self.bits}"
+        bits = self.element.bits if self.scheme is None else self.scheme.bits
+        return f"{'local' if self.local else 'packed'}_{self.rows}x{self.columns}_w{bits}"
 
     def problem(self) -> str | None:
-        groups = self.group if self.bits < 16 else self.columns
-        if self.rows < 1 or self.columns < 1 or self.bits not in (4, 8, 16) or self.scale.bits != 16:
-            return "is no tile of weights of 4, 8 or 16 bits with scales of 16"
-        return None if groups > 0 and self.columns % groups == 0 else "does not consist of whole groups"
-
-
-@attr_def("tensor.quant")
-@dataclass(frozen=True)
-class Quant(Attribute):
-    """How a linear's weight is to be stored: see `PackedType`."""
-
-    bits: int
-    group: int
-    symmetric: bool
-
-    def problem(self) -> str | None:
-        right = self.bits in (4, 8, 16) and self.group >= (self.bits < 16)
-        return None if right else "is no quantization to 4 or 8 bits in groups"
+        if self.rows < 1 or self.columns < 1 or self.element.bits != 16:
+            return "is no tile of weights of 16 bits"
+        return None if self.scheme is None else self.scheme.problem_in((self.rows, self.columns))
 
 
 def in_ddr(type_: Type) -> bool:
-    return isinstance(type_, TensorType) and type_.layout is None
+    """Whether it is an array in DDR: row-major, or a weight that is stored by a scheme."""
+    return isinstance(type_, TensorType) and (type_.layout is None or isinstance(type_.layout, Scheme))
 
 
 class TensorOp(Op):
@@ -121,7 +107,10 @@ class TensorOp(Op):
 
 @op("tensor.weight")
 class WeightOp(TensorOp):
-    """A checkpoint tensor in DDR, or several joined along axis 0, in the result's element type."""
+    """A checkpoint tensor in DDR, or several joined along axis 0, in the result's element type.
+
+    One that is stored by a scheme is only read by linears, as their weight, until `tile-weights` cuts it.
+    """
 
     sources: Attr[list[str]]
     result_: Result[TensorType]
@@ -129,11 +118,15 @@ class WeightOp(TensorOp):
     def verify(self) -> None:
         if not self.sources or not in_ddr(self.result_.type):
             self.fail("names no weights, or gives an array that is not in DDR")
+        if scheme_of(self.result_.type) is not None:
+            for user in self.result_.users:
+                if not isinstance(user, LinearOp | GatedLinearOp):
+                    user.fail(f"reads {self.result_.type}, which only linears can")
 
 
 @op("tensor.packed_weight")
 class PackedWeightOp(TensorOp):
-    """A rectangle of the joined sources, quantized and packed: the type's rows from `row`, columns from
+    """A rectangle of the joined sources, packed: the type's rows from `row`, columns from
     `column`.
 
     With `each`, the rows are an equal share of every source, from its row `row` on, one share after the
@@ -402,7 +395,7 @@ class ArgmaxOp(TensorOp):
 
 @op("tensor.dequantize")
 class DequantizeOp(TensorOp):
-    """(code - zero) * scale of a packed tile in local memory, as a [rows, columns] array of 16 bit.
+    """(code - zero) * scale of a packed tile in local memory, rounded once to [rows, columns] of 16 bit.
 
     A tile of 16-bit weights is that array already.
     """
@@ -412,7 +405,7 @@ class DequantizeOp(TensorOp):
 
     def infer_types(self) -> tuple[Type, ...]:
         packed = self.packed.type
-        return (TensorType((packed.rows, packed.columns), packed.scale, Lanes(0)),)
+        return (TensorType((packed.rows, packed.columns), packed.element, Lanes(0)),)
 
     def verify(self) -> None:
         if not self.packed.type.local:
@@ -423,8 +416,8 @@ class DequantizeOp(TensorOp):
 class LinearOp(TensorOp):
     """y = x @ w.T + accumulator in f32; x [..., k] of 16 bit, w [n, k], accumulator and y [..., n].
 
-    With w in DDR the op stands for the whole weight, stored as `quant` says; `tile-weights` leaves only local
-    w.
+    With w in DDR the op stands for the whole weight, stored as its type says; `tile-weights` leaves only
+    local w.
     """
 
     shapes = "x[..., K] w[N, K] accumulator[..., N] y[..., N]"
@@ -432,16 +425,15 @@ class LinearOp(TensorOp):
     x: Operand[TensorType]
     w: Operand[TensorType]
     accumulator: OptionalOperand[TensorType]
-    quant: OptionalAttr[Quant]
     y: Result[TensorType]
 
     def verify(self) -> None:
         check_product(self, self.x.type, self.y.type)
         check_accumulator(self, self.accumulator, self.y.type)
         if in_ddr(self.w.type):
-            check_whole_weight(self, self.w, self.quant)
-        elif self.w.type.layout != Lanes(0) or self.quant is not None:
-            self.fail(f"takes the local weight {self.w.type}, expected rows over the lanes, and no quant")
+            check_whole_weight(self, self.w, self.x.type)
+        elif self.w.type.layout != Lanes(0) or self.w.type.element != self.x.type.element:
+            self.fail(f"takes the weight {self.w.type}, expected {self.x.type.element}, rows over the lanes")
 
 
 @op("tensor.gated_linear")
@@ -457,7 +449,6 @@ class GatedLinearOp(TensorOp):
     gate: Operand[TensorType]
     up: Operand[TensorType]
     biases: VariadicOperand[TensorType]
-    quant: OptionalAttr[Quant]
     y: Result[TensorType]
 
     def verify(self) -> None:
@@ -465,7 +456,9 @@ class GatedLinearOp(TensorOp):
         if len(self.biases) not in (0, 2) or not all(in_ddr(bias.type) for bias in self.biases):
             self.fail("takes no biases, or two rows in DDR")
         for weight in (self.gate, self.up):
-            check_whole_weight(self, weight, self.quant)
+            check_whole_weight(self, weight, self.x.type)
+        if self.gate.type != self.up.type:
+            self.fail(f"takes gate {self.gate.type} and up {self.up.type}, which one tile cannot hold")
 
 
 @op("tensor.matmul")
@@ -512,12 +505,10 @@ def check_accumulator(op_: TensorOp, start: Value[TensorType] | None, y: TensorT
         op_.fail(f"adds to {start.type if start else 0} in {y}, expected f32 in one layout")
 
 
-def check_whole_weight(op_: TensorOp, w: Value[TensorType], quant: Quant | None) -> None:
-    """It is a weight in DDR, whose columns are whole groups."""
-    if w.defining(WeightOp) is None or w.type.element.bits != 16:
-        op_.fail(f"takes {w.type} as a whole weight, expected a tensor.weight of 16 bit")
-    if quant is not None and quant.bits < 16 and w.type.shape[1] % quant.group:
-        op_.fail(f"input axis {w.type.shape[1]} is not a multiple of group {quant.group}")
+def check_whole_weight(op_: TensorOp, w: Value[TensorType], x: TensorType) -> None:
+    """It is a parameter in DDR, in the type of the activations once it is decoded."""
+    if w.defining(WeightOp) is None or w.type.element != x.element:
+        op_.fail(f"takes {w.type} as a whole weight, expected a tensor.weight of {x.element}")
 
 
 # -------------------------------------------------------------------------------------------- data movement

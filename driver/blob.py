@@ -1,4 +1,4 @@
-"""The bytes of a coefficient blob: checkpoint tensors converted, quantized, packed and put in their places.
+"""The bytes of a coefficient blob: checkpoint tensors as they are to be stored, packed and in their places.
 
 A blob is produced piece by piece while it is written, so that memory holds a tensor or two, never a layer.
 """
@@ -6,22 +6,23 @@ A blob is produced piece by piece while it is written, so that memory holds a te
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import singledispatchmethod
 from itertools import groupby, islice
-from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from compiler.diagnostics import UserError
-from compiler.weights.quant import Quantized, TileFormat, pack, quantize, to_float32
-from dialects.chip import Floats, Iota, Joined, LaneRecord, Packed, RopeTable, WeightSource
+from compiler.ir.types import ElementType
+from compiler.weights.groups import quantize
+from compiler.weights.scheme import Scheme
+from compiler.weights.stored import Array, Quantized, Weight, convert, joined, rectangle, rows_of
+from compiler.weights.tile import pack
+from dialects.weights import Floats, Iota, Joined, LaneRecord, Packed, RopeTable, WeightSource
 
-Array = npt.NDArray[Any]
-ReadTensor = Callable[[str], Array]
+ReadTensor = Callable[[str], Weight]
 
 
 @dataclass(frozen=True)
@@ -33,63 +34,59 @@ class Piece:
     source: WeightSource
 
 
+@dataclass(frozen=True)
 class Materializer:
-    """Computes pieces. `read` gives a checkpoint tensor by the name the IR uses, and `full_name` its name in
-    messages; `tables` are the rotary tables.
+    """Computes pieces.
+
+    `read` gives a checkpoint tensor by the name the IR uses: floats, or codes where the checkpoint has those.
+    `tables` are the rotary tables, and `full_name` is a tensor's name in messages.
     """
 
-    def __init__(
-        self,
-        read: ReadTensor,
-        tables: dict[str, Array],
-        lanes: int,
-        full_name: Callable[[str], str] = str,
-    ):
-        self.read = read
-        self.tables = tables
-        self.lanes = lanes
-        self.full_name = full_name
+    read: ReadTensor
+    tables: Mapping[str, Array]
+    full_name: Callable[[str], str] = str
 
-    def pieces(self, sources: Sequence[WeightSource]) -> list[Array]:
-        """The bytes of several sources; tiles of one weight, which is quantized once, or any one other."""
-        first = sources[0]
-        if not isinstance(first, Packed):
-            return [self.bytes_of(source) for source in sources]
-        whole = self.weight(first)
-        return [self.tile(whole, source) for source in sources if isinstance(source, Packed)]
+    def pieces(self, sources: Sequence[WeightSource]) -> Iterator[Array]:
+        """The bytes of several sources for which `weight_of` is the same, so that it is quantized once."""
+        first, parts = sources[0], []
+        if isinstance(first, Packed):
+            parts = [self.stored(name, first.tile.stored) for name in first.names]
+        for source in sources:
+            yield tile_bytes(parts, source) if isinstance(source, Packed) else self.bytes_of(source)
 
-    def weight(self, source: Packed) -> Quantized | Array:
-        """The whole weight that a tile is part of."""
-        if source.bits == 16:
-            return convert(self.joined(source.names), source.scale.numpy)
-        return self.quantized(source)
+    def stored(self, name: str, form: ElementType | Scheme) -> Weight:
+        """A tensor as the program expects it: codes as they are, floats converted or quantized.
 
-    def tile(self, whole: Quantized | Array, source: Packed) -> Array:
-        columns = slice(source.column, source.column + source.columns)
-        total = len(whole.codes) if isinstance(whole, Quantized) else len(whole)
-        shares = list(share_rows(source, total, len(source.names) if source.each else 1))
-        part: Quantized | Array
-        if isinstance(whole, Quantized):
-            part = stacked([whole.tile(rows, columns) for rows in shares])
-        else:
-            part = np.concatenate([whole[rows, columns] for rows in shares])
-        tile = TileFormat(
-            source.rows, source.columns, source.bits, source.group, source.symmetric, self.lanes
-        )
-        runs = pack(tile, part)
-        return runs.reshape(self.lanes, source.pieces, -1).swapaxes(0, 1)
+        UserError when they are codes of another scheme, or cannot be quantized.
+        """
+        weight = self.read(name)
+        try:
+            if isinstance(weight, Quantized):
+                return taken_over(weight, form)
+            return quantize(weight, form) if isinstance(form, Scheme) else convert(weight, form.numpy)
+        except ValueError as error:
+            what = "taken over" if isinstance(weight, Quantized) else "quantized"
+            raise UserError(f"{self.full_name(name)} cannot be {what}: {error}") from error
+
+    def codes(self, name: str, scheme: Scheme) -> Quantized:
+        """A tensor that is stored as codes."""
+        weight = self.stored(name, scheme)
+        assert isinstance(weight, Quantized)
+        return weight
 
     @singledispatchmethod
     def bytes_of(self, source: WeightSource) -> Array:
         raise NotImplementedError(type(source).__name__)
 
     @bytes_of.register
-    def _(self, source: Joined) -> Array:
-        return convert(self.joined(source.names), source.dtype.numpy)
+    def _(self, source: Packed) -> Array:
+        return next(self.pieces([source]))
 
     @bytes_of.register
-    def _(self, source: Packed) -> Array:
-        return self.pieces([source])[0]
+    def _(self, source: Joined) -> Array:
+        whole = joined([self.stored(name, source.dtype) for name in source.names])
+        assert not isinstance(whole, Quantized)
+        return whole
 
     @bytes_of.register
     def _(self, source: RopeTable) -> Array:
@@ -116,44 +113,31 @@ class Materializer:
             offset += source.part_bytes(part) // 4
         return record
 
-    def joined(self, names: tuple[str, ...]) -> Array:
-        """Tensors as one, rows after rows; in f32 where they are stored in different types."""
-        parts = [self.read(name) for name in names]
-        if len({part.dtype for part in parts}) > 1:
-            parts = [to_float32(part) for part in parts]
-        return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
-    def quantized(self, source: Packed) -> Quantized:
-        weight = self.joined(source.names)
-        try:
-            return quantize(weight, source.bits, source.group, source.symmetric, source.scale.numpy)
-        except ValueError as error:
-            names = " + ".join(map(self.full_name, source.names))
-            raise UserError(f"{names} cannot be quantized: {error}") from error
+def taken_over(weight: Quantized, form: ElementType | Scheme) -> Quantized:
+    """Codes that come from outside, for a program that expects them; ValueError when it does not."""
+    weight.check_range()
+    if weight.scheme != form:
+        raise ValueError(f"it is stored as {weight.scheme}, where the program expects {form}")
+    return weight
 
 
-def share_rows(source: Packed, total: int, shares: int) -> Iterator[slice]:
-    """The rows of a packed tile among the `total` of its joined tensors; see `Packed.each`."""
-    for start in range(source.row, total, total // shares):
-        yield slice(start, start + source.rows // shares)
-        if shares == 1:
-            return
+def tile_bytes(parts: Sequence[Weight], source: Packed) -> Array:
+    """The bytes of a tile, of the tensors that it names as they are stored: [pieces, lanes, bytes]."""
+    tile = source.tile
+    columns = slice(source.column, source.column + tile.columns)
+    chosen = zip(parts, rows_in(parts, source), strict=True)
+    shares = [rectangle(part, rows, columns) for part, rows in chosen if rows.start < rows.stop]
+    runs = pack(tile, joined(shares))
+    return runs.reshape(tile.lanes, source.pieces, -1).swapaxes(0, 1)
 
 
-def stacked(parts: list[Quantized]) -> Quantized:
-    """Parts with the same columns as one, row after row."""
-    if len(parts) == 1:
-        return parts[0]
-    codes, scales = (np.concatenate([getattr(p, name) for p in parts]) for name in ("codes", "scales"))
-    zeros = [p.zeros for p in parts if p.zeros is not None]
-    return Quantized(codes, scales, np.concatenate(zeros) if zeros else None, parts[0].bits, parts[0].group)
-
-
-def convert(values: Array, dtype: np.dtype) -> Array:
-    """Values in another float type that holds them, to nearest even."""
-    if values.dtype == dtype:
-        return np.ascontiguousarray(values)
-    return to_float32(values).astype(dtype)
+def rows_in(parts: Sequence[Weight], source: Packed) -> Iterator[slice]:
+    """Which rows of each tensor a tile holds; see `Packed.each`."""
+    start, count = source.row, source.tile.rows // (len(parts) if source.each else 1)
+    for part in parts:
+        yield slice(max(start, 0), max(0, min(start + count, rows_of(part))))
+        start -= 0 if source.each else rows_of(part)
 
 
 @dataclass(eq=False)
@@ -192,10 +176,14 @@ class WeightBlob:
             ahead = iter(groups)
             for group in groups:
                 for later in islice(ahead, self.jobs + 1 - len(waiting)):
-                    waiting.append(pool.submit(self.materializer.pieces, [piece.source for piece in later]))
+                    waiting.append(pool.submit(self._bytes_of, later))
                 yield from zip(group, waiting.popleft().result(), strict=True)
+
+
+    def _bytes_of(self, pieces: Sequence[Piece]) -> list[Array]:
+        return list(self.materializer.pieces([piece.source for piece in pieces]))
 
 
 def weight_of(source: WeightSource) -> Hashable:
     """What tiles of one weight have in common."""
-    return source.names if isinstance(source, Packed) else source
+    return (source.names, source.tile.stored) if isinstance(source, Packed) else source

@@ -91,7 +91,7 @@ class Job:
         made = resume(self.dumps[group.name], group.module, options.spec, options.dump_ir)
         full_name = group.instances[0].parameter_name
         shapes = {op.name: self.weights.shape(full_name(op.name)) for op in weights_of(group.module)}
-        check_sources(made, shapes, self.model.tables, options.spec.lanes)
+        check_sources(made, shapes, self.model.tables)
         return made
 
     def too_large(self, group: NetGroup, problem: str) -> str:
@@ -195,7 +195,7 @@ class Job:
         def read(name: str) -> np.ndarray:
             return self.weights.read(instance.parameter_name(name))
 
-        return Materializer(read, self.model.tables, self.options.spec.lanes, instance.parameter_name)
+        return Materializer(read, self.model.tables, instance.parameter_name)
 
 
 def kind_of(module: Module) -> tuple[str, ...]:

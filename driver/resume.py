@@ -14,11 +14,11 @@ from compiler.ir.parser import parse_module
 from compiler.ir.types import Type
 from compiler.target.attribute import set_target
 from compiler.target.chips import ChipSpec
-from compiler.weights.quant import TileFormat
 from dialects.builtin import ModuleOp
-from dialects.chip import Floats, GlobalOp, Iota, Joined, LaneRecord, Packed, RopeTable, WeightSource
+from dialects.chip import GlobalOp
 from dialects.contents import READY, contents
 from dialects.nets import net_of
+from dialects.weights import Floats, Iota, Joined, LaneRecord, Packed, RopeTable, WeightSource
 from passes.chip.assign_addresses import globals_of
 from passes.manager import HEADER, PassManager, check_order, parse_pipeline, passes_left
 
@@ -97,9 +97,7 @@ def check_nets(path: Path, found: ModuleOp, expected: ModuleOp) -> None:
 # ------------------------------------------------------------------------------------------------- weights
 
 
-def check_sources(
-    module: ModuleOp, shapes: Mapping[str, Any], tables: Mapping[str, Any], lanes: int
-) -> None:
+def check_sources(module: ModuleOp, shapes: Mapping[str, Any], tables: Mapping[str, Any]) -> None:
     """Each region of weights holds bytes that the checkpoint has; `shapes` and `tables` are by name."""
     for function in module.functions():
         for op in globals_of(function, "weight"):
@@ -107,19 +105,18 @@ def check_sources(
             for source in parts_of(op.source):
                 if problem := problem_of(source, shapes, tables):
                     op.fail(f"holds {source}, but {problem}")
-            size = size_of(op.source, shapes, tables, lanes)
+            size = size_of(op.source, shapes, tables)
             if size != op.buffer.type.bytes:
                 op.fail(f"holds {size} bytes of {op.source} in {op.buffer.type}")
 
 
-def size_of(source: WeightSource, shapes: Mapping[str, Any], tables: Mapping[str, Any], lanes: int) -> int:
+def size_of(source: WeightSource, shapes: Mapping[str, Any], tables: Mapping[str, Any]) -> int:
     """Bytes that a source becomes."""
     match source:
         case Joined(names, dtype):
             return sum(prod(map(int, shapes[name])) for name in names) * dtype.bytes
-        case Packed():
-            rows, columns, bits = source.rows, source.columns, source.bits
-            return TileFormat(rows, columns, bits, source.group, source.symmetric, lanes).total_bytes
+        case Packed(tile=tile):
+            return tile.total_bytes
         case RopeTable(cos, sin):
             return 4 * int(tables[cos].size + tables[sin].size)
         case Floats(values):
@@ -151,7 +148,7 @@ def problem_of_tile(source: Packed, shapes: Mapping[str, Any]) -> str | None:
     columns = {prod(shapes[name][1:]) for name in source.names}
     rows = sum(shapes[name][0] for name in source.names)
     shares = len(source.names) if source.each else 1
-    inside = source.row + source.rows // shares <= rows // shares
-    if len(columns) == 1 and inside and source.column + source.columns <= columns.pop():
+    inside = source.row + source.tile.rows // shares <= rows // shares
+    if len(columns) == 1 and inside and source.column + source.tile.columns <= columns.pop():
         return None
     return f"the parameters have only {rows} rows together"

@@ -8,7 +8,7 @@ from pathlib import Path
 from compiler.bmodel import BModel, write_bmodel
 from compiler.ir.types import ElementType, element
 from compiler.progress import counter
-from driver.blob import convert as convert_values
+from compiler.weights.stored import convert
 from driver.groups import embedding_of, table_of
 from driver.job import Job
 from driver.output import EMBEDDING, LOG, Output, require_space
@@ -46,7 +46,7 @@ def write_embedding(model: ImportedModel, weights: Weights, half: ElementType, p
     with path.open("wb") as file:
         for start in range(0, rows, EMBEDDING_ROWS):
             values = weights.read(name, slice(start, min(start + EMBEDDING_ROWS, rows)))
-            data = convert_values(values, half.numpy).tobytes()
+            data = convert(values, half.numpy).tobytes()
             digest.update(data)
             file.write(data)
     return digest.hexdigest()

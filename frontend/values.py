@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.diagnostics import UserError
-from compiler.weights.quant import to_float32
+from compiler.weights.stored import to_float32
 from frontend.checkpoint import StoredTensor
 
 Array = npt.NDArray[Any]

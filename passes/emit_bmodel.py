@@ -20,7 +20,8 @@ from compiler.target.isa import isa_for
 from compiler.target.spec import ChipSpec
 from dialects.chip import GlobalOp, Instruction, LocalOp, Placement
 from dialects.nets import KEY, NetInput, NetOutput, net_of
-from passes.chip.assign_addresses import globals_of
+from dialects.weights import region_name
+from passes.chip.assign_addresses import globals_of, weight_source
 
 STREAM_ALIGNMENT = 128  # bytes; the runtime reads past the end of a shorter stream
 END = {"tiu": "sys", "dma": "dma_sys"}
@@ -96,7 +97,8 @@ def tensor_info(op: GlobalOp, name: str, tag: int) -> TensorInfo:
 
 
 def locations(function: Function, spec: ChipSpec) -> tuple[WeightLocation, ...]:
+    regions = [(op, region_name(weight_source(op))) for op in globals_of(function, "weight")]
     return tuple(
-        WeightLocation(str(op.source), address_of(op.buffer) - spec.coeff_base, op.buffer.type.bytes)
-        for op in globals_of(function, "weight")
+        WeightLocation(name, address_of(op.buffer) - spec.coeff_base, op.buffer.type.bytes)
+        for op, name in regions
     )

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,10 @@ import runtime_sim.interpret.tensor  # noqa: F401  (importing both registers the
 from compiler.diagnostics import CompileError, UserError
 from compiler.ir.module import Function
 from compiler.ir.parser import parse_module
-from compiler.ir.types import element
+from compiler.ir.types import ElementType, element
 from compiler.target.spec import ChipSpec
-from compiler.weights.quant import Quantized
-from dialects.chip import Packed
+from compiler.weights.scheme import Scheme
+from compiler.weights.stored import Weight
 from dialects.nets import net_of
 from driver.blob import Materializer
 from frontend.binding import Weights
@@ -35,6 +36,7 @@ from runtime_sim.tool.verify import Suspect
 Array = npt.NDArray[Any]
 
 FIRST = ".00.input.mlir"
+KEPT = 3  # weights: as many as one linear joins (q, k and v)
 
 
 class CannotRun(Exception):
@@ -79,9 +81,9 @@ class DumpedNet:
     def spec(self) -> ChipSpec:
         return self.suspect.session.runtime.program.spec
 
-    @property
+    @cached_property
     def materializer(self) -> Materializer:
-        return TileMaterializer(self.read, self.model.tables, self.spec.lanes)
+        return KeepingMaterializer(self.read, self.model.tables)
 
     def read(self, name: str) -> Array:
         """A parameter by the name that the net's module uses."""
@@ -120,8 +122,8 @@ class DumpedNet:
         try:
             if stage.level == "chip":
                 return self.chip_program(stage).run(self.inputs, observe)  # type: ignore[arg-type]
-            tables = self.model.tables
-            return interpret(stage.function, self.inputs, self.read, tables, observe)  # type: ignore[arg-type]
+            tables, codes = self.model.tables, self.materializer.codes
+            return interpret(stage.function, self.inputs, self.read, tables, observe, codes)  # type: ignore[arg-type]
         except (SimulationError, ValueError) as error:
             raise CompileError(str(error).partition("\n")[0]) from error
 
@@ -139,16 +141,15 @@ class DumpedNet:
         return [output.array.copy() for output in run.net.outputs]
 
 
-class TileMaterializer(Materializer):
-    """Keeps the weight that it was asked for last: its tiles are asked for one after the other."""
+class KeepingMaterializer(Materializer):
+    """Keeps the weights that it was asked for last: their tiles are asked for one after the other."""
 
-    _kept: tuple[object, Quantized | Array] | None = None
+    @cached_property
+    def _kept(self) -> Callable[[str, ElementType | Scheme], Weight]:
+        return lru_cache(KEPT)(super().stored)
 
-    def weight(self, source: Packed) -> Quantized | Array:
-        key = source.names, source.bits, source.group, source.symmetric, source.scale
-        if self._kept is None or self._kept[0] != key:
-            self._kept = key, super().weight(source)
-        return self._kept[1]
+    def stored(self, name: str, form: ElementType | Scheme) -> Weight:
+        return self._kept(name, form)
 
 
 def without_padding(run: NetRun) -> list[Array]:

@@ -11,9 +11,10 @@ from typing import ClassVar
 from compiler.ir.module import Function, Module
 from compiler.target.attribute import target_of
 from compiler.target.chips import ChipSpec
-from dialects.chip import GlobalOp, WeightSource
+from dialects.chip import GlobalOp
 from dialects.contents import Content
 from dialects.nets import has_memory_of_its_own
+from dialects.weights import WeightSource
 from passes.manager import Pass
 
 PAGE = 4096  # regions that the runtime moves are whole pages
@@ -32,9 +33,7 @@ class AssignAddresses(Pass):
     """
 
     name: ClassVar[str] = "assign-addresses"
-    takes = ~(
-        Content.LLM | Content.QUANTIZED | Content.TENSOR | Content.WHOLE | Content.TILED | Content.ADDRESSED
-    )
+    takes = ~(Content.LLM | Content.TENSOR | Content.WHOLE | Content.TILED | Content.ADDRESSED)
     ends = Content.UNADDRESSED
     leaves = Content.ADDRESSED
 

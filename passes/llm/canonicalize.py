@@ -18,7 +18,7 @@ class Canonicalize(Pass):
     """llm -> llm. Merge and drop reshapes, permutes and slices; common subexpressions; dead code."""
 
     name = "canonicalize"
-    takes = Content.LLM | Content.QUANTIZED
+    takes = Content.LLM
 
     def run(self, module: Module) -> None:
         canonicalize(module)

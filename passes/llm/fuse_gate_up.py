@@ -18,7 +18,7 @@ class FuseGateUp(Pass):
     """llm -> llm. swiglu of two linears of one x, or of two slices of one linear, becomes gated_linear."""
 
     name = "fuse-gate-up"
-    takes = Content.LLM | Content.QUANTIZED
+    takes = Content.LLM
 
     def run(self, module: Module) -> None:
         apply_patterns(module, [fuse_two_linears, fuse_two_slices])
@@ -26,9 +26,13 @@ class FuseGateUp(Pass):
 
 @rewrite(llm.SwigluOp)
 def fuse_two_linears(op: llm.SwigluOp, rw: Rewriter) -> None:
-    """swiglu(linear(x, g), linear(x, u)) -> gated_linear(x, g, u), unless something else reads a linear."""
+    """swiglu(linear(x, g), linear(x, u)) -> gated_linear(x, g, u), unless something else reads a linear, or g
+    and u are stored in different ways.
+    """
     gate, up = op.gate.defining(llm.LinearOp), op.up.defining(llm.LinearOp)
-    if gate is None or up is None or gate.x is not up.x or gate.quant != up.quant:
+    if gate is None or up is None or gate.x is not up.x:
+        return
+    if not llm.stored_alike(gate.weight, up.weight):
         return
     if not all(linear.residual is None and linear.y.has_one_use() for linear in (gate, up)):
         return
@@ -39,7 +43,6 @@ def fuse_two_linears(op: llm.SwigluOp, rw: Rewriter) -> None:
         gate.bias,
         up.bias,
         act=op.act,
-        quant=gate.quant,
         loc=fused(gate.loc, up.loc, op.loc),
     )
     rw.replace(op, gated)
@@ -60,7 +63,7 @@ def fuse_two_slices(op: llm.SwigluOp, rw: Rewriter) -> None:
     weights = [rows(linear.weight, part, rw, op) for part in (gate, up)]
     biases = [rows(linear.bias, part, rw, op) if linear.bias else None for part in (gate, up)]
     loc = fused(linear.loc, op.loc)
-    rw.replace(op, llm.GatedLinearOp(linear.x, *weights, *biases, act=op.act, quant=linear.quant, loc=loc))
+    rw.replace(op, llm.GatedLinearOp(linear.x, *weights, *biases, act=op.act, loc=loc))
 
 
 def rows(weight: Value, part: llm.SliceOp, rw: Rewriter, anchor: llm.SwigluOp) -> Value:

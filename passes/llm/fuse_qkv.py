@@ -30,7 +30,7 @@ class FuseQkv(Pass):
     """llm -> llm. The three linears before an attention become one linear and three slices of it."""
 
     name = "fuse-qkv"
-    takes = Content.LLM | Content.QUANTIZED
+    takes = Content.LLM
 
     def run(self, module: Module) -> None:
         apply_patterns(module, [fuse_qkv])
@@ -40,7 +40,8 @@ class FuseQkv(Pass):
 def fuse_qkv(op: llm.AttentionOp, rw: Rewriter) -> None:
     """q, k, v = linear(x, wq), ... -> slices of linear(x, concat_weights(wq, wk, wv)).
 
-    Only if the three read one x and differ in weights alone: all have a bias, or none has.
+    Only if the three read one x and differ in weights alone, which are stored alike: all have a bias, or none
+    has.
     """
     linears = [projection(value) for value in (op.q, op.k, op.v)]
     q, k, v = linears
@@ -51,7 +52,7 @@ def fuse_qkv(op: llm.AttentionOp, rw: Rewriter) -> None:
     weight = join([q.weight, k.weight, v.weight], anchor, rw)
     bias = join([part.bias for part in (q, k, v) if part.bias is not None], anchor, rw) if q.bias else None
     loc = fused(q.loc, k.loc, v.loc)
-    joined = rw.insert_before(anchor, llm.LinearOp(q.x, weight, bias, quant=q.quant, loc=loc))
+    joined = rw.insert_before(anchor, llm.LinearOp(q.x, weight, bias, loc=loc))
     replace_by_slices([q, k, v], joined, rw)
 
 
@@ -67,7 +68,7 @@ def can_join(linears: Sequence[llm.LinearOp]) -> bool:
     return len(set(linears)) == len(linears) and all(
         linear.x is first.x
         and linear.residual is None
-        and linear.quant == first.quant
+        and llm.stored_alike(linear.weight, first.weight)
         and (linear.bias is None) == (first.bias is None)
         and llm.is_weight(linear.weight)
         for linear in linears

@@ -17,7 +17,7 @@ class FuseResidual(Pass):
     """llm -> llm. add(linear(x, w), r) becomes linear(x, w) with residual r."""
 
     name = "fuse-residual"
-    takes = Content.LLM | Content.QUANTIZED
+    takes = Content.LLM
 
     def run(self, module: Module) -> None:
         apply_patterns(module, [fuse_residual])
@@ -35,6 +35,6 @@ def fuse_residual(op: llm.AddOp, rw: Rewriter) -> None:
         if residual.type != linear.y.type:
             continue
         loc = fused(linear.loc, op.loc)
-        whole = llm.LinearOp(linear.x, linear.weight, linear.bias, residual, quant=linear.quant, loc=loc)
+        whole = llm.LinearOp(linear.x, linear.weight, linear.bias, residual, loc=loc)
         rw.replace(op, whole)
         return

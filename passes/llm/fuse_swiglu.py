@@ -17,7 +17,7 @@ class FuseSwiglu(Pass):
     """llm -> llm. mul(act(gate), up) becomes swiglu(gate, up), for any activation."""
 
     name = "fuse-swiglu"
-    takes = Content.LLM | Content.QUANTIZED
+    takes = Content.LLM
 
     def run(self, module: Module) -> None:
         apply_patterns(module, [fuse_swiglu])

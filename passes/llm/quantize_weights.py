@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from compiler.ir.core import Op, Value
 from compiler.ir.module import Module, walk
+from compiler.ir.types import TensorType
+from compiler.weights.scheme import Scheme
 from dialects import llm
 from dialects.contents import Content
 from dialects.nets import net_of
@@ -14,21 +17,46 @@ from passes.options import at_least, option
 
 @dataclass(frozen=True)
 class QuantizeWeights(Pass):
-    """llm -> llm. Mark the linears of quantizable nets as w4 or w8 in groups; activations keep their type.
+    """llm -> llm. Store weights of the linears of quantizable nets in 4 or 8 bits; activations keep their type.
+
+    What has a scheme already keeps it.
     """
 
     name = "quantize-weights"
     takes = Content.LLM
-    leaves = Content.QUANTIZED
 
     bits: int = option(4, "4 or 8", (4, 8).__contains__)  # bits per weight
     group: int = at_least(0, 64)  # neighbours along the input axis that share a scale; 0 for the whole axis
     symmetric: bool = False  # no zero points; 8 bits never have any
 
     def run(self, module: Module) -> None:
-        quant = llm.Quant(self.bits, self.group, symmetric=self.symmetric or self.bits == 8)
         for function in module.functions():
             if net_of(function).quantizable:
                 for op in walk(function):
-                    if isinstance(op, llm.LinearOp | llm.GatedLinearOp):
-                        op.quant = quant
+                    for weight in weights_of(op):
+                        self.store(weight, op)
+
+    def store(self, weight: Value, reader: Op) -> None:
+        """Give the parameters that a linear's weight is made of a scheme, and with them what is made."""
+        maker = weight.owner
+        if not isinstance(maker, llm.WeightOp | llm.ConcatWeightsOp | llm.SliceWeightsOp):
+            return
+        for part in maker.operands:
+            self.store(part, reader)
+        if weight.type.layout is None:
+            weight.type = maker.infer_types()[0] if maker.operands else self.stored(weight.type, reader)
+
+    def stored(self, weight: TensorType, reader: Op) -> TensorType:
+        """The type of a parameter after the pass; scales have the type that the weights had."""
+        group = self.group or weight.shape[-1]
+        scheme = Scheme(self.bits, group, not self.symmetric and self.bits == 4, weight.element)
+        if problem := scheme.problem_in(weight.shape):
+            reader.fail(f"has a weight {weight} that {scheme} cannot store: it {problem}")
+        return replace(weight, layout=scheme)
+
+
+def weights_of(op: Op) -> tuple[Value, ...]:
+    """The operands of a linear that can be stored as codes."""
+    if isinstance(op, llm.LinearOp):
+        return (op.weight,)
+    return (op.gate_weight, op.up_weight) if isinstance(op, llm.GatedLinearOp) else ()

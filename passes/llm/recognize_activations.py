@@ -104,7 +104,7 @@ class RecognizeActivations(Pass):
     """
 
     name = "recognize-activations"
-    takes = Content.LLM | Content.QUANTIZED
+    takes = Content.LLM
 
     def run(self, module: Module) -> None:
         apply_patterns(module, PATTERNS)

@@ -96,7 +96,7 @@ class RecognizeNorms(Pass):
     """
 
     name = "recognize-norms"
-    takes = Content.LLM | Content.QUANTIZED
+    takes = Content.LLM
 
     def run(self, module: Module) -> None:
         apply_patterns(module, PATTERNS)

@@ -133,7 +133,7 @@ class RecognizeRope(Pass):
     """
 
     name = "recognize-rope"
-    takes = Content.LLM | Content.QUANTIZED
+    takes = Content.LLM
 
     def run(self, module: Module) -> None:
         apply_patterns(module, PATTERNS)

@@ -26,8 +26,8 @@ class LlmToTensor(Pass):
     """
 
     name: ClassVar[str] = "llm-to-tensor"
-    takes = Content.LLM | Content.QUANTIZED
-    ends = Content.LLM | Content.QUANTIZED
+    takes = Content.LLM
+    ends = Content.LLM
     leaves = Content.TENSOR | Content.WHOLE
 
     tokens: int = at_least(0, 0)  # tokens lowered at a time, in whole rows of lanes; 0 for all

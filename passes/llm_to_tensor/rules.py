@@ -43,6 +43,7 @@ class Parameter:
 
     names: tuple[str, ...]
     shape: tuple[int, ...]
+    scheme: Attribute | None = None  # how they are stored; None for as they are
 
 
 @dataclass(frozen=True)
@@ -271,7 +272,7 @@ class TokenLowering:
     def weight(self, value: Value, element: ElementType) -> Value:
         """A parameter in DDR."""
         parameter = self.parameter(value)
-        type_ = TensorType(parameter.shape, element)
+        type_ = TensorType(parameter.shape, element, parameter.scheme)
         return self.build.add(tensor.WeightOp(sources=list(parameter.names), types=[type_]))
 
     def row(self, value: Value, like: Value) -> Value:
@@ -289,13 +290,13 @@ class TokenLowering:
 
 @lowers(llm.WeightOp)
 def weight(low: TokenLowering, op: llm.WeightOp) -> Parameter:
-    return Parameter((op.name,), op.y.type.shape)
+    return Parameter((op.name,), op.y.type.shape, op.y.type.layout)
 
 
 @lowers(llm.ConcatWeightsOp)
 def concat_weights(low: TokenLowering, op: llm.ConcatWeightsOp) -> Parameter:
     names = tuple(name for value in op.operands for name in low.parameter(value).names)
-    return Parameter(names, op.y.type.shape)
+    return Parameter(names, op.y.type.shape, op.y.type.layout)
 
 
 @lowers(llm.TableOp)
@@ -321,11 +322,6 @@ def embedding(low: TokenLowering, op: llm.EmbeddingOp) -> Value:
 # --------------------------------------------------------------------------------------------------- linear
 
 
-def quant_of(op: llm.LinearOp | llm.GatedLinearOp, columns: int) -> tensor.Quant | None:
-    quant = op.quant
-    return None if quant is None else tensor.Quant(quant.bits, quant.group or columns, quant.symmetric)
-
-
 @lowers(llm.LinearOp)
 def linear(low: TokenLowering, op: llm.LinearOp) -> Value:
     x, element = low.half(op.x), op.x.type.element
@@ -338,7 +334,7 @@ def linear(low: TokenLowering, op: llm.LinearOp) -> Value:
         if op.bias is not None:
             start = low.build.binary(tensor.AddOp, start, low.row(op.bias, start), compact=False)
     type_ = TensorType((*x.type.shape[:-1], w.type.shape[0]), F32, Lanes(x.type.layout.axis))
-    y = low.build.add(tensor.LinearOp(x, w, start, quant=quant_of(op, w.type.shape[1]), types=[type_]))
+    y = low.build.add(tensor.LinearOp(x, w, start, types=[type_]))
     if op.bias is not None and start is None:
         y = low.build.binary(tensor.AddOp, y, low.row(op.bias, y))
     return y
@@ -357,8 +353,7 @@ def gated_linear(low: TokenLowering, op: llm.GatedLinearOp) -> Value:
     biases = [
         low.build.reshape(low.weight(bias, F32), row, None) for bias in (op.gate_bias, op.up_bias) if bias
     ]
-    quant = quant_of(op, gate.type.shape[1])
-    return low.build.add(tensor.GatedLinearOp(x, gate, up, biases, quant=quant, types=[type_]))
+    return low.build.add(tensor.GatedLinearOp(x, gate, up, biases, types=[type_]))
 
 
 @lowers(llm.ArgmaxOp)

@@ -12,6 +12,7 @@ from compiler.ir.module import Builder, Module, walk
 from compiler.ir.rewrite import Rewriter, apply_patterns, rewrite
 from compiler.ir.types import F32, TensorType
 from compiler.target.attribute import target_of
+from compiler.weights.scheme import scheme_of
 from dialects import tensor
 from dialects.contents import Content
 from dialects.tensor import Lanes, PackedType, Replicated
@@ -51,12 +52,12 @@ class TileWeights(Pass):
         tiler = Tiler(self, op)
         if op.accumulator is None:
             finish = tiler.packed if tiler.is_wide(op.y) else tiler.as_it_is
-            parts = [finish(tiler.linear(op.x, op.w, op.quant, rows=r)) for r in tiler.row_ranges(op.w)]
+            parts = [finish(tiler.linear(op.x, op.w, rows=r)) for r in tiler.row_ranges(op.w)]
             rw.replace(op, [tiler.build.concat(parts, len(op.x.type.shape) - 1)])
             return
         total = op.accumulator
-        for columns in tiler.column_ranges(op.w, op.quant):
-            total = tiler.linear(tiler.columns(op.x, columns), op.w, op.quant, columns=columns, start=total)
+        for columns in tiler.column_ranges(op.w):
+            total = tiler.linear(tiler.columns(op.x, columns), op.w, columns=columns, start=total)
         rw.replace(op, [total])
 
     @rewrite(tensor.GatedLinearOp)
@@ -72,11 +73,11 @@ class TileWeights(Pass):
             return
         total, tiler = down.accumulator, Tiler(self, down)
         limit, biases = max(1, tiler.row_limit(op.gate) // 2), tiler.biases(op)
-        for part in tiler.column_ranges(down.w, down.quant, limit):
+        for part in tiler.column_ranges(down.w, limit):
             tiler.build.loc = op.loc
             gated = tiler.gated(op, part, biases)
             tiler.build.loc = down.loc
-            total = tiler.linear(gated, down.w, down.quant, columns=part, start=total)
+            total = tiler.linear(gated, down.w, columns=part, start=total)
         rw.replace(down, [total])
 
 
@@ -114,11 +115,12 @@ class Tiler:
     def row_ranges(self, w: Value) -> Iterator[Range]:
         return even_ranges(w.type.shape[0], self.lanes, self.row_limit(w))
 
-    def column_ranges(self, w: Value, quant: tensor.Quant | None, limit: int = 1 << 16) -> Iterator[Range]:
+    def column_ranges(self, w: Value, limit: int = 1 << 16) -> Iterator[Range]:
         """Ranges of inputs that split no group; `limit` caps them in multiples of the number of lanes."""
         rows, columns = w.type.shape
-        unit = lcm(self.lanes, quant.group) if quant is not None else self.lanes
-        if quant is not None and quant.group > columns // 2:
+        scheme = scheme_of(w.type)
+        unit = lcm(self.lanes, scheme.group) if scheme is not None else self.lanes
+        if scheme is not None and scheme.group > columns // 2:
             unit = columns
         slot_bytes = 2 * -(-rows // self.lanes)
         most = min(self.bytes // (slot_bytes * unit), limit * self.lanes // unit)
@@ -162,9 +164,9 @@ class Tiler:
         """
         whole = Range(0, op.gate.type.shape[1])
         if rows.size % self.lanes:  # the second half would not start on lane 0
-            products = [self.linear(op.x, w, op.quant, rows=rows) for w in (op.gate, op.up)]
+            products = [self.linear(op.x, w, rows=rows) for w in (op.gate, op.up)]
             return self.activated(op, *self.biased(products, biases, rows))
-        both = self.product(op.x, self.tile([op.gate, op.up], op.quant, rows, whole), None)
+        both = self.product(op.x, self.tile([op.gate, op.up], rows, whole), None)
         products = [self.columns(both, Range(i * rows.size, (i + 1) * rows.size)) for i in (0, 1)]
         return self.activated(op, *self.biased(products, biases, rows))
 
@@ -179,40 +181,39 @@ class Tiler:
         self,
         x: Value,
         w: Value,
-        quant: tensor.Quant | None,
         rows: Range | None = None,
         columns: Range | None = None,
         start: Value | None = None,
     ) -> Value:
         rows = rows or Range(0, w.type.shape[0])
         columns = columns or Range(0, w.type.shape[1])
-        return self.product(x, self.tile([w], quant, rows, columns), start)
+        return self.product(x, self.tile([w], rows, columns), start)
 
     def product(self, x: Value, tile: Value, start: Value | None) -> Value:
         type_ = TensorType((*x.type.shape[:-1], tile.type.shape[0]), F32, x.type.layout)
         return self.build.add(tensor.LinearOp(x, tile, start, types=[type_]))
 
-    def tile(self, ws: Sequence[Value], quant: tensor.Quant | None, rows: Range, columns: Range) -> Value:
+    def tile(self, ws: Sequence[Value], rows: Range, columns: Range) -> Value:
         """These rows of each weight, one after the other, as 16-bit weights in local memory.
 
         Weights are packed in the order of the DMA, unless an embedding reads the same rows from DDR, or rows
         would not lie as a matrix operand, which are whole EU widths.
         """
+        as_it_is = scheme_of(ws[0].type) is None
         width = self.build.spec.eu_items(ws[0].type.element.bytes)
-        if quant is None and (columns.size % width or any(map(is_looked_up, ws))):
+        if as_it_is and (columns.size % width or any(map(is_looked_up, ws))):
             return self.build.concat([self.rectangle(w, rows, columns) for w in ws], 0)
-        return self.packed_tile(ws, quant or tensor.Quant(16, 0, True), rows, columns)
+        return self.packed_tile(ws, rows, columns)
 
     def rectangle(self, w: Value, rows: Range, columns: Range) -> Value:
         part = self.build.slice(w, (rows.start, columns.start), (rows.size, columns.size))
         return self.build.load(part, Lanes(0))
 
-    def packed_tile(self, ws: Sequence[Value], quant: tensor.Quant, rows: Range, columns: Range) -> Value:
+    def packed_tile(self, ws: Sequence[Value], rows: Range, columns: Range) -> Value:
         weights = [w.defining(tensor.WeightOp) for w in ws]
         sources = [name for weight in weights if weight is not None for name in weight.sources]
-        symmetric = quant.symmetric or quant.bits != 4
-        count = rows.size * len(ws)
-        type_ = PackedType(count, columns.size, quant.bits, quant.group, symmetric, ws[0].type.element)
+        stored = ws[0].type
+        type_ = PackedType(rows.size * len(ws), columns.size, stored.element, scheme_of(stored))
         each = len(ws) > 1
         op = tensor.PackedWeightOp(
             sources=sources, row=rows.start, column=columns.start, each=each, types=[type_]

@@ -7,8 +7,8 @@ from dataclasses import replace
 from compiler.ir.core import Op
 from compiler.ir.types import F32, I32, TensorType
 from dialects import chip, tensor
-from dialects.chip import Iota
 from dialects.tensor import Lanes, Replicated
+from dialects.weights import Iota
 from passes.tensor_to_chip.constants import exp2_table, lane_numbers
 from passes.tensor_to_chip.context import Lowering, axis_of, lowers
 from passes.tensor_to_chip.emitter import MAX_ITEMS

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from compiler.ir.types import F32, TensorType
-from dialects.chip import Floats, Iota, WeightSource
 from dialects.tensor import Lanes, Replicated
+from dialects.weights import Floats, Iota, WeightSource
 from passes.tensor_to_chip.context import Lowering
 from passes.tensor_to_chip.placed import Placed
 

@@ -9,49 +9,58 @@ from dataclasses import replace
 from itertools import product
 
 from compiler.ir.core import Op
-from compiler.ir.types import I8, UI8, ElementType
-from compiler.weights.quant import TileFormat
+from compiler.ir.types import F32, I8, UI8, ElementType
+from compiler.target.spec import ChipSpec
+from compiler.weights.scheme import IMPLIED_ZERO
+from compiler.weights.tile import Tile
 from dialects import chip, tensor
 from dialects.tensor import Lanes, PackedType
 from passes.tensor_to_chip.context import Lowering, lowers
 from passes.tensor_to_chip.placed import CannotView, Placed, round_up
 
-SYMMETRIC_ZERO = 8.0  # the zero point of symmetric 4-bit codes, which are stored without one
 
-
-def tile_format(packed: PackedType, lanes: int) -> TileFormat:
-    return TileFormat(packed.rows, packed.columns, packed.bits, packed.group, packed.symmetric, lanes)
+def tile_of(packed: PackedType, spec: ChipSpec) -> Tile:
+    """How a packed tile lies in the DDR of a chip."""
+    stored = packed.scheme or packed.element
+    return Tile(packed.rows, packed.columns, stored, spec.lanes, spec.eu_bytes)
 
 
 @lowers(tensor.DequantizeOp)
 def dequantize(low: Lowering, op: Op) -> None:
-    """(code - zero) * scale: both 4-bit halves to bytes, less the zero points, to 16 bit, times the
-    scales.
+    """(code - zero) * scale: both 4-bit halves to bytes, less the zero points, to 16 bit, times the scales.
+
+    Scales of another type than the weight's are multiplied in f32: the unit does not mix types, nor cast from
+    one type of 16 bits to another.
     """
     packed = op.operands[0].type
     assert isinstance(packed, PackedType)
-    tile = tile_format(packed, low.spec.lanes)
+    tile = tile_of(packed, low.spec)
     emit, source = low.emit, low.get(op.operands[0])
-    if tile.bits == 16:
-        weights = replace(
-            source, dtype=packed.scale, shape=(tile.rows, tile.columns), strides=(tile.columns, 1)
-        )
-        low.put(op, weights)
+    if packed.scheme is None:
+        shape, strides = (tile.rows, tile.columns), (tile.columns, 1)
+        low.put(op, replace(source, dtype=packed.element, shape=shape, strides=strides))
         return
-    shape = (tile.lanes, tile.slots * tile.groups, tile.group)
-    codes = signed_codes(low, tile, source, shape)
-    wide = emit.cast(emit.new(shape, packed.scale, Lanes(0)), codes)
-    scales = section(source, packed.scale, tile.scales_offset, shape)
+    scale = packed.scheme.scale
+    groups = (tile.lanes, tile.slots * tile.groups, packed.scheme.group)
+    codes = signed_codes(low, tile, source, groups)
+    common = scale if scale == packed.element else F32
+    wide = emit.cast(emit.new(groups, common, Lanes(0)), codes)
+    scales = section(source, scale, tile.scales_offset, groups)
     whole = emit.of_type(op.results[0].type)
-    emit.ar("mul", rows_in_lanes(whole, tile).reshape(shape, 0), wide, scales)
+    rows = rows_in_lanes(whole, tile).reshape(groups, 0)
+    if common == scale:
+        emit.ar("mul", rows, wide, scales)
+    else:
+        widened = emit.cast(emit.new(scales.shape, F32, Lanes(0)), scales)
+        emit.cast(rows, emit.ar("mul", wide, wide, widened))
     low.put(op, whole)
 
 
-def signed_codes(low: Lowering, tile: TileFormat, source: Placed, shape: tuple[int, int, int]) -> Placed:
+def signed_codes(low: Lowering, tile: Tile, source: Placed, shape: tuple[int, int, int]) -> Placed:
     """Codes less zero points, int8 in [lanes, groups, group]."""
     emit = low.emit
     if tile.bits == 8:
-        return section(source, I8, tile.codes_offset, (*shape[:2], tile.group), tile.group)
+        return section(source, I8, tile.codes_offset, shape, shape[2])
     half = tile.columns // 2
     nibbles = section(source, UI8, tile.codes_offset, (tile.lanes, tile.slots, half), half)
     spread = emit.new((tile.lanes, tile.slots, tile.columns), UI8, Lanes(0))
@@ -59,7 +68,7 @@ def signed_codes(low: Lowering, tile: TileFormat, source: Placed, shape: tuple[i
     emit.ar("and", spread.slice((0, 0, 0), part), nibbles, 15.0)
     emit.ar("ashift", spread.slice((0, 0, half), part), nibbles, -4.0, constant_type=I8, round=3)
     codes = spread.reshape(shape, 0)
-    zeros: Placed | float = SYMMETRIC_ZERO
+    zeros: Placed | float = float(IMPLIED_ZERO[tile.bits])
     if tile.has_zeros:
         zeros = section(source, UI8, tile.zeros_offset, shape)
     return emit.ar("sub", emit.new(shape, I8, Lanes(0)), codes, zeros)
@@ -74,7 +83,7 @@ def section(
     return Placed(source.buffer, dtype, sizes, strides, 0, source.lanes, source.offset + offset)
 
 
-def rows_in_lanes(whole: Placed, tile: TileFormat) -> Placed:
+def rows_in_lanes(whole: Placed, tile: Tile) -> Placed:
     """A matrix [rows, columns], rows over the lanes, as [lanes, slots, columns]."""
     return replace(
         whole, shape=(tile.lanes, tile.slots, tile.columns), strides=(0, whole.strides[0], 1), axis=0

@@ -8,9 +8,10 @@ from compiler.ir.core import Op
 from compiler.ir.types import I32, UI8, TensorType
 from dialects import chip, tensor
 from dialects.tensor import Lanes, PackedType, Replicated
+from dialects.weights import Joined, Packed, RopeTable
 from passes.tensor_to_chip.context import Lowering, axis_of, lowers
 from passes.tensor_to_chip.emitter import MAX_ITEMS
-from passes.tensor_to_chip.matmul import tile_format
+from passes.tensor_to_chip.matmul import tile_of
 from passes.tensor_to_chip.placed import CannotView, Placed
 
 # ------------------------------------------------------------------------------------------------- renaming
@@ -70,7 +71,7 @@ def pad(low: Lowering, op: Op) -> None:
 def weight(low: Lowering, op: Op) -> None:
     assert isinstance(op, tensor.WeightOp)
     type_ = op.results[0].type
-    source = chip.Joined(tuple(op.sources), type_.element)
+    source = Joined(tuple(op.sources), type_.element)
     low.set(op.results[0], low.row_major(low.emit.weight(source, type_.bytes), type_))
 
 
@@ -78,7 +79,7 @@ def weight(low: Lowering, op: Op) -> None:
 def rope_table(low: Lowering, op: Op) -> None:
     assert isinstance(op, tensor.RopeTableOp)
     type_ = op.results[0].type
-    buffer = low.emit.weight(chip.RopeTable(op.cos, op.sin), type_.bytes)
+    buffer = low.emit.weight(RopeTable(op.cos, op.sin), type_.bytes)
     low.set(op.results[0], low.row_major(buffer, type_))
 
 
@@ -87,23 +88,11 @@ def packed_weight(low: Lowering, op: Op) -> None:
     assert isinstance(op, tensor.PackedWeightOp)
     type_ = op.results[0].type
     assert isinstance(type_, PackedType)
-    tile = tile_format(type_, low.spec.lanes)
+    tile = tile_of(type_, low.spec)
     pieces = 1
     while tile.total_bytes // 4 > MAX_ITEMS * pieces:
         pieces *= 2
-    source = chip.Packed(
-        tuple(op.sources),
-        op.row,
-        type_.rows,
-        op.column,
-        type_.columns,
-        type_.bits,
-        type_.group,
-        type_.symmetric,
-        type_.scale,
-        op.each,
-        pieces,
-    )
+    source = Packed(tuple(op.sources), op.row, op.column, tile, op.each, pieces)
     buffer = low.emit.weight(source, tile.total_bytes)
     shape = (pieces, tile.lanes, tile.run_bytes // pieces)
     low.set(op.results[0], low.row_major(buffer, TensorType(shape, UI8)))
@@ -125,7 +114,7 @@ def load(low: Lowering, op: Op) -> None:
 
 
 def load_packed(low: Lowering, op: Op, source: Placed) -> None:
-    """One run of bytes per lane, in pieces; see `chip.Packed`."""
+    """One run of bytes per lane, in pieces; see `weights.Packed`."""
     pieces, lanes, part = source.shape
     place = low.emit.new((lanes, pieces * part), UI8, Lanes(0))
     words = part // 4

@@ -10,8 +10,9 @@ from dataclasses import replace
 
 from compiler.ir.core import Op, Value
 from compiler.ir.types import F32, UI8, TensorType
-from dialects import chip, tensor
+from dialects import tensor
 from dialects.tensor import Lanes
+from dialects.weights import Joined, LanePart, LaneRecord, WeightSource
 from passes.tensor_to_chip.constants import exp2_source
 from passes.tensor_to_chip.context import Lowering
 from passes.tensor_to_chip.placed import Placed
@@ -24,18 +25,18 @@ def plan_record(low: Lowering, ops: Sequence[Op]) -> None:
     if not columns:
         return
     parts = [
-        chip.LanePart(source, op.results[0].type.shape[-1], over_lanes=True) for op, source in columns.items()
+        LanePart(source, op.results[0].type.shape[-1], over_lanes=True) for op, source in columns.items()
     ]
     if any(isinstance(op, tensor.Exp2Op | tensor.GateOp) for op in ops):
-        parts.append(chip.LanePart(exp2_source(), len(exp2_source().values), over_lanes=False))
-    record = chip.LaneRecord(tuple(dict.fromkeys(parts)), low.spec.lanes, low.spec.eu_bytes)
+        parts.append(LanePart(exp2_source(), len(exp2_source().values), over_lanes=False))
+    record = LaneRecord(tuple(dict.fromkeys(parts)), low.spec.lanes, low.spec.eu_bytes)
     places = load_record(low, record)
     for op, source in columns.items():
         low.recorded[op] = places[source]
     low.tables |= {part.source: places[part.source] for part in parts if not part.over_lanes}
 
 
-def column_source(op: Op, lanes: int) -> chip.WeightSource | None:
+def column_source(op: Op, lanes: int) -> WeightSource | None:
     """The parameter that `op` loads as f32 over whole rows of lanes; None for other ops."""
     if not isinstance(op, tensor.LoadOp) or not isinstance(type_ := op.results[0].type, TensorType):
         return None
@@ -43,7 +44,7 @@ def column_source(op: Op, lanes: int) -> chip.WeightSource | None:
     column = Lanes(len(type_.shape) - 1, compact=True)
     if weight is None or type_.element != F32 or type_.layout != column or type_.shape[-1] % lanes:
         return None
-    return chip.Joined(tuple(weight.sources), F32)
+    return Joined(tuple(weight.sources), F32)
 
 
 def weight_behind(value: Value) -> tensor.WeightOp | None:
@@ -51,7 +52,7 @@ def weight_behind(value: Value) -> tensor.WeightOp | None:
     return weight_behind(reshape.x) if reshape is not None else value.defining(tensor.WeightOp)
 
 
-def load_record(low: Lowering, record: chip.LaneRecord) -> dict[chip.WeightSource, Placed]:
+def load_record(low: Lowering, record: LaneRecord) -> dict[WeightSource, Placed]:
     lanes, run = record.lanes, record.run_bytes
     local = low.emit.new((lanes, run), UI8, Lanes(0))
     buffer = low.emit.weight(record, lanes * run)

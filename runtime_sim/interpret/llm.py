@@ -11,9 +11,10 @@ from collections.abc import Callable
 import numpy as np
 
 from compiler.ir.types import TensorType
-from compiler.weights.quant import quantize
+from compiler.weights.scheme import scheme_of
 from dialects import llm
-from runtime_sim.interpret.rules import Array, Data, simulates, supplies
+from runtime_sim.interpret.codes import Array, decoded
+from runtime_sim.interpret.rules import Data, simulates, supplies
 
 SQRT_2_OVER_PI = np.float32(np.sqrt(2 / np.pi))
 
@@ -31,6 +32,10 @@ def rounded(x: Array, like: TensorType) -> Array:
 
 @supplies(llm.WeightOp)
 def weight(op: llm.WeightOp, data: Data) -> Array:
+    """As the program stores it: 16 bits each, or decoded from codes."""
+    scheme = scheme_of(op.y.type)
+    if scheme is not None:
+        return decoded(data.codes(op.name, scheme), scheme, op.y.type.element)
     return rounded(data.weights(op.name), op.y.type)
 
 
@@ -64,7 +69,7 @@ def embedding(op: llm.EmbeddingOp, ids: Array, table: Array) -> Array:
 
 @simulates(llm.LinearOp)
 def linear(op: llm.LinearOp, x: Array, weight: Array, bias: Array | None, residual: Array | None) -> Array:
-    y = project(x, weight, bias, op.quant)
+    y = project(x, weight, bias)
     if residual is not None:
         y += wide(residual)
     return rounded(y, op.y.type)
@@ -79,24 +84,15 @@ def gated_linear(
     gate_bias: Array | None,
     up_bias: Array | None,
 ) -> Array:
-    gate = project(x, gate_weight, gate_bias, op.quant)
-    up = project(x, up_weight, up_bias, op.quant)
+    gate = project(x, gate_weight, gate_bias)
+    up = project(x, up_weight, up_bias)
     return rounded(ACTIVATIONS[op.act](gate) * up, op.y.type)
 
 
-def project(x: Array, weight: Array, bias: Array | None, quant: llm.Quant | None) -> Array:
-    """x @ weight.T + bias in float32, the weight as it is stored."""
-    y: Array = wide(x) @ wide(stored(weight, quant)).T
+def project(x: Array, weight: Array, bias: Array | None) -> Array:
+    """x @ weight.T + bias in float32."""
+    y: Array = wide(x) @ wide(weight).T
     return y if bias is None else y + wide(bias)
-
-
-def stored(weight: Array, quant: llm.Quant | None) -> Array:
-    """The weight [N, K] after it went through its stored form; scales have the type of the weight."""
-    if quant is None:
-        return weight
-    group = quant.group or weight.shape[1]
-    scale_type = np.float16 if weight.dtype == np.float32 else weight.dtype
-    return quantize(weight, quant.bits, group, quant.symmetric, scale_type).dequantize()
 
 
 @simulates(llm.MatmulOp)
@@ -144,12 +140,14 @@ def rope(op: llm.RopeOp, x: Array, cos: Array, sin: Array) -> Array:
 
 def rope_half(x: Array, cos: Array, sin: Array) -> Array:
     low, high = np.split(x, 2, axis=-1)
-    return x * cos + np.concatenate([-high, low], axis=-1) * sin
+    y: Array = x * cos + np.concatenate([-high, low], axis=-1) * sin
+    return y
 
 
 def rope_interleaved(x: Array, cos: Array, sin: Array) -> Array:
     partner = np.stack([-x[..., 1::2], x[..., 0::2]], axis=-1).reshape(x.shape)
-    return x * cos + partner * sin
+    y: Array = x * cos + partner * sin
+    return y
 
 
 def rope_half_tables(x: Array, cos: Array, sin: Array) -> Array:
@@ -211,7 +209,8 @@ def gelu(x: Array) -> Array:
 
 def gelu_tanh(x: Array) -> Array:
     inside = SQRT_2_OVER_PI * (x + np.float32(0.044715) * x * x * x)
-    return np.float32(0.5) * x * (np.float32(1) + np.tanh(inside))
+    y: Array = np.float32(0.5) * x * (np.float32(1) + np.tanh(inside))
+    return y
 
 
 def erf(x: Array) -> Array:
@@ -307,7 +306,7 @@ def reduce_sum(op: llm.ReduceSumOp, x: Array) -> Array:
 
 @simulates(llm.ArgmaxOp)
 def argmax(op: llm.ArgmaxOp, x: Array) -> Array:
-    return np.argmax(wide(x), axis=-1, keepdims=True).astype(np.int32)
+    return np.asarray(np.argmax(wide(x), axis=-1, keepdims=True), np.int32)
 
 
 # ---- data movement ----

@@ -6,13 +6,12 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
-import numpy as np
-
 from compiler.ir.core import Op, Value
 from compiler.ir.module import Function
 from compiler.ir.types import TensorType
+from compiler.weights.scheme import Scheme
+from runtime_sim.interpret.codes import Array, Codes
 
-Array = np.ndarray
 Rule = TypeVar("Rule", bound=Callable[..., Any])
 Observer = Callable[[Op, Sequence[Array]], None]
 
@@ -20,12 +19,21 @@ RULES: dict[type[Op], Callable[..., Any]] = {}
 DATA_RULES: dict[type[Op], Callable[..., Array]] = {}
 
 
+def no_codes(name: str, scheme: Scheme) -> Codes:
+    raise ValueError(f"nothing says what codes {name} is stored as, of {scheme}")
+
+
 @dataclass(frozen=True)
 class Data:
-    """The arrays that ops refer to by name: parameters of the model, and tables of the compiler."""
+    """The arrays that ops refer to by name: parameters of the model, and tables of the compiler.
+
+    What a program stores as codes is not asked for as floats: whoever made the codes (the compiler, or the
+    author of a checkpoint) supplies them, and here they are only decoded.
+    """
 
     weights: Callable[[str], Array]
     tables: Mapping[str, Array] = field(default_factory=dict)
+    codes: Callable[[str, Scheme], Codes] = no_codes
 
 
 def simulates(*op_classes: type[Op]) -> Callable[[Rule], Rule]:
@@ -57,13 +65,15 @@ def interpret(
     weights: Callable[[str], Array],
     tables: Mapping[str, Array] | None = None,
     observer: Observer | None = None,
+    codes: Callable[[str, Scheme], Codes] = no_codes,
 ) -> list[Array]:
     """Run a function on arrays of its argument types; gives its results.
 
-    `weights` gives a parameter by the name that the module uses; `observer` sees each op and its results.
-    Values are dropped after their last use, so memory holds what is live.
+    `weights` gives a parameter by the name that the module uses, and `codes` one that it stores by a scheme;
+    `observer` sees each op and its results. Values are dropped after their last use, so memory holds what is
+    live.
     """
-    run = Run(Data(weights, tables or {}), observer)
+    run = Run(Data(weights, tables or {}, codes), observer)
     for arg, array in zip(function.args, inputs, strict=True):
         check_array(arg, array, f"argument {arg.name_hint or arg.index} of {function.sym_name}")
         run.values[arg] = array

@@ -1,17 +1,19 @@
 """What each tensor op computes, in numpy: one function per op, named as in dialects/tensor.py.
 
 Layouts play no part: where an item lies does not change what it is. Values between ops are float32, and only
-`cast`, `dequantize` and what is said to be 16 bit rounds. Sums are numpy's, so they differ from the chip's in
-the order of their terms.
+`cast`, weights and what is said to be 16 bit rounds. Sums are numpy's, so they differ from the chip's in the
+order of their terms.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
-from compiler.weights.quant import quantize
+from compiler.ir.types import ElementType
+from compiler.weights.scheme import Scheme, scheme_of
 from dialects import tensor
-from runtime_sim.interpret.rules import Array, Data, simulates, supplies
+from runtime_sim.interpret.codes import Array, decoded
+from runtime_sim.interpret.rules import Data, simulates, supplies
 
 LOWEST_EXPONENT = np.float32(-126.5)  # what rounds to less has no normal f32
 LIMIT = np.float32(87)  # of the exponent inside silu, both ways
@@ -30,33 +32,27 @@ def narrow(x: Array, dtype: np.dtype) -> Array:
     return values.astype(dtype, copy=False)
 
 
-def joined(names: list[str], data: Data) -> Array:
-    """Parameters as they are stored, one after the other along axis 0."""
-    return np.concatenate([data.weights(name) for name in names])
-
-
-def decoded(weight: Array, quant: tensor.Quant | tensor.PackedType, scale: np.dtype) -> Array:
-    """The numbers that the codes and scales of a weight [rows, columns] stand for, f32; or the 16-bit ones
-    stored.
-    """
-    if quant.bits == 16:
-        return narrow(weight, scale)
-    return quantize(weight, quant.bits, quant.group, quant.symmetric, scale).dequantize()
+def parameter(name: str, data: Data, scheme: Scheme | None, element: ElementType) -> Array:
+    """A parameter as it is stored: in the type `element`, or as codes that decode to it."""
+    if scheme is not None:
+        return decoded(data.codes(name, scheme), scheme, element)
+    return narrow(data.weights(name), element.numpy)
 
 
 @supplies(tensor.WeightOp)
 def weight(op: tensor.WeightOp, data: Data) -> Array:
-    return narrow(joined(op.sources, data), op.result_.type.element.numpy)
+    type_ = op.result_.type
+    return np.concatenate([parameter(name, data, scheme_of(type_), type_.element) for name in op.sources])
 
 
 @supplies(tensor.PackedWeightOp)
 def packed_weight(op: tensor.PackedWeightOp, data: Data) -> Array:
-    """The tile decoded, f32: the bytes are the chip's affair. Groups are quantized each by itself."""
+    """The tile decoded: how its bytes lie is the chip's affair."""
     type_ = op.result_.type
-    sources = [[name] for name in op.sources] if op.each else [op.sources]
+    whole = [parameter(name, data, type_.scheme, type_.element) for name in op.sources]
+    sources = whole if op.each else [np.concatenate(whole)]
     rows = slice(op.row, op.row + type_.rows // len(sources))
-    parts = [joined(names, data)[rows, op.column : op.column + type_.columns] for names in sources]
-    return decoded(np.concatenate(parts), type_, type_.scale.numpy)
+    return np.concatenate([source[rows, op.column : op.column + type_.columns] for source in sources])
 
 
 @supplies(tensor.RopeTableOp)
@@ -126,26 +122,28 @@ def gate(op: tensor.GateOp, gate: Array, up: Array) -> Array:
 
 
 def silu(x: Array) -> Array:
-    return x / (np.float32(1) + np.exp(np.clip(-x, -LIMIT, LIMIT)))
+    y: Array = x / (np.float32(1) + np.exp(np.clip(-x, -LIMIT, LIMIT)))
+    return y
 
 
 @simulates(tensor.ReduceOp)
 def reduce(op: tensor.ReduceOp, x: Array) -> Array:
-    if op.kind == "max":
-        return x.max(axis=op.axis, keepdims=True)
-    return (x * np.float32(op.scale)).sum(axis=op.axis, keepdims=True)
+    terms = x if op.kind == "max" else x * np.float32(op.scale)
+    y: Array = (np.max if op.kind == "max" else np.sum)(terms, axis=op.axis, keepdims=True)
+    return y
 
 
 @simulates(tensor.RopeOp)
 def rope(op: tensor.RopeOp, x: Array, rows: Array) -> Array:
     cos, signed_sin = np.split(rows, 2, axis=-1)
     swapped = np.concatenate(np.split(x * signed_sin, 2, axis=-1)[::-1], axis=-1)
-    return x * cos + swapped
+    y: Array = x * cos + swapped
+    return y
 
 
 @simulates(tensor.ArgmaxOp)
 def argmax(op: tensor.ArgmaxOp, x: Array) -> Array:
-    return np.argmax(x, axis=-1, keepdims=True).astype(np.int32)
+    return np.asarray(np.argmax(x, axis=-1, keepdims=True), np.int32)
 
 
 @simulates(tensor.DequantizeOp)
@@ -155,21 +153,20 @@ def dequantize(op: tensor.DequantizeOp, packed: Array) -> Array:
 
 @simulates(tensor.LinearOp)
 def linear(op: tensor.LinearOp, x: Array, w: Array, accumulator: Array | None) -> Array:
-    return accumulated(project(x, w, op.quant), accumulator)
+    return accumulated(project(x, w), accumulator)
 
 
 @simulates(tensor.GatedLinearOp)
 def gated_linear(op: tensor.GatedLinearOp, x: Array, gate: Array, up: Array, biases: list[Array]) -> Array:
-    gated, plain = project(x, gate, op.quant), project(x, up, op.quant)
+    gated, plain = project(x, gate), project(x, up)
     if biases:
         gated, plain = gated + biases[0], plain + biases[1]
     return (silu(gated) * plain).astype(x.dtype)
 
 
-def project(x: Array, w: Array, quant: tensor.Quant | None) -> Array:
-    """x @ w.T in f32; a quantized weight is decoded to 16 bit first, as the chip does."""
-    stored = w if quant is None else decoded(w, quant, w.dtype).astype(w.dtype)
-    product: Array = wide(x) @ wide(stored).T
+def project(x: Array, w: Array) -> Array:
+    """x @ w.T in f32."""
+    product: Array = wide(x) @ wide(w).T
     return product
 
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
 
 from compiler.bmodel import Stage
+from dialects.weights import stored_bits
 
 
 @dataclass(frozen=True)
@@ -108,5 +108,5 @@ EXACT = Limits(0.99999, 1e-4, 0.9999, 0.01)  # of embeddings, whose rows are onl
 def weight_bits(stage: Stage) -> int:
     """The fewest bits of a weight, by what the file says its coefficients hold; 4 when it says nothing."""
     names = [part.name for part in stage.coeff.locations] if stage.coeff else []
-    found = {int(match.group(1)) for name in names if (match := re.search(r"\bbits = (\d{1,2})\b", name))}
+    found = {bits for name in names if (bits := stored_bits(name)) is not None}
     return min(found & LIMITS.keys(), default=4)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from compiler.diagnostics import CompileError
-from compiler.ir.types import BF16, F32, I32, TensorType
+from compiler.ir.types import BF16, F16, F32, I32, TensorType
 from compiler.ir.verify import verify
+from compiler.weights.scheme import Scheme
 from dialects import tensor
 from dialects.tensor import Lanes, PackedType, Replicated
 from tests.helpers import parse_ir
@@ -42,7 +43,7 @@ def test_a_concatenation_adds_up_its_axis():
 
 
 def test_a_dequantized_tile_has_rows_over_the_lanes():
-    packed = PackedType(128, 64, 4, 32, False, BF16, local=True)
+    packed = PackedType(128, 64, BF16, Scheme(4, 32, True, F16), local=True)
     value = tensor.PackedWeightOp(sources=["w"], row=0, column=0, types=[packed]).results[0]
     assert tensor.DequantizeOp(value).results[0].type == TensorType((128, 64), BF16, Lanes(0))
 

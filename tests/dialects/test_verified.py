@@ -11,6 +11,8 @@ from tests.helpers import parse_ir
 X, ROWS = "tensor<1x8x64xbf16>", "#tensor.lanes<axis = 0>"
 LOCAL = "!chip.local<bytes = 256>"
 VIEW = "#chip.view<dtype = f32>"
+FOUR = "#weights.scheme<bits = 4, group = 32, zeros = true, scale = bf16>"
+STORED = f"tensor<32x64xbf16, {FOUR}>"
 
 MALFORMED = {
     "a result of another width": (
@@ -31,10 +33,73 @@ MALFORMED = {
         f'%y = "llm.reshape"(%x) <{{shape = array<f64: 8.0, 64.0>}}> : ({X}) -> tensor<8x64xbf16>',
         "attribute 'shape' is .*, expected a list of int",
     ),
-    "a quantization that there is not": (
-        f'%y = "llm.linear"(%x, %w) <{{quant = #llm.quant<bits = 3, group = 64>, '
-        f"operandSegmentSizes = array<i32: 1, 1, 0, 0>}}> : ({X}, tensor<32x64xbf16>) -> tensor<1x8x32xbf16>",
-        "is no quantization",
+    "codes that there are not": (
+        f'%w = "llm.weight"() <{{name = "w"}}> : () -> tensor<32x64xbf16, {FOUR.replace("4", "3")}>',
+        "which has codes of 3 bits, expected 4 or 8",
+    ),
+    "groups that split a row": (
+        f'%w = "llm.weight"() <{{name = "w"}}> : () -> tensor<32x48xbf16, {FOUR}>',
+        "input axis 48 is not a multiple of group 32",
+    ),
+    "zero points of 8 bits in a tile": (
+        '%w = "tensor.packed_weight"() <{sources = ["w"], row = 0 : i64, column = 0 : i64, each = false}>'
+        f' : () -> !tensor.packed<rows = 64, columns = 64, element = bf16, scheme = {FOUR.replace("4", "8")}>',
+        "stores zero points of 8-bit codes",
+    ),
+    "an embedding of codes": (
+        f'''%w = "llm.weight"() <{{name = "w"}}> : () -> {STORED}
+        %y = "llm.embedding"(%x, %w) <{{scale = 1.0 : f64}}> : (tensor<1x8xi32>, {STORED}) -> tensor<1x8x64xbf16>''',
+        r"'llm\.embedding' op reads .*, which only linears can",
+    ),
+    "weights joined that are stored in different ways": (
+        f'''%a = "llm.weight"() <{{name = "a"}}> : () -> {STORED}
+        %b = "llm.weight"() <{{name = "b"}}> : () -> tensor<32x64xbf16>
+        %y = "llm.concat_weights"(%a, %b) : ({STORED}, tensor<32x64xbf16>) -> tensor<64x64xbf16, {FOUR}>''',
+        "joins weights that are stored in different ways",
+    ),
+    "codes that become plain when joined": (
+        f'''%a = "llm.weight"() <{{name = "a"}}> : () -> {STORED}
+        %y = "llm.concat_weights"(%a, %a) : ({STORED}, {STORED}) -> tensor<64x64xbf16>''',
+        "joins weights that are stored in different ways",
+    ),
+    "codes that become plain when sliced": (
+        f'''%a = "llm.weight"() <{{name = "a"}}> : () -> {STORED}
+        %y = "llm.slice_weights"(%a) <{{start = 0 : i64, stop = 8 : i64, step = 1 : i64}}>
+           : ({STORED}) -> tensor<8x64xbf16>''',
+        "which is stored in another way",
+    ),
+    "a gate and an up projection stored in different ways": (
+        f'%y = "llm.gated_linear"(%x, %g, %u) <{{act = "silu", operandSegmentSizes = array<i32: 1, 1, 1, 0, 0>}}>'
+        f" : ({X}, {STORED}, tensor<32x64xbf16>) -> tensor<1x8x32xbf16>",
+        "and up weight tensor<32x64xbf16> differ",
+    ),
+    "a load of codes as they are": (
+        f'''%w = "tensor.weight"() <{{sources = ["w"]}}> : () -> {STORED}
+        %y = "tensor.load"(%w) : ({STORED}) -> tensor<32x64xbf16, {ROWS}>''',
+        r"'tensor\.load' op reads .*, which only linears can",
+    ),
+    "a wide weight": (
+        '''%w = "tensor.weight"() <{sources = ["w"]}> : () -> tensor<32x64xf32>
+        %y = "tensor.linear"(%x, %w) : (tensor<1x8x64xbf16, #tensor.lanes<axis = 1>>, tensor<32x64xf32>)
+           -> tensor<1x8x32xf32, #tensor.lanes<axis = 1>>''',
+        "takes tensor<32x64xf32> as a whole weight, expected a tensor.weight of bf16",
+    ),
+    "a local weight of another type": (
+        f'%y = "tensor.linear"(%x, %w) : (tensor<1x8x64xbf16, #tensor.lanes<axis = 1>>, tensor<32x64xf16, {ROWS}>)'
+        ' -> tensor<1x8x32xf32, #tensor.lanes<axis = 1>>',
+        "expected bf16, rows over the lanes",
+    ),
+    "a region that does not go into its pieces": (
+        '%g = "chip.global"() <{space = "weight", source = #weights.packed<names = ["w"], row = 0, column = 0,'
+        ' tile = #weights.tile<rows = 64, columns = 32, stored = bf16, lanes = 64, section = 64>, pieces = 3>}>'
+        ' : () -> !chip.global<bytes = 4096>',
+        "does not go into its pieces or shares",
+    ),
+    "a region of an impossible tile": (
+        '%g = "chip.global"() <{space = "weight", source = #weights.packed<names = ["w"], row = 0, column = 0,'
+        ' tile = #weights.tile<rows = 64, columns = 32, stored = f32, lanes = 64, section = 64>>}>'
+        ' : () -> !chip.global<bytes = 4096>',
+        "expected 16 bits or a scheme",
     ),
     "matrices that do not fit": (
         f'%y = "tensor.matmul"(%a, %b) <{{transpose_b = false}}> : (tensor<64x128xbf16, {ROWS}>,'

@@ -19,6 +19,7 @@ from compiler.ir.parser import parse_module
 from compiler.ir.printer import print_module
 from compiler.target.isa import Instruction
 from dialects import chip, llm, tensor
+from dialects.weights import Packed
 from driver import bisect
 from driver.bisect.dumps import DumpedNet
 from driver.convert import convert
@@ -162,7 +163,7 @@ def test_a_wrong_rotation_in_a_tensor_pass(compiled, dumps, name):
 
 def swap_keys_and_values(function: Function) -> Op:
     """The tile of q, k and v is packed in another order."""
-    weights = [op for op in ops(function, chip.GlobalOp) if isinstance(op.source, chip.Packed)]
+    weights = [op for op in ops(function, chip.GlobalOp) if isinstance(op.source, Packed)]
     tile = next(op for op in weights if len(op.source.names) == 3)
     q, k, v = tile.source.names
     tile.source = replace(tile.source, names=(q, v, k))
@@ -252,7 +253,7 @@ def corrupt(compiled: Compiled, path: Path) -> None:
     start = data.index(tile.tobytes())
     (dump,) = compiled.dumps.glob("block_0.*.insert-waits.mlir")
     function = parse_module(dump.read_text()).function("block")
-    first = next(op for op in ops(function, chip.GlobalOp) if isinstance(op.source, chip.Packed))
+    first = next(op for op in ops(function, chip.GlobalOp) if isinstance(op.source, Packed))
     base = compiled.suspects["block_0"].session.runtime.program.spec.coeff_base
     begin = start + first.address - base
     size = first.buffer.type.bytes

@@ -60,7 +60,7 @@ def test_every_value_lies_where_it_was_put(tiny, family, mode):
                 function,
                 model.options.spec,
                 lambda watch, f=function, n=net, i=inputs: interpret(
-                    f, i, model.reader(n), model.model.tables, watch
+                    f, i, model.reader(n), model.model.tables, watch, model.codes(n)
                 ),
                 inputs,
                 model.materializer(net),

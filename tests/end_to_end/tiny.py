@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,8 @@ import numpy as np
 from compiler.bmodel import read_bmodel
 from compiler.ir.module import Function
 from compiler.ir.types import I32, Attribute, TensorType, element
+from compiler.weights.scheme import Scheme
+from compiler.weights.stored import Quantized
 from dialects.builtin import ModuleOp
 from dialects.nets import net_of
 from driver.blob import Materializer
@@ -120,7 +122,7 @@ class Tiny:
 
     def materializer(self, net: Net) -> Callable[[Attribute], Array]:
         """The bytes of coefficient regions by their source; computed once for all nets of a layer."""
-        make = Materializer(self.reader(net), self.model.tables, self.options.spec.lanes).bytes_of
+        make = Materializer(self.reader(net), self.model.tables).bytes_of
 
         def bytes_of(source: Attribute) -> Array:
             key = (net.instance, source)
@@ -129,6 +131,10 @@ class Tiny:
             return self._bytes[key]
 
         return bytes_of
+
+    def codes(self, net: Net) -> Callable[[str, Scheme], Quantized]:
+        """What a parameter is stored as; computed once for all tiles."""
+        return lru_cache(None)(Materializer(self.reader(net), self.model.tables).codes)
 
     def inputs(self, net: Net) -> list[Array]:
         vocabulary = self.model.parameters["model.embed_tokens.weight"][0]
@@ -140,7 +146,8 @@ class Tiny:
             return self._run_file(net, inputs)
         function = net.stages[stage]
         if stage in ("llm", "tensor"):
-            return interpret(function, inputs, self.reader(net), self.model.tables, observer)
+            tables, codes = self.model.tables, self.codes(net)
+            return interpret(function, inputs, self.reader(net), tables, observer, codes)
         weights = self.materializer(net)
         return chip.run_function(function, self.options.spec, inputs, weights, observe=observer)
 

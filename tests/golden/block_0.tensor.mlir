@@ -1,17 +1,17 @@
 #lanes1 = #tensor.lanes<axis = 1>
 #replicated = #tensor.replicated
 #lanes1_compact = #tensor.lanes<axis = 1, compact = true>
-!packed_256x128_w4 = !tensor.packed<rows = 256, columns = 128, bits = 4, group = 64, symmetric = false, scale = bf16>
-!local_256x128_w4 = !tensor.packed<rows = 256, columns = 128, bits = 4, group = 64, symmetric = false, scale = bf16, local = true>
+!packed_256x128_w4 = !tensor.packed<rows = 256, columns = 128, element = bf16, scheme = #weights.scheme<bits = 4, group = 64, zeros = true, scale = bf16>>
+!local_256x128_w4 = !tensor.packed<rows = 256, columns = 128, element = bf16, scheme = #weights.scheme<bits = 4, group = 64, zeros = true, scale = bf16>, local = true>
 #lanes0 = #tensor.lanes<axis = 0>
 #lanes2 = #tensor.lanes<axis = 2>
 #lanes2_compact = #tensor.lanes<axis = 2, compact = true>
-!packed_128x128_w4 = !tensor.packed<rows = 128, columns = 128, bits = 4, group = 64, symmetric = false, scale = bf16>
-!local_128x128_w4 = !tensor.packed<rows = 128, columns = 128, bits = 4, group = 64, symmetric = false, scale = bf16, local = true>
-!packed_512x128_w4 = !tensor.packed<rows = 512, columns = 128, bits = 4, group = 64, symmetric = false, scale = bf16>
-!local_512x128_w4 = !tensor.packed<rows = 512, columns = 128, bits = 4, group = 64, symmetric = false, scale = bf16, local = true>
-!packed_128x256_w4 = !tensor.packed<rows = 128, columns = 256, bits = 4, group = 64, symmetric = false, scale = bf16>
-!local_128x256_w4 = !tensor.packed<rows = 128, columns = 256, bits = 4, group = 64, symmetric = false, scale = bf16, local = true>
+!packed_128x128_w4 = !tensor.packed<rows = 128, columns = 128, element = bf16, scheme = #weights.scheme<bits = 4, group = 64, zeros = true, scale = bf16>>
+!local_128x128_w4 = !tensor.packed<rows = 128, columns = 128, element = bf16, scheme = #weights.scheme<bits = 4, group = 64, zeros = true, scale = bf16>, local = true>
+!packed_512x128_w4 = !tensor.packed<rows = 512, columns = 128, element = bf16, scheme = #weights.scheme<bits = 4, group = 64, zeros = true, scale = bf16>>
+!local_512x128_w4 = !tensor.packed<rows = 512, columns = 128, element = bf16, scheme = #weights.scheme<bits = 4, group = 64, zeros = true, scale = bf16>, local = true>
+!packed_128x256_w4 = !tensor.packed<rows = 128, columns = 256, element = bf16, scheme = #weights.scheme<bits = 4, group = 64, zeros = true, scale = bf16>>
+!local_128x256_w4 = !tensor.packed<rows = 128, columns = 256, element = bf16, scheme = #weights.scheme<bits = 4, group = 64, zeros = true, scale = bf16>, local = true>
 "builtin.module"() ({
   "func.func"() <{sym_name = "block", function_type = (tensor<1x64x128xbf16>, tensor<1x64xi32>, tensor<1x1x64x64xbf16>) -> (tensor<1x64x128xbf16>, tensor<1x64x1x64xbf16>, tensor<1x64x1x64xbf16>)}> ({
   ^bb0(%x: tensor<1x64x128xbf16>, %position_ids: tensor<1x64xi32>, %mask: tensor<1x1x64x64xbf16>):

@@ -12,6 +12,7 @@ from compiler.ir.core import Op, Value
 from compiler.ir.module import Builder, Function
 from compiler.ir.types import ELEMENTS, Attribute, ElementType, FunctionType, TensorType, Type
 from compiler.target.chips.bm1684x import BM1684X
+from compiler.weights.stored import Weight
 from dialects import tensor
 from dialects.builtin import FuncOp, ModuleOp, ReturnOp
 from dialects.chip import Instruction
@@ -47,7 +48,7 @@ class Program:
     """A function under construction. `weights` and `tables` are what its ops name."""
 
     inputs: list[Array]
-    weights: Mapping[str, Array] = field(default_factory=dict)
+    weights: Mapping[str, Weight] = field(default_factory=dict)
     tables: Mapping[str, Array] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -85,11 +86,15 @@ class Program:
         PassManager(parse_pipeline(pipeline)).run(self.module)
 
     def interpreted(self) -> list[Array]:
-        return interpret(self.function, self.inputs, self.weights.__getitem__, self.tables)
+        read, codes = self.weights.__getitem__, self.materializer.codes
+        return interpret(self.function, self.inputs, read, self.tables, codes=codes)
+
+    @property
+    def materializer(self) -> Materializer:
+        return Materializer(self.weights.__getitem__, self.tables)
 
     def chip(self) -> ChipProgram:
-        source = Materializer(self.weights.__getitem__, dict(self.tables), SPEC.lanes)
-        return ChipProgram(self.function, SPEC, source.bytes_of)
+        return ChipProgram(self.function, SPEC, self.materializer.bytes_of)
 
     def executed(self) -> list[Array]:
         return self.chip().run(self.inputs)

@@ -112,7 +112,6 @@ def test_the_default_order_ends_in_what_can_be_encoded():
         ("llm-to-tensor,fuse-swiglu", "leaves tensor: run it before llm-to-tensor"),
         ("tile-weights", "the model has llm: run llm-to-tensor first"),
         ("allocate-local", "the model has llm"),
-        ("quantize-weights,quantize-weights{bits=8}", "leaves quantized: once is enough"),
         ("llm-to-tensor,llm-to-tensor", "leaves tensor: once is enough"),
     ],
 )

@@ -10,9 +10,12 @@ from hypothesis import strategies as st
 from compiler.ir.module import Builder, Function
 from compiler.ir.types import BF16, F32, I32, TensorType
 from compiler.target.chips.bm1684x import BM1684X
+from compiler.weights.scheme import Scheme
+from compiler.weights.tile import Tile
 from dialects.builtin import FuncOp, ModuleOp, ReturnOp
-from dialects.chip import Floats, GlobalOp, GlobalType, Joined, Packed
+from dialects.chip import GlobalOp, GlobalType
 from dialects.nets import NetAttr, NetInput, NetOutput, has_memory_of_its_own
+from dialects.weights import Floats, Joined, Packed
 from passes import load_all
 from passes.manager import PassManager, parse_pipeline
 from tests.helpers import check_pass
@@ -30,7 +33,7 @@ def test_weights_come_first_then_inputs_and_outputs_then_scratch():
         'space = "scratch"',
         'space = "output", index = 0 : i64, tensor = tensor<1x1xbf16>',
         'space = "input", index = 0 : i64, tensor = tensor<1x1xbf16>',
-        'space = "weight", source = #chip.joined<names = ["w"], dtype = bf16>',
+        'space = "weight", source = #weights.joined<names = ["w"], dtype = bf16>',
     )
 
     def program(attributes: str, *addresses: int | None) -> str:
@@ -79,12 +82,13 @@ KEPT = (
     'bm.net = #bm.net<name = "n", inputs = [#bm.input<name = "x", kept = "session">], '
     'outputs = [#bm.output<name = "y">]>'
 )
+TILE = Tile(64, 64, Scheme(4, 64, True, BF16), BM1684X.lanes, BM1684X.eu_bytes)
 SOURCES = [
     Joined(("a",), BF16),
     Joined(("a",), F32),
     Joined(("a", "b"), BF16),
-    Packed(("a",), 0, 64, 0, 64, 4, 64, False, BF16),
-    Packed(("a",), 64, 64, 0, 64, 4, 64, False, BF16),
+    Packed(("a",), 0, 0, TILE),
+    Packed(("a",), 64, 0, TILE),
     Floats((1.0, 2.0)),
 ]
 

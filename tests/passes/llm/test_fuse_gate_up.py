@@ -1,3 +1,5 @@
+import pytest
+
 from tests.helpers import check_pass
 
 X, W, Y = "tensor<1x8x16xbf16>", "tensor<32x16xbf16>", "tensor<1x8x32xbf16>"
@@ -73,3 +75,19 @@ def test_linear_with_a_second_reader_stays():
 """
     text = WEIGHTS + linear("g", "x", "wg") + linear("u", "x", "wu") + SWIGLU + more
     check_pass("fuse-gate-up", before=text, after=text)
+
+
+def test_weights_that_are_stored_in_different_ways_keep_them_apart():
+    four = "tensor<32x16xbf16, #weights.scheme<bits = 4, group = 16, zeros = true, scale = bf16>>"
+    eight = four.replace("bits = 4", "bits = 8").replace("true", "false")
+
+    def pair(gate: str, up: str) -> str:
+        return f"""
+    %wg = "llm.weight"() <{{name = "gate.weight"}}> : () -> {gate}
+    %wu = "llm.weight"() <{{name = "up.weight"}}> : () -> {up}
+""" + linear("g", "x", "wg").replace(W, gate) + linear("u", "x", "wu").replace(W, up) + SWIGLU
+
+    for gate, up in ((four, eight), (four, W), (W, four)):
+        check_pass("fuse-gate-up", before=pair(gate, up), after=pair(gate, up))
+    with pytest.raises(AssertionError, match=r"llm\.gated_linear"):
+        check_pass("fuse-gate-up", before=pair(four, four), after=pair(four, four))

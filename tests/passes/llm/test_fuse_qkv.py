@@ -121,3 +121,29 @@ def test_projections_of_two_inputs_stay():
     text = SEPARATE.replace('"llm.linear"(%x, %wv', '"llm.linear"(%z, %wv')
     assert text != SEPARATE
     check_pass("fuse-qkv", before=text, after=text)
+
+
+FOUR = "#weights.scheme<bits = 4, group = 16, zeros = true, scale = bf16>"
+EIGHT = "#weights.scheme<bits = 8, group = 16, zeros = false, scale = bf16>"
+
+
+def stored(text: str, scheme: str, *types: str) -> str:
+    for type_ in types:
+        text = text.replace(type_, type_.replace(">", f", {scheme}>"))
+    return text
+
+
+def test_weights_stored_alike_are_joined_as_they_are_stored():
+    wide = "tensor<32x16xbf16>"
+    after = f"""
+    %w = "llm.concat_weights"(%wq, %wk, %wv) : ({WQ}, {WK}, {WK}) -> {wide}
+    %a = "llm.linear"(%x, %w) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}> : ({X}, {wide}) -> tensor<1x8x32xbf16>
+"""
+    after = weight("q", WQ) + weight("k", WK) + weight("v", WK) + after + slices() + REST
+    check_pass("fuse-qkv", before=stored(SEPARATE, FOUR, WQ, WK), after=stored(after, FOUR, WQ, WK, wide))
+
+
+def test_weights_stored_in_different_ways_keep_them_apart():
+    mixed = stored(stored(SEPARATE, FOUR, WQ), EIGHT, WK)
+    check_pass("fuse-qkv", before=mixed, after=mixed)
+    check_pass("fuse-qkv", before=stored(SEPARATE, FOUR, WQ), after=stored(SEPARATE, FOUR, WQ))

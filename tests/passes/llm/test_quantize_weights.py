@@ -3,43 +3,92 @@ import pytest
 from compiler.diagnostics import CompileError
 from tests.helpers import check_pass
 
+X, PLAIN = "tensor<1x8x96xbf16>", "tensor<96x96xbf16>"
 
-def block(quant: str, quantizable: bool = True) -> str:
-    x, w = "tensor<1x8x96xbf16>", "tensor<96x96xbf16>"
+
+def scheme(bits: int, group: int, zeros: bool, scale: str = "bf16") -> str:
+    fields = f"bits = {bits}, group = {group}, zeros = {str(zeros).lower()}, scale = {scale}"
+    return f"tensor<96x96xbf16, #weights.scheme<{fields}>>"
+
+
+def net(quantizable: bool) -> str:
+    values = 'inputs = [#bm.input<name = "x">], outputs = [#bm.output<name = "y">]'
+    return f'bm.net = #bm.net<name = "net", quantizable = {str(quantizable).lower()}, {values}>'
+
+
+def block(w: str = PLAIN, u: str | None = None, quantizable: bool = True) -> str:
+    u = u or w
     return f"""
 "builtin.module"() ({{
-  "func.func"() <{{sym_name = "block", function_type = ({x}) -> {x}}}> ({{
-  ^bb0(%x: {x}):
+  "func.func"() <{{sym_name = "block", function_type = ({X}) -> {X}}}> ({{
+  ^bb0(%x: {X}):
     %w = "llm.weight"() <{{name = "o_proj.weight"}}> : () -> {w}
-    %u = "llm.weight"() <{{name = "up_proj.weight"}}> : () -> {w}
-    %p = "llm.linear"(%x, %w) <{{{quant}operandSegmentSizes = array<i32: 1, 1, 0, 0>}}> : ({x}, {w}) -> {x}
+    %g = "llm.weight"() <{{name = "gate_proj.weight"}}> : () -> {u}
+    %u = "llm.weight"() <{{name = "up_proj.weight"}}> : () -> {u}
+    %p = "llm.linear"(%x, %w) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}> : ({X}, {w}) -> {X}
         loc("model.layers.0.self_attn.o_proj")
-    %y = "llm.gated_linear"(%p, %w, %u)
-        <{{act = "silu", {quant}operandSegmentSizes = array<i32: 1, 1, 1, 0, 0>}}> : ({x}, {w}, {w}) -> {x}
-    "func.return"(%y) : ({x}) -> ()
-  }}) {{bm.net = #bm.net<name = "net", quantizable = {str(quantizable).lower()},
-        inputs = [#bm.input<name = "x">], outputs = [#bm.output<name = "y">]>}} : () -> ()
+    %y = "llm.gated_linear"(%p, %g, %u)
+        <{{act = "silu", operandSegmentSizes = array<i32: 1, 1, 1, 0, 0>}}> : ({X}, {u}, {u}) -> {X}
+    "func.return"(%y) : ({X}) -> ()
+  }}) {{{net(quantizable)}}} : () -> ()
 }}) : () -> ()
 """
 
 
-def test_every_linear_of_a_quantizable_net_is_marked():
-    quant = "quant = #llm.quant<bits = 8, group = 32, symmetric = true>, "
-    check_pass("quantize-weights{bits=8 group=32 symmetric=true}", before=block(""), after=block(quant))
-
-
-def test_without_options_codes_have_zero_points():
-    quant = "quant = #llm.quant<bits = 4, group = 48, symmetric = false>, "
-    check_pass("quantize-weights{group=48}", before=block(""), after=block(quant))
+@pytest.mark.parametrize(
+    ("options", "after"),
+    [
+        ("bits=8 group=32", scheme(8, 32, False)),
+        ("bits=8 group=32 symmetric=true", scheme(8, 32, False)),
+        ("group=48", scheme(4, 48, True)),
+        ("group=48 symmetric=true", scheme(4, 48, False)),
+        ("group=0", scheme(4, 96, True)),
+    ],
+)
+def test_the_weights_of_a_quantizable_nets_linears_get_a_scheme(options, after):
+    check_pass(f"quantize-weights{{{options}}}", before=block(), after=block(after))
 
 
 def test_a_net_that_is_not_quantizable_stays_as_it_is():
-    same = block("", quantizable=False)
+    same = block(quantizable=False)
     check_pass("quantize-weights{group=32}", before=same, after=same)
+
+
+def test_weights_that_have_a_scheme_keep_it():
+    own = scheme(8, 16, False, "f16")
+    check_pass("quantize-weights{group=32}", before=block(own, PLAIN), after=block(own, scheme(4, 32, True)))
+    check_pass("quantize-weights{group=32},quantize-weights{bits=8}", before=block(), after=block(scheme(4, 32, True)))
+
+
+def joined(w: str, whole: str) -> str:
+    y = "tensor<1x8x192xbf16>"
+    return f"""
+"builtin.module"() ({{
+  "func.func"() <{{sym_name = "block", function_type = ({X}) -> {y}}}> ({{
+  ^bb0(%x: {X}):
+    %q = "llm.weight"() <{{name = "q_proj.weight"}}> : () -> {w}
+    %k = "llm.weight"() <{{name = "k_proj.weight"}}> : () -> {w}
+    %w = "llm.concat_weights"(%q, %k) : ({w}, {w}) -> {whole}
+    %b = "llm.weight"() <{{name = "bias"}}> : () -> tensor<192xbf16>
+    %y = "llm.linear"(%x, %w, %b) <{{operandSegmentSizes = array<i32: 1, 1, 1, 0>}}>
+       : ({X}, {whole}, tensor<192xbf16>) -> {y}
+    "func.return"(%y) : ({y}) -> ()
+  }}) {{{net(True)}}} : () -> ()
+}}) : () -> ()
+"""
+
+
+def test_joined_weights_get_it_at_their_parts_and_biases_do_not():
+    four = scheme(4, 32, True)
+    check_pass(
+        "quantize-weights{group=32}",
+        before=joined(PLAIN, PLAIN.replace("96x", "192x", 1)),
+        after=joined(four, four.replace("96x", "192x", 1)),
+    )
 
 
 def test_group_that_does_not_divide_the_input_axis_is_an_error():
     with pytest.raises(
         CompileError, match=r"layers\.0\.self_attn\.o_proj: .* 96 is not a multiple of group 64"
     ):
-        check_pass("quantize-weights{group=64}", before=block(""), after=block(""))
+        check_pass("quantize-weights{group=64}", before=block(), after=block())

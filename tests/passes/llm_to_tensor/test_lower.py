@@ -217,7 +217,7 @@ def test_a_norm_of_heads_is_right_on_either_side_of_the_permute(tokens, permute_
     x = random_tensor(1, tokens, 128, seed=9).astype(function.args[0].type.element.numpy)
     (wanted,) = interpret(function, [x], {"norm": weight}.__getitem__)
     PassManager(parse_pipeline("llm-to-tensor{tokens=64},tile-weights,tensor-to-chip")).run(module)
-    source = Materializer({"norm": weight}.__getitem__, {}, BM1684X.lanes)
+    source = Materializer({"norm": weight}.__getitem__, {})
     (found,) = ChipProgram(function, BM1684X, source.bytes_of).run([x])
     assert compare(found, wanted).cosine > 0.9999
 

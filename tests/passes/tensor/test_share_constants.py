@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from compiler.ir.types import BF16, F32
 from compiler.target.chips.bm1688 import BM1688
+from compiler.weights.scheme import Scheme
 from dialects import tensor
 from tests.helpers import check_pass
 from tests.passes.programs import EVERYWHERE, Program, array, slots
@@ -23,8 +24,9 @@ def weight(
     tile: str, rows: int = 128, row: int = 0, source: str = "w", bits: int = 16, zero: bool = False
 ) -> str:
     """%<tile>: rows of a parameter, packed, loaded and dequantized; 128 rows of 128 columns take BYTES."""
-    symmetric = str(not zero).lower()
-    kind = f"rows = {rows}, columns = 128, bits = {bits}, group = 64, symmetric = {symmetric}, scale = bf16"
+    zeros = str(zero).lower()
+    scheme = f", scheme = #weights.scheme<bits = {bits}, group = 64, zeros = {zeros}, scale = bf16>" if bits < 16 else ""
+    kind = f"rows = {rows}, columns = 128, element = bf16{scheme}"
     packed, local = (f"!tensor.packed<{kind}, local = {where}>" for where in ("false", "true"))
     return f"""
       %p{tile} = "tensor.packed_weight"()
@@ -80,7 +82,8 @@ OTHERS = [{"row": 128}, {"source": "v"}, {"bits": 8}, {"zero": True}, {"rows": 6
 
 @pytest.mark.parametrize("other", OTHERS, ids=str)
 def test_weights_that_differ_are_not_shared(other):
-    text = weight("a") + linear("a") + weight("b", **other) + linear("b", rows=other.get("rows", 128))
+    one, another = weight("a", bits=4), weight("b", **{"bits": 4, **other})
+    text = one + linear("a") + another + linear("b", rows=other.get("rows", 128))
     check_pass("share-constants{keep=65536}", before=text, after=text)
 
 
@@ -157,10 +160,10 @@ def test_what_lies_in_ddr_stays():
 
 
 WIDTH = 128
-QUANTS = st.sampled_from([None, tensor.Quant(4, 64, False), tensor.Quant(8, 128, True)])
+SCHEMES = st.sampled_from([None, Scheme(4, 64, True, BF16), Scheme(8, 128, False, BF16)])
 
 
-def runs_of_tokens(count: int, quant: tensor.Quant | None) -> Program:
+def runs_of_tokens(count: int, scheme: Scheme | None) -> Program:
     """y = (x @ up.T + b) and y @ down.T, for each of some inputs, with the weights anew for each."""
     rng = np.random.default_rng(count)
     matrices = {name: rng.standard_normal((WIDTH, WIDTH)) / 11 for name in ("up", "down")}
@@ -172,26 +175,26 @@ def runs_of_tokens(count: int, quant: tensor.Quant | None) -> Program:
     for _ in inputs:
         x = program.load(slots(1))
         up, down = (
-            program.make(tensor.WeightOp, type_=array((WIDTH, WIDTH), BF16), sources=[name])
+            program.make(tensor.WeightOp, type_=array((WIDTH, WIDTH), BF16, scheme), sources=[name])
             for name in ("up", "down")
         )
         b = program.make(tensor.WeightOp, type_=array((WIDTH,), F32), sources=["b"])
         b = program.make(tensor.LoadOp, b, type_=array((WIDTH,), F32, EVERYWHERE))
         b = program.make(tensor.ReshapeOp, b, type_=array((1, 1, WIDTH), F32, EVERYWHERE))
         wide = array((1, 64, WIDTH), F32, slots(1))
-        y = program.make(tensor.LinearOp, x, up, None, type_=wide, quant=quant)
+        y = program.make(tensor.LinearOp, x, up, None, type_=wide)
         y = program.make(tensor.AddOp, y, b, type_=wide)
         y = program.make(tensor.CastOp, y, type_=x.type)
-        outputs.append(program.make(tensor.LinearOp, y, down, None, type_=wide, quant=quant))
+        outputs.append(program.make(tensor.LinearOp, y, down, None, type_=wide))
     program = program.finish(*outputs)
     program.lower("tile-weights{bytes=256}")
     return program
 
 
-@given(count=st.integers(2, 3), quant=QUANTS, keep=st.sampled_from([0, 300, 700, 65536]))
+@given(count=st.integers(2, 3), scheme=SCHEMES, keep=st.sampled_from([0, 300, 700, 65536]))
 @settings(max_examples=8)
-def test_sharing_changes_no_bit_on_the_tensor_level_and_on_the_chip(count, quant, keep):
-    apart, shared = (runs_of_tokens(count, quant) for _ in range(2))
+def test_sharing_changes_no_bit_on_the_tensor_level_and_on_the_chip(count, scheme, keep):
+    apart, shared = (runs_of_tokens(count, scheme) for _ in range(2))
     shared.lower(f"share-constants{{keep={keep}}}")
     dequantized, left = (len(ops_of(program, tensor.DequantizeOp)) for program in (apart, shared))
     assert left == {0: dequantized, 65536: dequantized // count}.get(keep, left)

@@ -8,8 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compiler.diagnostics import UserError
-from compiler.ir.types import BF16, F32
+from compiler.ir.types import BF16, F16, F32
 from compiler.target.chips import chip
+from compiler.weights.scheme import Scheme
 from dialects import tensor
 from passes.manager import PassManager, parse_pipeline
 from runtime_sim.compare import compare
@@ -20,8 +21,8 @@ X, Y = "tensor<1x64x128xbf16, #tensor.lanes<axis = 1>>", "tensor<1x64x256xf32, #
 LOCAL = "#tensor.lanes<axis = 0>"
 
 
-def linear(types: str, quant: str = "", start: str = "") -> str:
-    return f'%y = "tensor.linear"(%x, %w{start}) {quant} : {types}'
+def linear(types: str, start: str = "") -> str:
+    return f'%y = "tensor.linear"(%x, %w{start}) : {types}'
 
 
 def weight(rows: int, columns: int, name: str = "w") -> str:
@@ -30,7 +31,7 @@ def weight(rows: int, columns: int, name: str = "w") -> str:
 
 def tile(index: int, rows: int, columns: int, row: int = 0, column: int = 0) -> str:
     """%t<index>: a rectangle of the parameter w, packed as it is and loaded."""
-    kind = f"rows = {rows}, columns = {columns}, bits = 16, group = 0, symmetric = true, scale = bf16"
+    kind = f"rows = {rows}, columns = {columns}, element = bf16"
     packed = f"!tensor.packed<{kind}, local = false>"
     local = f"!tensor.packed<{kind}, local = true>"
     return f"""
@@ -85,16 +86,15 @@ def test_a_linear_with_an_accumulator_is_cut_along_its_inputs():
     )
 
 
-def test_a_quantized_tile_is_packed_and_dequantized():
-    packed = "rows = 256, columns = 128, bits = 4, group = 64, symmetric = false, scale = bf16"
+def test_a_stored_weight_becomes_packed_tiles_that_are_dequantized():
+    scheme = "#weights.scheme<bits = 4, group = 64, zeros = true, scale = f16>"
+    packed = f"rows = 256, columns = 128, element = bf16, scheme = {scheme}"
+    w = f"tensor<256x128xbf16, {scheme}>"
     check_pass(
         "tile-weights",
         before=f"""
-          {weight(256, 128)}
-          {linear(
-              f"({X}, tensor<256x128xbf16>) -> {Y}",
-              quant="<{quant = #tensor.quant<bits = 4, group = 64, symmetric = false>}>",
-          )}
+          %w = "tensor.weight"() <{{sources = ["w"]}}> : () -> {w}
+          {linear(f"({X}, {w}) -> {Y}")}
         """,
         after=f"""
           %p = "tensor.packed_weight"() <{{sources = ["w"], row = 0 : i64, column = 0 : i64, each = false}}>
@@ -127,7 +127,10 @@ def test_logits_that_would_fill_local_memory_are_packed_tile_by_tile():
     assert program.executed()[0].item() == w.astype(np.float32).sum(1).argmax()
 
 
-def mlp(tokens: int, hidden: int, inner: int, quant: tensor.Quant | None, seed: int) -> Program:
+Schemes = tuple[Scheme | None, Scheme | None]  # of gate and up, and of the others
+
+
+def mlp(tokens: int, hidden: int, inner: int, schemes: Schemes, seed: int) -> Program:
     """A gated linear and the linear that adds its result to a sum, and a plain linear on the same input."""
     rng = np.random.default_rng(seed)
     weights = {
@@ -144,22 +147,24 @@ def mlp(tokens: int, hidden: int, inner: int, quant: tensor.Quant | None, seed: 
     axis = slots(2) if tokens == 1 else slots(1)
     local, total = program.load(axis), program.load(axis)
     w = {
-        name: program.make(tensor.WeightOp, type_=array(values.shape, BF16), sources=[name])
+        name: program.make(
+            tensor.WeightOp, type_=array(values.shape, BF16, schemes[name in ("down", "other")]), sources=[name]
+        )
         for name, values in weights.items()
     }
     gated = program.make(
-        tensor.GatedLinearOp, local, w["gate"], w["up"], type_=array((1, tokens, inner), BF16, axis), quant=quant
+        tensor.GatedLinearOp, local, w["gate"], w["up"], type_=array((1, tokens, inner), BF16, axis)
     )
-    y = program.make(tensor.LinearOp, gated, w["down"], total, type_=total.type, quant=quant)
+    y = program.make(tensor.LinearOp, gated, w["down"], total, type_=total.type)
     if inner % 64 and tokens == 1:  # such a vector cannot be stored
         return program.finish(y)
     wide = array((1, tokens, inner), F32, axis)
-    z = program.make(tensor.LinearOp, local, w["other"], None, type_=wide, quant=quant)
+    z = program.make(tensor.LinearOp, local, w["other"], None, type_=wide)
     return program.finish(y, z)
 
 
-QUANTS = st.sampled_from(
-    [None, tensor.Quant(4, 64, False), tensor.Quant(4, 32, True), tensor.Quant(8, 128, True)]
+SCHEMES = st.sampled_from(
+    [None, Scheme(4, 64, True, BF16), Scheme(4, 32, False, BF16), Scheme(8, 128, False, BF16), Scheme(4, 64, True, F16)]
 )
 
 
@@ -167,7 +172,8 @@ QUANTS = st.sampled_from(
     tokens=st.sampled_from([1, 3, 64, 70]),
     hidden=st.sampled_from([128, 256]),
     sizes=st.one_of(
-        st.tuples(st.sampled_from([128, 256, 384]), QUANTS), st.tuples(st.sampled_from([200, 340]), st.none())
+        st.tuples(st.sampled_from([128, 256, 384]), st.tuples(SCHEMES, SCHEMES)),
+        st.tuples(st.sampled_from([200, 340]), st.just((None, None))),
     ),
     tile_bytes=st.sampled_from([256, 1000, 4096, 16384]),
     seed=st.integers(0, 99),
@@ -187,7 +193,7 @@ def test_tiled_equals_untiled_on_the_tensor_level_and_on_the_chip(tokens, hidden
 
 @pytest.mark.parametrize("tile_bytes", [256, 1024, 4096])
 def test_no_tile_is_larger_than_asked_unless_a_row_of_lanes_is(tile_bytes):
-    program = mlp(64, 256, 384, None, 0)
+    program = mlp(64, 256, 384, (None, None), 0)
     program.lower(f"tile-weights{{bytes={tile_bytes}}}")
     tiles = [op.w.type for op in program.function.block.ops if isinstance(op, tensor.LinearOp)]
     assert len(tiles) > 3

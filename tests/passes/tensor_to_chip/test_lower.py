@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import replace
 
 import ml_dtypes
@@ -10,6 +11,7 @@ import pytest
 
 from compiler.diagnostics import CompileError
 from compiler.ir.types import BF16, F16, F32
+from compiler.weights.scheme import Scheme
 from dialects import tensor
 from dialects.tensor import PackedType
 from runtime_sim.check.waits import find_race
@@ -348,13 +350,13 @@ def test_gather(count, shape, layout):
 
 
 @pytest.mark.parametrize(
-    ("bits", "symmetric", "group", "rows", "columns"),
-    [(4, False, 32, 130, 128), (4, True, 64, 64, 64), (8, True, 16, 100, 96), (4, False, 128, 200, 128)],
+    ("bits", "zeros", "group", "rows", "columns"),
+    [(4, True, 32, 130, 128), (4, False, 64, 64, 64), (8, False, 16, 100, 96), (4, True, 128, 200, 128)],
 )
-@pytest.mark.parametrize("half", [BF16, F16])
-def test_dequantize(bits, symmetric, group, rows, columns, half):
+@pytest.mark.parametrize(("half", "scale"), [*itertools.product([BF16, F16], repeat=2)])
+def test_dequantize(bits, zeros, group, rows, columns, half, scale):
     program = Program([], {"w": normal(rows + 7, 2 * columns, dtype=half.numpy)})
-    type_ = PackedType(rows, columns, bits, group, symmetric, half)
+    type_ = PackedType(rows, columns, half, Scheme(bits, group, zeros, scale))
     weight = program.make(tensor.PackedWeightOp, type_=type_, sources=["w"], row=7, column=columns)
     local = program.make(tensor.LoadOp, weight, type_=replace(type_, local=True))
     check(program.finish(program.add(tensor.DequantizeOp(local))))
@@ -362,7 +364,7 @@ def test_dequantize(bits, symmetric, group, rows, columns, half):
 
 def test_rows_of_several_weights_in_one_tile():
     program = Program([], {"gate": normal(200, 64, dtype=BF), "up": normal(200, 64, dtype=BF)})
-    type_ = PackedType(128, 64, 4, 32, False, BF16)
+    type_ = PackedType(128, 64, BF16, Scheme(4, 32, True, BF16))
     weight = program.make(
         tensor.PackedWeightOp, type_=type_, sources=["gate", "up"], row=100, column=0, each=True
     )

@@ -8,7 +8,8 @@ import pytest
 from compiler.ir.types import F32, TensorType
 from compiler.target.chips.bm1684x import BM1684X
 from dialects import chip
-from dialects.chip import Floats, GlobalOp, GlobalType, LocalOp, View
+from dialects.chip import GlobalOp, GlobalType, LocalOp, View
+from dialects.weights import Floats
 from passes import load_all
 from passes.manager import PassManager, parse_pipeline
 from runtime_sim.interpret.chip import ChipProgram, run_function, written
@@ -42,7 +43,7 @@ def program(local_bytes: int = 128):
     text = f"""
       %x = "chip.global"() <{{space = "input", index = 0 : i64, tensor = {tensor}}}> : () -> {ddr}
       %y = "chip.global"() <{{space = "output", index = 0 : i64, tensor = {tensor}}}> : () -> {ddr}
-      %w = "chip.global"() <{{space = "weight", source = #chip.floats<values = [2.0, 3.0]>}}> : () -> {ddr}
+      %w = "chip.global"() <{{space = "weight", source = #weights.floats<values = [2.0, 3.0]>}}> : () -> {ddr}
       %a = "chip.local"() : () -> {local}
       %b = "chip.local"() : () -> {local}
       %c = "chip.local"() : () -> {local}

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 
 import ml_dtypes
 import numpy as np
 import pytest
 
 import runtime_sim.interpret.llm  # noqa: F401  (registers the rules)
-from compiler.ir.types import F32, TensorType
-from compiler.weights.quant import quantize
+from compiler.ir.types import BF16, F16, F32, TensorType
+from compiler.weights.scheme import Scheme
 from dialects import llm
+from runtime_sim.interpret.codes import decoded
 from runtime_sim.interpret.rules import Data, Run, interpret
 from tests.helpers import parse_ir, random_tensor
 
@@ -49,18 +51,54 @@ def test_linear_adds_bias_and_residual_and_rounds_once():
     np.testing.assert_array_equal(y, exact.astype(np.float32).astype(bf16))
 
 
-def test_quantized_linear_uses_the_stored_weight():
-    x, w = random_tensor(2, 32), random_tensor(6, 32, seed=1)
-    quant = "quant = #llm.quant<bits = 4, group = 16, symmetric = false>, "
-    y = run(
-        f'%y = "llm.linear"(%x, %w) <{{{quant}operandSegmentSizes = array<i32: 1, 1, 0, 0>}}>'
-        f" : ({types(x, w)}) -> tensor<2x6xf32>",
-        x,
-        w,
+@dataclass
+class Stored:
+    """Codes by hand, as the author of a checkpoint may have chosen them."""
+
+    codes: np.ndarray
+    scales: np.ndarray
+    zeros: np.ndarray | None = None
+
+
+STORED = [
+    ("bits = 4, group = 2, zeros = true", Stored(np.uint8([[3, 15, 0, 7]]), np.float16([[0.5, -2]]), np.uint8([[3, 16]]))),
+    ("bits = 4, group = 4, zeros = false", Stored(np.uint8([[3, 15, 0, 7]]), np.float16([[0.25]]))),
+    ("bits = 8, group = 2, zeros = false", Stored(np.int8([[-128, 127, 0, 7]]), np.float16([[0.5, 3]]))),
+]
+DECODED = [[0.0, 6.0, 32.0, 18.0], [-1.25, 1.75, -2.0, -0.25], [-64.0, 63.5, 0.0, 21.0]]
+
+
+@pytest.mark.parametrize(("scheme", "stored", "wanted"), [(*case, w) for case, w in zip(STORED, DECODED, strict=True)])
+def test_a_stored_weight_is_what_its_codes_stand_for(scheme, stored, wanted):
+    module, _ = parse_ir(
+        f"""
+        %w = "llm.weight"() <{{name = "w"}}> : () -> tensor<1x4xbf16, #weights.scheme<{scheme}, scale = f16>>
+        %y = "llm.linear"(%x, %w) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}>
+           : (tensor<4x4xbf16>, tensor<1x4xbf16, #weights.scheme<{scheme}, scale = f16>>) -> tensor<4x1xbf16>
+        """
     )
-    stored = quantize(w, 4, 16, False, np.float16).dequantize()
-    np.testing.assert_allclose(y, f64(x) @ f64(stored).T, rtol=1e-5, atol=1e-5)
-    assert np.abs(y - x @ w.T).max() > 0.01
+    x = np.eye(4, dtype=ml_dtypes.bfloat16)
+    (y,) = interpret(module.functions()[0], [x], {}.__getitem__, codes=lambda name, scheme: stored)
+    assert y[:, 0].tolist() == wanted
+
+
+def test_decoding_rounds_once_to_the_weights_own_type():
+    """3 * 1.0029296875 is 3.0078125 in f16, which is as near to 3 as to 3.015625; the product itself is not."""
+    stored = Stored(np.uint8([[11, 8]]), np.float16([[1.0029296875]]))
+    scheme = Scheme(4, 2, False, F16)
+    assert decoded(stored, scheme, F16).tolist() == [[3.0078125, 0]]
+    assert decoded(stored, scheme, BF16).tolist() == [[3.015625, 0]]
+
+
+def test_codes_that_nobody_supplies_are_named():
+    w = "tensor<4x4xbf16, #weights.scheme<bits = 4, group = 4, zeros = false, scale = bf16>>"
+    text = f"""
+        %w = "llm.weight"() <{{name = "w"}}> : () -> {w}
+        %y = "llm.linear"(%x, %w) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}>
+           : (tensor<4x4xbf16>, {w}) -> tensor<4x4xbf16>
+    """
+    with pytest.raises(ValueError, match="nothing says what codes w is stored as"):
+        interpret(parse_ir(text)[0].functions()[0], [np.eye(4, dtype=ml_dtypes.bfloat16)], {}.__getitem__)
 
 
 @pytest.mark.parametrize(

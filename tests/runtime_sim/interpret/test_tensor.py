@@ -9,7 +9,10 @@ import pytest
 import runtime_sim.interpret.tensor  # noqa: F401  (registers the rules)
 from compiler.ir.define import OPS
 from compiler.ir.types import BF16, F16, F32, TensorType
-from compiler.weights.quant import TileFormat, pack, quantize
+from compiler.weights.groups import quantize
+from compiler.weights.scheme import Scheme
+from compiler.weights.stored import rectangle
+from compiler.weights.tile import Tile, pack
 from dialects import tensor
 from dialects.tensor import PackedType
 from runtime_sim.interpret.rules import DATA_RULES, RULES, Data
@@ -27,7 +30,8 @@ def rule(op, *arrays):
 
 
 def supplied(op, **weights: np.ndarray):
-    return DATA_RULES[type(op)](op, Data(weights.__getitem__, weights))
+    data = Data(weights.__getitem__, weights, lambda name, scheme: quantize(weights[name], scheme))
+    return DATA_RULES[type(op)](op, data)
 
 
 def test_every_op_has_a_rule():
@@ -49,15 +53,15 @@ def test_parameters_beyond_f16_stay_finite():
 
 def decode_run(data: np.ndarray, type_: PackedType, scales_at: int, zeros_at: int) -> np.ndarray:
     """A packed tile [lanes, run] taken apart byte by byte, by what the format's description says."""
-    groups = type_.columns // type_.group
+    scheme = type_.scheme
+    groups = type_.columns // scheme.group
     out = np.zeros((type_.rows, type_.columns), np.float32)
     for row, column in np.ndindex(out.shape):
         slot, lane = divmod(row, len(data))
-        group = slot * groups + column // type_.group
+        group = slot * groups + column // scheme.group
         code = code_at(data[lane], type_, slot, column)
-        out[row, column] = (code - zero_at(data[lane], type_, zeros_at, group)) * scale_at(
-            data[lane], scales_at, group
-        )
+        zero = zero_at(data[lane], scheme, zeros_at, group)
+        out[row, column] = (code - zero) * scale_at(data[lane], scales_at, group)
     return out
 
 
@@ -65,36 +69,37 @@ def scale_at(run: np.ndarray, start: int, group: int) -> np.float32:
     return run[start + 2 * group : start + 2 * group + 2].copy().view(BF)[0].astype(np.float32)
 
 
-def zero_at(run: np.ndarray, type_: PackedType, start: int, group: int) -> int:
-    if type_.bits == 8:
+def zero_at(run: np.ndarray, scheme: Scheme, start: int, group: int) -> int:
+    if scheme.bits == 8:
         return 0
-    return 8 if type_.symmetric else int(run[start + group])
+    return int(run[start + group]) if scheme.zeros else 8
 
 
 def code_at(run: np.ndarray, type_: PackedType, slot: int, column: int) -> int:
-    if type_.bits == 8:
+    if type_.scheme.bits == 8:
         return int(run[slot * type_.columns + column].astype(np.int8))
     half = type_.columns // 2
     byte = int(run[slot * half + column % half])
     return byte >> 4 if column >= half else byte & 15
 
 
-@pytest.mark.parametrize(("bits", "symmetric", "group"), [(4, False, 32), (4, True, 64), (8, True, 16)])
-def test_a_packed_tile_is_what_its_bytes_say(bits, symmetric, group):
+@pytest.mark.parametrize(("bits", "zeros", "group"), [(4, True, 32), (4, False, 64), (8, False, 16)])
+def test_a_packed_tile_is_what_its_bytes_say(bits, zeros, group):
     weight = random_tensor(100, 128, seed=3).astype(BF)
-    type_ = PackedType(70, 64, bits, group, symmetric, BF16)
+    scheme = Scheme(bits, group, zeros, BF16)
+    type_ = PackedType(70, 64, BF16, scheme)
     op = tensor.PackedWeightOp(sources=["w"], row=20, column=64, types=[type_])
     found = supplied(op, w=weight)
-    tile = TileFormat(70, 64, bits, group, symmetric)
-    part = quantize(weight, bits, group, symmetric, BF).tile(slice(20, 90), slice(64, 128))
+    tile = Tile(70, 64, scheme, 64, 64)
+    part = rectangle(quantize(weight, scheme), slice(20, 90), slice(64, 128))
     wanted = decode_run(pack(tile, part), type_, tile.scales_offset, tile.zeros_offset)
-    np.testing.assert_array_equal(found, wanted)
+    np.testing.assert_array_equal(found, wanted.astype(BF))
 
 
 def test_each_source_gives_its_share_of_a_tile():
     a, b = random_tensor(80, 64).astype(BF), random_tensor(80, 64, seed=1).astype(BF)
-    whole = PackedType(64, 64, 8, 64, True, BF16)
-    both = PackedType(128, 64, 8, 64, True, BF16)
+    eight = Scheme(8, 64, False, BF16)
+    whole, both = PackedType(64, 64, BF16, eight), PackedType(128, 64, BF16, eight)
     one = [supplied(tensor.PackedWeightOp(sources=[n], row=16, column=0, types=[whole]), a=a, b=b) for n in "ab"]
     op = tensor.PackedWeightOp(sources=["a", "b"], row=16, column=0, each=True, types=[both])
     np.testing.assert_array_equal(supplied(op, a=a, b=b), np.concatenate(one))
@@ -134,11 +139,8 @@ def test_a_sum_is_scaled_term_by_term():
     assert rule(op, np.full((2, 4), 3e38, np.float32)).tolist() == [[np.float32(3e38)]] * 2
 
 
-def test_a_quantized_linear_uses_16_bit_weights():
-    weight, x = random_tensor(8, 64).astype(BF), np.eye(64, dtype=BF)[None]
-    op = tensor.LinearOp(
-        value((1, 64, 64), BF16), value((8, 64), BF16), None, quant=tensor.Quant(4, 32, False),
-        types=[TensorType((1, 64, 8), F32)],
-    )  # fmt: skip
-    found = rule(op, x, weight, None)[0].T
-    np.testing.assert_array_equal(found, quantize(weight, 4, 32, False, BF).dequantize().astype(BF))
+def test_a_stored_weight_is_decoded_to_16_bit():
+    weight = random_tensor(8, 64).astype(BF)
+    scheme = Scheme(4, 32, True, F16)
+    op = tensor.WeightOp(sources=["w"], types=[TensorType((8, 64), BF16, scheme)])
+    np.testing.assert_array_equal(supplied(op, w=weight), quantize(weight, scheme).dequantize().astype(BF))

@@ -1,0 +1,135 @@
+"""From floats to codes: the scale and the zero point of each group, searched for the least squared error."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+
+from compiler.weights.scheme import IMPLIED_ZERO, Scheme
+from compiler.weights.stored import CODES, HIGHEST, Array, Floats, Quantized, to_float32
+
+CLIP_RATIOS = {4: (1.0, 0.95, 0.9, 0.85), 8: (1.0,)}  # parts of a range to try; twice as many gain 1 %
+LOWEST = {4: 0, 8: -127}  # by bits: the lowest code
+LARGEST_WEIGHT = 1e18  # so that squares and their sums stay finite in f32
+CHUNK_WEIGHTS = 1 << 17  # weights worked on at once: three f32 copies of them fit a 2 MiB cache
+
+
+def quantize(weight: Array, scheme: Scheme) -> Quantized:
+    """Store a float weight [rows, columns] as codes, with scales that make each group's squared error small.
+
+    Raises ValueError when the scheme cannot hold such a matrix, a weight is not finite or out of all bounds,
+    or what the codes stand for would not be finite in the type of the scales.
+    """
+    if problem := scheme.problem_in(weight.shape):
+        raise ValueError(f"{scheme} {problem}")
+    rows, columns = weight.shape
+    codes = np.empty((rows * columns // scheme.group, scheme.group), CODES[scheme.bits])
+    scales = np.empty(len(codes), scheme.scale.numpy)
+    zeros = np.empty(len(codes), np.uint8) if scheme.zeros else None
+    groups = np.ascontiguousarray(weight).reshape(codes.shape)
+    step = max(1, CHUNK_WEIGHTS // scheme.group)
+    for start in range(0, len(codes), step):
+        chunk = slice(start, start + step)
+        search = _Search(groups[chunk], scheme)
+        search.run()
+        codes[chunk] = search.codes().T
+        scales[chunk] = search.scale
+        if zeros is not None:
+            zeros[chunk] = search.zero
+    shape = (rows, columns // scheme.group)
+    zeros = None if zeros is None else zeros.reshape(shape)
+    quantized = Quantized(codes.reshape(rows, columns), scales.reshape(shape), zeros, scheme)
+    _check_decodes(quantized)
+    return quantized
+
+
+def _check_decodes(quantized: Quantized) -> None:
+    """The chip decodes in the type of the scales, and rounding can carry a large weight beyond its end."""
+    limit = float(ml_dtypes.finfo(quantized.scales.dtype).max)  # type: ignore[no-untyped-call]
+    steps = HIGHEST[quantized.scheme.bits]
+    if steps * float(np.abs(quantized.scales.astype(np.float32)).max(initial=0)) <= limit:
+        return
+    peak = float(np.abs(quantized.dequantize()).max())
+    if peak > limit:
+        name = quantized.scales.dtype.name
+        raise ValueError(f"decoded, it goes up to {peak:g}, which is beyond {name} ({limit:g})")
+
+
+class _Search:
+    """The best scale and zero point of each group of a chunk, among ranges clipped by a few ratios.
+
+    Groups are columns here ([group, count]): numpy then works along contiguous rows with one scale per
+    column, and reduces over the first axis, ten times as fast as over short rows.
+    """
+
+    def __init__(self, groups: Array, scheme: Scheme):
+        self.weights: Floats = np.ascontiguousarray(to_float32(groups).T)
+        self.work = np.empty_like(self.weights)
+        self.rounded = np.empty_like(self.weights)
+        self.scale_dtype: np.dtype[Any] = scheme.scale.numpy
+        self.asymmetric = scheme.zeros
+        self.ratios = CLIP_RATIOS[scheme.bits]
+        self.lowest, self.highest = LOWEST[scheme.bits], HIGHEST[scheme.bits]
+        count = self.weights.shape[1]
+        self.error: Floats = np.full(count, np.inf, np.float32)
+        self.scale: Floats = np.ones(count, np.float32)
+        self.zero: Floats = np.full(count, IMPLIED_ZERO[scheme.bits], np.float32)
+
+    def run(self) -> None:
+        low, high = self.weights.min(axis=0), self.weights.max(axis=0)
+        if not (low.min() >= -LARGEST_WEIGHT and high.max() <= LARGEST_WEIGHT):
+            raise ValueError(f"the weight holds NaN or infinity, or magnitudes beyond {LARGEST_WEIGHT:g}")
+        for ratio in self.ratios:
+            if self.asymmetric:
+                self._try(*self._asymmetric(np.minimum(low, 0) * ratio, np.maximum(high, 0) * ratio))
+            else:
+                self._try(self._symmetric(low * ratio, high * ratio), self.zero)
+        self._try(self._least_squares(), self.zero)
+
+    def _asymmetric(self, low: Floats, high: Floats) -> tuple[Floats, Floats]:
+        scale = self._stored((high - low) / self.highest)
+        return scale, np.clip(np.rint(-low / scale), 0, self.highest)
+
+    def _symmetric(self, low: Floats, high: Floats) -> Floats:
+        """The scale that puts the end of larger magnitude on the lowest code; negative if that end is high.
+
+        In 4 bits the lowest code (-8) lies one step further from zero than the highest (7), so that no code
+        is wasted.
+        """
+        end = np.where(high > -low, high, low)
+        return self._stored(end / (self.lowest - self.zero))
+
+    def _least_squares(self) -> Floats:
+        """The scale of least squared error for the codes of the best candidate so far."""
+        steps = self._round(self.scale, self.zero)
+        steps -= self.zero
+        power = np.einsum("ij,ij->j", steps, steps)
+        return self._stored(np.einsum("ij,ij->j", steps, self.weights) / np.maximum(power, 1))
+
+    def _stored(self, scale: Floats) -> Floats:
+        """The scale as its 16 bits will hold it; 1 where it vanishes, which rounds such weights to zero."""
+        limit = 65504.0 if self.scale_dtype == np.float16 else 3e38
+        stored = np.clip(scale, -limit, limit).astype(self.scale_dtype).astype(np.float32)
+        return np.where(stored == 0, np.float32(1), stored)
+
+    def _round(self, scale: Floats, zero: Floats) -> Floats:
+        """Codes of all groups, as floats; `work` is left holding them before rounding."""
+        np.multiply(self.weights, 1 / scale, out=self.work)
+        self.work += zero
+        np.rint(self.work, out=self.rounded)
+        return np.clip(self.rounded, self.lowest, self.highest, out=self.rounded)
+
+    def _try(self, scale: Floats, zero: Floats) -> None:
+        """Keep scale and zero for the groups whose squared error they lessen."""
+        self.work -= self._round(scale, zero)
+        error = np.einsum("ij,ij->j", self.work, self.work) * scale**2
+        better = error < self.error
+        self.error, self.scale, self.zero = (
+            np.where(better, new, old)
+            for new, old in ((error, self.error), (scale, self.scale), (zero, self.zero))
+        )
+
+    def codes(self) -> Array:
+        return self._round(self.scale, self.zero).astype(np.int8)

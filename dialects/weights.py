@@ -1,0 +1,168 @@
+"""What a region of the coefficient blob holds: named weights and how they are stored, tables, constants."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from compiler.ir.text import parameter_text
+from compiler.ir.types import Attribute, ElementType, attr_def
+from compiler.weights.scheme import Scheme
+from compiler.weights.tile import Tile
+
+
+class WeightSource(Attribute):
+    """Where the bytes of a region of the coefficient blob come from; equal sources are one region."""
+
+
+@attr_def("weights.joined")
+@dataclass(frozen=True)
+class Joined(WeightSource):
+    """Checkpoint tensors joined along axis 0, converted to `dtype`, row-major."""
+
+    names: tuple[str, ...]
+    dtype: ElementType
+
+    def problem(self) -> str | None:
+        return None if self.names and self.dtype.is_float else "names no weights, or is of no float type"
+
+
+@attr_def("weights.packed")
+@dataclass(frozen=True)
+class Packed(WeightSource):
+    """A rectangle of the joined tensors: the tile's rows and columns, from (row, column) on.
+
+    With `each`, the rows are an equal share of every tensor, from its row `row` on, one share after the
+    other. A lane's run of bytes is cut into `pieces`, and all lanes' first pieces come first.
+    """
+
+    names: tuple[str, ...]
+    row: int
+    column: int
+    tile: Tile
+    each: bool = False
+    pieces: int = 1
+
+    def problem(self) -> str | None:
+        if problem := self.tile.problem():
+            return f"holds {self.tile}, which {problem}"
+        right = self.names and min(self.row, self.column) >= 0 and self.pieces >= 1
+        if not right or self.tile.run_bytes % self.pieces or (self.each and self.tile.rows % len(self.names)):
+            return "names no weights, begins before them, or does not go into its pieces or shares"
+        return None
+
+
+@attr_def("weights.rope_table")
+@dataclass(frozen=True)
+class RopeTable(WeightSource):
+    """f32 rows [cos (d) | sin of the first half | minus sin of the second half], from two tables of width
+    d.
+    """
+
+    cos: str
+    sin: str
+
+
+@attr_def("weights.floats")
+@dataclass(frozen=True)
+class Floats(WeightSource):
+    """f32 numbers, written out."""
+
+    values: tuple[float, ...]
+
+
+@attr_def("weights.iota")
+@dataclass(frozen=True)
+class Iota(WeightSource):
+    """f32 0, step, 2 step, ...: `count` numbers."""
+
+    count: int
+    step: float
+
+
+@attr_def("weights.lane_part")
+@dataclass(frozen=True)
+class LanePart(Attribute):
+    """`count` f32 numbers of a record: dealt over the lanes, item i to lane i mod lanes, or whole in every
+    lane.
+    """
+
+    source: WeightSource
+    count: int
+    over_lanes: bool
+
+
+@attr_def("weights.lane_record")
+@dataclass(frozen=True)
+class LaneRecord(WeightSource):
+    """The same number of bytes for every lane, one lane after the other: the parts, each in whole EU
+    widths.
+    """
+
+    parts: tuple[LanePart, ...]
+    lanes: int
+    eu_bytes: int
+
+    def part_bytes(self, part: LanePart) -> int:
+        """Bytes of a part in one lane."""
+        items = part.count // self.lanes if part.over_lanes else part.count
+        return -(-items * 4 // self.eu_bytes) * self.eu_bytes
+
+    @property
+    def run_bytes(self) -> int:
+        return sum(self.part_bytes(part) for part in self.parts)
+
+
+# ------------------------------------------------------------------------------------- their names in a file
+
+_TILE = re.compile(r"#chip\.packed<.*\], row = \d+, rows = \d+, column = \d+, columns = \d+, bits = (\d+), ")
+_ROWS = re.compile(r"#chip\.joined<.*\], dtype = b?f(16)>")
+
+
+def region_name(source: WeightSource | LanePart) -> str:
+    """What the list of weights in a bmodel calls a region.
+
+    The text is a part of the file's format, read by `stored_bits`: how the IR prints sources may change, and
+    files stay what they are.
+    """
+    match source:
+        case Packed(names, row, column, tile, each, pieces):
+            rectangle = {"row": row, "rows": tile.rows, "column": column, "columns": tile.columns}
+            ways = {"each": each, "pieces": pieces}
+            return _named("packed", names=names, **rectangle, **_stored_fields(tile.stored), **ways)
+        case Joined(names, dtype):
+            return _named("joined", names=names, dtype=dtype)
+        case RopeTable(cos, sin):
+            return _named("rope_table", cos=cos, sin=sin)
+        case Floats(values):
+            return _named("floats", values=values)
+        case Iota(count, step):
+            return _named("iota", count=count, step=step)
+        case LanePart(part, count, over_lanes):
+            fields = _fields(count=count, over_lanes=over_lanes)
+            return f"#chip.lane_part<source = {region_name(part)}, {fields}>"
+        case LaneRecord(parts, lanes, eu_bytes):
+            texts = ", ".join(map(region_name, parts))
+            return f"#chip.lane_record<parts = [{texts}], {_fields(lanes=lanes, eu_bytes=eu_bytes)}>"
+    raise NotImplementedError(type(source).__name__)
+
+
+def _stored_fields(stored: ElementType | Scheme) -> dict[str, Any]:
+    if isinstance(stored, ElementType):
+        return {"bits": stored.bits, "group": 0, "symmetric": True, "scale": stored}
+    return {"bits": stored.bits, "group": stored.group, "symmetric": not stored.zeros, "scale": stored.scale}
+
+
+def _named(kind: str, **values: Any) -> str:
+    return f"#chip.{kind}<{_fields(**values)}>"
+
+
+def _fields(**values: Any) -> str:
+    return ", ".join(f"{name} = {parameter_text(value)}" for name, value in values.items())
+
+
+def stored_bits(name: str) -> int | None:
+    """How many bits a weight takes in a region of this name; None where it holds other numbers."""
+    found = _TILE.match(name) or _ROWS.fullmatch(name)
+    return int(found[1]) if found else None

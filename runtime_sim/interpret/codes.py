@@ -1,0 +1,46 @@
+"""Weights that are stored as codes: what the codes, scales and zero points stand for."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+import numpy as np
+import numpy.typing as npt
+
+from compiler.ir.types import ElementType
+from compiler.weights.scheme import Scheme
+
+Array = npt.NDArray[Any]
+
+MIDDLE_OF_4_BITS = 8  # what 0 is stored as, where no zero points are
+
+
+class Codes(Protocol):
+    """A weight [rows, columns] as it is stored, with scales and zeros [rows, columns / group]."""
+
+    @property
+    def codes(self) -> Array:
+        """Integers: 0..15 for 4 bits, signed for 8."""
+
+    @property
+    def scales(self) -> Array:
+        """Floats of 16 bits."""
+
+    @property
+    def zeros(self) -> Array | None:
+        """Integers, or None where the scheme stores none."""
+
+
+def decoded(stored: Codes, scheme: Scheme, element: ElementType) -> Array:
+    """(code - zero) * scale, rounded once to `element`; [rows, columns].
+
+    The difference of two small integers is exact in f32, and so is its product with 16 bits.
+    """
+    rows, columns = stored.codes.shape
+    steps = stored.codes.astype(np.float32).reshape(rows, columns // scheme.group, scheme.group)
+    if stored.zeros is not None:
+        steps -= stored.zeros.astype(np.float32)[:, :, None]
+    elif scheme.bits == 4:
+        steps -= MIDDLE_OF_4_BITS
+    products = steps * stored.scales.astype(np.float32)[:, :, None]
+    return products.reshape(rows, columns).astype(element.numpy, copy=False)

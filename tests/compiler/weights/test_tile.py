@@ -1,0 +1,148 @@
+"""The tiles that hold weights in DDR."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from compiler.ir.types import BF16, F16, F32
+from compiler.weights.groups import quantize
+from compiler.weights.scheme import Scheme
+from compiler.weights.stored import Quantized, Weight, rectangle
+from compiler.weights.tile import Tile, pack, unpack
+from tests.helpers import random_tensor
+
+FOUR = Scheme(4, 32, True, F16)
+
+
+def stored_as(bits: int, group: int, zeros: bool) -> Scheme:
+    return Scheme(bits, group, zeros and bits == 4, F16)
+
+
+tiles = st.builds(
+    lambda rows, groups, group, bits, zeros, lanes: Tile(
+        rows, groups * group, F16 if bits == 16 else stored_as(bits, group, zeros), lanes, 64
+    ),
+    rows=st.integers(1, 150),
+    groups=st.integers(1, 5),
+    group=st.sampled_from([2, 8, 32, 64]),
+    bits=st.sampled_from([4, 8, 16]),
+    zeros=st.booleans(),
+    lanes=st.sampled_from([32, 64]),
+)
+
+
+def random_weights(tile: Tile, rng: np.random.Generator) -> Weight:
+    if tile.scheme is None:
+        return rng.normal(size=(tile.rows, tile.columns)).astype(np.float16)
+    codes = rng.integers(0, 16, (tile.rows, tile.columns)).astype(np.uint8 if tile.bits == 4 else np.int8)
+    scales = rng.normal(size=(tile.rows, tile.groups)).astype(np.float16)
+    zeros = rng.integers(0, 16, scales.shape).astype(np.uint8) if tile.has_zeros else None
+    return Quantized(codes, scales, zeros, tile.scheme)
+
+
+def arrays(weights: Weight) -> list[np.ndarray]:
+    parts = [weights.codes, weights.scales, weights.zeros] if isinstance(weights, Quantized) else [weights]
+    return [part for part in parts if part is not None]
+
+
+@given(tile=tiles, seed=st.integers(0, 99))
+@settings(max_examples=60)
+def test_unpack_undoes_pack(tile, seed):
+    weights = random_weights(tile, np.random.default_rng(seed))
+    data = pack(tile, weights)
+    assert data.shape == (tile.lanes, tile.run_bytes)
+    assert data.nbytes == tile.total_bytes
+    for ours, back in zip(arrays(weights), arrays(unpack(tile, data)), strict=True):
+        np.testing.assert_array_equal(ours, back)
+
+
+@given(tile=tiles)
+@settings(max_examples=60)
+def test_sections_of_a_run_are_in_order_and_aligned(tile):
+    assert tile.codes_offset + tile.code_bytes <= tile.scales_offset
+    assert tile.scales_offset + tile.scale_bytes <= tile.zeros_offset
+    assert tile.zeros_offset + tile.zero_bytes <= tile.run_bytes
+    assert tile.scales_offset % 2 == tile.run_bytes % 64 == 0
+    assert (
+        tile.run_bytes < tile.code_bytes + tile.scale_bytes + tile.zero_bytes + 1 + 64
+    )  # the least possible
+
+
+def test_sections_are_aligned_only_where_padding_pays_for_it():
+    tight = Tile(192, 576, stored_as(4, 64, True), 64, 64)  # 864 bytes of codes, 54 of scales, 27 of zeros
+    assert (tight.scales_offset, tight.zeros_offset, tight.run_bytes) == (864, 918, 960)
+    roomy = Tile(64, 96, stored_as(8, 4, False), 64, 64)  # 96 bytes of codes, 48 of scales: three times 64 either way
+    assert (roomy.scales_offset, roomy.run_bytes) == (128, 192)
+
+
+def test_bytes_of_a_small_tile_written_by_hand():
+    scheme = Scheme(bits=4, group=2, zeros=True, scale=F16)
+    tile = Tile(rows=3, columns=4, stored=scheme, lanes=2, section=64)
+    weights = Quantized(
+        codes=np.uint8([[1, 2, 3, 4], [5, 6, 7, 8], [9, 10, 11, 12]]),
+        scales=np.float16([[1, 2], [3, 4], [5, 6]]),
+        zeros=np.uint8([[1, 2], [3, 4], [5, 6]]),
+        scheme=scheme,
+    )
+    data = pack(tile, weights)
+    assert data[0, :4].tolist() == [0x31, 0x42, 0xB9, 0xCA]  # rows 0 and 2
+    assert data[1, :4].tolist() == [0x75, 0x86, 0, 0]  # row 1, and no fourth row
+    assert data[0, 4:12].view(np.float16).tolist() == [1, 2, 5, 6]
+    assert data[:, 12:16].tolist() == [[1, 2, 5, 6], [3, 4, 0, 0]]
+    assert not data[:, 16:].any()
+
+
+def test_the_last_tile_of_a_matrix_is_filled_with_zeros():
+    quantized = quantize(random_tensor(100, 64), FOUR)
+    tile = Tile(64, 64, FOUR, 64, 64)
+    back = unpack(tile, pack(tile, rectangle(quantized, slice(64, 128))))
+    assert isinstance(back, Quantized)
+    np.testing.assert_array_equal(back.dequantize()[:36], quantized.dequantize()[64:])
+    assert not back.dequantize()[36:].any()
+
+
+@pytest.mark.parametrize("section", [16, 64])
+def test_runs_are_padded_to_the_vector_width_with_zeros(section):
+    tile = Tile(64, 20, BF16, 64, section)  # runs of 40 bytes
+    data = pack(tile, random_tensor(64, 20).astype(BF16.numpy))
+    assert tile.run_bytes == data.shape[1] == {16: 48, 64: 64}[section]
+    assert not data[:, 40:].any()
+
+
+@pytest.mark.parametrize(
+    ("stored", "weights", "message"),
+    [
+        (F16, np.zeros((65, 64), np.float16), "do not fit"),
+        (F16, np.zeros((64, 64), np.float32), "float32 values in a tile of f16"),
+        (F16, np.zeros((64, 64), BF16.numpy), "bfloat16 values in a tile of f16"),
+        (FOUR, np.zeros((64, 64), np.float16), "float16 values in a tile of #weights.scheme"),
+        (stored_as(4, 32, False), quantize(random_tensor(64, 64), FOUR), "zeros = true.* in a tile of .*zeros = false"),
+        (stored_as(4, 64, True), quantize(random_tensor(64, 64), FOUR), "group = 32.* in a tile of .*group = 64"),
+        (Scheme(4, 32, True, BF16), quantize(random_tensor(64, 64), FOUR), "scale = f16.* in a tile of .*bf16"),
+        (F16, quantize(random_tensor(64, 64), FOUR), "in a tile of f16"),
+    ],
+)
+def test_weights_of_another_form_are_refused(stored, weights, message):
+    with pytest.raises(ValueError, match=message):
+        pack(Tile(64, 64, stored, 64, 64), weights)
+
+
+@pytest.mark.parametrize(
+    ("tile", "reason"),
+    [
+        (Tile(0, 64, F16, 64, 64), "no rows"),
+        (Tile(64, 64, F16, 0, 64), "no rows, columns, lanes"),
+        (Tile(64, 64, F32, 64, 64), "expected 16 bits or a scheme"),
+        (Tile(64, 48, FOUR, 64, 64), "48 is not a multiple of group 32"),
+    ],
+)
+def test_impossible_tiles_say_what_is_wrong(tile, reason):
+    assert reason in (tile.problem() or "")
+
+
+@given(tile=tiles)
+def test_tiles_of_whole_groups_are_possible(tile):
+    assert tile.problem() is None
