@@ -16,6 +16,10 @@ RANKS = {"compiler": 0, "dialects": 1, "frontend": 2, "passes": 2, "runtime_sim"
 # Parts of one rank are strangers, so that a mistake in one does not hide in another.
 STRANGERS = ("frontend", "passes", "runtime_sim")
 
+# What the compiler computes the simulator computes by itself; they only share names for it.
+OWN_NUMBERS = {"runtime_sim": "compiler.weights"}
+SHARED_NAMES = ("compiler.weights.scheme",)
+
 HEAVY = ("torch", "transformers")
 
 
@@ -56,6 +60,13 @@ def is_backward(source: str, target: str) -> bool:
     return RANKS[target] > RANKS[source] or (source != target and {source, target} <= set(STRANGERS))
 
 
+def borrowed_numbers(module: str, tree: ast.AST) -> list[str]:
+    """Imports of code that computes, from a part that must have its own."""
+    own = OWN_NUMBERS.get(part_of(module))
+    names = [name for name in ours(tree) if own and f"{name}.".startswith(f"{own}.")]
+    return [name for name in names if not name.startswith(SHARED_NAMES)]
+
+
 def circles(trees: dict[str, ast.AST]) -> list[set[str]]:
     """Groups of modules that import each other, by way of others or not."""
     graph = nx.DiGraph()
@@ -73,6 +84,17 @@ def file_of(name: str, modules: Collection[str]) -> str:
 def test_imports_point_one_way(path):
     module = module_name(path)
     assert backward_imports(module, ast.parse(path.read_text())) == []
+
+
+@pytest.mark.parametrize("path", sources(), ids=module_name)
+def test_the_simulator_decodes_weights_by_itself(path):
+    assert borrowed_numbers(module_name(path), ast.parse(path.read_text())) == []
+
+
+def test_borrowed_numbers_are_found():
+    tree = ast.parse("from compiler.weights.stored import Quantized\nfrom compiler.weights.scheme import Scheme")
+    assert borrowed_numbers("runtime_sim.interpret.llm", tree) == ["compiler.weights.stored.Quantized"]
+    assert borrowed_numbers("driver.blob", tree) == []
 
 
 def test_no_file_imports_itself_by_way_of_others():

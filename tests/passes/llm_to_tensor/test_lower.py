@@ -282,6 +282,14 @@ REFUSED = {
         """,
         r"'llm\.gated_linear' op activation 'gelu' has no lowering",
     ),
+    "a matrix product in f32": (
+        """
+          %w = "llm.weight"() <{name = "w"}> : () -> tensor<64x64xf32>
+          %y = "llm.linear"(%x, %w) <{operandSegmentSizes = array<i32: 1, 1, 0, 0>}>
+             : (tensor<1x1x64xf32>, tensor<64x64xf32>) -> tensor<1x1x64xf32> loc("model.layers.0.mlp.up_proj")
+        """,
+        r"layers\.0\.mlp\.up_proj: 'tensor\.linear' op makes .*f32.*, expected 16 bit",
+    ),
     "an op without a rule": (
         f'%y = "llm.pow"(%x) <{{exponent = 3.0 : f64}}> : ({ROW}) -> {ROW}',
         r"'llm\.pow' op has no lowering to the tensor dialect",

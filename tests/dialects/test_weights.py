@@ -1,0 +1,91 @@
+"""The sources of the coefficient blob, and what a file calls its regions."""
+
+from __future__ import annotations
+
+import pytest
+
+from compiler.ir.types import BF16, F16, F32
+from compiler.weights.scheme import Scheme
+from compiler.weights.tile import Tile
+from dialects.weights import (
+    Floats,
+    Iota,
+    Joined,
+    LanePart,
+    LaneRecord,
+    Packed,
+    RopeTable,
+    region_name,
+    stored_bits,
+)
+
+FOUR, SYMMETRIC, EIGHT = Scheme(4, 64, True, F16), Scheme(4, 32, False, BF16), Scheme(8, 64, False, BF16)
+NORM = Joined(("norm",), F32)
+# Of each source its name in a file, which must stay what it is, and the bits of its weights.
+NAMES = [
+    (
+        Packed(("gate", "up"), 128, 64, Tile(256, 192, FOUR, 64, 64), True, 2),
+        '#chip.packed<names = ["gate", "up"], row = 128, rows = 256, column = 64, columns = 192, bits = 4, group = 64, '
+        "symmetric = false, scale = f16, each = true, pieces = 2>",
+        4,
+    ),
+    (
+        Packed(("o",), 0, 0, Tile(64, 64, SYMMETRIC, 64, 64)),
+        '#chip.packed<names = ["o"], row = 0, rows = 64, column = 0, columns = 64, bits = 4, group = 32, '
+        "symmetric = true, scale = bf16, each = false, pieces = 1>",
+        4,
+    ),
+    (
+        Packed(("down",), 0, 0, Tile(64, 64, EIGHT, 64, 64)),
+        '#chip.packed<names = ["down"], row = 0, rows = 64, column = 0, columns = 64, bits = 8, group = 64, '
+        "symmetric = true, scale = bf16, each = false, pieces = 1>",
+        8,
+    ),
+    (
+        Packed(("head",), 0, 0, Tile(64, 64, F16, 64, 64)),
+        '#chip.packed<names = ["head"], row = 0, rows = 64, column = 0, columns = 64, bits = 16, group = 0, '
+        "symmetric = true, scale = f16, each = false, pieces = 1>",
+        16,
+    ),
+    (Joined(("table",), BF16), '#chip.joined<names = ["table"], dtype = bf16>', 16),
+    (NORM, '#chip.joined<names = ["norm"], dtype = f32>', None),
+    (RopeTable("cos", "sin"), '#chip.rope_table<cos = "cos", sin = "sin">', None),
+    (Floats((0.5, 1.0)), "#chip.floats<values = [0.5, 1.0]>", None),
+    (Iota(4, -64.0), "#chip.iota<count = 4, step = -64.0>", None),
+    (
+        LaneRecord((LanePart(NORM, 64, True), LanePart(Floats((1.0,)), 1, False)), 64, 64),
+        '#chip.lane_record<parts = [#chip.lane_part<source = #chip.joined<names = ["norm"], dtype = f32>, '
+        "count = 64, over_lanes = true>, #chip.lane_part<source = #chip.floats<values = [1.0]>, count = 1, "
+        "over_lanes = false>], lanes = 64, eu_bytes = 64>",
+        None,
+    ),
+]
+
+
+@pytest.mark.parametrize(("source", "name", "bits"), NAMES, ids=lambda value: type(value).__name__)
+def test_the_name_of_a_region_tells_the_bits_of_its_weights(source, name, bits):
+    assert region_name(source) == name
+    assert stored_bits(name) == bits
+
+
+@pytest.mark.parametrize("name", ["model.layers.0.weight", "", '#chip.joined<names = ["bits = 4, "], dtype = f32>'])
+def test_other_names_tell_nothing(name):
+    assert stored_bits(name) is None
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        Packed((), 0, 0, Tile(64, 64, FOUR, 64, 64)),
+        Packed(("a",), -1, 0, Tile(64, 64, FOUR, 64, 64)),
+        Packed(("a",), 0, -1, Tile(64, 64, FOUR, 64, 64)),
+        Packed(("a",), 0, 0, Tile(64, 64, FOUR, 64, 64), pieces=0),
+        Packed(("a",), 0, 0, Tile(64, 64, FOUR, 64, 64), pieces=3),
+        Packed(("a", "b", "c"), 0, 0, Tile(64, 64, FOUR, 64, 64), each=True),
+        Packed(("a",), 0, 0, Tile(64, 96, FOUR, 64, 64)),
+        Joined((), F32),
+    ],
+    ids=str,
+)
+def test_sources_of_nothing_are_refused(source):
+    assert source.problem() is not None

@@ -1,0 +1,112 @@
+"""A model whose weights are stored in several ways at once, some of them codes before the compiler sees them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pytest
+
+from compiler.ir.types import BF16, F16, TensorType
+from compiler.weights.scheme import Scheme
+from compiler.weights.stored import Quantized, Weight, rectangle
+from compiler.weights.tile import unpack
+from dialects import llm
+from dialects.chip import GlobalOp
+from dialects.weights import Packed, region_name, stored_bits
+from driver.options import ConvertOptions
+from frontend.binding import Weights
+from frontend.imported import ImportedModel
+from frontend.load import load_model
+from runtime_sim.launch.loader import Region
+from tests.end_to_end import tiny
+from tests.end_to_end.tiny import ROUNDING, SUMMING, Tiny, check_close
+
+# What is not named here is left to -q w4bf16.
+SCHEMES = {
+    "self_attn.q_proj.weight": Scheme(4, 32, True, F16),
+    "self_attn.k_proj.weight": Scheme(4, 32, True, F16),
+    "self_attn.v_proj.weight": Scheme(4, 32, True, F16),
+    "self_attn.o_proj.weight": Scheme(4, 128, False, BF16),
+    "mlp.down_proj.weight": Scheme(8, 64, False, F16),
+}
+IN_CODES = ("self_attn.k_proj.weight", "mlp.down_proj.weight")
+
+
+def codes_of(shape: tuple[int, ...], scheme: Scheme, seed: int) -> Quantized:
+    """Codes that no search of ours would choose: few of them, off the middle."""
+    rng = np.random.default_rng(seed)
+    codes = rng.integers(3, 9, shape).astype(np.uint8 if scheme.bits == 4 else np.int8)
+    groups = (shape[0], shape[1] // scheme.group)
+    scales = (rng.standard_normal(groups) / 64).astype(scheme.scale.numpy)
+    zeros = rng.integers(0, 17, groups).astype(np.uint8) if scheme.zeros else None
+    return Quantized(codes, scales, zeros, scheme)
+
+
+@dataclass(frozen=True)
+class PartlyCodes(Weights):
+    """Weights as a quantized checkpoint has them: most are floats, some are not."""
+
+    def read(self, name: str, rows: slice = slice(None)) -> Weight:  # type: ignore[override]
+        for own in IN_CODES:
+            if name.endswith(own):
+                return codes_of(self.shape(name), SCHEMES[own], len(name))
+        return super().read(name, rows)
+
+
+def load_mixed(*arguments: object) -> tuple[ImportedModel, Weights]:
+    model, weights = load_model(*arguments)  # type: ignore[arg-type]
+    for group in model.layers:
+        for function in group.module.functions():
+            for op in function.block.ops:
+                if isinstance(op, llm.WeightOp) and op.name in SCHEMES:
+                    op.y.type = TensorType(op.y.type.shape, op.y.type.element, SCHEMES[op.name])
+    return model, PartlyCodes(weights.tensors, weights.half)
+
+
+@pytest.fixture(scope="module")
+def mixed(tiny_checkpoint, tmp_path_factory) -> Tiny:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(tiny, "load_model", load_mixed)
+        out = tmp_path_factory.mktemp("mixed") / "out"
+        return Tiny(ConvertOptions(tiny_checkpoint("llama", intermediate=384), 64, "w4bf16", out_dir=out))
+
+
+@pytest.mark.parametrize("name", ["block_1", "block_cache_1"])
+def test_every_stage_computes_with_the_codes_that_are_stored(mixed, name):
+    net = mixed.nets[name]
+    inputs = mixed.inputs(net)
+    said, arrays, chip, placed, file = (
+        mixed.run(net, stage, inputs) for stage in ("llm", "tensor", "chip", "placed", "file")
+    )
+    check_close(net, arrays, said, ROUNDING)
+    check_close(net, chip, arrays, SUMMING)
+    for ours, theirs in zip(placed, file, strict=True):
+        assert ours.tobytes() == theirs.tobytes()
+
+
+def test_each_weight_lies_in_the_file_as_its_type_says(mixed):
+    net = mixed.nets["block_0"]
+    sources = [op.source for op in net.stages["placed"].block.ops if isinstance(op, GlobalOp)]
+    found = {name: source.tile.stored for source in sources if isinstance(source, Packed) for name in source.names}
+    chosen = Scheme(4, mixed.options.q_group_size, True, BF16)
+    assert found == {"mlp.gate_proj.weight": chosen, "mlp.up_proj.weight": chosen} | SCHEMES
+    bits = {stored_bits(region_name(source)) for source in sources if source is not None}
+    assert bits == {4, 8, None}
+
+
+def test_codes_of_the_checkpoint_are_in_the_file_unchanged(mixed):
+    name = "mlp.down_proj.weight"
+    wanted = mixed.reader(mixed.nets["block_0"])(name)
+    regions = [op for op in mixed.nets["block_0"].stages["placed"].block.ops if isinstance(op, GlobalOp)]
+    tiles = [op for op in regions if isinstance(op.source, Packed) and op.source.names == (name,)]
+    blob = mixed.runtime.net("block_0").memories[Region.COEFF]
+    for op in tiles:
+        tile, start = op.source.tile, op.address - mixed.options.spec.coeff_base
+        data = np.array(blob[start : start + tile.total_bytes]).reshape(op.source.pieces, tile.lanes, -1)
+        found = unpack(tile, data.swapaxes(0, 1).reshape(tile.lanes, -1))
+        rows, columns = (op.source.row, tile.rows), (op.source.column, tile.columns)
+        expected = rectangle(wanted, *(slice(first, first + size) for first, size in (rows, columns)))
+        np.testing.assert_array_equal(found.codes, expected.codes)
+        np.testing.assert_array_equal(found.scales, expected.scales)
+    assert sum(op.source.tile.rows * op.source.tile.columns for op in tiles) == wanted.codes.size
