@@ -17,7 +17,7 @@ from passes.options import at_least, option
 
 @dataclass(frozen=True)
 class QuantizeWeights(Pass):
-    """llm -> llm. Store weights of the linears of quantizable nets in 4 or 8 bits; activations keep their type.
+    """llm -> llm. Store the weights of quantizable nets' linears in 4 or 8 bits; activations stay.
 
     What has a scheme already keeps it.
     """
