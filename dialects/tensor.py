@@ -610,30 +610,6 @@ class RelayoutOp(Movement):
         self.require_items(self.x.type, self.y.type)
 
 
-@op("tensor.append")
-class AppendOp(Movement):
-    """history [heads, s, d], s over the lanes, with the rows of new [heads, 1, d], heads over the lanes,
-    at its end.
-    """
-
-    shapes = "history[h, S, d] new[h, 1, d] y[h, T, d]"
-
-    history: Operand[TensorType]
-    new: Operand[TensorType]
-    y: Result[TensorType]
-
-    def infer_types(self) -> tuple[Type, ...]:
-        type_ = self.tensor(0)
-        heads, length, width = type_.shape
-        return (TensorType((heads, length + 1, width), type_.element, Lanes(1)),)
-
-    def verify(self) -> None:
-        self.require_local()
-        layouts = [value.type.layout for value in (self.history, self.new, self.y)]
-        if layouts != [Lanes(1), Lanes(0), Lanes(1)]:
-            self.fail(f"takes {self.history.type} and {self.new.type}, in other layouts than it needs")
-
-
 @op("tensor.pad")
 class PadOp(Movement):
     """x with its last axis filled up by `value` to the size in the result's type."""

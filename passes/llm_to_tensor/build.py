@@ -73,3 +73,10 @@ class Build:
 
     def concat(self, parts: Sequence[Value], axis: int) -> Value:
         return parts[0] if len(parts) == 1 else self.add(tensor.ConcatOp(*parts, axis=axis))
+
+    def pad(self, x: Value, columns: int, fill: float) -> Value:
+        """x with its last axis filled up to so many columns."""
+        if x.type.shape[-1] == columns:
+            return x
+        type_ = replace(x.type, shape=(*x.type.shape[:-1], columns))
+        return self.add(tensor.PadOp(x, value=fill, types=[type_]))

@@ -20,6 +20,7 @@ from dialects.nets import NetInput, NetOutput, net_of, token_count
 from dialects.tensor import Lanes, Replicated
 from passes.llm_to_tensor import attention
 from passes.llm_to_tensor.build import Build
+from passes.llm_to_tensor.pieces import Computed, Piece, history_pieces
 from passes.ranges import Range, even_ranges
 
 WORK_BYTES = 16384  # of local memory, per lane, for the temporaries of norms and rope
@@ -74,7 +75,7 @@ class TokenLowering:
         self.runs = token_runs(self.tokens, tokens or self.tokens, tail, spec.lanes)
         self.build = Build(Builder.before(function.terminator), spec)
         self.op: Op = function  # the one being lowered
-        self.earlier: dict[Value, list[Value]] = {}  # keys and values of the runs so far, 16 bit
+        self.pieces: dict[Value, list[Piece]] = {}  # keys and values so far
         self.start = 0
         self.stop = 0
         self.values: dict[Value, Any] = {}
@@ -553,18 +554,13 @@ def gathered_rows(low: TokenLowering, op: llm.RopeOp) -> Value:
 
 
 @lowers(llm.KvConcatOp)
-def kv_concat(low: TokenLowering, op: llm.KvConcatOp) -> Value:
-    """History [1, S, heads, d] in DDR and the new row of each head -> [heads, S + 1, d], keys over the
-    lanes.
-    """
+def kv_concat(low: TokenLowering, op: llm.KvConcatOp) -> None:
+    """What an argument holds of earlier calls, and the new token."""
     source = op.history.defining(llm.PermuteOp)
     if source is None or source.x.owner is not low.function.block or not low.decode:
         op.fail("expected a history argument and one new token")
-    _, length, heads, width = source.x.type.shape
-    rows = low.build.reshape(source.x, (length, heads, width), None)
-    history = low.build.permute(low.build.load(rows, Lanes(0)), (1, 0, 2))
-    new = low.build.reshape(low.half(op.new), (heads, 1, width), Lanes(0))
-    return low.build.add(tensor.AppendOp(history, new))
+    new = Computed(low.build, low.half(op.new))
+    low.pieces[op.y] = [*history_pieces(low.build, source.x), new]
 
 
 @lowers(llm.AttentionOp)
@@ -581,8 +577,15 @@ def attend(low: TokenLowering, op: llm.AttentionOp) -> Value:
     if op.q not in low.scaled:
         q = low.build.scalar(tensor.MulOp, low.f32(op.q), op.scale * attention.LOG2_E)
     q = low.build.cast(q, op.q.type.element, q.type.layout)
+    kv = attention.KeyValues(op.k.type.shape[1], *(pieces_of(low, value) for value in (op.k, op.v)))
     if low.decode:
-        return attention.one_token(low.build, q, low.get(op.k), low.get(op.v), mask)
-    for value in (op.k, op.v):
-        low.earlier.setdefault(value, []).append(low.half(value))
-    return attention.many_tokens(low.build, q, low.earlier[op.k], low.earlier[op.v], mask, low.start)
+        return attention.one_token(low.build, q, kv, mask)
+    return attention.many_tokens(low.build, q, kv, mask, low.start)
+
+
+def pieces_of(low: TokenLowering, value: Value) -> list[Piece]:
+    """The pieces of keys or values up to those of this run."""
+    pieces = low.pieces.setdefault(value, [])
+    if value.defining(llm.KvConcatOp) is None:
+        pieces.append(Computed(low.build, low.half(value)))
+    return pieces

@@ -80,6 +80,9 @@ class Lowering:
                 self._want(op.x, whole.slice([0] * len(op.x.type.shape), op.x.type.shape))
             elif isinstance(op, tensor.ReshapeOp | tensor.PermuteOp) and op.y in self.wanted:
                 self._plan_renaming(op)
+            elif isinstance(op, tensor.LinearOp | tensor.MatmulOp) and op.y in self.wanted:
+                if op.accumulator is not None:
+                    self._want(op.accumulator, self.wanted[op.y])
 
     def _plan_concat(self, op: tensor.ConcatOp) -> None:
         whole = self._whole(op)

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
 
-from compiler.ir.core import Op
+from compiler.ir.core import Op, Value
 from compiler.ir.types import F32, I8, UI8, ElementType
 from compiler.target.spec import ChipSpec
 from compiler.weights.scheme import IMPLIED_ZERO
@@ -128,10 +128,19 @@ def as_column(low: Lowering, x: Placed) -> Placed:
 @lowers(tensor.MatmulOp)
 def matmul(low: Lowering, op: Op) -> None:
     assert isinstance(op, tensor.MatmulOp)
-    a, b = low.get(op.a), low.get(op.b)
+    a, b = low.get(op.a), right_matrix(low, op.b)
     res, accumulate = destination(low, op)
     for left, result in matrices(low, a, res):
         emit_matmul(low, "nt" if op.transpose_b else "nn", result, left, b, accumulate)
+
+
+def right_matrix(low: Lowering, value: Value) -> Placed:
+    """A right operand as the unit reads it, from lane 0 on and without gaps; copied if it lies otherwise."""
+    found = low.get(value)
+    if found.lane:
+        rows, columns = found.shape
+        return low.emit.lanes("l_copy", low.emit.of_type(value.type), found, (1, rows, 1, columns))
+    return found if is_matrix(low, found) else low.emit.cast(low.emit.of_type(value.type), found)
 
 
 def matrices(low: Lowering, left: Placed, result: Placed) -> Iterator[tuple[Placed, Placed]]:

@@ -285,20 +285,3 @@ def head_sizes(low: Lowering, op: Op, type_: TensorType) -> tuple[int, int]:
     if heads > lanes:
         op.fail(f"{heads} heads do not fit {lanes} lanes")
     return heads, width
-
-
-@lowers(tensor.AppendOp)
-def append(low: Lowering, op: Op) -> None:
-    """Copy the history head by head into matrices with one more row, and each new row from its head's
-    lane.
-    """
-    emit, lanes = low.emit, low.spec.lanes
-    history, new = low.get(op.operands[0]), low.get(op.operands[1])
-    result = low.result(op)
-    heads, length, width = history.shape
-    emit.cast(result.slice((0, 0, 0), history.shape), history)
-    for head in range(heads):
-        source = replace(new.slice((head, 0, 0), (1, 1, width)), axis=0)
-        target = result.slice((head, length, 0), (1, 1, width))
-        emit.lanes("l_copy", target, source, (1, 1, 1, width))
-    assert lanes == result.lanes

@@ -199,11 +199,6 @@ def concat(op: tensor.ConcatOp, parts: list[Array]) -> Array:
     return np.concatenate(parts, axis=op.axis)
 
 
-@simulates(tensor.AppendOp)
-def append(op: tensor.AppendOp, history: Array, new: Array) -> Array:
-    return np.concatenate([history, new], axis=1)
-
-
 @simulates(tensor.PadOp)
 def pad(op: tensor.PadOp, x: Array) -> Array:
     missing = op.y.type.shape[-1] - x.shape[-1]

@@ -290,6 +290,40 @@ def test_matmul(transpose, heads, rows, keys):
     check(program.finish(y), 1e-6)
 
 
+@pytest.mark.parametrize("rows", [40, 64, 130])
+def test_a_right_operand_with_gaps_is_copied_if_the_unit_would_read_it_wrongly(rows):
+    """Head 1 of 3 of [rows, heads, width]: within one row of lanes the matrix lies as it should."""
+    program = Program([normal(20, 64, dtype=BF), normal(rows, 3, 64, dtype=BF)])
+    a, b = program.load(slots(0)), program.load(slots(0))
+    head = program.add(tensor.SliceOp(b, starts=(0, 1, 0), sizes=(rows, 1, 64)))
+    head = program.make(tensor.ReshapeOp, head, type_=array((rows, 64), BF16, slots(0)))
+    program.finish(program.make(tensor.MatmulOp, a, head, type_=array((20, rows), F32, slots(0)), transpose_b=True))
+    check(program, 1e-6)
+    copies = [op for op in program.instructions() if op.attributes.get("kind") == "copy" and op.engine == "tiu"]
+    assert len(copies) == (rows > 64)
+
+
+def test_a_right_operand_on_another_lane_is_brought_to_the_first():
+    program = Program([normal(5, 64, dtype=BF), normal(3, 1, 64, dtype=BF)])
+    a, b = program.load(slots(0)), program.load(slots(0))
+    row = program.add(tensor.SliceOp(b, starts=(2, 0, 0), sizes=(1, 1, 64)))
+    row = program.make(tensor.ReshapeOp, row, type_=array((1, 64), BF16, slots(0)))
+    check(program.finish(program.make(tensor.MatmulOp, a, row, type_=array((5, 1), F32, slots(0)), transpose_b=True)), 1e-6)
+
+
+def test_sums_that_are_joined_are_built_in_place():
+    """Each product is added to the one before where the whole lies; nothing is copied."""
+    program = Program([normal(64, 32, dtype=BF), normal(32, 32, dtype=BF)])
+    a, b = program.load(slots(0)), program.load(slots(0))
+    type_ = array((64, 32), F32, slots(0))
+    sums = []
+    for _ in range(2):
+        first = program.make(tensor.MatmulOp, a, b, type_=type_)
+        sums.append(program.make(tensor.MatmulOp, a, b, first, type_=type_))
+    check(program.finish(program.add(tensor.ConcatOp(*sums, axis=1))), 1e-6)
+    assert [op.opname for op in program.instructions() if op.engine == "tiu"] == ["chip.matmul"] * 4
+
+
 def test_moves():
     """Slices, reshapes and permutes name places; nothing is computed."""
     program = Program([normal(1, 70, 96)])
@@ -329,14 +363,6 @@ def test_relayout_there_and_back(heads, width, element):
     split = program.make(tensor.RelayoutOp, row, type_=array((1, 1, heads, width), element, slots(2)))
     back = program.make(tensor.RelayoutOp, split, type_=row.type)
     check(program.finish(split, back))
-
-
-@pytest.mark.parametrize("length", [5, 64, 100])
-def test_append(length):
-    heads, width = 3, 64
-    program = Program([normal(length, heads, width, dtype=BF), normal(heads, 1, width, dtype=BF)])
-    history = program.add(tensor.PermuteOp(program.load(slots(0)), order=(1, 0, 2)))
-    check(program.finish(program.add(tensor.AppendOp(history, program.load(slots(0))))))
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,104 @@
+"""Keys or values of neighbouring tokens, wherever they lie: attention reads one piece after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from compiler.ir.core import Value
+from dialects.tensor import Lanes
+from passes.llm_to_tensor.build import Build
+from passes.ranges import Range, even_ranges
+
+HISTORY_SHARE = 8  # of local memory, a piece of the history takes one part in so many at most
+
+
+class Piece(Protocol):
+    """The keys, or the values, of some tokens for all KV heads."""
+
+    @property
+    def size(self) -> int:
+        """How many tokens."""
+
+    def head(self, index: int, rows: Range) -> Value:
+        """Rows of KV head `index` as a 16-bit matrix [rows, d] in local memory, tokens over the lanes."""
+
+
+@dataclass(frozen=True)
+class Computed:
+    """What this call computed for a run of tokens: x [1, kv heads, n, d] in local memory.
+
+    Tokens are over the lanes, or heads where n is 1.
+    """
+
+    build: Build
+    x: Value
+
+    @property
+    def size(self) -> int:
+        tokens: int = self.x.type.shape[2]
+        return tokens
+
+    def head(self, index: int, rows: Range) -> Value:
+        width = self.x.type.shape[3]
+        one = self.build.slice(self.x, (0, index, rows.start, 0), (1, 1, rows.size, width))
+        return self.build.reshape(one, (rows.size, width), Lanes(0))
+
+
+class History:
+    """Tokens of earlier calls, some of x [1, tokens, kv heads, d] in DDR, loaded when first asked for.
+
+    They are loaded for all heads at once, since the heads of a token follow each other in DDR: a head by
+    itself is rows of 2 d bytes, which only the tensor command can fetch, at 54 bytes a cycle where these are
+    256 bytes, and half of that where d is 64, instead of the matrix command's 58.
+    """
+
+    def __init__(self, build: Build, x: Value, tokens: Range):
+        self.build = build
+        self.x = x
+        self.tokens = tokens
+        self.local: Value | None = None
+
+    @property
+    def size(self) -> int:
+        return self.tokens.size
+
+    def head(self, index: int, rows: Range) -> Value:
+        if self.local is None:
+            self.local = self._load()
+        width = self.x.type.shape[3]
+        one = self.build.slice(self.local, (rows.start, index, 0), (rows.size, 1, width))
+        return self.build.reshape(one, (rows.size, width), Lanes(0))
+
+    def _load(self) -> Value:
+        _, _, heads, width = self.x.type.shape
+        some = self.build.slice(self.x, (0, self.tokens.start, 0, 0), (1, self.size, heads, width))
+        return self.build.load(self.build.reshape(some, (self.size, heads, width), None), Lanes(0))
+
+
+def history_pieces(build: Build, x: Value) -> list[Piece]:
+    """The keys or values [1, tokens, kv heads, d] in DDR, in pieces that leave room for the rest."""
+    _, tokens, heads, width = x.type.shape
+    row_bytes = heads * width * x.type.element.bytes
+    most = build.spec.lane_bytes // HISTORY_SHARE // row_bytes
+    return [History(build, x, part) for part in even_ranges(tokens, build.spec.lanes, most)]
+
+
+@dataclass(frozen=True)
+class Part:
+    """Those rows of piece number `index` that some queries may see."""
+
+    index: int
+    rows: Range
+
+
+def parts_within(sizes: Sequence[int], wanted: Range) -> list[Part]:
+    """Where tokens [start, stop) lie among pieces of these sizes."""
+    parts, first = [], 0
+    for index, size in enumerate(sizes):
+        rows = Range(max(0, wanted.start - first), min(size, wanted.stop - first))
+        if rows.size > 0:
+            parts.append(Part(index, rows))
+        first += size
+    return parts
