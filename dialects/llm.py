@@ -47,6 +47,7 @@ from dialects.shapes import (
 )
 
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "sigmoid", "tanh")
+VISIBLE_KINDS = ("causal", "window", "all", "masked")
 ROPE_MODES = ("half", "interleaved", "half_tables")
 
 
@@ -347,14 +348,38 @@ class KvConcatOp(Op):
         check_concatenation(self, (self.history, self.new), 2)
 
 
+@attr_def("llm.visible")
+@dataclass(frozen=True)
+class Visible(Attribute):
+    """Which keys a query may see at most. A mask hides the others too: to skip them, or to leave them to the
+    mask, comes to the same.
+
+    The S queries are the last S of the T positions of the keys: query i is at position p = T - S + i.
+      causal  keys 0 to p
+      window  keys p - size + 1 to p
+      all     every key
+      masked  every key that the mask leaves, so there is one
+    """
+
+    kind: str
+    size: int = 0
+
+    def problem(self) -> str | None:
+        if self.kind not in VISIBLE_KINDS:
+            return f"has the kind {self.kind!r}, expected one of {', '.join(VISIBLE_KINDS)}"
+        sized = self.size >= 1 if self.kind == "window" else self.size == 0
+        return None if sized else "has a size that is not that of a window"
+
+
 @op("llm.attention")
 class AttentionOp(Op):
     """Scaled dot-product attention with grouped heads: query head h reads KV head h // (Hq / Hkv).
 
     scores = q @ k.T * scale; scores = tanh(scores / softcap) * softcap unless softcap is 0;
-    p = softmax(scores + mask), the row maximum subtracted after the mask is added; y = p @ v.
-    A sink is one more logit of each row that takes part in the denominator only.
-    Scores, softmax and accumulation are float32.
+    p = softmax(scores + mask) over the keys that `visible` leaves, the row maximum subtracted after the mask
+    is added; y = p @ v. A sink is one more logit of each row that takes part in the denominator only.
+    Scores, softmax and accumulation are float32. A mask of 16 bit holds what a client writes, 0 or -9984,
+    and no number below -1e38; one of f32 may hold any, -inf included.
     Shapes: q [1, Hq, S, D], k [1, Hkv, T, D], v [1, Hkv, T, Dv], mask [1, 1, S, T], sinks [Hq],
     y [1, S, Hq, Dv]. Source: Vaswani et al. 2017, equation 1; Ainslie et al. 2023 for the groups.
     """
@@ -368,6 +393,7 @@ class AttentionOp(Op):
     sinks: OptionalOperand[TensorType]
     scale: Attr[float]
     softcap: Attr[float] = 0.0
+    visible: Attr[Visible]
     y: Result[TensorType]
 
     def infer_types(self) -> tuple[TensorType, ...]:
@@ -385,6 +411,10 @@ class AttentionOp(Op):
             self.fail(f"mask is {self.mask.type}, expected [1, 1, {tokens}, {keys}]")
         if self.sinks is not None and self.sinks.type.shape != (heads,):
             self.fail(f"sinks is {self.sinks.type}, expected [{heads}]")
+        if self.visible.kind in ("causal", "window") and keys < tokens:
+            self.fail(f"{keys} keys for {tokens} queries: causal queries have a key each")
+        if self.visible.kind == "masked" and self.mask is None:
+            self.fail("has no mask, and nothing else says which keys are visible")
 
 
 # ---- activations and arithmetic ----

@@ -115,9 +115,18 @@ def attention(
     sinks: Value | None,
     scale: float,
     softcap: float,
+    shown: str,
 ) -> Value:
     require(mask is not None, "attention without a mask: a decoder hides later tokens")
-    return emit(llm.AttentionOp, q, k, v, mask, sinks, scale=scale, softcap=softcap)
+    return emit(llm.AttentionOp, q, k, v, mask, sinks, scale=scale, softcap=softcap, visible=visible(shown))
+
+
+def visible(shown: str) -> llm.Visible:
+    """What a kind of mask (`hooks.mask_kind`) shows; of others only the mask's numbers tell."""
+    kind, _, size = shown.partition(" window of ")
+    if kind == "sliding":
+        return llm.Visible("window", int(size))
+    return llm.Visible({"causal": "causal", "full": "all"}.get(kind, "masked"))
 
 
 @handles("llm.kv_concat")

@@ -57,7 +57,13 @@ def attention(
     if scaling is None:
         scaling = head_size**-0.5
     result = torch.empty((1, tokens, heads, value.shape[-1]), dtype=query.dtype, device="meta")
-    kwargs = {"mask": attention_mask, "sinks": s_aux, "scale": float(scaling), "softcap": float(softcap or 0)}
+    kwargs = {
+        "mask": attention_mask,
+        "sinks": s_aux,
+        "scale": float(scaling),
+        "softcap": float(softcap or 0),
+        "shown": "full" if attention_mask is None else kind_of(attention_mask),
+    }
     return recorder.record("llm.attention", (query, key, value), kwargs, result), None
 
 
@@ -78,6 +84,12 @@ def mask(
     meta = torch.empty((1, 1, q_length, kv_length), device="meta")
     traced: Traced = recorder.record("llm.mask", (kind,), {}, meta)
     return traced
+
+
+def kind_of(mask: Traced) -> str:
+    """The kind of a mask as it was made, or came into a layer; "custom" of one that was computed with."""
+    node = mask.value.node
+    return str(node.args[-1]) if node.name in ("input", "llm.mask") else "custom"
 
 
 def mask_kind(mask_function: Any, length: int) -> str:

@@ -16,6 +16,7 @@ from compiler.ir.core import Value
 from compiler.ir.types import F32, ElementType, TensorType
 from compiler.sizes import round_up
 from dialects import tensor
+from dialects.llm import Visible
 from dialects.tensor import Lanes, Replicated
 from passes.llm_to_tensor.build import Build
 from passes.llm_to_tensor.pieces import Part, Piece, parts_within
@@ -23,7 +24,8 @@ from passes.ranges import Range, even_ranges
 
 LOG2_E = 1.4426950408889634
 ROW_BYTES = 16384  # of scores, per lane, that are worked on at once: fewer heads, then parts of their rows
-LOWEST = -1.0e30  # of padding behind a row of scores: far below any masked score that matters
+LOWEST = -1.0e30  # of padding behind a row of scores: below any masked score
+MASKED = -1.0e29  # the least that a mask adds: in units of log2 e, and with scores, it stays above LOWEST
 
 
 @dataclass(frozen=True)
@@ -148,28 +150,45 @@ def one_token(build: Build, q: Value, kv: KeyValues, mask: Value) -> Value:
         Queries(start // count, build.slice(q, (start, 0), (count, width)))
         for start in range(0, heads, count)
     ]
-    row = build.load(build.reshape(mask, (1, keys), None), Replicated())
-    row = build.scalar(tensor.MulOp, build.cast(row, F32, Replicated()), LOG2_E)
+    row = load_mask(build, build.reshape(mask, (1, keys), None), Replicated())
     out = attend(build, queries, kv, kv.parts(Range(0, keys)), row)
     return build.reshape(out, (1, 1, heads, width), Lanes(2))
 
 
-def many_tokens(build: Build, q: Value, kv: KeyValues, mask: Value, start: int) -> Value:
-    """q [1, heads, n, d] of the tokens from `start` on, tokens over the lanes; mask [1, 1, all, all] in DDR
-    -> [1, n, heads, d].
+def many_tokens(
+    build: Build, q: Value, kv: KeyValues, mask: Value, visible: Visible, positions: Range
+) -> Value:
+    """q [1, heads, n, d] at these positions of the keys, tokens over the lanes; mask [1, 1, S, T] in DDR, of
+    queries at the last positions -> [1, n, heads, d].
     """
     _, heads, count, width = q.type.shape
+    *_, tokens, total = mask.type.shape
     blocks = []
-    for first in range(0, count, build.spec.lanes):
-        size = min(build.spec.lanes, count - first)
-        block = build.slice(q, (0, 0, first, 0), (1, heads, size, width))
-        block = build.reshape(block, (heads, size, width), Lanes(1))
-        visible = start + first + size
-        rows = build.slice(mask, (0, 0, start + first, 0), (1, 1, size, visible))
-        rows = build.load(build.reshape(rows, (1, size, visible), None), Lanes(1))
-        rows = build.scalar(tensor.MulOp, build.cast(rows, F32, Lanes(1)), LOG2_E)
-        blocks.append(query_block(build, block, kv, kv.parts(Range(0, visible)), rows))
+    for block in even_ranges(count, build.spec.lanes, 1):
+        some = build.slice(q, (0, 0, block.start, 0), (1, heads, block.size, width))
+        some = build.reshape(some, (heads, block.size, width), Lanes(1))
+        first = positions.start + block.start
+        seen = seen_keys(visible, Range(first, first + block.size), total, build.spec.lanes)
+        starts, sizes = (0, 0, first - (total - tokens), seen.start), (1, 1, block.size, seen.size)
+        rows = build.reshape(build.slice(mask, starts, sizes), sizes[1:], None)
+        rows = load_mask(build, rows, Lanes(1))
+        blocks.append(query_block(build, some, kv, kv.parts(seen), rows))
     return build.reshape(build.concat(blocks, 0), (1, count, heads, width), Lanes(1))
+
+
+def seen_keys(visible: Visible, positions: Range, total: int, lanes: int) -> Range:
+    """The keys that queries at these positions may see, from a row of lanes on, where matrices start."""
+    if visible.kind == "window":
+        return Range(max(0, positions.start - visible.size + 1) // lanes * lanes, positions.stop)
+    return Range(0, positions.stop if visible.kind == "causal" else total)
+
+
+def load_mask(build: Build, rows: Value, layout: Lanes | Replicated) -> Value:
+    """Rows of the mask in units of log2 e, f32."""
+    local = build.cast(build.load(rows, layout), F32, layout)
+    if rows.type.element == F32:  # it may hold numbers whose product is -inf; one of 16 bit is the client's
+        local = build.scalar(tensor.MaxOp, local, MASKED)
+    return build.scalar(tensor.MulOp, local, LOG2_E)
 
 
 def query_block(build: Build, q: Value, kv: KeyValues, parts: Sequence[Part], mask: Value) -> Value:

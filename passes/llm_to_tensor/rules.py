@@ -580,7 +580,11 @@ def attend(low: TokenLowering, op: llm.AttentionOp) -> Value:
     kv = attention.KeyValues(op.k.type.shape[1], *(pieces_of(low, value) for value in (op.k, op.v)))
     if low.decode:
         return attention.one_token(low.build, q, kv, mask)
-    return attention.many_tokens(low.build, q, kv, mask, low.start)
+    if op.visible.kind in ("all", "masked") and len(low.runs) > 1:
+        op.fail(f"with {op.visible.kind} keys visible has no lowering in several runs of tokens")
+    before = op.k.type.shape[2] - low.tokens
+    positions = Range(before + low.start, before + low.stop)
+    return attention.many_tokens(low.build, q, kv, mask, op.visible, positions)
 
 
 def pieces_of(low: TokenLowering, value: Value) -> list[Piece]:

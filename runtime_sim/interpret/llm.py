@@ -178,8 +178,16 @@ def attention(
         scores = np.tanh(scores / np.float32(op.softcap)) * np.float32(op.softcap)
     if mask is not None:
         scores = scores + wide(mask)
+    scores = np.where(visible_keys(op.visible, *scores.shape[2:]), scores, -np.inf)
     p = softmax_with_sinks(scores, None if sinks is None else wide(sinks))
     return rounded((p @ values).transpose(0, 2, 1, 3), op.y.type)
+
+
+def visible_keys(visible: llm.Visible, queries: int, keys: int) -> Array:
+    """[queries, keys] bool; the queries are at the last positions of the keys."""
+    behind = np.arange(keys - queries, keys)[:, None] - np.arange(keys)
+    seen = {"causal": behind >= 0, "window": (behind >= 0) & (behind < visible.size)}
+    return seen.get(visible.kind, np.ones((queries, keys), bool))
 
 
 def softmax_with_sinks(scores: Array, sinks: Array | None) -> Array:

@@ -14,6 +14,17 @@ VIEW = "#chip.view<dtype = f32>"
 FOUR = "#weights.scheme<bits = 4, group = 32, zeros = true, scale = bf16>"
 STORED = f"tensor<32x64xbf16, {FOUR}>"
 
+
+def attention(visible: str, keys: int = 8, masked: bool = True) -> str:
+    """Eight queries of two heads."""
+    q, kv, mask = "tensor<1x2x8x64xbf16>", f"tensor<1x2x{keys}x64xbf16>", f"tensor<1x1x8x{keys}xbf16>"
+    return (
+        f'%y = "llm.attention"(%q, %k, %v{", %m" * masked}) <{{scale = 0.125 : f64, '
+        f'visible = #llm.visible<kind = "{visible}">, operandSegmentSizes = array<i32: 1, 1, 1, {int(masked)}, 0>}}>'
+        f' : ({q}, {kv}, {kv}{f", {mask}" * masked}) -> tensor<1x8x2x64xbf16>'
+    )
+
+
 MALFORMED = {
     "a result of another width": (
         f'%y = "llm.linear"(%x, %w) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}>'
@@ -101,6 +112,16 @@ MALFORMED = {
         ' : () -> !chip.global<bytes = 4096>',
         "expected 16 bits or a scheme",
     ),
+    "a causal query without a key": (
+        attention("causal", keys=4),
+        "4 keys for 8 queries: causal queries have a key each",
+    ),
+    "nothing that says which keys are visible": (
+        attention("masked", masked=False),
+        "has no mask, and nothing else says which keys are visible",
+    ),
+    "a kind of visibility that there is not": (attention("some"), "kind 'some', expected one of causal"),
+    "a window without a size": (attention("window"), "has a size that is not that of a window"),
     "matrices that do not fit": (
         f'%y = "tensor.matmul"(%a, %b) <{{transpose_b = false}}> : (tensor<64x128xbf16, {ROWS}>,'
         f" tensor<5x7xbf16, {ROWS}>) -> tensor<64x7xf32, {ROWS}>",

@@ -14,6 +14,7 @@ from compiler.ir.printer import print_module
 from compiler.ir.types import F16
 from compiler.ir.verify import verify
 from dialects import llm
+from frontend.aten import visible
 from frontend.build import native_model
 from frontend.imported import ImportedModel
 from frontend.importer import import_model
@@ -109,6 +110,27 @@ def test_rope_and_norms_are_recognized_whole(qwen3):
     assert kinds.count("llm.rope") == 2
     assert kinds.count("llm.rms_norm") == 4
     assert not {"llm.pow", "llm.mean", "llm.rsqrt", "llm.concat", "llm.neg"} & set(kinds)
+
+
+def test_a_prompt_sees_what_came_before_and_a_step_what_the_client_says(qwen3):
+    """The history is padded: which of its tokens are there, only the client's mask knows."""
+    for function in (f for layer in qwen3.layers for f in layer.module.functions()):
+        kinds = {op.visible.kind for op in walk(function) if isinstance(op, llm.AttentionOp)}
+        assert kinds == {"causal" if function.sym_name == "block" else "masked"}
+
+
+@pytest.mark.parametrize(
+    ("mask", "shown"),
+    [
+        ("causal", llm.Visible("causal")),
+        ("full", llm.Visible("all")),
+        ("sliding window of 7", llm.Visible("window", 7)),
+        ("custom", llm.Visible("masked")),
+        ("decode", llm.Visible("masked")),
+    ],
+)
+def test_each_kind_of_mask_says_what_is_visible(mask, shown):
+    assert visible(mask) == shown
 
 
 def test_import_is_reproducible_and_takes_a_built_model():

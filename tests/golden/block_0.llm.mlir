@@ -30,7 +30,7 @@
     %25 = "llm.reshape"(%24) <{shape = array<i64: 1, 1, 64, 64>}> : (tensor<1x64x64xf32>) -> tensor<1x1x64x64xf32> loc("model.layers.0.self_attn")
     %26 = "llm.rope"(%13, %22, %25) <{rotary_dim = 64 : i64}> : (tensor<1x2x64x64xbf16>, tensor<1x1x64x64xf32>, tensor<1x1x64x64xf32>) -> tensor<1x2x64x64xbf16> loc("model.layers.0.self_attn")
     %27 = "llm.rope"(%17, %22, %25) <{rotary_dim = 64 : i64}> : (tensor<1x1x64x64xbf16>, tensor<1x1x64x64xf32>, tensor<1x1x64x64xf32>) -> tensor<1x1x64x64xbf16> loc("model.layers.0.self_attn")
-    %28 = "llm.attention"(%26, %27, %19, %mask) <{scale = 0.125 : f64, operandSegmentSizes = array<i32: 1, 1, 1, 1, 0>}> : (tensor<1x2x64x64xbf16>, tensor<1x1x64x64xbf16>, tensor<1x1x64x64xbf16>, tensor<1x1x64x64xbf16>) -> tensor<1x64x2x64xbf16> loc("model.layers.0.self_attn")
+    %28 = "llm.attention"(%26, %27, %19, %mask) <{scale = 0.125 : f64, visible = #llm.visible<kind = "causal">, operandSegmentSizes = array<i32: 1, 1, 1, 1, 0>}> : (tensor<1x2x64x64xbf16>, tensor<1x1x64x64xbf16>, tensor<1x1x64x64xbf16>, tensor<1x1x64x64xbf16>) -> tensor<1x64x2x64xbf16> loc("model.layers.0.self_attn")
     %29 = "llm.reshape"(%28) <{shape = array<i64: 1, 64, 128>}> : (tensor<1x64x2x64xbf16>) -> tensor<1x64x128xbf16> loc("model.layers.0.self_attn")
     %30 = "llm.weight"() <{name = "self_attn.o_proj.weight"}> : () -> tensor<128x128xbf16, #w4_64> loc("model.layers.0.self_attn.o_proj")
     %31 = "llm.linear"(%29, %30, %x) <{operandSegmentSizes = array<i32: 1, 1, 0, 1>}> : (tensor<1x64x128xbf16>, tensor<128x128xbf16, #w4_64>, tensor<1x64x128xbf16>) -> tensor<1x64x128xbf16> loc(fused["model.layers.0.self_attn.o_proj", "model.layers.0"])

@@ -34,7 +34,7 @@
     %29 = "llm.rope"(%19, %24, %27) <{rotary_dim = 64 : i64}> : (tensor<1x1x1x64xbf16>, tensor<1x1x1x64xf32>, tensor<1x1x1x64xf32>) -> tensor<1x1x1x64xbf16> loc("model.layers.0.self_attn")
     %30 = "llm.kv_concat"(%0, %29) : (tensor<1x1x64x64xbf16>, tensor<1x1x1x64xbf16>) -> tensor<1x1x65x64xbf16> loc("model.layers.0.self_attn")
     %31 = "llm.kv_concat"(%1, %21) : (tensor<1x1x64x64xbf16>, tensor<1x1x1x64xbf16>) -> tensor<1x1x65x64xbf16> loc("model.layers.0.self_attn")
-    %32 = "llm.attention"(%28, %30, %31, %mask) <{scale = 0.125 : f64, operandSegmentSizes = array<i32: 1, 1, 1, 1, 0>}> : (tensor<1x2x1x64xbf16>, tensor<1x1x65x64xbf16>, tensor<1x1x65x64xbf16>, tensor<1x1x1x65xbf16>) -> tensor<1x1x2x64xbf16> loc("model.layers.0.self_attn")
+    %32 = "llm.attention"(%28, %30, %31, %mask) <{scale = 0.125 : f64, visible = #llm.visible<kind = "masked">, operandSegmentSizes = array<i32: 1, 1, 1, 1, 0>}> : (tensor<1x2x1x64xbf16>, tensor<1x1x65x64xbf16>, tensor<1x1x65x64xbf16>, tensor<1x1x1x65xbf16>) -> tensor<1x1x2x64xbf16> loc("model.layers.0.self_attn")
     %33 = "llm.reshape"(%32) <{shape = array<i64: 1, 1, 128>}> : (tensor<1x1x2x64xbf16>) -> tensor<1x1x128xbf16> loc("model.layers.0.self_attn")
     %34 = "llm.weight"() <{name = "self_attn.o_proj.weight"}> : () -> tensor<128x128xbf16, #w4_64> loc("model.layers.0.self_attn.o_proj")
     %35 = "llm.linear"(%33, %34, %x) <{operandSegmentSizes = array<i32: 1, 1, 0, 1>}> : (tensor<1x1x128xbf16>, tensor<128x128xbf16, #w4_64>, tensor<1x1x128xbf16>) -> tensor<1x1x128xbf16> loc(fused["model.layers.0.self_attn.o_proj", "model.layers.0"])

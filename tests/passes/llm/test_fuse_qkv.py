@@ -30,7 +30,7 @@ def heads(name: str, source: str, flat: str, split: str, first: str) -> str:
 
 ATTENTION = f"""
     %y = "llm.attention"(%qp, %kp, %vp, %mask)
-        <{{scale = 0.5 : f64, softcap = 0.0 : f64, operandSegmentSizes = array<i32: 1, 1, 1, 1, 0>}}>
+        <{{scale = 0.5 : f64, visible = #llm.visible<kind = "causal">, operandSegmentSizes = array<i32: 1, 1, 1, 1, 0>}}>
         : ({FIRST_Q}, {FIRST_K}, {FIRST_K}, {MASK}) -> {HEADS_Q}
 """
 SEPARATE = (

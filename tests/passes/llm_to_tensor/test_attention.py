@@ -9,6 +9,7 @@ import pytest
 
 import runtime_sim.interpret.llm
 import runtime_sim.interpret.tensor  # noqa: F401  (registers the rules)
+from compiler.diagnostics import CompileError
 from compiler.ir.module import Module
 from compiler.target.chips.bm1684x import BM1684X
 from dialects import tensor
@@ -40,7 +41,7 @@ class Attention:
     width: int = 64
     history: int = 0
     mask: str = "bf16"
-    attributes: str = ""
+    visible: str = 'kind = "causal"'
 
     @property
     def keys(self) -> int:
@@ -69,7 +70,8 @@ class Attention:
                 lines[-1] = lines[-1].replace(f"%{name}2 =", f"%{name} =")
         q, kv = f"tensor<1x{h}x{t}x{d}xbf16>", f"tensor<1x{g}x{s + t}x{d}xbf16>"
         lines += [
-            f'%a = "llm.attention"(%q, %k, %v, %mask) <{{scale = {d**-0.5} : f64, {self.attributes}'
+            f'%a = "llm.attention"(%q, %k, %v, %mask) <{{scale = {d**-0.5} : f64, '
+            f"visible = #llm.visible<{self.visible}>, "
             "operandSegmentSizes = array<i32: 1, 1, 1, 1, 0>}> "
             f": ({q}, {kv}, {kv}, tensor<1x1x{t}x{s + t}x{self.mask}>) -> tensor<1x{t}x{h}x{d}xbf16>",
             f'%y = "llm.reshape"(%a) <{{shape = array<i64: 1, {t}, {h * d}>}}> '
@@ -107,20 +109,24 @@ class Attention:
         return lowered
 
 
+def hidden_unless(seen: np.ndarray) -> np.ndarray:
+    return np.where(seen, 0.0, MASKED)
+
+
 def causal(tokens: int) -> np.ndarray:
-    return np.where(np.tril(np.ones((tokens, tokens), bool)), 0.0, MASKED)
+    return hidden_unless(np.tril(np.ones((tokens, tokens), bool)))
 
 
 def padded(history: int, used: int) -> np.ndarray:
     """One token after `used` of a history."""
-    return np.where(np.arange(history + 1) < used, 0.0, MASKED) * (np.arange(history + 1) != history)
+    keys = np.arange(history + 1)
+    return hidden_unless((keys < used) | (keys == history))
 
 
 @pytest.mark.parametrize("history", [5, 64, 100, 200, 512])
 @pytest.mark.parametrize(("heads", "kv_heads", "width"), [(4, 2, 64), (6, 3, 128), (2, 1, 64)])
 def test_one_token_sees_its_history_and_itself(history, heads, kv_heads, width):
-    attention = Attention(1, heads, kv_heads, width, history)
-    attention.check(padded(history, history * 3 // 4))
+    Attention(1, heads, kv_heads, width, history).check(padded(history, history * 3 // 4))
 
 
 def test_one_token_without_a_history_sees_itself():
@@ -136,16 +142,76 @@ def test_many_tokens_see_those_before(tokens, options):
 def test_a_long_history_comes_in_pieces_that_fit(history):
     attention = Attention(1, heads=8, kv_heads=8, width=128, history=history)
     lowered = attention.check(padded(history, history - 10))
-    loads = [op for op in lowered.functions()[0].block.ops if isinstance(op, tensor.LoadOp)]
-    pieces = [op.value.type.shape[0] for op in loads if op.value.type.shape[1:] == (8, 128)]
+    pieces = [op.value.type.shape[0] for op in loads_of(lowered) if op.value.type.shape[1:] == (8, 128)]
     assert sum(pieces) == 2 * history
     assert max(pieces) * 8 * 128 * 2 // BM1684X.lanes <= BM1684X.lane_bytes // 8
     PassManager(parse_pipeline(f"tensor-to-chip,{LOCATE}")).run(lowered)  # DoesNotFit if it were too large
 
 
+# ------------------------------------------------------------------------------------------- what is visible
+
+
+@pytest.mark.parametrize("kind", ["masked", "all"])
+@pytest.mark.parametrize("tokens", [64, 150])
+def test_later_keys_are_seen_where_the_mask_shows_them(kind, tokens):
+    """Each query sees a third of the keys, before it and after it."""
+    mask = hidden_unless(random_tensor(tokens, tokens, seed=5) > 0.4)
+    Attention(tokens, visible=f'kind = "{kind}"').check(mask)
+
+
+def test_keys_are_hidden_where_a_mask_has_holes():
+    mask = np.minimum(causal(150), hidden_unless(random_tensor(150, 150, seed=5) > 0))
+    np.fill_diagonal(mask, 0)
+    Attention(150).check(mask, "{tokens=64}")
+    Attention(1, history=150).check(hidden_unless(random_tensor(151, seed=6) > 0))
+
+
+@pytest.mark.parametrize(("size", "options"), [(1, ""), (70, ""), (100, "{tokens=128}"), (500, "{tail=1}")])
+def test_a_window_sees_no_further_back(size, options):
+    behind = np.arange(300)[:, None] - np.arange(300)
+    lowered = Attention(300, visible=f'kind = "window", size = {size}').check(
+        hidden_unless((behind >= 0) & (behind < size)), options
+    )
+    columns = {op.source.type.shape[-1] for op in loads_of(lowered)} - {512}  # the width of x
+    assert max(columns) <= size + 2 * 64
+
+
+def loads_of(module: Module) -> list[tensor.LoadOp]:
+    return [op for op in module.functions()[0].block.ops if isinstance(op, tensor.LoadOp)]
+
+
+@pytest.mark.parametrize("kind", ["masked", "all"])
+def test_keys_of_later_runs_are_not_there_yet(kind):
+    module = Attention(128, visible=f'kind = "{kind}"').module()
+    with pytest.raises(CompileError, match=f"with {kind} keys visible has no lowering in several runs"):
+        PassManager(parse_pipeline("llm-to-tensor{tokens=64}")).run(module)
+
+
+# --------------------------------------------------------------------------------------------------- numbers
+
+
+@pytest.mark.parametrize("mask", ["bf16", "f32"])
+def test_a_mask_of_moderate_numbers_adds_to_the_scores(mask):
+    """As a bias by distance would: what is wrong by a factor shows."""
+    slopes = -0.05 * np.arange(100)[::-1]
+    Attention(1, history=99, mask=mask).check(slopes)
+    distance = np.arange(100)[:, None] - np.arange(100)
+    Attention(100, mask=mask).check(np.where(distance >= 0, -0.05 * distance, MASKED), "{tokens=64}")
+
+
+@pytest.mark.parametrize("lowest", [np.finfo(np.float32).min, -np.inf, -3.0e38, -1.0e30])
+def test_an_f32_mask_may_hide_by_the_lowest_numbers_there_are(lowest):
+    Attention(1, history=99, mask="f32").check(np.where(np.arange(100) % 3, lowest, 0))
+    Attention(100, mask="f32").check(np.where(np.tril(np.ones((100, 100), bool)), 0, lowest), "{tokens=64}")
+
+
+@pytest.mark.parametrize("lowest", [MASKED, np.finfo(np.float32).min])
+def test_a_query_that_sees_nothing_takes_the_mean(lowest):
+    Attention(1, history=99, mask="f32").check(np.full(100, lowest))
+
+
 def test_parts_are_those_rows_of_each_piece_that_are_wanted():
-    assert parts_within([64, 100, 1], Range(0, 165)) == [Part(0, Range(0, 64)), Part(1, Range(0, 100)), Part(2, Range(0, 1))]
+    whole = [Part(0, Range(0, 64)), Part(1, Range(0, 100)), Part(2, Range(0, 1))]
+    assert parts_within([64, 100, 1], Range(0, 165)) == whole
     assert parts_within([64, 100, 1], Range(70, 164)) == [Part(1, Range(6, 100))]
-    assert parts_within([64, 64], Range(0, 64)) == [Part(0, Range(0, 64))]
-
-
+    assert parts_within([64, 64], Range(0, 64)) == whole[:1]

@@ -180,13 +180,14 @@ def test_rope_multiplies_complex_numbers(mode):
     np.testing.assert_array_equal(y[..., 8:], x[..., 8:])
 
 
-def attention_text(q, k, v, mask, sinks, softcap):
+def attention_text(q, k, v, mask, sinks, softcap, visible='kind = "masked"'):
     operands = "%q, %k, %v, %m" + (", %s" if sinks is not None else "")
     arrays = [q, k, v, mask] + ([sinks] if sinks is not None else [])
     sizes = f"1, 1, 1, 1, {int(sinks is not None)}"
     shape = f"tensor<1x{q.shape[2]}x{q.shape[1]}x{v.shape[3]}xf32>"
     text = (
         f'%y = "llm.attention"({operands}) <{{scale = 0.3 : f64, softcap = {softcap} : f64, '
+        f"visible = #llm.visible<{visible}>, "
         f"operandSegmentSizes = array<i32: {sizes}>}}> : ({types(*arrays)}) -> {shape}"
     )
     return text, arrays
@@ -207,6 +208,25 @@ def test_attention_head_by_head(with_sinks, softcap):
         weights = np.exp(scores + mask[0, 0])
         total = weights.sum(-1, keepdims=True) + (np.exp(f64(sinks)[head]) if with_sinks else 0)
         np.testing.assert_allclose(y[0, :, head], weights / total @ f64(v[0, head // 3]), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("visible", "seen"),
+    [
+        ('kind = "causal"', lambda query, key: key <= query),
+        ('kind = "window", size = 2', lambda query, key: (key <= query) & (key > query - 2)),
+        ('kind = "window", size = 1', lambda query, key: key == query),
+        ('kind = "all"', lambda query, key: key >= 0),
+    ],
+)
+def test_attention_hides_what_is_not_visible(visible, seen):
+    """Three queries at the last of five positions; the mask hides nothing, and moves scores a little."""
+    q, k, v = random_tensor(1, 2, 3, 4), random_tensor(1, 1, 5, 4, seed=1), random_tensor(1, 1, 5, 4, seed=2)
+    mask = random_tensor(1, 1, 3, 5, seed=3)
+    text, arrays = attention_text(q, k, v, mask, None, 0.0, visible)
+    shown = np.where(seen(np.arange(2, 5)[:, None], np.arange(5)), mask, -np.inf)
+    plain, others = attention_text(q, k, v, shown.astype(np.float32), None, 0.0)
+    np.testing.assert_array_equal(run(text, *arrays), run(plain, *others))
 
 
 @pytest.mark.parametrize("word", [-9984.0, -5.6e29])
