@@ -19,7 +19,7 @@ head itself for v.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from math import prod
 
 from compiler.ir.core import Op, Value
@@ -32,7 +32,7 @@ from compiler.ir.define import (
     VariadicOperand,
     op,
 )
-from compiler.ir.types import I32, TensorType
+from compiler.ir.types import I32, Attribute, TensorType, attr_def
 from compiler.weights.scheme import scheme_of
 from dialects.shapes import (
     broadcast,
@@ -49,6 +49,20 @@ from dialects.shapes import (
 ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "sigmoid", "tanh")
 VISIBLE_KINDS = ("causal", "window", "all", "masked")
 ROPE_MODES = ("half", "interleaved", "half_tables")
+
+
+class RoundsOperands(Op):
+    """Trait of the ops that read activations in their own element type, and never more exactly."""
+
+
+def is_read_rounded(value: Value) -> bool:
+    """Whether all that read the value, as it is or with its axes permuted, do so in its element type."""
+    return all(
+        isinstance(user, RoundsOperands)
+        or user.is_terminator
+        or (isinstance(user, PermuteOp) and is_read_rounded(user.y))
+        for user in value.users
+    )
 
 
 # ---- named data ----
@@ -166,7 +180,7 @@ class EmbeddingOp(Op):
 
 
 @op("llm.linear")
-class LinearOp(Op):
+class LinearOp(RoundsOperands):
     """y = x @ weight.T + bias + residual, accumulated in float32 and rounded once.
 
     Shapes: x [..., K], weight [N, K], bias [N], residual and y [..., N].
@@ -191,7 +205,7 @@ class LinearOp(Op):
 
 
 @op("llm.gated_linear")
-class GatedLinearOp(Op):
+class GatedLinearOp(RoundsOperands):
     """y = act(x @ gate_weight.T + gate_bias) * (x @ up_weight.T + up_bias), rounded once.
 
     Shapes: x [..., K], weights [F, K], biases [F], y [..., F]. Source: Shazeer 2020, "GLU variants".
@@ -329,7 +343,7 @@ class RopeOp(_Unary):
 
 
 @op("llm.kv_concat")
-class KvConcatOp(Op):
+class KvConcatOp(RoundsOperands):
     """Append the keys or values of this call to the history.
 
     Shapes: history [1, h, H, D], new [1, h, S, D], y [1, h, T, D].
@@ -364,6 +378,11 @@ class Visible(Attribute):
     kind: str
     size: int = 0
 
+    @property
+    def sees_later(self) -> bool:
+        """Whether a query may see keys behind its own position."""
+        return self.kind in ("all", "masked")
+
     def problem(self) -> str | None:
         if self.kind not in VISIBLE_KINDS:
             return f"has the kind {self.kind!r}, expected one of {', '.join(VISIBLE_KINDS)}"
@@ -372,7 +391,7 @@ class Visible(Attribute):
 
 
 @op("llm.attention")
-class AttentionOp(Op):
+class AttentionOp(RoundsOperands):
     """Scaled dot-product attention with grouped heads: query head h reads KV head h // (Hq / Hkv).
 
     scores = q @ k.T * scale; scores = tanh(scores / softcap) * softcap unless softcap is 0;

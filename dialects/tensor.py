@@ -80,6 +80,16 @@ def in_ddr(type_: Type) -> bool:
     return isinstance(type_, TensorType) and (type_.layout is None or isinstance(type_.layout, Scheme))
 
 
+def is_over_lanes(type_: TensorType, axis: int) -> bool:
+    return isinstance(type_.layout, Lanes) and type_.layout.axis == axis
+
+
+def is_column(type_: TensorType) -> bool:
+    """Whether nothing but the axis over the lanes is longer than 1 from it on: a lane holds single items."""
+    layout = type_.layout
+    return isinstance(layout, Lanes) and all(size == 1 for size in type_.shape[layout.axis + 1 :])
+
+
 class TensorOp(Op):
     """Base of the ops of this dialect."""
 
@@ -485,10 +495,6 @@ class MatmulOp(TensorOp):
             self.fail(f"takes {self.b.type} on the right, expected its rows over the lanes")
         check_product(self, self.a.type, self.y.type)
         check_accumulator(self, self.accumulator, self.y.type)
-
-
-def is_over_lanes(type_: TensorType, axis: int) -> bool:
-    return isinstance(type_.layout, Lanes) and type_.layout.axis == axis
 
 
 def check_product(op_: TensorOp, x: TensorType, y: TensorType) -> None:

@@ -9,9 +9,15 @@ from compiler.ir.module import Function, Module
 from compiler.target.attribute import target_of
 from compiler.target.chips import ChipSpec
 from dialects.contents import Content
-from passes.llm_to_tensor.rules import TokenLowering
+from dialects.nets import token_count
+from passes.llm_to_tensor import attention, linear, movement, named, norms
+from passes.llm_to_tensor.context import Lowering
+from passes.llm_to_tensor.decode import Decode
+from passes.llm_to_tensor.prefill import Prefill
 from passes.manager import Pass
 from passes.options import at_least
+
+RULE_FILES = (attention, linear, movement, named, norms)  # importing them fills the table of rules
 
 
 @dataclass(frozen=True)
@@ -39,10 +45,15 @@ class LlmToTensor(Pass):
 
 
 def lower_function(function: Function, tokens: int, tail: int, spec: ChipSpec) -> None:
-    lowering = TokenLowering(function, tokens, tail, spec)
+    lowering = lowering_of(function, tokens, tail, spec)
     *old, terminator = list(function.block.ops)
     results = lowering.run(old, terminator)
     terminator.set_operands(results)
     for op in reversed(old):
         op.erase()
     function.update_type()
+
+
+def lowering_of(function: Function, most: int, tail: int, spec: ChipSpec) -> Lowering:
+    tokens = token_count(function)
+    return Decode(function, spec) if tokens == 1 else Prefill(function, tokens, most, tail, spec)

@@ -8,8 +8,8 @@ from typing import Protocol
 
 from compiler.ir.core import Value
 from dialects.tensor import Lanes
-from passes.llm_to_tensor.build import Build
 from passes.ranges import Range, even_ranges
+from passes.tensor.build import Build
 
 HISTORY_SHARE = 8  # of local memory, a piece of the history takes one part in so many at most
 

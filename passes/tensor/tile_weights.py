@@ -16,10 +16,10 @@ from compiler.weights.scheme import scheme_of
 from dialects import tensor
 from dialects.contents import Content
 from dialects.tensor import Lanes, PackedType, Replicated
-from passes.llm_to_tensor.build import Build, is_column
 from passes.manager import Pass
 from passes.options import at_least
 from passes.ranges import Range, even_ranges
+from passes.tensor.build import Build
 from passes.tensor_to_chip.placed import buffer_bytes
 
 SLOTS_SHARE = 0.8  # of a lane that a vector may take in whole slots; a longer one is packed part by part
@@ -130,7 +130,7 @@ class Tiler:
         """Whether y, the logits of a large vocabulary, has to be packed: an argmax reads both forms."""
         share = buffer_bytes(y.type, self.build.spec) / self.build.spec.lane_bytes
         only_compared = all(isinstance(user, tensor.ArgmaxOp) for user in y.users)
-        return is_column(y.type) and only_compared and share > SLOTS_SHARE
+        return tensor.is_column(y.type) and only_compared and share > SLOTS_SHARE
 
     def as_it_is(self, y: Value) -> Value:
         return y
@@ -144,7 +144,7 @@ class Tiler:
 
     def biases(self, op: tensor.GatedLinearOp) -> list[Value]:
         """The rows to add: whole and over the lanes for one token, else in DDR."""
-        if not is_column(op.x.type):
+        if not tensor.is_column(op.x.type):
             return list(op.biases)
         layout = Lanes(len(op.x.type.shape) - 1, compact=True)
         return [self.build.load(bias, layout) for bias in op.biases]
@@ -172,7 +172,7 @@ class Tiler:
 
     def activated(self, op: tensor.GatedLinearOp, gate: Value, up: Value) -> Value:
         type_ = gate.type
-        if is_column(type_):
+        if tensor.is_column(type_):
             type_ = replace(type_, layout=Lanes(type_.layout.axis, compact=True))
         y = self.build.add(tensor.GateOp(gate, up, types=[type_]))
         return self.build.cast(y, op.x.type.element, op.x.type.layout)

@@ -107,7 +107,7 @@ def load(low: Lowering, op: Op) -> None:
         load_packed(low, op, source)
     elif isinstance(type_.layout, Replicated):
         low.emit.dma(low.result(op), source, kind="broadcast")
-    elif is_column(type_):
+    elif has_row_over_lanes(type_):
         load_column(low, op, source)
     else:
         low.emit.dma(low.result(op), source)
@@ -135,10 +135,9 @@ def load_packed(low: Lowering, op: Op, source: Placed) -> None:
     low.set(op.results[0], place)
 
 
-def is_column(type_: TensorType) -> bool:
+def has_row_over_lanes(type_: TensorType) -> bool:
     """Whether the last axis, longer than 1, lies over the lanes."""
-    layout = type_.layout
-    return isinstance(layout, Lanes) and layout.axis == len(type_.shape) - 1 and type_.shape[-1] > 1
+    return tensor.is_over_lanes(type_, len(type_.shape) - 1) and type_.shape[-1] > 1
 
 
 def load_column(low: Lowering, op: Op, source: Placed) -> None:
@@ -162,7 +161,7 @@ def column_view(spread: Placed, type_: TensorType) -> Placed:
 @lowers(tensor.StoreOp)
 def store(low: Lowering, op: Op) -> None:
     x, type_ = low.get(op.operands[0]), op.operands[0].type
-    if is_column(type_):
+    if has_row_over_lanes(type_):
         store_column(low, low.result(op), x)
     else:
         low.emit.dma(low.result(op), x)
@@ -238,9 +237,9 @@ def emit_gather(
 @lowers(tensor.RelayoutOp)
 def relayout(low: Lowering, op: Op) -> None:
     x, result = op.operands[0].type, op.results[0].type
-    if is_column(x):
+    if has_row_over_lanes(x):
         heads_from_column(low, op)
-    elif is_column(result):
+    elif has_row_over_lanes(result):
         column_from_heads(low, op)
     else:
         op.fail(f"no way from {x} to {result}")

@@ -16,7 +16,7 @@ from compiler.target.chips.bm1684x import BM1684X
 from dialects import tensor
 from driver.blob import Materializer
 from passes import load_all
-from passes.llm_to_tensor.rules import token_runs
+from passes.llm_to_tensor.prefill import token_runs
 from passes.manager import PassManager, parse_pipeline
 from passes.ranges import even_ranges
 from runtime_sim.compare import compare

@@ -14,12 +14,6 @@ from dialects import tensor
 from dialects.tensor import Lanes
 
 
-def is_column(type_: TensorType) -> bool:
-    """Whether nothing but the axis over the lanes is longer than 1 from it on."""
-    layout = type_.layout
-    return isinstance(layout, Lanes) and all(size == 1 for size in type_.shape[layout.axis + 1 :])
-
-
 class Build:
     """Makes ops for a chip at one place, all with the location of the op being lowered."""
 
@@ -53,7 +47,7 @@ class Build:
         return self.add(op)
 
     def _packed(self, type_: TensorType, compact: bool) -> TensorType:
-        if not is_column(type_):
+        if not tensor.is_column(type_):
             return type_
         assert isinstance(type_.layout, Lanes)
         return replace(type_, layout=Lanes(type_.layout.axis, compact))
@@ -67,6 +61,9 @@ class Build:
         if tuple(shape) == x.type.shape:
             return x
         return self.add(tensor.ReshapeOp(x, types=[TensorType(tuple(shape), x.type.element, layout)]))
+
+    def relayout(self, x: Value, shape: Sequence[int], layout: Attribute) -> Value:
+        return self.add(tensor.RelayoutOp(x, types=[TensorType(tuple(shape), x.type.element, layout)]))
 
     def permute(self, x: Value, order: Sequence[int]) -> Value:
         return self.add(tensor.PermuteOp(x, order=tuple(order)))

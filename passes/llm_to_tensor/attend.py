@@ -1,0 +1,144 @@
+"""Attention in tensor ops: queries stay, and keys and values come in pieces (`pieces.py`).
+
+Scores and masks are in units of log2 e throughout, so that the softmax is one of powers of two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial, reduce
+
+from compiler.ir.core import Value
+from compiler.ir.types import F32, ElementType, TensorType
+from compiler.sizes import round_up
+from dialects import tensor
+from dialects.tensor import Lanes, Replicated
+from passes.llm_to_tensor.pieces import Part, Piece, parts_within
+from passes.ranges import Range, even_ranges
+from passes.tensor.build import Build
+
+LOG2_E = 1.4426950408889634
+LOWEST = -1.0e30  # of padding behind a row of scores: below any masked score
+MASKED = -1.0e29  # the least that a mask adds: in units of log2 e, and with scores, it stays above LOWEST
+
+
+@dataclass(frozen=True)
+class KeyValues:
+    """All keys and values that there are, in the order of their tokens; pieces of both hold the same ones."""
+
+    heads: int
+    keys: Sequence[Piece]
+    values: Sequence[Piece]
+
+    def parts(self, wanted: Range) -> list[Part]:
+        return parts_within([piece.size for piece in self.keys], wanted)
+
+
+@dataclass(frozen=True)
+class Queries:
+    """q [rows, .., d] of 16 bit, of heads that share KV head `head`."""
+
+    head: int
+    q: Value
+
+
+def attend(
+    build: Build, queries: Sequence[Queries], kv: KeyValues, parts: Sequence[Part], mask: Value
+) -> Value:
+    """Attention of all queries to some keys: one softmax, products with the values added up part by part.
+
+    mask: [.., keys] in f32, one column for each row of the parts. Gives 16 bit, the queries' results joined
+    along axis 0, so [rows of all, .., d].
+    """
+    like = queries[0].q.type
+    unit = build.spec.eu_items(
+        like.element.bytes
+    )  # left operands, parts of the weights, begin on an EU width
+    masks = split(build, mask, [part.rows.size for part in parts], unit)
+    found = [products(build, queries, kv.keys[part.index], part.rows) for part in parts]
+    scores = aligned(build, found, unit, LOWEST)
+    scores = build.binary(tensor.AddOp, scores, aligned(build, masks, unit, 0.0))
+    weights, norm = softmax(build, scores, like.element)
+    sums: list[Value | None] = [None] * len(queries)
+    column = 0
+    for part in parts:
+        row = 0
+        for i, some in enumerate(queries):
+            count, *middle, _ = some.q.type.shape
+            starts, sizes = (row, *(0 for _ in middle), column), (count, *middle, part.rows.size)
+            right = kv.values[part.index].head(some.head, part.rows)
+            sums[i] = matmul(
+                build, build.slice(weights, starts, sizes), right, transpose=False, start=sums[i]
+            )
+            row += count
+        column += round_up(part.rows.size, unit)
+    out = build.concat([one for one in sums if one is not None], 0)
+    return build.cast(build.binary(tensor.MulOp, out, norm), like.element, like.layout)
+
+
+def products(build: Build, queries: Sequence[Queries], keys: Piece, rows: Range) -> Value:
+    """Scores of all queries with some keys of one piece, joined along axis 0."""
+    found = [matmul(build, some.q, keys.head(some.head, rows), transpose=True) for some in queries]
+    return build.concat(found, 0)
+
+
+def matmul(build: Build, a: Value, b: Value, transpose: bool, start: Value | None = None) -> Value:
+    columns = b.type.shape[0 if transpose else 1]
+    type_ = TensorType((*a.type.shape[:-1], columns), F32, a.type.layout)
+    return build.add(tensor.MatmulOp(a, b, start, transpose_b=transpose, types=[type_]))
+
+
+def aligned(build: Build, parts: Sequence[Value], unit: int, fill: float) -> Value:
+    """The parts along the last axis, each but the last filled up to whole units."""
+    *before, last = parts
+    padded = [build.pad(part, round_up(part.type.shape[-1], unit), fill) for part in before]
+    return build.concat([*padded, last], len(last.type.shape) - 1)
+
+
+def split(build: Build, mask: Value, sizes: Sequence[int], unit: int) -> list[Value]:
+    """The mask's columns in parts of these sizes, or whole where no part but the last ends within a unit."""
+    if all(size % unit == 0 for size in sizes[:-1]):
+        return [mask]
+    *lead, _ = mask.type.shape
+    parts, first = [], 0
+    for size in sizes:
+        parts.append(build.slice(mask, (*(0 for _ in lead), first), (*lead, size)))
+        first += size
+    return parts
+
+
+def softmax(build: Build, scores: Value, element: ElementType) -> tuple[Value, Value]:
+    """2**(x - max) of each row in 16 bit, not yet divided, and 1 / its sum in f32.
+
+    Dividing the product with v afterwards is cheaper, and rounds less. The maximum is taken after the mask
+    was added, so a row that is masked everywhere stays finite.
+    """
+    *lead, keys = scores.type.shape
+    last = len(lead)
+    padded = round_up(keys, build.spec.eu_items(F32.bytes))  # rows that are reduced in two steps
+    scores = build.pad(scores, padded, LOWEST)
+    highest = build.add(tensor.ReduceOp(scores, kind="max", axis=last))
+    weights, totals = [], []
+    for part in column_slices(build, scores):
+        power = build.add(tensor.Exp2Op(build.binary(tensor.SubOp, part, highest)))
+        totals.append(build.add(tensor.ReduceOp(power, kind="sum", axis=last)))
+        weights.append(build.cast(power, element, power.type.layout))
+    total = reduce(partial(build.binary, tensor.AddOp), totals)
+    return build.concat(weights, last), build.add(tensor.ReciprocalOp(total))
+
+
+def column_slices(build: Build, x: Value) -> Iterator[Value]:
+    """f32 [.., n] in parts along n that take little room each."""
+    *lead, columns = x.type.shape
+    unit = build.spec.eu_items(F32.bytes)
+    for part in even_ranges(columns, unit, build.spec.work_bytes // (unit * F32.bytes)):
+        yield build.slice(x, (*(0 for _ in lead), part.start), (*lead, part.size))
+
+
+def load_mask(build: Build, rows: Value, layout: Lanes | Replicated) -> Value:
+    """Rows of the mask in units of log2 e, f32."""
+    local = build.cast(build.load(rows, layout), F32, layout)
+    if rows.type.element == F32:  # it may hold numbers whose product is -inf; one of 16 bit is the client's
+        local = build.scalar(tensor.MaxOp, local, MASKED)
+    return build.scalar(tensor.MulOp, local, LOG2_E)

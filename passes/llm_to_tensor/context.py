@@ -1,0 +1,260 @@
+"""The state of lowering one function, and what the rules ask of it.
+
+What differs between a call with one token and one with many is behind this interface: `decode.py` keeps a
+vector's features, or heads, over the lanes; `prefill.py` tokens, a run of them at a time.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+
+from compiler.ir.core import Op, Value
+from compiler.ir.module import Builder, Function
+from compiler.ir.types import F32, Attribute, ElementType, TensorType
+from compiler.target.spec import ChipSpec
+from dialects import llm, tensor
+from dialects.nets import NetInput, NetOutput, net_of
+from dialects.tensor import Lanes, Replicated
+from passes.conversion import Rules
+from passes.llm_to_tensor.attend import KeyValues
+from passes.llm_to_tensor.pieces import Piece
+from passes.ranges import Range
+from passes.tensor.build import Build
+
+lowers = Rules("the tensor dialect")
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """Checkpoint tensors joined along axis 0: known by name until an op needs them in DDR."""
+
+    names: tuple[str, ...]
+    shape: tuple[int, ...]
+    scheme: Attribute | None = None  # how they are stored; None for as they are
+
+
+@dataclass(frozen=True)
+class TableRows:
+    """Rows of a named table, picked by position ids."""
+
+    table: str
+    ids: Value
+    shape: tuple[int, ...]
+
+
+Lowered = Value | Parameter | TableRows
+
+
+@dataclass
+class Run:
+    """Tokens that are lowered together, and what the llm values became for them."""
+
+    tokens: Range
+    values: dict[Value, Lowered] = field(default_factory=dict)
+    halves: dict[Value, Value] = field(default_factory=dict)  # arrays rounded to the llm value's own type
+    rope_rows: dict[tuple[Value, float | None], Value] = field(default_factory=dict)  # by cos and factor
+
+
+class Lowering(ABC):
+    """Lowers one function, run of tokens by run of tokens; rules get it with the op."""
+
+    def __init__(self, function: Function, tokens: int, runs: list[Range], spec: ChipSpec):
+        self.function = function
+        self.net = net_of(function)
+        self.tokens = tokens
+        self.build = Build(Builder.before(function.terminator), spec)
+        self.runs = [Run(part) for part in runs]
+        self.current = self.runs[0]
+        self.op: Op = function  # the one being lowered
+        self.scaled: set[Value] = set()  # queries that the factor of the scores is in already
+
+    def run(self, ops: list[Op], terminator: Op) -> list[Value]:
+        """Lower all ops for all runs; gives the function's results, runs joined along the token axis."""
+        results: list[list[Value]] = []
+        phases = self.phases(ops)
+        for phase in phases:
+            for run in self.runs:
+                self.current = run
+                for op in phase:
+                    self.lower(op)
+                if phase is phases[-1]:
+                    self.build.loc = terminator.loc
+                    results.append([self.stored(value) for value in terminator.operands])
+        return [
+            parts[0] if len(parts) == 1 else self.build.concat(parts, self.token_axis(stated))
+            for parts, stated in zip(zip(*results, strict=True), self.net.outputs, strict=True)
+        ]
+
+    def token_axis(self, stated: NetInput | NetOutput) -> int:
+        """The axis of an argument or result that its tokens are on, which only axis 1 can be so far."""
+        if stated.tokens != 1:
+            where = "no axis" if stated.tokens is None else f"axis {stated.tokens}"
+            self.function.fail(f"has the tokens of {stated.name!r} on {where}, only axis 1 has a lowering")
+        return stated.tokens
+
+    def lower(self, op: Op) -> None:
+        self.op, self.build.loc = op, op.loc
+        result: Lowered | None = lowers.find(op)(self, op)
+        if isinstance(result, Value) and isinstance(result.type.layout, Lanes):
+            self.check_shape(op, result)
+        if result is not None:
+            self.current.values[op.results[0]] = result
+
+    # --------------------------------------------------------------------- what depends on how many tokens
+
+    def phases(self, ops: list[Op]) -> list[list[Op]]:
+        """Ops that are lowered for each run before the next ones are for any."""
+        return [ops]
+
+    @abstractmethod
+    def check_shape(self, op: Op, result: Value) -> None:
+        """Refuse an op that would mix tokens, or be lowered as if its axes meant something else."""
+
+    @abstractmethod
+    def check_tokens(self, value: Value, *axes: int) -> int:
+        """The axis that an operand's tokens are on; refuses the op when it is none of these."""
+
+    @abstractmethod
+    def mixes_tokens(self, x: Value, axis: int) -> bool:
+        """Whether that axis of an array is one of tokens."""
+
+    @abstractmethod
+    def load_argument(self, value: Value) -> Value:
+        """Activations [1, tokens, width] (or [1, width]), this run's tokens of them, in f32."""
+
+    @abstractmethod
+    def token_rows(self, value: Value) -> Value:
+        """This run's tokens of an argument in DDR, tokens on axis 1."""
+
+    @abstractmethod
+    def accumulator(self, value: Value) -> Value:
+        """An f32 array to add to, in whole slots."""
+
+    @abstractmethod
+    def parts(self, value: Value) -> Iterator[Value]:
+        """An llm value in f32, in parts along axis 1 where temporaries as large would take much room: some
+        tokens of [1, tokens, width], some heads of [1, heads, tokens, d] or [1, tokens, heads, d].
+        """
+
+    @abstractmethod
+    def joined(self, parts: Sequence[Value], value: Value) -> Value:
+        """What became of the parts of an llm value, as one array in its order of axes."""
+
+    @abstractmethod
+    def kept(self, part: Value, value: Value) -> Value:
+        """A part of what an llm value becomes, as it waits to be read: in f32, or rounded."""
+
+    @abstractmethod
+    def reshaped(self, x: Value, op: llm.ReshapeOp) -> Value:
+        """The array x in the shape of the op, for this run's tokens."""
+
+    @abstractmethod
+    def client_layout(self, layout: Lanes) -> Lanes:
+        """How an array lies that is stored next."""
+
+    @abstractmethod
+    def position_layouts(self) -> tuple[Attribute, Attribute]:
+        """Of table rows, [1, tokens, width] as they are gathered, and [1, 1, tokens, width] beside heads."""
+
+    @abstractmethod
+    def pieces(self, value: Value, visible: llm.Visible) -> list[Piece]:
+        """All keys, or values, that this run's queries may see, from the first token on."""
+
+    @abstractmethod
+    def attention(self, op: llm.AttentionOp, q: Value, kv: KeyValues, mask: Value) -> Value:
+        """q of 16 bit in units of the scores -> [1, tokens, heads, d]."""
+
+    # ----------------------------------------------------------------------------------------------- values
+
+    def get(self, value: Value) -> Value:
+        """The local f32 or 16-bit array of an llm value; an argument is loaded, this run's tokens of it."""
+        values = self.current.values
+        if value not in values:
+            if value.owner is not self.function.block:
+                self.op.fail(f"reads {value.type} from an op that gives no array")
+            values[value] = self.load_argument(value)
+        found = values[value]
+        if not isinstance(found, Value):
+            self.op.fail(f"takes weights or a table, {value.type}, where it needs an array")
+        if tensor.in_ddr(found.type):
+            self.op.fail(f"works on {value.type} of an embedding, which has no lowering")
+        return found
+
+    def is_loaded(self, value: Value) -> bool:
+        """Whether it is in local memory already."""
+        return value.owner is not self.function.block or value in self.current.values
+
+    def argument(self, value: Value) -> Value:
+        """An array that must be an argument of the function, in DDR."""
+        if value.owner is not self.function.block:
+            self.op.fail(f"takes {value.type} that is computed where it needs an argument of the function")
+        return value
+
+    def f32(self, value: Value) -> Value:
+        found = self.get(value)
+        return found if found.type.element == F32 else self.build.cast(found, F32, found.type.layout)
+
+    def half(self, value: Value) -> Value:
+        """The array rounded to the llm value's own type, as matrix operands need it."""
+        if value not in self.current.halves:
+            self.current.halves[value] = self._rounded(value, lambda layout: Lanes(layout.axis))
+        return self.current.halves[value]
+
+    def _rounded(self, value: Value, layout_of: Callable[[Lanes], Lanes]) -> Value:
+        found = self.get(value)
+        if found.type.element != F32:
+            return found
+        layout = found.type.layout
+        assert isinstance(layout, Lanes)
+        return self.build.cast(found, value.type.element, layout_of(layout))
+
+    def stored(self, value: Value) -> Value:
+        """A result of the function, written to DDR."""
+        found = self.current.values.get(value)
+        if isinstance(found, Value) and found.type.layout is None:
+            return found
+        self.build.loc = value.owner.loc if isinstance(value.owner, Op) else self.build.loc
+        return self.build.add(tensor.StoreOp(self._for_client(value)))
+
+    def _for_client(self, value: Value) -> Value:
+        """Rounded as the client reads it; heads that were rounded for attention are not rounded again."""
+        halves = self.current.halves
+        permuted = value.defining(llm.PermuteOp)
+        if permuted is not None and permuted.x in halves:
+            return self.build.permute(halves[permuted.x], permuted.order)
+        for user in value.users:
+            if isinstance(user, llm.PermuteOp) and user.y in halves:
+                inverse = [user.order.index(axis) for axis in range(len(user.order))]
+                return self.build.permute(halves[user.y], inverse)
+        return self._rounded(value, self.client_layout)
+
+    # ------------------------------------------------------------------------------- weights and tables
+
+    def parameter(self, value: Value) -> Parameter:
+        found = self.current.values.get(value)
+        if not isinstance(found, Parameter):
+            self.op.fail(f"takes {value.type} that is computed where it needs a weight")
+        return found
+
+    def table_rows(self, value: Value) -> TableRows:
+        found = self.current.values.get(value)
+        if not isinstance(found, TableRows):
+            self.op.fail("takes tables that are no rows of named tables")
+        return found
+
+    def weight(self, value: Value, element: ElementType) -> Value:
+        """A parameter in DDR."""
+        parameter = self.parameter(value)
+        type_ = TensorType(parameter.shape, element, parameter.scheme)
+        return self.build.add(tensor.WeightOp(sources=list(parameter.names), types=[type_]))
+
+    def row(self, value: Value, like: Value) -> Value:
+        """A parameter [width] in f32, laid out to meet the last axis of `like`."""
+        type_ = like.type
+        shape = (*(1 for _ in type_.shape[:-1]), type_.shape[-1])
+        source = self.build.reshape(self.weight(value, F32), shape, None)
+        over_lanes = tensor.is_over_lanes(type_, len(shape) - 1)
+        layout: Attribute = Lanes(len(shape) - 1, compact=True) if over_lanes else Replicated()
+        return self.build.load(source, layout)

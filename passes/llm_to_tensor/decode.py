@@ -1,0 +1,106 @@
+"""One token: a vector's features over the lanes; inside attention, heads."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from compiler.ir.core import Op, Value
+from compiler.ir.module import Function
+from compiler.ir.types import F32, Attribute
+from compiler.target.spec import ChipSpec
+from dialects import llm, tensor
+from dialects.tensor import Lanes, Replicated
+from passes.llm_to_tensor.attend import KeyValues, Queries, attend, load_mask
+from passes.llm_to_tensor.context import Lowering
+from passes.llm_to_tensor.pieces import Computed, Piece, history_pieces
+from passes.ranges import Range
+
+
+class Decode(Lowering):
+    """Lowers a function with one token."""
+
+    def __init__(self, function: Function, spec: ChipSpec):
+        super().__init__(function, 1, [Range(0, 1)], spec)
+
+    def check_shape(self, op: Op, result: Value) -> None:
+        if op.results[0].type.shape != result.type.shape:
+            op.fail(f"has no lowering to the tensor dialect: it would give {result.type}")
+
+    def check_tokens(self, value: Value, *axes: int) -> int:
+        return axes[0]
+
+    def mixes_tokens(self, x: Value, axis: int) -> bool:
+        return False
+
+    def load_argument(self, value: Value) -> Value:
+        """Packed, as one run of the DMA; then in f32, in whole slots, as it may be accumulated upon."""
+        shape = value.type.shape
+        if len(shape) < 2 or shape[0] != 1:
+            self.op.fail(f"reads an argument {value.type}, expected [1, 1, width] or [1, width]")
+        last = len(shape) - 1
+        local = self.build.load(self.token_rows(value), Lanes(last, compact=True))
+        return self.build.cast(local, F32, Lanes(last))
+
+    def token_rows(self, value: Value) -> Value:
+        stated = self.net.inputs[value.index]
+        if stated.tokens is not None:
+            self.token_axis(stated)
+        return value
+
+    def accumulator(self, value: Value) -> Value:
+        return self.f32(value)
+
+    def parts(self, value: Value) -> Iterator[Value]:
+        yield self.f32(value)
+
+    def joined(self, parts: Sequence[Value], value: Value) -> Value:
+        (whole,) = parts
+        return whole
+
+    def kept(self, part: Value, value: Value) -> Value:
+        return part
+
+    def reshaped(self, x: Value, op: llm.ReshapeOp) -> Value:
+        axis = 2 if len(op.shape) in (3, 4) else len(op.shape) - 1
+        if len(op.shape) != len(x.type.shape):
+            return self._split_or_join_heads(x, op.shape, axis)
+        return self.build.reshape(x, op.shape, Lanes(axis))
+
+    def _split_or_join_heads(self, x: Value, shape: tuple[int, ...], axis: int) -> Value:
+        """[1, 1, heads * d], features over the lanes, to [1, 1, heads, d], heads over the lanes, or back.
+
+        Transposing moves as many dimensions of all heads at a time as there are lanes; other head sizes take
+        the way through DDR.
+        """
+        width = max(shape, x.type.shape, key=len)[-1]
+        if width % self.build.spec.lanes == 0:
+            return self.build.relayout(x, shape, Lanes(axis))
+        stored = self.build.reshape(self.build.add(tensor.StoreOp(x)), shape, None)
+        return self.build.load(stored, Lanes(axis))
+
+    def client_layout(self, layout: Lanes) -> Lanes:
+        return Lanes(layout.axis, compact=True)
+
+    def position_layouts(self) -> tuple[Attribute, Attribute]:
+        return Replicated(), Replicated()
+
+    def pieces(self, value: Value, visible: llm.Visible) -> list[Piece]:
+        """What an argument holds of earlier calls, if anything, and the new token."""
+        joined = value.defining(llm.KvConcatOp)
+        if joined is None:
+            return [Computed(self.build, self.half(value))]
+        source = joined.history.defining(llm.PermuteOp)
+        if source is None or source.x.owner is not self.function.block:
+            joined.fail("expected a history argument and one new token")
+        return [*history_pieces(self.build, source.x), Computed(self.build, self.half(joined.new))]
+
+    def attention(self, op: llm.AttentionOp, q: Value, kv: KeyValues, mask: Value) -> Value:
+        """Every query head on a lane of its own, one softmax for all of them."""
+        _, heads, _, width = q.type.shape
+        count, keys = heads // kv.heads, mask.type.shape[3]
+        q = self.build.reshape(q, (heads, width), Lanes(0))
+        groups = [self.build.slice(q, (j * count, 0), (count, width)) for j in range(kv.heads)]
+        queries = [Queries(head, group) for head, group in enumerate(groups)]
+        row = load_mask(self.build, self.build.reshape(mask, (1, keys), None), Replicated())
+        out = attend(self.build, queries, kv, kv.parts(Range(0, keys)), row)
+        return self.build.reshape(out, (1, 1, heads, width), Lanes(2))

@@ -1,0 +1,39 @@
+"""What is known by name (weights and tables), and the embedding."""
+
+from __future__ import annotations
+
+from compiler.ir.core import Value
+from compiler.ir.types import TensorType
+from dialects import llm, tensor
+from passes.llm_to_tensor.context import Lowering, Parameter, TableRows, lowers
+
+
+@lowers(llm.WeightOp)
+def weight(low: Lowering, op: llm.WeightOp) -> Parameter:
+    return Parameter((op.name,), op.y.type.shape, op.y.type.layout)
+
+
+@lowers(llm.ConcatWeightsOp)
+def concat_weights(low: Lowering, op: llm.ConcatWeightsOp) -> Parameter:
+    names = tuple(name for value in op.operands for name in low.parameter(value).names)
+    return Parameter(names, op.y.type.shape, op.y.type.layout)
+
+
+@lowers(llm.TableOp)
+def table(low: Lowering, op: llm.TableOp) -> Parameter:
+    return Parameter((op.name,), op.y.type.shape)
+
+
+@lowers(llm.GatherRowsOp)
+def gather_rows(low: Lowering, op: llm.GatherRowsOp) -> TableRows:
+    parameter = low.parameter(op.table)
+    return TableRows(parameter.names[0], low.argument(op.ids), parameter.shape)
+
+
+@lowers(llm.EmbeddingOp)
+def embedding(low: Lowering, op: llm.EmbeddingOp) -> Value:
+    if op.scale != 1.0:
+        op.fail(f"scale {op.scale} is not supported")
+    source, ids = low.weight(op.table, op.y.type.element), low.token_rows(low.argument(op.ids))
+    type_ = TensorType((*ids.type.shape, source.type.shape[1]), op.y.type.element)
+    return low.build.add(tensor.GatherOp(source, ids, types=[type_]))

@@ -1,0 +1,204 @@
+"""Many tokens: tokens over the lanes throughout, a run of them at a time."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+from compiler.ir.core import Op, Value
+from compiler.ir.module import Function
+from compiler.ir.types import F32, Attribute
+from compiler.sizes import round_up
+from compiler.target.spec import ChipSpec
+from dialects import llm, tensor
+from dialects.tensor import Lanes
+from passes.llm_to_tensor.attend import KeyValues, Queries, attend, load_mask
+from passes.llm_to_tensor.context import Lowering, Run
+from passes.llm_to_tensor.pieces import Computed, Part, Piece
+from passes.ranges import Range, even_ranges
+
+HEADS_OUTSIDE = (0, 2, 1, 3)  # between [1, tokens, heads, d] and [1, heads, tokens, d]
+
+
+def token_runs(total: int, most: int, tail: int, lanes: int) -> list[Range]:
+    """Even runs of at most `most` tokens; with `tail`, so many rows of lanes at the end are a run as well."""
+    body = (-(-total // lanes) - tail) * lanes if tail else total
+    if body <= 0:
+        return [Range(0, total)]
+    runs = [*even_ranges(body, lanes, -(-most // lanes))]
+    return [*runs, Range(body, total)] if body < total else runs
+
+
+class Prefill(Lowering):
+    """Lowers a function with many tokens, at most `most` at a time; see `token_runs`."""
+
+    def __init__(self, function: Function, tokens: int, most: int, tail: int, spec: ChipSpec):
+        super().__init__(function, tokens, token_runs(tokens, most or tokens, tail, spec.lanes), spec)
+        self.lanes = spec.lanes
+
+    @property
+    def count(self) -> int:
+        """Tokens of this run."""
+        return self.current.tokens.size
+
+    def phases(self, ops: list[Op]) -> list[list[Op]]:
+        """Keys of later tokens must be there before an attention that may see them."""
+        phases: list[list[Op]] = [[]]
+        for op in ops:
+            if isinstance(op, llm.AttentionOp) and op.visible.sees_later and len(self.runs) > 1:
+                phases.append([])
+            phases[-1].append(op)
+        return phases
+
+    def check_shape(self, op: Op, result: Value) -> None:
+        shape, axis = list(op.results[0].type.shape), result.type.layout.axis
+        if shape[axis] == self.tokens:
+            shape[axis] = self.count
+        if tuple(shape) != result.type.shape:
+            op.fail(f"has no lowering to the tensor dialect: it would give {result.type}")
+
+    def check_tokens(self, value: Value, *axes: int) -> int:
+        found = self.current.values.get(value)
+        layout = found.type.layout if isinstance(found, Value) else Lanes(1)
+        if not isinstance(layout, Lanes) or layout.axis not in axes:
+            expected = " or ".join(map(str, axes))
+            self.op.fail(f"takes an operand with its tokens on axis {expected}, not one of {layout}")
+        return layout.axis
+
+    def mixes_tokens(self, x: Value, axis: int) -> bool:
+        return tensor.is_over_lanes(x.type, axis)
+
+    def load_argument(self, value: Value) -> Value:
+        if value.type.shape[0] != 1:
+            self.op.fail(f"reads an argument {value.type}, expected [1, tokens, width]")
+        return self._load(self.token_rows(value))
+
+    def _load(self, rows: Value) -> Value:
+        return self.build.cast(self.build.load(rows, Lanes(1)), F32, Lanes(1))
+
+    def token_rows(self, value: Value) -> Value:
+        self.token_axis(self.net.inputs[value.index])
+        return self._tokens_of(value, self.current.tokens)
+
+    def _tokens_of(self, x: Value, tokens: Range) -> Value:
+        """Those tokens of an array with tokens on axis 1."""
+        starts = [0] * len(x.type.shape)
+        starts[1] = tokens.start
+        return self.build.slice(x, starts, (x.type.shape[0], tokens.size, *x.type.shape[2:]))
+
+    def accumulator(self, value: Value) -> Value:
+        """An argument is loaded anew rather than kept in local memory for so long."""
+        return self.load_argument(value) if value.owner is self.function.block else self.f32(value)
+
+    def parts(self, value: Value) -> Iterator[Value]:
+        if len(value.type.shape) < 4:
+            self.check_tokens(value, 1)
+            return self._token_parts(value)
+        x = self.f32(value)
+        if self.check_tokens(value, 1, 2) == 1:
+            x = self.build.permute(x, HEADS_OUTSIDE)
+        return self._head_parts(x)
+
+    def joined(self, parts: Sequence[Value], value: Value) -> Value:
+        whole = self.build.concat(parts, 1)
+        moved = len(value.type.shape) == 4 and self.check_tokens(value, 1, 2) == 1
+        return self.build.permute(whole, HEADS_OUTSIDE) if moved else whole
+
+    def kept(self, part: Value, value: Value) -> Value:
+        """Rounded at once where that is how all will read it: it then takes half the room."""
+        if not llm.is_read_rounded(value):
+            return part
+        return self.build.cast(part, value.type.element, part.type.layout)
+
+    def _token_parts(self, value: Value) -> Iterator[Value]:
+        """This run's tokens in f32, so many at a time as take little room; of an argument, only those are
+        loaded.
+        """
+        row_bytes = F32.bytes * value.type.shape[-1]
+        most = max(1, self.build.spec.work_bytes // row_bytes) * self.lanes
+        parts = -(-self.count // most)
+        size = round_up(-(-self.count // parts), self.lanes)
+        first = self.current.tokens.start
+        for start in range(0, self.count, size):
+            part = Range(start, min(start + size, self.count))
+            if self.is_loaded(value):
+                yield self._tokens_of(self.f32(value), part)
+            else:
+                self.token_axis(self.net.inputs[value.index])
+                yield self._load(self._tokens_of(value, Range(first + part.start, first + part.stop)))
+
+    def _head_parts(self, x: Value) -> Iterator[Value]:
+        """[1, heads, tokens, d] in f32, so many heads at a time as take, twice over, little room."""
+        _, heads, tokens, width = x.type.shape
+        head_bytes = 2 * F32.bytes * width * -(-tokens // self.lanes)
+        parts = -(-heads // max(1, self.build.spec.work_bytes // head_bytes))
+        size = -(-heads // parts)
+        for start in range(0, heads, size):
+            count = min(size, heads - start)
+            yield self.build.slice(x, (0, start, 0, 0), (1, count, tokens, width))
+
+    def reshaped(self, x: Value, op: llm.ReshapeOp) -> Value:
+        if (self.check_tokens(op.x, 1), op.shape[:2]) != (1, (1, self.tokens)):
+            op.fail("that moves the tokens has no lowering to the tensor dialect")
+        return self.build.reshape(x, (1, self.count, *op.shape[2:]), Lanes(1))
+
+    def client_layout(self, layout: Lanes) -> Lanes:
+        return Lanes(layout.axis)
+
+    def position_layouts(self) -> tuple[Attribute, Attribute]:
+        return Lanes(1), Lanes(2)
+
+    def pieces(self, value: Value, visible: llm.Visible) -> list[Piece]:
+        """One piece for each run up to this one, or for all of them."""
+        if value.defining(llm.KvConcatOp) is not None:
+            self.op.fail("of many tokens and a history has no lowering to the tensor dialect")
+        this = self.runs.index(self.current)
+        runs = self.runs if visible.sees_later else self.runs[: this + 1]
+        return [Computed(self.build, self._half_of(value, run)) for run in runs]
+
+    def _half_of(self, value: Value, run: Run) -> Value:
+        """As `half`, for another run."""
+        this, self.current = self.current, run
+        found = self.half(value)
+        self.current = this
+        return found
+
+    def attention(self, op: llm.AttentionOp, q: Value, kv: KeyValues, mask: Value) -> Value:
+        """A row of lanes of queries at a time, and the heads of one KV head."""
+        for value in (op.q, op.k, op.v):
+            self.check_tokens(value, 2)
+        _, heads, count, width = q.type.shape
+        blocks = []
+        for block in even_ranges(count, self.lanes, 1):
+            some = self.build.slice(q, (0, 0, block.start, 0), (1, heads, block.size, width))
+            some = self.build.reshape(some, (heads, block.size, width), Lanes(1))
+            blocks.append(self._query_block(op.visible, some, block, kv, mask))
+        return self.build.reshape(self.build.concat(blocks, 0), (1, count, heads, width), Lanes(1))
+
+    def _query_block(self, visible: llm.Visible, q: Value, block: Range, kv: KeyValues, mask: Value) -> Value:
+        """q [heads, queries, d] of those of this run's tokens -> [queries, heads * d]."""
+        first, build = self.current.tokens.start + block.start, self.build
+        seen = seen_keys(visible, Range(first, first + block.size), mask.type.shape[3], self.lanes)
+        rows = build.slice(mask, (0, 0, first, seen.start), (1, 1, block.size, seen.size))
+        rows = load_mask(build, build.reshape(rows, (1, block.size, seen.size), None), Lanes(1))
+        return self._groups_of_heads(q, kv, kv.parts(seen), rows)
+
+    def _groups_of_heads(self, q: Value, kv: KeyValues, parts: list[Part], mask: Value) -> Value:
+        """Heads that share keys, as many at a time as have scores that take little room."""
+        heads, queries, width = q.type.shape
+        group = heads // kv.heads
+        most = max(1, self.build.spec.work_bytes // (F32.bytes * mask.type.shape[2]))
+        columns = []
+        for head in range(kv.heads):
+            for some in even_ranges(group, 1, most):
+                part = self.build.slice(q, (head * group + some.start, 0, 0), (some.size, queries, width))
+                out = attend(self.build, [Queries(head, part)], kv, parts, mask)
+                out = self.build.permute(out, (1, 0, 2))
+                columns.append(self.build.reshape(out, (queries, some.size * width), Lanes(0)))
+        return self.build.concat(columns, 1)
+
+
+def seen_keys(visible: llm.Visible, positions: Range, total: int, lanes: int) -> Range:
+    """The keys that queries at these positions may see, from a row of lanes on, where matrices start."""
+    if visible.kind == "window":
+        return Range(max(0, positions.start - visible.size + 1) // lanes * lanes, positions.stop)
+    return Range(0, total if visible.sees_later else positions.stop)
