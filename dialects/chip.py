@@ -20,6 +20,7 @@ from compiler.ir.core import Op, Value
 from compiler.ir.define import Attr, Operand, OptionalAttr, OptionalOperand, Result, op
 from compiler.ir.module import Function
 from compiler.ir.types import F32, UI32, Attribute, ElementType, TensorType, Type, attr_def, type_def
+from compiler.sizes import round_up
 from compiler.target import families, isa
 from compiler.target.chips import ChipSpec
 from compiler.target.isa import split_address
@@ -113,8 +114,7 @@ def constant(value: float, dtype: ElementType) -> Const:
 def aligned_strides(shape: Shape4, dtype: ElementType, spec: ChipSpec, lane: int = 0) -> Shape4:
     """Strides of the EU-aligned layout: each channel of a lane starts on a multiple of the EU's bytes."""
     _, c, h, w = shape
-    unit = spec.eu_bytes // dtype.bytes
-    c_stride = -(-h * w // unit) * unit
+    c_stride = round_up(h * w, spec.eu_bytes // dtype.bytes)
     return -(-(lane + c) // spec.lanes) * c_stride, c_stride, w, 1
 
 

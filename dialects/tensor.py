@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
+from typing import TYPE_CHECKING
 
 from compiler.ir.core import Op, Value
 from compiler.ir.define import Attr, Operand, OptionalAttr, OptionalOperand, Result, VariadicOperand, op
@@ -112,6 +113,20 @@ class TensorOp(Op):
             self.fail(f"makes {y} of {x}, which holds other items")
 
 
+class MadeAnywhere(TensorOp):
+    """Trait of the ops whose result can be made inside of a larger array: their last instruction writes any
+    strides, or they make nothing themselves and their operands are made there.
+    """
+
+
+class Accumulates(MadeAnywhere):
+    """Trait of the ops that build their sum where the accumulator lies, if they are given one."""
+
+    if TYPE_CHECKING:  # each declares it in its place among its operands
+        accumulator: OptionalOperand[TensorType]
+        y: Result[TensorType]
+
+
 # --------------------------------------------------------------------------------------------- DDR and back
 
 
@@ -170,7 +185,7 @@ def is_loaded(source: PackedType, value: Type) -> bool:
 
 
 @op("tensor.load")
-class LoadOp(TensorOp):
+class LoadOp(MadeAnywhere):
     """Bring an array from DDR into local memory, in the layout of the result's type."""
 
     source: Operand[Type]
@@ -187,7 +202,7 @@ class LoadOp(TensorOp):
 
 
 @op("tensor.store")
-class StoreOp(TensorOp):
+class StoreOp(MadeAnywhere):
     """Write a local array to DDR, row-major."""
 
     shapes = "value[...] stored[...]"
@@ -205,7 +220,7 @@ class StoreOp(TensorOp):
 
 
 @op("tensor.gather")
-class GatherOp(TensorOp):
+class GatherOp(MadeAnywhere):
     """rows[..., i, :] = table[ids[i], :]; table [rows, width] and ids i32 in DDR, the result anywhere."""
 
     shapes = "table[N, W] ids[...] rows[..., W]"
@@ -235,7 +250,7 @@ def broadcast_shape(op_: Op, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ..
     return tuple(result)
 
 
-class Binary(TensorOp):
+class Binary(MadeAnywhere):
     """Element-wise on two arrays of equal rank, or an array and `scalar`; sizes of 1 broadcast."""
 
     lhs: Operand[TensorType]
@@ -290,7 +305,7 @@ class Unary(TensorOp):
 
 
 @op("tensor.exp2")
-class Exp2Op(Unary):
+class Exp2Op(Unary, MadeAnywhere):
     """2 to the x, for x <= 0; 0 below -126.5."""
 
 
@@ -305,7 +320,7 @@ class ReciprocalOp(Unary):
 
 
 @op("tensor.cast")
-class CastOp(TensorOp):
+class CastOp(MadeAnywhere):
     """Round to nearest, ties to even, into the result's element type and layout (the same lanes, maybe
     packed).
     """
@@ -320,7 +335,7 @@ class CastOp(TensorOp):
 
 
 @op("tensor.gate")
-class GateOp(TensorOp):
+class GateOp(MadeAnywhere):
     """silu(gate) * up, in f32: x / (1 + e**-x), with x limited to -87..87 in the exponent."""
 
     shapes = "gate[...] up[...] y[...]"
@@ -362,7 +377,7 @@ class ReduceOp(TensorOp):
 
 
 @op("tensor.rope")
-class RopeOp(TensorOp):
+class RopeOp(MadeAnywhere):
     """Rotate halves: y = [x1 cos - x2 sin, x2 cos + x1 sin]; x [..., d] f32, rows [..., 2 d] as in
     `RopeTableOp`.
     """
@@ -423,7 +438,7 @@ class DequantizeOp(TensorOp):
 
 
 @op("tensor.linear")
-class LinearOp(TensorOp):
+class LinearOp(Accumulates):
     """y = x @ w.T + accumulator in f32; x [..., k] of 16 bit, w [n, k], accumulator and y [..., n].
 
     With w in DDR the op stands for the whole weight, stored as its type says; `tile-weights` leaves only
@@ -472,7 +487,7 @@ class GatedLinearOp(TensorOp):
 
 
 @op("tensor.matmul")
-class MatmulOp(TensorOp):
+class MatmulOp(Accumulates):
     """y = a @ b + accumulator in f32, or a @ b.T with `transpose_b`.
 
     a [..., m, k] of 16 bit, with one matrix b for all leading axes; y and accumulator [..., m, n].
@@ -548,7 +563,7 @@ class SliceOp(Movement):
 
 
 @op("tensor.reshape")
-class ReshapeOp(Movement):
+class ReshapeOp(Movement, MadeAnywhere):
     """The same items in row-major order under another shape; the axis over the lanes is not split or
     merged.
     """
@@ -561,7 +576,7 @@ class ReshapeOp(Movement):
 
 
 @op("tensor.permute")
-class PermuteOp(Movement):
+class PermuteOp(Movement, MadeAnywhere):
     """Axis i of y is axis order[i] of x."""
 
     x: Operand[TensorType]
@@ -583,7 +598,7 @@ class PermuteOp(Movement):
 
 
 @op("tensor.concat")
-class ConcatOp(Movement):
+class ConcatOp(Movement, MadeAnywhere):
     """The parts one after the other along `axis`."""
 
     parts: VariadicOperand[TensorType]
@@ -617,7 +632,7 @@ class RelayoutOp(Movement):
 
 
 @op("tensor.pad")
-class PadOp(Movement):
+class PadOp(Movement, MadeAnywhere):
     """x with its last axis filled up by `value` to the size in the result's type."""
 
     shapes = "x[..., K] y[..., L]"

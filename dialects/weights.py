@@ -8,6 +8,7 @@ from typing import Any
 
 from compiler.ir.text import parameter_text
 from compiler.ir.types import Attribute, ElementType, attr_def
+from compiler.sizes import round_up
 from compiler.weights.scheme import Scheme
 from compiler.weights.tile import Tile
 
@@ -107,7 +108,7 @@ class LaneRecord(WeightSource):
     def part_bytes(self, part: LanePart) -> int:
         """Bytes of a part in one lane."""
         items = part.count // self.lanes if part.over_lanes else part.count
-        return -(-items * 4 // self.eu_bytes) * self.eu_bytes
+        return round_up(4 * items, self.eu_bytes)
 
     @property
     def run_bytes(self) -> int:

@@ -38,6 +38,7 @@ from compiler.bmodel.schema import (
 )
 from compiler.diagnostics import UserError
 from compiler.interrupt import cleaned_up
+from compiler.sizes import round_up
 from compiler.target.chips import chip_of_file
 
 CHECK_CODE_BYTES = 32
@@ -49,7 +50,7 @@ def write_bmodel(path: str | os.PathLike[str], bmodel: BModel) -> None:
     _check(bmodel)
     with atomic_file(Path(path)) as file:
         places = _Places()
-        reserved = _padded(HEADER_BYTES + len(encode(_model(bmodel, places)))) - HEADER_BYTES
+        reserved = round_up(HEADER_BYTES + len(encode(_model(bmodel, places))), PAGE_BYTES) - HEADER_BYTES
         section = _BinarySection(file, HEADER_BYTES + reserved, places)
         for net in bmodel.nets:
             for stage in net.stages:
@@ -119,8 +120,8 @@ class _BinarySection:
             raise ValueError(f"a blob announced {source.size} bytes and gave {written}")
         found = self.by_content.setdefault((written, digest), (start, written))
         if found[0] == start:
-            self.file.write(bytes(_padded(written) - written))
-            self.size += _padded(written)
+            self.file.write(bytes(round_up(written, PAGE_BYTES) - written))
+            self.size += round_up(written, PAGE_BYTES)
         self.file.truncate(self.base + self.size)  # drops the copy when an equal Binary is there already
         return found, digest
 
@@ -131,10 +132,6 @@ class _BinarySection:
             self.file.write(chunk)
             written += len(memoryview(chunk).cast("B"))
         return digest.digest(), written
-
-
-def _padded(size: int, align: int = PAGE_BYTES) -> int:
-    return -(-size // align) * align
 
 
 def _header(flatbuffer_bytes: int, binary_bytes: int) -> bytes:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.ir.types import Attribute, ElementType, attr_def
+from compiler.sizes import round_up
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Array, Quantized, Weight
 
@@ -89,7 +90,7 @@ class Tile(Attribute):
     @property
     def run_bytes(self) -> int:
         """Bytes of one lane, a multiple of `section`."""
-        return _align(_align(self.code_bytes, 2) + self.scale_bytes + self.zero_bytes, self.section)
+        return round_up(round_up(self.code_bytes, 2) + self.scale_bytes + self.zero_bytes, self.section)
 
     @property
     def total_bytes(self) -> int:
@@ -98,8 +99,8 @@ class Tile(Attribute):
     def _end(self, offset: int) -> int:
         """Where the next part starts: a multiple of `section` if the run's padding allows, else of two."""
         sections = (self.code_bytes, self.scale_bytes, self.zero_bytes)
-        aligned = sum(_align(size, self.section) for size in sections)
-        return _align(offset, self.section if aligned == self.run_bytes else 2)
+        aligned = sum(round_up(size, self.section) for size in sections)
+        return round_up(offset, self.section if aligned == self.run_bytes else 2)
 
 
 def pack(tile: Tile, weights: Weight) -> Bytes:
@@ -168,7 +169,3 @@ def _from_lanes(tile: Tile, data: Array, offset: int, dtype: np.dtype[Any], widt
     section = np.ascontiguousarray(data[:, offset : offset + size]).view(dtype)
     rows = section.reshape(tile.lanes, tile.slots, width).swapaxes(0, 1)
     return rows.reshape(tile.slots * tile.lanes, width)[: tile.rows]
-
-
-def _align(size: int, unit: int) -> int:
-    return -(-size // unit) * unit

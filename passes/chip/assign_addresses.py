@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from compiler.ir.module import Function, Module
+from compiler.sizes import round_up
 from compiler.target.attribute import target_of
 from compiler.target.chips import ChipSpec
 from dialects.chip import GlobalOp
@@ -64,7 +65,7 @@ def assign_weights(module: Module, spec: ChipSpec) -> int:
     end = spec.coeff_base
     for source, size in (item for pieces in by_weight.values() for item in pieces.items()):
         known[source] = end
-        end = align(end + size, WEIGHT_ALIGNMENT)
+        end = round_up(end + size, WEIGHT_ALIGNMENT)
     for op in regions:
         op.address = known[weight_source(op)]
     return end
@@ -78,7 +79,7 @@ def weight_source(op: GlobalOp) -> WeightSource:
 def assign_function(function: Function, spec: ChipSpec, weights_end: int) -> None:
     """Record the start of the I/O and scratch memory on the function, with the sizes."""
     alone = has_memory_of_its_own(function)
-    scratch = start = (spec.io_start if alone else spec.neuron_base) or align(weights_end, PAGE)
+    scratch = start = (spec.io_start if alone else spec.neuron_base) or round_up(weights_end, PAGE)
     end = place(sorted(globals_of(function, "input", "output"), key=is_integer), start)
     if alone:
         function.attributes |= {"bm.io_address": start, "bm.io_bytes": end - start}
@@ -96,9 +97,5 @@ def place(ops: Iterable[GlobalOp], start: int) -> int:
     """Put regions one after the other from a page's start on; the start of the page behind them."""
     for op in ops:
         op.address = start
-        start = align(start + op.buffer.type.bytes, PAGE)
+        start = round_up(start + op.buffer.type.bytes, PAGE)
     return start
-
-
-def align(address: int, unit: int) -> int:
-    return -(-address // unit) * unit

@@ -20,35 +20,34 @@ GATE_LIMIT = 64  # g * 2**-64 is as good as 0, and its reciprocal is far from su
 
 
 @lowers(tensor.Binary)
-def binary(low: Lowering, op: Op) -> None:
-    assert isinstance(op, tensor.Binary)
+def binary(low: Lowering, op: tensor.Binary) -> None:
     right = op.scalar if op.rhs is None else low.get(op.rhs)
     low.emit.ar(KINDS[type(op)], low.result(op), low.get(op.lhs), right)
 
 
 @lowers(tensor.CastOp)
-def cast(low: Lowering, op: Op) -> None:
+def cast(low: Lowering, op: tensor.CastOp) -> None:
     low.emit.cast(low.result(op), low.get(op.operands[0]))
 
 
 @lowers(tensor.Exp2Op)
-def exp2(low: Lowering, op: Op) -> None:
+def exp2(low: Lowering, op: tensor.Exp2Op) -> None:
     low.put(op, low.emit.exp2(low.get(op.operands[0]), exp2_table(low)))
 
 
 @lowers(tensor.RsqrtOp)
-def rsqrt(low: Lowering, op: Op) -> None:
+def rsqrt(low: Lowering, op: tensor.RsqrtOp) -> None:
     low.put(op, low.emit.sfu("rsqrt", low.get(op.operands[0])))
 
 
 @lowers(tensor.ReciprocalOp)
-def reciprocal(low: Lowering, op: Op) -> None:
+def reciprocal(low: Lowering, op: tensor.ReciprocalOp) -> None:
     x = low.get(op.operands[0])
     low.put(op, low.emit.ar("div", low.emit.like(x), 1.0, x, round=2))
 
 
 @lowers(tensor.GateOp)
-def gate(low: Lowering, op: Op) -> None:
+def gate(low: Lowering, op: tensor.GateOp) -> None:
     """silu(g) * u = g / (1 + 2**(-g log2 e)) * u."""
     g, up = low.get(op.operands[0]), low.get(op.operands[1])
     emit = low.emit
@@ -59,7 +58,7 @@ def gate(low: Lowering, op: Op) -> None:
 
 
 @lowers(tensor.RopeOp)
-def rope(low: Lowering, op: Op) -> None:
+def rope(low: Lowering, op: tensor.RopeOp) -> None:
     """One product [x cos | x sin'], then two sums of its halves, crossed; sin' carries the sign."""
     x, rows = low.get(op.operands[0]), low.get(op.operands[1])
     *lead, width = x.shape
@@ -83,8 +82,7 @@ def rope(low: Lowering, op: Op) -> None:
 
 
 @lowers(tensor.ReduceOp)
-def reduce(low: Lowering, op: Op) -> None:
-    assert isinstance(op, tensor.ReduceOp)
+def reduce(low: Lowering, op: tensor.ReduceOp) -> None:
     x = low.get(op.x)
     kind = "avg" if op.kind == "sum" else "max"
     if x.axis == op.axis:
@@ -123,7 +121,7 @@ def as_lane_rows(low: Lowering, x: Placed) -> Placed:
 
 
 @lowers(tensor.ArgmaxOp)
-def argmax(low: Lowering, op: Op) -> None:
+def argmax(low: Lowering, op: tensor.ArgmaxOp) -> None:
     """The largest value on every lane; then the smallest index among the places that hold it.
 
     Item i sits on lane i mod lanes in column i div lanes. Places that hold the maximum give minus their

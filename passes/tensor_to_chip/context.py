@@ -6,7 +6,6 @@ walk from the end of the function gives each part, through renaming ops, its sha
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 from compiler.ir.core import Block, Op, Value
@@ -15,41 +14,11 @@ from compiler.ir.types import Attribute, TensorType
 from compiler.target.spec import ChipSpec
 from dialects import chip, tensor
 from dialects.tensor import Lanes
+from passes.conversion import Rules
 from passes.tensor_to_chip.emitter import Emitter
 from passes.tensor_to_chip.placed import CannotView, Placed, default_strides
 
-Rule = Callable[["Lowering", Op], None]
-RULES: dict[type[Op], Rule] = {}
-
-PRODUCERS = (  # ops whose last instruction can write any strides
-    tensor.Binary,
-    tensor.CastOp,
-    tensor.GateOp,
-    tensor.RopeOp,
-    tensor.Exp2Op,
-    tensor.MatmulOp,
-    tensor.LinearOp,
-    tensor.StoreOp,
-    tensor.LoadOp,
-    tensor.GatherOp,
-)
-
-
-def lowers(op_class: type[Op]) -> Callable[[Rule], Rule]:
-    """Register the rule for one op class and its subclasses."""
-
-    def register(rule: Rule) -> Rule:
-        RULES[op_class] = rule
-        return rule
-
-    return register
-
-
-def rule_for(op: Op) -> Rule:
-    for op_class in type(op).__mro__:
-        if op_class in RULES:
-            return RULES[op_class]
-    op.fail("has no lowering to the chip")
+lowers = Rules("the chip")
 
 
 def axis_of(type_: TensorType) -> int | None:
@@ -80,9 +49,8 @@ class Lowering:
                 self._want(op.x, whole.slice([0] * len(op.x.type.shape), op.x.type.shape))
             elif isinstance(op, tensor.ReshapeOp | tensor.PermuteOp) and op.y in self.wanted:
                 self._plan_renaming(op)
-            elif isinstance(op, tensor.LinearOp | tensor.MatmulOp) and op.y in self.wanted:
-                if op.accumulator is not None:
-                    self._want(op.accumulator, self.wanted[op.y])
+            elif isinstance(op, tensor.Accumulates) and op.accumulator and op.y in self.wanted:
+                self._want(op.accumulator, self.wanted[op.y])
 
     def _plan_concat(self, op: tensor.ConcatOp) -> None:
         whole = self._whole(op)
@@ -106,9 +74,7 @@ class Lowering:
         return self.scratch(type_) if type_.layout is None else self.emit.of_type(type_)
 
     def _want(self, value: Value, place: Placed) -> None:
-        owner = value.owner
-        renames = isinstance(owner, tensor.ReshapeOp | tensor.PermuteOp | tensor.ConcatOp | tensor.PadOp)
-        if value.has_one_use() and (isinstance(owner, PRODUCERS) or renames) and value not in self.wanted:
+        if value.has_one_use() and isinstance(value.owner, tensor.MadeAnywhere) and value not in self.wanted:
             self.wanted[value] = place
 
     def _plan_renaming(self, op: tensor.ReshapeOp | tensor.PermuteOp) -> None:
@@ -177,6 +143,6 @@ class Lowering:
         self.emit.builder = Builder.before(op)
         self.emit.loc = op.loc
         try:
-            rule_for(op)(self, op)
+            lowers.find(op)(self, op)
         except CannotView as reason:
             op.fail(f"would move data: {reason}")

@@ -12,10 +12,11 @@ from compiler.ir.core import Op, Value
 from compiler.ir.location import Location
 from compiler.ir.module import Builder
 from compiler.ir.types import F32, I8, I32, Attribute, ElementType, TensorType
+from compiler.sizes import round_up
 from compiler.target.spec import ChipSpec
 from dialects import chip
 from dialects.tensor import Lanes, Replicated
-from passes.tensor_to_chip.placed import CannotView, Placed, buffer_bytes, default_strides, round_up
+from passes.tensor_to_chip.placed import CannotView, Placed, buffer_bytes, default_strides
 
 Operand = Placed | float  # an array, or one number for all positions
 

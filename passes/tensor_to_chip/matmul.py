@@ -10,13 +10,14 @@ from itertools import product
 
 from compiler.ir.core import Op, Value
 from compiler.ir.types import F32, I8, UI8, ElementType
+from compiler.sizes import round_up
 from compiler.target.spec import ChipSpec
 from compiler.weights.scheme import IMPLIED_ZERO
 from compiler.weights.tile import Tile
 from dialects import chip, tensor
 from dialects.tensor import Lanes, PackedType
 from passes.tensor_to_chip.context import Lowering, lowers
-from passes.tensor_to_chip.placed import CannotView, Placed, round_up
+from passes.tensor_to_chip.placed import CannotView, Placed
 
 
 def tile_of(packed: PackedType, spec: ChipSpec) -> Tile:

@@ -18,27 +18,24 @@ from passes.tensor_to_chip.placed import CannotView, Placed
 
 
 @lowers(tensor.SliceOp)
-def slice_(low: Lowering, op: Op) -> None:
-    assert isinstance(op, tensor.SliceOp)
+def slice_(low: Lowering, op: tensor.SliceOp) -> None:
     low.put(op, low.get(op.x).slice(op.starts, op.sizes))
 
 
 @lowers(tensor.PermuteOp)
-def permute(low: Lowering, op: Op) -> None:
-    assert isinstance(op, tensor.PermuteOp)
+def permute(low: Lowering, op: tensor.PermuteOp) -> None:
     low.put(op, low.get(op.x).permute(op.order))
 
 
 @lowers(tensor.ReshapeOp)
-def reshape(low: Lowering, op: Op) -> None:
+def reshape(low: Lowering, op: tensor.ReshapeOp) -> None:
     type_ = op.results[0].type
     low.put(op, low.get(op.operands[0]).reshape(type_.shape, axis_of(type_)))
 
 
 @lowers(tensor.ConcatOp)
-def concat(low: Lowering, op: Op) -> None:
+def concat(low: Lowering, op: tensor.ConcatOp) -> None:
     """Parts that could not be produced in place are copied."""
-    assert isinstance(op, tensor.ConcatOp)
     whole = low.result(op)
     start = 0
     for part in op.operands:
@@ -51,8 +48,7 @@ def concat(low: Lowering, op: Op) -> None:
 
 
 @lowers(tensor.PadOp)
-def pad(low: Lowering, op: Op) -> None:
-    assert isinstance(op, tensor.PadOp)
+def pad(low: Lowering, op: tensor.PadOp) -> None:
     whole, source = low.result(op), low.get(op.x)
     width = source.shape[-1]
     zeros = [0] * len(source.shape)
@@ -68,24 +64,21 @@ def pad(low: Lowering, op: Op) -> None:
 
 
 @lowers(tensor.WeightOp)
-def weight(low: Lowering, op: Op) -> None:
-    assert isinstance(op, tensor.WeightOp)
+def weight(low: Lowering, op: tensor.WeightOp) -> None:
     type_ = op.results[0].type
     source = Joined(tuple(op.sources), type_.element)
     low.set(op.results[0], low.row_major(low.emit.weight(source, type_.bytes), type_))
 
 
 @lowers(tensor.RopeTableOp)
-def rope_table(low: Lowering, op: Op) -> None:
-    assert isinstance(op, tensor.RopeTableOp)
+def rope_table(low: Lowering, op: tensor.RopeTableOp) -> None:
     type_ = op.results[0].type
     buffer = low.emit.weight(RopeTable(op.cos, op.sin), type_.bytes)
     low.set(op.results[0], low.row_major(buffer, type_))
 
 
 @lowers(tensor.PackedWeightOp)
-def packed_weight(low: Lowering, op: Op) -> None:
-    assert isinstance(op, tensor.PackedWeightOp)
+def packed_weight(low: Lowering, op: tensor.PackedWeightOp) -> None:
     type_ = op.results[0].type
     assert isinstance(type_, PackedType)
     tile = tile_of(type_, low.spec)
@@ -99,7 +92,7 @@ def packed_weight(low: Lowering, op: Op) -> None:
 
 
 @lowers(tensor.LoadOp)
-def load(low: Lowering, op: Op) -> None:
+def load(low: Lowering, op: tensor.LoadOp) -> None:
     source, type_ = low.get(op.operands[0]), op.results[0].type
     if op in low.recorded:
         low.put_or_copy(op, low.recorded[op].reshape(type_.shape, axis_of(type_)))
@@ -159,7 +152,7 @@ def column_view(spread: Placed, type_: TensorType) -> Placed:
 
 
 @lowers(tensor.StoreOp)
-def store(low: Lowering, op: Op) -> None:
+def store(low: Lowering, op: tensor.StoreOp) -> None:
     x, type_ = low.get(op.operands[0]), op.operands[0].type
     if has_row_over_lanes(type_):
         store_column(low, low.result(op), x)
@@ -183,9 +176,8 @@ def store_column(low: Lowering, result: Placed, x: Placed) -> None:
 
 
 @lowers(tensor.GatherOp)
-def gather(low: Lowering, op: Op) -> None:
+def gather(low: Lowering, op: tensor.GatherOp) -> None:
     """One row per lane, one for all lanes, or rows to DDR."""
-    assert isinstance(op, tensor.GatherOp)
     table, ids, res = low.get(op.table), low.get(op.ids), low.result(op)
     count, width = ids.shape[-1], table.shape[1]
     if res.in_ddr:
@@ -235,7 +227,7 @@ def emit_gather(
 
 
 @lowers(tensor.RelayoutOp)
-def relayout(low: Lowering, op: Op) -> None:
+def relayout(low: Lowering, op: tensor.RelayoutOp) -> None:
     x, result = op.operands[0].type, op.results[0].type
     if has_row_over_lanes(x):
         heads_from_column(low, op)

@@ -9,13 +9,10 @@ from math import prod
 
 from compiler.ir.core import Value
 from compiler.ir.types import ElementType, TensorType
+from compiler.sizes import round_up
 from compiler.target.spec import ChipSpec
 from dialects.chip import GlobalType, View
 from dialects.tensor import Lanes
-
-
-def round_up(value: int, unit: int) -> int:
-    return -(-value // unit) * unit
 
 
 class CannotView(Exception):

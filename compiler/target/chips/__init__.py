@@ -16,6 +16,7 @@ from compiler.target.spec import ChipSpec
 
 __all__ = ["CHIPS", "ChipSpec", "chip", "chip_of_file", "compiled_chips"]
 
+
 def records(folders: Iterable[str]) -> dict[str, ChipSpec]:
     """The chips whose files lie in these folders of the package, by name."""
     files = [module.name for module in pkgutil.iter_modules(folders)]
