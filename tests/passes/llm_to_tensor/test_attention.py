@@ -128,6 +128,15 @@ def test_one_token_sees_its_history_and_itself(history, heads, kv_heads, width):
     Attention(1, heads, kv_heads, width, history).check(padded(history, history * 3 // 4))
 
 
+@pytest.mark.parametrize("width", [32, 96])
+def test_heads_that_are_no_whole_rows_of_lanes_are_split_and_joined_in_ddr(width):
+    attention = Attention(1, heads=8, kv_heads=4, width=width, history=100)
+    lowered = attention.check(padded(100, 60))
+    stores = [op for op in lowered.functions()[0].block.ops if isinstance(op, tensor.StoreOp)]
+    assert len(stores) == 5  # q, k and v that are split, what is joined, and the result
+    Attention(70, heads=8, kv_heads=4, width=width).check(causal(70))
+
+
 def test_one_token_without_a_history_sees_itself():
     Attention(1).check(np.zeros(1))
 
