@@ -52,35 +52,51 @@ def attend(
     along axis 0, so [rows of all, .., d].
     """
     like = queries[0].q.type
-    unit = build.spec.eu_items(
-        like.element.bytes
-    )  # left operands, parts of the weights, begin on an EU width
+    scores = masked_scores(build, queries, kv, parts, mask)
+    weights, norm = softmax(build, scores, like.element)
+    out = weighted_values(build, queries, kv, parts, weights)
+    return build.cast(build.binary(tensor.MulOp, out, norm), like.element, like.layout)
+
+
+def masked_scores(
+    build: Build, queries: Sequence[Queries], kv: KeyValues, parts: Sequence[Part], mask: Value
+) -> Value:
+    """[rows of all, .., columns] f32; each part begins at a whole unit of columns."""
+    unit = column_unit(build, queries)
     masks = split(build, mask, [part.rows.size for part in parts], unit)
     found = [products(build, queries, kv.keys[part.index], part.rows) for part in parts]
     scores = aligned(build, found, unit, LOWEST)
-    scores = build.binary(tensor.AddOp, scores, aligned(build, masks, unit, 0.0))
-    weights, norm = softmax(build, scores, like.element)
-    sums: list[Value | None] = [None] * len(queries)
-    column = 0
-    for part in parts:
-        row = 0
-        for i, some in enumerate(queries):
-            count, *middle, _ = some.q.type.shape
-            starts, sizes = (row, *(0 for _ in middle), column), (count, *middle, part.rows.size)
-            right = kv.values[part.index].head(some.head, part.rows)
-            sums[i] = matmul(
-                build, build.slice(weights, starts, sizes), right, transpose=False, start=sums[i]
-            )
-            row += count
-        column += round_up(part.rows.size, unit)
-    out = build.concat([one for one in sums if one is not None], 0)
-    return build.cast(build.binary(tensor.MulOp, out, norm), like.element, like.layout)
+    return build.binary(tensor.AddOp, scores, aligned(build, masks, unit, 0.0))
 
 
 def products(build: Build, queries: Sequence[Queries], keys: Piece, rows: Range) -> Value:
     """Scores of all queries with some keys of one piece, joined along axis 0."""
     found = [matmul(build, some.q, keys.head(some.head, rows), transpose=True) for some in queries]
     return build.concat(found, 0)
+
+
+def weighted_values(
+    build: Build, queries: Sequence[Queries], kv: KeyValues, parts: Sequence[Part], weights: Value
+) -> Value:
+    """weights @ values in f32, [rows of all, .., d]; the products of a query add up over the parts."""
+    sums: list[Value | None] = [None] * len(queries)
+    column = 0
+    for part in parts:
+        row = 0
+        for i, some in enumerate(queries):
+            count, *middle, _ = some.q.type.shape
+            starts = (row, *(0 for _ in middle), column)
+            left = build.slice(weights, starts, (count, *middle, part.rows.size))
+            right = kv.values[part.index].head(some.head, part.rows)
+            sums[i] = matmul(build, left, right, transpose=False, start=sums[i])
+            row += count
+        column += round_up(part.rows.size, column_unit(build, queries))
+    return build.concat([one for one in sums if one is not None], 0)
+
+
+def column_unit(build: Build, queries: Sequence[Queries]) -> int:
+    """Left operands, such as the weights of a part, begin on an EU width."""
+    return build.spec.eu_items(queries[0].q.type.element.bytes)
 
 
 def matmul(build: Build, a: Value, b: Value, transpose: bool, start: Value | None = None) -> Value:
