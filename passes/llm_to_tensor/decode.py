@@ -36,7 +36,7 @@ class Decode(Lowering):
         """Packed, as one run of the DMA; then in f32, in whole slots, as it may be accumulated upon."""
         shape = value.type.shape
         if len(shape) < 2 or shape[0] != 1:
-            self.op.fail(f"reads an argument {value.type}, expected [1, 1, width] or [1, width]")
+            self.op.fail(f"reads an argument {value.type}, expected [1, tokens, width] or [1, width]")
         last = len(shape) - 1
         local = self.build.load(self.token_rows(value), Lanes(last, compact=True))
         return self.build.cast(local, F32, Lanes(last))

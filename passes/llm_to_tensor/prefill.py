@@ -68,9 +68,10 @@ class Prefill(Lowering):
         return tensor.is_over_lanes(x.type, axis)
 
     def load_argument(self, value: Value) -> Value:
+        rows = self.token_rows(value)
         if value.type.shape[0] != 1:
             self.op.fail(f"reads an argument {value.type}, expected [1, tokens, width]")
-        return self._load(self.token_rows(value))
+        return self._load(rows)
 
     def _load(self, rows: Value) -> Value:
         return self.build.cast(self.build.load(rows, Lanes(1)), F32, Lanes(1))

@@ -20,7 +20,7 @@ from passes.ranges import Range
 from runtime_sim.compare import compare
 from runtime_sim.interpret.chip import ChipProgram
 from runtime_sim.interpret.rules import interpret
-from tests.helpers import parse_ir, random_tensor
+from tests.helpers import as_net, parse_ir, random_tensor
 
 load_all()
 
@@ -79,7 +79,9 @@ class Attention:
         return "\n".join(lines)
 
     def module(self) -> Module:
-        return parse_ir(self.text())[0]
+        module = parse_ir(self.text())[0]
+        as_net(module)
+        return module
 
     def inputs(self, module: Module, mask: np.ndarray) -> list[np.ndarray]:
         """Arrays for the arguments, which are numbered by where they are first read."""
