@@ -82,8 +82,9 @@ DMA_OPCODES = f.DMA_OPCODES | {
 # MM2 reads a bias from opd2_addr unless opd2 is a constant; max and min pooling store the positions of what
 # they found at opd2_addr unless it is all ones.
 DEFAULTS = {"mm2": {"opd2_const": 1}, "pord": {"opd2_addr": 0xFFFFFFFF}}
-# The right operand of a product has a type of its own, where other chips have one for both.
-DERIVED = {"mm2": {"opd1_prec": "opd0_prec"}}
+# The right operand of a product has a type of its own, and the result of pooling a sign, which other chips
+# take from the left operand; the C-model refuses pooling from a signed type into an unsigned one.
+DERIVED = {"mm2": {"opd1_prec": "opd0_prec"}, "pord": {"res0_sign": "opd0_sign"}}
 
 
 def short_form(name: str) -> Layout:

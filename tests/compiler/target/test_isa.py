@@ -82,11 +82,15 @@ def test_bm1688_products_have_no_bias_and_its_pooling_stores_no_positions():
     assert bits(isa.encode("pord", "maxpooling", {}), 352, 32) == 0xFFFFFFFF
 
 
-def test_the_right_operand_of_a_bm1688_product_has_the_lefts_type_unless_told_otherwise():
+@pytest.mark.parametrize(
+    ("name", "kind", "field", "source"),
+    [("mm2", "nn", "opd1_prec", "opd0_prec"), ("pord", "maxpooling", "res0_sign", "opd0_sign")],
+)
+def test_what_bm1688_asks_for_twice_is_the_same_unless_told_otherwise(name, kind, field, source):
     isa = ISAS["bm1688"]
-    for fields, expected in (({}, 0), ({"opd0_prec": 5}, 5), ({"opd0_prec": 5, "opd1_prec": 1}, 1)):
-        (product,) = isa.decode("tiu", isa.encode("mm2", "nn", fields))
-        assert product.fields["opd1_prec"] == expected
+    for fields, expected in (({}, 0), ({source: 1}, 1), ({source: 1, field: 0}, 0)):
+        (instruction,) = isa.decode("tiu", isa.encode(name, kind, fields))
+        assert instruction.fields[field] == expected
 
 
 def test_an_address_is_split_and_joined():
