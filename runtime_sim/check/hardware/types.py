@@ -76,6 +76,12 @@ def _mm2_types(kind: str, fields: Fields) -> Iterator[str]:
         yield f"sums i8 into {_named(result)}, expected i32"
 
 
+def _pooling_types(kind: str, fields: Fields) -> Iterator[str]:
+    sign = fields["opd0_sign"]
+    if kind.endswith("pooling") and not fields.get("rq", 0) and fields.get("res0_sign", sign) != sign:
+        yield "pools a signed type into an unsigned one, or the other way round"
+
+
 def _sfu_types(kind: str, fields: Fields) -> Iterator[str]:
     source, result = fields["opd0_prec"], fields["res0_prec"]
     if kind == "rsqrt" and (source, result) != (F32, F32):
@@ -102,6 +108,7 @@ def _sg_types(kind: str, fields: Fields) -> Iterator[str]:
 TYPE_RULES: dict[str, Callable[[str, Fields], Iterator[str]]] = {
     "ar": _ar_types,
     "mm2": _mm2_types,
+    "pord": _pooling_types,
     "sfu": _sfu_types,
     "rqdq": _rqdq_types,
     "sg": _sg_types,

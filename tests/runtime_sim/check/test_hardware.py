@@ -382,6 +382,7 @@ BM1688: dict[str, tuple[str, Fields, Fields, str]] = {
     "half bytes in place": ("copy", {"opd0_prec": I4, "res0_prec": I8, "res0_addr": A}, {"opd0_prec": I4, "res0_prec": I8, "res0_addr": A + 64}, "res0 overlaps opd0"),
     "product of two types": ("nn", {"opd1_prec": F16}, {"opd1_prec": BF16}, "mixes bf16, f16 into f32"),
     "integer product": ("nn", {"opd0_prec": I8, "res0_prec": I8}, {"opd0_prec": I8, "res0_prec": I8, "rq": 1}, "sums i8 into i8, expected i32"),
+    "pooling into another sign": ("pool", {"opd0_sign": 1, "res0_sign": 0}, {"opd0_sign": 1}, "pools a signed type into an unsigned one, or the other way round"),
     "bias": ("nn", {"opd1_prec": BF16, "opd2_const": 0}, {"opd1_prec": BF16, "opd2_const": 1}, "opd2 of a float product is not the constant 0"),
     "static memory": ("s_bc", {"opd0_addr": 0x10000 - 60}, {"opd0_addr": 0x10000 - 64}, "opd0 at 0xffc4 is not all in static memory"),
 }  # fmt: skip
