@@ -14,11 +14,11 @@ from typing import ClassVar, TextIO
 from compiler.diagnostics import CompileError, UserError
 from compiler.ir.core import Op
 from compiler.ir.location import FileLoc
-from compiler.ir.module import Module
+from compiler.ir.module import Module, walk
 from compiler.ir.printer import print_module
 from compiler.ir.verify import verify
 from compiler.target.attribute import TARGET
-from dialects.contents import Content, contents
+from dialects.contents import Content, contents, contents_of
 from passes.options import check_option, option_text, parse_option, usage
 
 # Pass name to class; a class with a name registers itself when it is defined.
@@ -152,6 +152,16 @@ def _refusal(step: Pass, content: str, maker: str | None, source: str) -> str:
     return f"pass {step.name} takes {step.takes}\n{origin} {content}{': ' if hint else ''}{hint}"
 
 
+def check_ended(step: Pass, module: Module) -> None:
+    """CompileError at the first op of what the pass ends, such as an op of the dialect that it converts."""
+    if not step.ends:
+        return
+    for op in walk(module):
+        for content in contents_of(op):
+            if content & step.ends:
+                op.fail(f"is left behind: {step.name} ends {content}")
+
+
 def passes_that_end(content: Content) -> list[type[Pass]]:
     """The passes after which some of it is gone."""
     return [cls for _, cls in sorted(PASSES.items()) if content & cls.ends]
@@ -218,6 +228,8 @@ class PassManager:
         step.run(module)
         self.seconds[step.name] = self.seconds.get(step.name, 0.0) + time.perf_counter() - start
         self.verify(module)
+        if self.verify_each:
+            check_ended(step, module)
 
     def verify(self, module: Module) -> None:
         """CompileError at the first op that is wrong, unless verification is off."""

@@ -235,3 +235,22 @@ def test_time_is_summed_over_modules():
     manager.run(parse_ir(IR)[0])
     assert manager.seconds["toy-fuse"] > once > 0
     assert manager.timing_report().splitlines()[1].endswith("toy-fuse")
+
+
+LEFT = {  # the conversion: an op of the dialect that it converts
+    "llm-to-tensor": '%y = "llm.neg"(%x) : (tensor<4x8xbf16>) -> tensor<4x8xbf16> loc("mlp.act")',
+    "tensor-to-chip": '%y = "tensor.exp2"(%x) : (tensor<4x8xf32, #tensor.lanes<axis = 0>>)'
+    ' -> tensor<4x8xf32, #tensor.lanes<axis = 0>> loc("mlp.act")',
+}
+
+
+@pytest.mark.parametrize("name", LEFT)
+def test_a_conversion_leaves_no_op_of_the_dialect_that_it_converts(name, monkeypatch):
+    """One that does nothing is found out, by the op and its place."""
+    (conversion,) = parse_pipeline(name)
+    module, _ = parse_ir(LEFT[name])
+    monkeypatch.setattr(type(conversion), "run", lambda self, module: None)
+    dialect = name.partition("-")[0]
+    with pytest.raises(CompileError, match=f"'{dialect}.* op is left behind: {name} ends {dialect}") as caught:
+        PassManager([conversion], source="a.mlir").run(module)
+    assert str(caught.value.loc) == "mlp.act"
