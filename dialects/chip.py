@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from math import prod
-from typing import ClassVar, cast
+from typing import ClassVar, Literal, cast
 
 from compiler.ir.core import Op, Value
 from compiler.ir.define import Attr, Operand, OptionalAttr, OptionalOperand, Result, op
@@ -64,6 +64,9 @@ class GlobalType(Type):
 
     def problem(self) -> str | None:
         return None if 1 <= self.bytes <= MAX_BYTES else "is of no possible size"
+
+
+BufferType = LocalType | GlobalType
 
 
 @attr_def("chip.view")
@@ -188,18 +191,16 @@ class GlobalOp(BufferOp):
     "scratch", or "weight", in which case `source` says which bytes of the coefficient blob it holds.
     """
 
-    space: Attr[str]
+    space: Attr[Literal["input", "output", "scratch", "weight"]]
     index: OptionalAttr[int]
     tensor: OptionalAttr[TensorType]
     source: OptionalAttr[WeightSource]
     address: OptionalAttr[int]
     buffer: Result[GlobalType]
 
-    SPACES: ClassVar = ("input", "output", "scratch", "weight")
-
     def verify(self) -> None:
-        if self.space not in self.SPACES:
-            self.fail(f"unknown space {self.space!r}")
+        if self.space not in ("input", "output") and (self.index, self.tensor) != (None, None):
+            self.fail("has a place in the net's signature, but is no input or output")
         if (self.space == "weight") != (self.source is not None):
             self.fail("says where its bytes come from if, and only if, it holds weights")
         if min(self.address or 0, self.index or 0) < 0:
@@ -225,13 +226,13 @@ class Instruction(Op):
 
     engine: ClassVar[str]
     family: ClassVar[str]
-    KINDS: ClassVar[Collection[str]] = ("",)  # what the attribute may be, where there is one
+    KINDS: ClassVar[Collection[str]] = ()  # of a family whose kinds are those of the instruction tables
 
     def verify(self) -> None:
         for value in self.operands:
             if not isinstance(value.owner, BufferOp):
                 self.fail("works on what is not made by chip.local or chip.global")
-        if self.attributes.get("kind", "") not in self.KINDS:
+        if self.KINDS and self.attributes["kind"] not in self.KINDS:
             self.fail(f"kind is {self.attributes['kind']!r}, expected one of {', '.join(self.KINDS)}")
         for name, length in (("shape", 4), ("kernel", 2)):
             sizes = self.attributes.get(name, (1,) * length)
@@ -332,21 +333,21 @@ class ArOp(TiuOp):
     kind: Attr[str]
     shape: Attr[tuple[int, ...]]
     res: Attr[View]
-    opd0: Attr[Attribute]
-    opd1: OptionalAttr[Attribute]
+    opd0: Attr[View | Const]
+    opd1: OptionalAttr[View | Const]
     shift: OptionalAttr[int]
     round: Attr[int] = 0
 
     def verify(self) -> None:
         super().verify()
         for buffer, view in ((self.src0, self.opd0), (self.src1, self.opd1)):
-            if not isinstance(view, View | Const | None) or isinstance(view, View) != (buffer is not None):
+            if isinstance(view, View) != (buffer is not None):
                 self.fail("takes a buffer with a view, or a constant, for each source")
 
     def _sources(self) -> Iterator[tuple[str, Value | None, View | Const]]:
-        yield "opd0", self.src0, cast("View | Const", self.opd0)
+        yield "opd0", self.src0, self.opd0
         if self.opd1 is not None:
-            yield "opd1", self.src1, cast("View | Const", self.opd1)
+            yield "opd1", self.src1, self.opd1
 
     def accesses(self, spec: ChipSpec) -> Iterator[Access]:
         shape = cast(Shape4, self.shape)
@@ -450,12 +451,11 @@ class MatmulOp(TiuOp):
     """
 
     family = "mm2"
-    KINDS = ("nn", "nt")
 
     dst: Operand[LocalType]
     left: Operand[LocalType]
     right: Operand[LocalType]
-    kind: Attr[str]
+    kind: Attr[Literal["nn", "nt"]]
     m: Attr[int]
     k: Attr[int]
     n: Attr[int]
@@ -502,12 +502,11 @@ class SfuOp(TiuOp):
     constant term first, in every lane of `table`. Both over `shape` in the EU-aligned layout."""
 
     family = "sfu"
-    KINDS = ("rsqrt", "taylor")
 
     dst: Operand[LocalType]
     src: Operand[LocalType]
     table: OptionalOperand[LocalType]
-    kind: Attr[str]
+    kind: Attr[Literal["rsqrt", "taylor"]]
     shape: Attr[tuple[int, ...]]
     res: Attr[View]
     opd0: Attr[View]
@@ -549,11 +548,10 @@ class PoolOp(TiuOp):
     """
 
     family = "pord"
-    KINDS = ("avg", "max")
 
     dst: Operand[LocalType]
     src: Operand[LocalType]
-    kind: Attr[str]
+    kind: Attr[Literal["avg", "max"]]
     shape: Attr[tuple[int, ...]]
     kernel: Attr[tuple[int, ...]]
     res: Attr[View]
@@ -607,11 +605,10 @@ class LanesOp(TiuOp):
     """
 
     family = "tsbc"
-    KINDS = ("cw_ts", "wc_ts", "l_copy", "l_bc")
 
     dst: Operand[LocalType]
     src: Operand[LocalType]
-    kind: Attr[str]
+    kind: Attr[Literal["cw_ts", "wc_ts", "l_copy", "l_bc"]]
     shape: Attr[tuple[int, ...]]
     res: Attr[View]
     opd0: Attr[View]
@@ -637,7 +634,18 @@ class LanesOp(TiuOp):
 
 
 class DmaOp(Instruction):
+    """Base of the transfers: they move items, and change none."""
+
     engine = "dma"
+
+    def verify(self) -> None:
+        super().verify()
+        result, source = self.attributes["res"].dtype, self.attributes["opd0"].dtype
+        if result != source:
+            self.fail(f"moves {source} to {result}, and a transfer converts nothing")
+        dst, src = (value.type for value in self.operands[:2])
+        if isinstance(dst, LocalType) and isinstance(src, LocalType):
+            self.fail(f"moves {src} to {dst}, expected one of them in DDR")
 
 
 @op("chip.dma")
@@ -648,11 +656,10 @@ class DmaTensorOp(DmaOp):
     """
 
     family = "dma_tensor"
-    KINDS = ("copy", "broadcast")
 
-    dst: Operand[Type]
-    src: Operand[Type]
-    kind: Attr[str]
+    dst: Operand[BufferType]
+    src: Operand[BufferType]
+    kind: Attr[Literal["copy", "broadcast"]]
     shape: Attr[tuple[int, ...]]
     res: Attr[View]
     opd0: Attr[View]
@@ -695,8 +702,8 @@ class DmaMatrixOp(DmaOp):
 
     family = "dma_matrix"
 
-    dst: Operand[Type]
-    src: Operand[Type]
+    dst: Operand[BufferType]
+    src: Operand[BufferType]
     rows: Attr[int]
     columns: Attr[int]
     block: Attr[int]
@@ -750,7 +757,7 @@ class DmaGatherOp(DmaOp):
 
     family = "dma_gather"
 
-    dst: Operand[Type]
+    dst: Operand[BufferType]
     table: Operand[GlobalType]
     index: Operand[GlobalType]
     channels: Attr[int]

@@ -21,6 +21,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from math import prod
+from typing import Literal
 
 from compiler.ir.core import Op, Value
 from compiler.ir.define import (
@@ -32,7 +33,7 @@ from compiler.ir.define import (
     VariadicOperand,
     op,
 )
-from compiler.ir.types import I32, Attribute, TensorType, attr_def
+from compiler.ir.types import F32, I32, Attribute, TensorType, attr_def
 from compiler.weights.scheme import scheme_of
 from dialects.shapes import (
     broadcast,
@@ -46,9 +47,9 @@ from dialects.shapes import (
     rows_type,
 )
 
-ACTIVATIONS = ("silu", "gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "sigmoid", "tanh")
+Activation = Literal["silu", "gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "sigmoid", "tanh"]
+RopeMode = Literal["half", "interleaved", "half_tables"]
 VISIBLE_KINDS = ("causal", "window", "all", "masked")
-ROPE_MODES = ("half", "interleaved", "half_tables")
 
 
 class RoundsOperands(Op):
@@ -137,6 +138,10 @@ class TableOp(Op):
     name: Attr[str]
     y: Result[TensorType]
 
+    def verify(self) -> None:
+        if self.y.type.element != F32:
+            self.fail(f"gives {self.y.type}, but tables are f32")
+
 
 @op("llm.gather_rows")
 class GatherRowsOp(Op):
@@ -218,7 +223,7 @@ class GatedLinearOp(RoundsOperands):
     up_weight: Operand[TensorType]
     gate_bias: OptionalOperand[TensorType]
     up_bias: OptionalOperand[TensorType]
-    act: Attr[str] = "silu"
+    act: Attr[Activation] = "silu"
     y: Result[TensorType]
 
     def infer_types(self) -> tuple[TensorType, ...]:
@@ -226,7 +231,6 @@ class GatedLinearOp(RoundsOperands):
         return (TensorType((*x.shape[:-1], self.gate_weight.type.shape[0]), x.element),)
 
     def verify(self) -> None:
-        _check_activation(self, self.act)
         for weight, bias in ((self.gate_weight, self.gate_bias), (self.up_weight, self.up_bias)):
             check_projection(self, self.x.type, weight.type, bias.type if bias else None)
         if self.gate_weight.type != self.up_weight.type:
@@ -327,12 +331,10 @@ class RopeOp(_Unary):
 
     cos: Operand[TensorType]
     sin: Operand[TensorType]
-    mode: Attr[str] = "half"
+    mode: Attr[RopeMode] = "half"
     rotary_dim: Attr[int]
 
     def verify(self) -> None:
-        if self.mode not in ROPE_MODES:
-            self.fail(f"mode is {self.mode!r}, expected one of {', '.join(ROPE_MODES)}")
         tokens, head = self.x.type.shape[-2:]
         if self.rotary_dim % 2 or not 0 < self.rotary_dim <= head:
             self.fail(f"rotary_dim is {self.rotary_dim}, expected an even number up to {head}")
@@ -448,10 +450,7 @@ class ActOp(_Unary):
     relu max(x, 0); relu2 its square. Source: Hendrycks and Gimpel 2016; So et al. 2021 for relu2.
     """
 
-    kind: Attr[str]
-
-    def verify(self) -> None:
-        _check_activation(self, self.kind)
+    kind: Attr[Activation]
 
 
 @op("llm.swiglu")
@@ -462,14 +461,13 @@ class SwigluOp(Op):
 
     gate: Operand[TensorType]
     up: Operand[TensorType]
-    act: Attr[str] = "silu"
+    act: Attr[Activation] = "silu"
     y: Result[TensorType]
 
     def infer_types(self) -> tuple[TensorType, ...]:
         return (self.gate.type,)
 
     def verify(self) -> None:
-        _check_activation(self, self.act)
         if self.gate.type != self.up.type:
             self.fail(f"gate is {self.gate.type} and up is {self.up.type}: they must agree")
 
@@ -539,12 +537,20 @@ class ClampOp(_Unary):
     min: OptionalAttr[float]
     max: OptionalAttr[float]
 
+    def verify(self) -> None:
+        if self.min is not None and self.max is not None and self.min > self.max:
+            self.fail(f"has bounds from {self.min} to {self.max}")
+
 
 @op("llm.softcap")
 class SoftcapOp(_Unary):
     """y = tanh(x / cap) * cap, in float32. Source: Gemma 2 report 2024, section 2."""
 
     cap: Attr[float]
+
+    def verify(self) -> None:
+        if self.cap <= 0:
+            self.fail(f"cap is {self.cap}, expected a positive number")
 
 
 @op("llm.softmax")
@@ -703,8 +709,3 @@ def _check_readers(op: Op, weight: Value[TensorType]) -> None:
     for user in weight.users:
         if not isinstance(user, LinearOp | GatedLinearOp | ConcatWeightsOp | SliceWeightsOp):
             user.fail(f"reads {weight.type}, which only linears can")
-
-
-def _check_activation(op: Op, kind: str) -> None:
-    if kind not in ACTIVATIONS:
-        op.fail(f"activation is {kind!r}, expected one of {', '.join(ACTIVATIONS)}")

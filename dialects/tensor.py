@@ -11,13 +11,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from compiler.ir.core import Op, Value
 from compiler.ir.define import Attr, Operand, OptionalAttr, OptionalOperand, Result, VariadicOperand, op
 from compiler.ir.types import F32, I32, Attribute, ElementType, TensorType, Type, attr_def, type_def
 from compiler.weights.scheme import Scheme, scheme_of
-from dialects.shapes import check_concatenation
+from dialects.shapes import check_axis, check_concatenation
 
 
 @attr_def("tensor.lanes")
@@ -37,6 +37,10 @@ class Lanes(Attribute):
 
     def problem_in(self, shape: tuple[int, ...]) -> str | None:
         return None if 0 <= self.axis < len(shape) else f"has no axis {self.axis} to put on the lanes"
+
+    def may_be(self, other: Attribute | None) -> bool:
+        """An op may write its rows with gaps or without."""
+        return isinstance(other, Lanes) and other.axis == self.axis
 
 
 @attr_def("tensor.replicated")
@@ -106,6 +110,11 @@ class TensorOp(Op):
         for value in (*values, *self.results):
             if in_ddr(value.type):
                 self.fail(f"works on {value.type}, which is not in local memory: a layout is missing")
+
+    def require_f32(self) -> None:
+        for value in self.operands:
+            if isinstance(value.type, TensorType) and value.type.element != F32:
+                self.fail(f"takes {value.type}, expected f32")
 
     def require_items(self, x: TensorType, y: TensorType) -> None:
         """Both hold the same items, maybe in other shapes."""
@@ -179,6 +188,11 @@ class RopeTableOp(TensorOp):
     sin: Attr[str]
     result_: Result[TensorType]
 
+    def verify(self) -> None:
+        type_ = self.result_.type
+        if type_.element != F32 or len(type_.shape) != 2 or type_.shape[1] % 4 or not in_ddr(type_):
+            self.fail(f"gives {type_}, expected [positions, 2 d] of f32 in DDR, with an even d")
+
 
 def is_loaded(source: PackedType, value: Type) -> bool:
     return not source.local and value == replace(source, local=True)
@@ -232,6 +246,8 @@ class GatherOp(MadeAnywhere):
     def verify(self) -> None:
         if not in_ddr(self.table.type) or not in_ddr(self.ids.type) or self.ids.type.element != I32:
             self.fail(f"takes {self.table.type} and {self.ids.type}, expected a table and i32 in DDR")
+        if self.rows.type.element != self.table.type.element:
+            self.fail(f"gives {self.rows.type}, expected the items of {self.table.type}")
 
 
 # ----------------------------------------------------------------------------------------------- arithmetic
@@ -267,6 +283,8 @@ class Binary(MadeAnywhere):
         if (self.rhs is None) == (self.scalar is None):
             self.fail("needs either rhs or scalar")
         self.require_local()
+        if self.rhs is not None and self.rhs.type.element != self.lhs.type.element:
+            self.fail(f"takes {self.lhs.type} and {self.rhs.type}, expected one element type")
 
 
 @op("tensor.add")
@@ -302,6 +320,7 @@ class Unary(TensorOp):
 
     def verify(self) -> None:
         self.require_local()
+        self.require_f32()
 
 
 @op("tensor.exp2")
@@ -332,6 +351,9 @@ class CastOp(MadeAnywhere):
 
     def verify(self) -> None:
         self.require_local()
+        layout = self.x.type.layout
+        if layout is not None and not layout.may_be(self.y.type.layout):
+            self.fail(f"makes {self.y.type} of {self.x.type}, expected the same axis over the lanes")
 
 
 @op("tensor.gate")
@@ -349,6 +371,7 @@ class GateOp(MadeAnywhere):
 
     def verify(self) -> None:
         self.require_local()
+        self.require_f32()
 
 
 @op("tensor.reduce")
@@ -359,7 +382,7 @@ class ReduceOp(TensorOp):
     """
 
     x: Operand[TensorType]
-    kind: Attr[str]
+    kind: Attr[Literal["sum", "max"]]
     axis: Attr[int]
     scale: Attr[float] = 1.0
     y: Result[TensorType]
@@ -372,8 +395,8 @@ class ReduceOp(TensorOp):
 
     def verify(self) -> None:
         self.require_local()
-        if self.kind not in ("sum", "max") or not 0 <= self.axis < len(self.tensor(0).shape):
-            self.fail(f"kind {self.kind!r} over axis {self.axis} of {self.tensor(0)} is no reduction")
+        self.require_f32()
+        check_axis(self, self.axis, self.tensor(0))
 
 
 @op("tensor.rope")
@@ -393,6 +416,7 @@ class RopeOp(MadeAnywhere):
 
     def verify(self) -> None:
         self.require_local()
+        self.require_f32()
         x, rows = self.x.type, self.rows.type
         if len(x.shape) != len(rows.shape) or rows.shape[-1] != 2 * x.shape[-1] or x.shape[-1] % 2:
             self.fail(f"takes rows {rows}, expected rows twice as wide as {x}")
@@ -480,6 +504,8 @@ class GatedLinearOp(TensorOp):
         check_product(self, self.x.type, self.y.type)
         if len(self.biases) not in (0, 2) or not all(in_ddr(bias.type) for bias in self.biases):
             self.fail("takes no biases, or two rows in DDR")
+        if self.y.type.element != self.x.type.element:
+            self.fail(f"gives {self.y.type}, expected the element type of {self.x.type}")
         for weight in (self.gate, self.up):
             check_whole_weight(self, weight, self.x.type)
         if self.gate.type != self.up.type:
@@ -510,6 +536,23 @@ class MatmulOp(Accumulates):
             self.fail(f"takes {self.b.type} on the right, expected its rows over the lanes")
         check_product(self, self.a.type, self.y.type)
         check_accumulator(self, self.accumulator, self.y.type)
+
+
+def in_lanes(type_: TensorType) -> object:
+    """What shapes of the same items share if they lie in the same lanes: the sizes around the lanes' axis."""
+    layout, shape = type_.layout, type_.shape
+    if not isinstance(layout, Lanes):
+        return layout
+    sizes = prod(shape[: layout.axis]), shape[layout.axis], prod(shape[layout.axis + 1 :])
+    return (layout.compact, *sizes)
+
+
+def form_of(type_: TensorType) -> str:
+    """Whether one token's items lie over the lanes in a row, or by heads [..., h, d]."""
+    axis, rank = (type_.layout.axis if isinstance(type_.layout, Lanes) else -1), len(type_.shape)
+    if prod(type_.shape[:axis]) != 1:
+        return "neither"
+    return {rank - 1: "row", rank - 2: "heads"}.get(axis, "neither")
 
 
 def check_product(op_: TensorOp, x: TensorType, y: TensorType) -> None:
@@ -573,6 +616,8 @@ class ReshapeOp(Movement, MadeAnywhere):
 
     def verify(self) -> None:
         self.require_items(self.x.type, self.y.type)
+        if in_lanes(self.x.type) != in_lanes(self.y.type):
+            self.fail(f"makes {self.y.type} of {self.x.type}, which lies in other lanes")
 
 
 @op("tensor.permute")
@@ -593,8 +638,6 @@ class PermuteOp(Movement, MadeAnywhere):
     def verify(self) -> None:
         if sorted(self.order) != list(range(len(self.x.type.shape))):
             self.fail(f"order {list(self.order)} is not a permutation of the axes of {self.x.type}")
-        if self.y.type.layout != self.infer_types()[0].layout:  # type: ignore[attr-defined]
-            self.fail(f"gives {self.y.type}, expected {self.infer_types()[0]}")
 
 
 @op("tensor.concat")
@@ -613,8 +656,8 @@ class ConcatOp(Movement, MadeAnywhere):
 
     def verify(self) -> None:
         check_concatenation(self, self.parts, self.axis)
-        if len({in_ddr(value.type) for value in (*self.parts, self.y)}) > 1:
-            self.fail("joins arrays that lie in DDR and in local memory")
+        if len({(part.type.element, part.type.layout) for part in self.parts}) > 1:
+            self.fail("joins arrays of several element types or layouts")
 
 
 @op("tensor.relayout")
@@ -629,6 +672,8 @@ class RelayoutOp(Movement):
     def verify(self) -> None:
         self.require_local()
         self.require_items(self.x.type, self.y.type)
+        if sorted(map(form_of, (self.x.type, self.y.type))) != ["heads", "row"]:
+            self.fail(f"makes {self.y.type} of {self.x.type}, expected a row and heads over the lanes")
 
 
 @op("tensor.pad")

@@ -37,6 +37,10 @@ class Attribute:
         """What is wrong with it as the layout of an array of that shape."""
         return "is no layout"
 
+    def may_be(self, other: Attribute | None) -> bool:
+        """Whether, as the layout that an op infers for a result, it leaves room for that other one."""
+        return self == other
+
     def text(self, write: Write) -> str:
         """As MLIR writes it; ``write`` is for the types and attributes inside that MLIR itself looks at."""
         return object_text(self.sigil, self)

@@ -38,6 +38,8 @@ def described(annotation: Any) -> str:
     parts = typing.get_args(annotation)
     if typing.get_origin(annotation) in (typing.Union, types.UnionType):
         return " or ".join(described(part) for part in parts if part is not types.NoneType)
+    if typing.get_origin(annotation) is typing.Literal:
+        return f"one of {', '.join(map(str, typing.get_args(annotation)))}"
     if typing.get_origin(annotation) in (tuple, list):
         return f"a list of {described(parts[0])}"
     return getattr(annotation, "__name__", str(annotation))

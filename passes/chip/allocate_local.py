@@ -22,7 +22,10 @@ from passes.manager import Pass
 
 @dataclass(frozen=True)
 class AllocateLocal(Pass):
-    """chip -> chip. Buffers whose uses overlap in program order get disjoint bytes, in order of first use."""
+    """chip -> chip. Buffers whose uses overlap in program order get disjoint bytes, in order of first use.
+
+    Those that nothing uses go.
+    """
 
     name: ClassVar[str] = "allocate-local"
     takes = Content.CHIP | Content.UNPLACED | Content.UNADDRESSED | Content.ADDRESSED | Content.UNORDERED
@@ -31,7 +34,14 @@ class AllocateLocal(Pass):
 
     def run(self, module: Module) -> None:
         for function in module.functions():
+            erase_unused(function)
             allocate(function, target_of(module))
+
+
+def erase_unused(function: Function) -> None:
+    for op in function.block.ops:
+        if isinstance(op, LocalOp) and op.is_dead():
+            op.erase()
 
 
 @dataclass

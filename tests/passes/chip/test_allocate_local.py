@@ -54,6 +54,14 @@ def test_a_buffer_takes_the_place_of_one_that_is_no_longer_used():
     check_pass("allocate-local", before=program(None, None, None), after=program(bank, 0, bank))
 
 
+def test_a_buffer_that_nothing_uses_goes():
+    used = f"{local('%b', 64)}\n{copy('%b', '%b', (64, 64))}"
+    placed = f"{local('%b', 64, 0)}\n{copy('%b', '%b', (64, 64))}"
+    returned = '"func.return"() : () -> ()'
+    before = f"{local('%a', 64)}\n{used}\n{returned}"
+    check_pass("allocate-local", before=before, after=f"{placed}\n{returned}")
+
+
 def test_what_dma_loads_goes_to_the_high_end():
     def program(*offsets: int | None) -> str:
         return f"""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import get_args
 
 import ml_dtypes
 import numpy as np
@@ -154,7 +155,7 @@ def test_layer_norm_takes_a_weight_of_several_axes():
     np.testing.assert_allclose(y, exact, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("mode", llm.ROPE_MODES)
+@pytest.mark.parametrize("mode", get_args(llm.RopeMode))
 def test_rope_multiplies_complex_numbers(mode):
     """Each pair of elements is a complex number that turns by the angle of its position."""
     x = random_tensor(1, 2, 5, 12)

@@ -1,0 +1,163 @@
+"""Of every op with results: one that is right, whose result may be of no other type.
+
+What a result chooses for itself, an op says with nothing else, is in FREE; all else is refused at the op.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import pytest
+
+import dialects
+from compiler.diagnostics import CompileError
+from compiler.ir.core import Op
+from compiler.ir.define import OPS
+from compiler.ir.module import Module
+from compiler.ir.types import BF16, F16, F32, I32, TensorType, Type
+from compiler.ir.verify import verify
+from dialects.tensor import Lanes, PackedType, Replicated
+from tests.helpers import parse_ir
+
+dialects.load_all()
+
+ALIASES = """
+  #lanes0 = #tensor.lanes<axis = 0>
+  #lanes1 = #tensor.lanes<axis = 1>
+  !x = tensor<1x8x64xbf16>
+  !w = tensor<32x64xbf16>
+  !heads = tensor<1x4x8x16xbf16>
+  !kv = tensor<1x2x8x16xbf16>
+  !angles = tensor<1x1x8x16xf32>
+  !local = tensor<4x64xf32, #lanes1>
+  !half = tensor<4x64xbf16, #lanes0>
+  !packed = !tensor.packed<rows = 32, columns = 64, bits = 4, group = 32, symmetric = false, scale = bf16>
+  !tile = !tensor.packed<rows = 32, columns = 64, bits = 4, group = 32, symmetric = false, scale = bf16, local = true>
+"""
+SOURCES = '%w = "tensor.weight"() <{sources = ["w"]}> : () -> !w\n'
+LINES = [
+    '"llm.weight"() <{name = "w"}> : () -> !w',
+    '"llm.table"() <{name = "cos"}> : () -> tensor<64x16xf32>',
+    '"llm.concat_weights"(%a, %a) : (!w, !w) -> tensor<64x64xbf16>',
+    '"llm.slice_weights"(%a) <{start = 0 : i64, stop = 8 : i64}> : (!w) -> tensor<8x64xbf16>',
+    '"llm.gather_rows"(%a, %i) : (!w, tensor<1x8xi32>) -> !x',
+    '"llm.embedding"(%i, %a) : (tensor<1x8xi32>, !w) -> !x',
+    '"llm.linear"(%x, %w) <{operandSegmentSizes = array<i32: 1, 1, 0, 0>}> : (!x, !w) -> tensor<1x8x32xbf16>',
+    '"llm.gated_linear"(%x, %g, %w) <{operandSegmentSizes = array<i32: 1, 1, 1, 0, 0>}> : (!x, !w, !w)'
+    " -> tensor<1x8x32xbf16>",
+    '"llm.matmul"(%a, %b) : (tensor<2x3x4xbf16>, tensor<2x4x5xbf16>) -> tensor<2x3x5xbf16>',
+    '"llm.rms_norm"(%x) <{eps = 1.0e-6 : f64}> : (!x) -> !x',
+    '"llm.layer_norm"(%x) <{eps = 1.0e-6 : f64, operandSegmentSizes = array<i32: 1, 0, 0>}> : (!x) -> !x',
+    '"llm.rope"(%q, %c, %s) <{rotary_dim = 16 : i64}> : (!heads, !angles, !angles) -> !heads',
+    '"llm.kv_concat"(%h, %n) : (!kv, !kv) -> tensor<1x2x16x16xbf16>',
+    '"llm.attention"(%q, %k, %v) <{scale = 0.25 : f64, operandSegmentSizes = array<i32: 1, 1, 1, 0, 0>}>'
+    " : (!heads, !kv, !kv) -> tensor<1x8x4x16xbf16>",
+    '"llm.act"(%x) <{kind = "silu"}> : (!x) -> !x',
+    '"llm.swiglu"(%g, %u) : (!x, !x) -> !x',
+    *(f'"llm.{name}"(%a) <{{value = 2.0 : f64}}> : (!x) -> !x' for name in ("add", "sub", "mul", "div")),
+    *(f'"llm.{name}"(%a) : (!x) -> !x' for name in ("neg", "rsqrt")),
+    '"llm.pow"(%x) <{exponent = 2.0 : f64}> : (!x) -> !x',
+    '"llm.clamp"(%x) <{min = 0.0 : f64}> : (!x) -> !x',
+    '"llm.softcap"(%x) <{cap = 30.0 : f64}> : (!x) -> !x',
+    '"llm.softmax"(%x) <{axis = 2 : i64}> : (!x) -> !x',
+    *(f'"llm.{name}"(%x) <{{axis = 2 : i64}}> : (!x) -> tensor<1x8x1xbf16>' for name in ("mean", "reduce_sum")),
+    '"llm.argmax"(%x) : (!x) -> tensor<1x8x1xi32>',
+    '"llm.reshape"(%x) <{shape = array<i64: 8, 64>}> : (!x) -> tensor<8x64xbf16>',
+    '"llm.permute"(%x) <{order = array<i64: 2, 0, 1>}> : (!x) -> tensor<64x1x8xbf16>',
+    '"llm.slice"(%x) <{axis = 1 : i64, start = 0 : i64, stop = 4 : i64}> : (!x) -> tensor<1x4x64xbf16>',
+    '"llm.concat"(%x, %x) <{axis = 1 : i64}> : (!x, !x) -> tensor<1x16x64xbf16>',
+    '"llm.broadcast"(%x) <{shape = array<i64: 3, 8, 64>}> : (!x) -> tensor<3x8x64xbf16>',
+    '"tensor.weight"() <{sources = ["w"]}> : () -> !w',
+    '"tensor.packed_weight"() <{sources = ["w"], row = 0 : i64, column = 0 : i64}> : () -> !packed',
+    '"tensor.rope_table"() <{cos = "cos", sin = "sin"}> : () -> tensor<64x128xf32>',
+    '"tensor.load"(%x) : (tensor<4x64xf32>) -> !local',
+    '"tensor.load"(%x) : (!packed) -> !tile',
+    '"tensor.store"(%x) : (!local) -> tensor<4x64xf32>',
+    '"tensor.gather"(%t, %i) : (tensor<9x64xf32>, tensor<4xi32>) -> !local',
+    *(f'"tensor.{name}"(%a, %a) : (!local, !local) -> !local' for name in ("add", "sub", "mul", "max")),
+    *(f'"tensor.{name}"(%a) : (!local) -> !local' for name in ("exp2", "rsqrt", "reciprocal")),
+    '"tensor.cast"(%x) : (!local) -> tensor<4x64xbf16, #lanes1>',
+    '"tensor.gate"(%g, %u) : (!local, !local) -> !local',
+    '"tensor.reduce"(%x) <{kind = "max", axis = 1 : i64}> : (!local) -> tensor<4x1xf32, #tensor.replicated>',
+    '"tensor.rope"(%x, %r) : (!local, tensor<4x128xf32, #lanes1>) -> !local',
+    '"tensor.argmax"(%x) : (tensor<1x64xf32, #lanes1>) -> tensor<1x1xi32, #lanes0>',
+    '"tensor.dequantize"(%x) : (!tile) -> tensor<32x64xbf16, #lanes0>',
+    '"tensor.linear"(%x, %w) <{operandSegmentSizes = array<i32: 1, 1, 0>}> : (!half, !w) -> tensor<4x32xf32, #lanes0>',
+    '"tensor.gated_linear"(%x, %w, %w) : (!half, !w, !w) -> tensor<4x32xbf16, #lanes0>',
+    '"tensor.matmul"(%a, %b) : (!half, tensor<64x8xbf16, #lanes0>) -> tensor<4x8xf32, #lanes0>',
+    '"tensor.slice"(%x) <{starts = array<i64: 0, 0>, sizes = array<i64: 2, 64>}> : (!local) -> tensor<2x64xf32, #lanes1>',
+    '"tensor.reshape"(%x) : (!local) -> tensor<2x2x64xf32, #tensor.lanes<axis = 2>>',
+    '"tensor.permute"(%x) <{order = array<i64: 1, 0>}> : (!local) -> tensor<64x4xf32, #lanes0>',
+    '"tensor.concat"(%x, %x) <{axis = 0 : i64}> : (!local, !local) -> tensor<8x64xf32, #lanes1>',
+    '"tensor.relayout"(%x) : (tensor<1x64xf32, #lanes1>) -> tensor<4x16xf32, #lanes0>',
+    '"tensor.append"(%h, %n) : (tensor<2x8x16xbf16, #lanes1>, tensor<2x1x16xbf16, #lanes0>) -> tensor<2x9x16xbf16, #lanes1>',
+    '"tensor.pad"(%x) <{value = 0.0 : f64}> : (!half) -> tensor<4x80xbf16, #lanes0>',
+]
+OTHERS = {"builtin.module", "func.func", "func.return", "chip.local", "chip.global"}  # no results, or any size
+FREE = {  # what the result's type says, since nothing else does
+    "llm.weight": {"shape", "element", "place"},  # nobody reads where values of the llm dialect lie
+    "llm.table": {"shape", "place"},
+    "tensor.weight": {"shape", "element"},
+    "tensor.rope_table": {"shape"},
+    "tensor.packed_weight": {"shape", "bits"},
+    "tensor.load": {"layout"},
+    "tensor.gather": {"layout", "place"},
+    "tensor.reshape": {"shape"},  # of as many items
+    "tensor.cast": {"element"},
+    "tensor.pad": {"shape"},
+}
+
+
+def name_of(line: str) -> str:
+    return line.split('"')[1]
+
+
+def one_op(line: str) -> tuple[Module, Op]:
+    """A module with that op, on arguments and a whole weight."""
+    sources = SOURCES if "%w" in line and name_of(line).startswith("tensor.") else ""
+    module, _ = parse_ir(f"{ALIASES}{sources}%result = {line}")
+    return module, next(op for op in module.function("test").block.ops if op.opname == name_of(line))
+
+
+def others(type: Type) -> Iterator[tuple[str, Type]]:
+    """Types that differ in one thing, and in which."""
+    if isinstance(type, PackedType):
+        yield "shape", replace(type, rows=type.rows * 2)
+        yield "bits", replace(type, bits=8 if type.bits == 4 else 4)
+        yield "place", replace(type, local=not type.local)
+        return
+    assert isinstance(type, TensorType)
+    shape = type.shape
+    for axis, size in enumerate(shape):
+        yield "shape", replace(type, shape=(*shape[:axis], size + 4, *shape[axis + 1 :]))
+    yield "shape", replace(type, shape=(*shape, 1), layout=type.layout)
+    for element in (F32, I32, BF16, F16):
+        if element != type.element:
+            yield "element", replace(type, element=element)
+    if type.layout is not None:
+        yield "place", replace(type, layout=None)
+    places = [Lanes(axis) for axis in range(len(shape))] + [Replicated()]
+    for layout in places:
+        if layout != type.layout:
+            yield "place" if type.layout is None else "layout", replace(type, layout=layout)
+
+
+def test_every_op_with_results_is_here():
+    with_results = {name for name, cls in OPS.items() if cls.schema.results and not name.startswith("toy.")}
+    assert with_results - OTHERS == {name_of(line) for line in LINES}
+
+
+@pytest.mark.parametrize("line", LINES, ids=name_of)
+def test_a_result_of_another_type_is_refused_at_the_op(line):
+    module, op = one_op(line)
+    verify(module)
+    right = op.result.type
+    accepted = []
+    for what, wrong in others(right):
+        op.result.type = wrong
+        with pytest.raises(CompileError) as caught:
+            verify(module)
+        if caught.value.op is not op:  # the op takes it; only the function's return differs
+            accepted.append((what, str(wrong)))
+    assert {what for what, _ in accepted} <= FREE.get(op.opname, set()), accepted
