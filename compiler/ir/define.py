@@ -9,11 +9,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from compiler.ir.core import Op, Region, Value
 from compiler.ir.text import attribute_text
 from compiler.ir.types import Type
+from compiler.ir.values import test_of
 
 T = TypeVar("T", bound=Type)
 A = TypeVar("A")
@@ -44,6 +46,11 @@ class Field:
     arity: str
     type: Any
     default: Any = _MISSING
+
+    @cached_property
+    def holds(self) -> Callable[[Any], bool]:
+        """Whether a value is of its type."""
+        return test_of(self.type)
 
     @property
     def required(self) -> bool:

@@ -11,20 +11,20 @@ from typing import Any
 
 def is_of(annotation: Any, value: Any) -> bool:
     """Whether a value is of a declared type; items of tuples and lists count, and a bool is not a number."""
-    return _test(annotation)(value)
+    return test_of(annotation)(value)
 
 
 @cache
-def _test(annotation: Any) -> Callable[[Any], bool]:
-    """The question for one declared type, taken apart once: it is asked of each attribute after each pass."""
+def test_of(annotation: Any) -> Callable[[Any], bool]:
+    """`is_of` for one declared type, taken apart once: it is asked of each attribute after each pass."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        tests = [_test(each) for each in arguments]
+        tests = [test_of(each) for each in arguments]
         return lambda value: any(test(value) for test in tests)
     if origin is typing.Literal:
         return lambda value: value in arguments
     if origin in (tuple, list):
-        item = _test(arguments[0])
+        item = test_of(arguments[0])
         return lambda value: isinstance(value, origin) and all(map(item, value))
     if annotation is Any or not isinstance(annotation, type):
         return lambda value: True

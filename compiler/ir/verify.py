@@ -11,7 +11,7 @@ from compiler.ir.core import Op, Region, Value
 from compiler.ir.define import ONE, VARIADIC, Field, Schema
 from compiler.ir.signature import verify_shapes
 from compiler.ir.types import Attribute, TensorType, Type
-from compiler.ir.values import described, is_of
+from compiler.ir.values import described
 
 SHOWN = 60  # characters of a wrong value in a message
 
@@ -115,7 +115,7 @@ def _verify_attributes(op: Op) -> None:
             if "." not in name:
                 op.fail(f"has no attribute {name!r}; it has {schema.summary()}")
             continue
-        if not is_of(part.type, value):
+        if not part.holds(value):
             op.fail(f"attribute {name!r} is {str(value)[:SHOWN]}, expected {described(part.type)}")
         if isinstance(value, Attribute) and (problem := value.problem()):
             op.fail(f"attribute {name!r} is {value}, which {problem}")
