@@ -10,6 +10,7 @@ from tests.helpers import parse_ir
 
 X, ROWS = "tensor<1x8x64xbf16>", "#tensor.lanes<axis = 0>"
 LOCAL = "!chip.local<bytes = 256>"
+DDR = "!chip.global<bytes = 16384>"
 VIEW = "#chip.view<dtype = f32>"
 FOUR = "#weights.scheme<bits = 4, group = 32, zeros = true, scale = bf16>"
 STORED = f"tensor<32x64xbf16, {FOUR}>"
@@ -153,6 +154,56 @@ MALFORMED = {
         f" res = #chip.view<dtype = f32, strides = [1, 2, 3]>, operandSegmentSizes = array<i32: 1, 1, 0>}}>"
         f" : ({LOCAL}, {LOCAL}) -> ()",
         "not four strides or none",
+    ),
+    "a table that is not f32": (
+        '%y = "llm.table"() <{name = "cos"}> : () -> tensor<64x16xbf16>',
+        "but tables are f32",
+    ),
+    "bounds the wrong way round": (
+        f'%y = "llm.clamp"(%x) <{{min = 1.0 : f64, max = -1.0 : f64}}> : ({X}) -> {X}',
+        "bounds from 1.0 to -1.0",
+    ),
+    "a cap that caps all": (f'%y = "llm.softcap"(%x) <{{cap = 0.0 : f64}}> : ({X}) -> {X}', "expected a positive"),
+    "an activation that there is not": (
+        f'%y = "llm.act"(%x) <{{kind = "swish"}}> : ({X}) -> {X}',
+        "attribute 'kind' is swish, expected one of silu, gelu",
+    ),
+    "sums of two element types": (
+        f'%y = "tensor.add"(%a, %b) : (tensor<4x64xf32, {ROWS}>, tensor<4x64xbf16, {ROWS}>) -> tensor<4x64xf32, {ROWS}>',
+        "expected one element type",
+    ),
+    "arithmetic that is f32's, in bf16": (
+        f'%y = "tensor.exp2"(%x) : (tensor<4x64xbf16, {ROWS}>) -> tensor<4x64xbf16, {ROWS}>',
+        "expected f32",
+    ),
+    "parts in several layouts": (
+        f'%y = "tensor.concat"(%a, %b) <{{axis = 1 : i64}}> : (tensor<4x8xf32, {ROWS}>,'
+        f" tensor<4x8xf32, #tensor.replicated>) -> tensor<4x16xf32, {ROWS}>",
+        "several element types or layouts",
+    ),
+    "a table of halves that are not even": (
+        '%y = "tensor.rope_table"() <{cos = "cos", sin = "sin"}> : () -> tensor<64x30xf32>',
+        "with an even d",
+    ),
+    "rows of another type than the table's": (
+        '%y = "tensor.gather"(%t, %i) : (tensor<9x64xf32>, tensor<4xi32>) -> tensor<4x64xbf16>',
+        "expected the items of tensor<9x64xf32>",
+    ),
+    "a transfer that converts": (
+        f'%l = "chip.local"() : () -> {LOCAL}\n%g = "chip.global"() <{{space = "scratch"}}> : () -> {DDR}\n'
+        f'"chip.dma"(%l, %g) <{{kind = "copy", shape = array<i64: 1, 64, 1, 64>, res = {VIEW},'
+        f" opd0 = #chip.view<dtype = bf16>}}> : ({LOCAL}, {DDR}) -> ()",
+        "moves bf16 to f32, and a transfer converts nothing",
+    ),
+    "a transfer within local memory": (
+        f'%l = "chip.local"() : () -> {LOCAL}\n'
+        f'"chip.dma"(%l, %l) <{{kind = "copy", shape = array<i64: 1, 64, 1, 64>, res = {VIEW},'
+        f" opd0 = {VIEW}}}> : ({LOCAL}, {LOCAL}) -> ()",
+        "expected one of them in DDR",
+    ),
+    "scratch that the client sees": (
+        f'%g = "chip.global"() <{{space = "scratch", index = 0 : i64}}> : () -> {DDR}',
+        "is no input or output",
     ),
 }
 

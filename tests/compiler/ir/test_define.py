@@ -46,6 +46,10 @@ def test_optional_and_variadic_operands_may_come_and_go(block):
     assert not y.has_uses()
 
 
+def test_an_attribute_that_is_none_is_not_given(block):
+    assert LinearOp(block.args[0], group=None, act=None).attributes == {"group": 64}
+
+
 def test_defaults_and_optional_attributes(block):
     linear = LinearOp(block.args[0])
     assert (linear.group, linear.act) == (64, None)
