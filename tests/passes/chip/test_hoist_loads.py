@@ -20,7 +20,8 @@ LOCAL, DDR = "!chip.local<bytes = 64>", "!chip.global<bytes = 4096>"
 
 
 def region(name: str, space: str) -> str:
-    return f'%{name} = "chip.global"() <{{space = "{space}", index = 0 : i64}}> : () -> {DDR}\n'
+    place = "" if space == "scratch" else ", index = 0 : i64"
+    return f'%{name} = "chip.global"() <{{space = "{space}"{place}}}> : () -> {DDR}\n'
 
 
 def local(name: str, type_: str = LOCAL) -> str:

@@ -20,8 +20,8 @@ LOCAL, DDR = "!chip.local<bytes = 192>", "!chip.global<bytes = 12288>"
 ROW = {LOCAL: 64, DDR: 4096}  # bytes from one row of 64 x 16 numbers to the next
 
 
-def region(name: str, space: str = "output", index: int | None = 0) -> str:
-    place = "" if index is None else f", index = {index} : i64"
+def region(name: str, space: str = "output", index: int = 0) -> str:
+    place = "" if space == "scratch" else f", index = {index} : i64"
     return f'%{name} = "chip.global"() <{{space = "{space}"{place}}}> : () -> {DDR}\n'
 
 
@@ -61,7 +61,7 @@ def copy(target: str, source: str, to: int = 0, row: int = 0) -> str:
     """
 
 
-HEAD = region("y") + region("z", "output", 1) + region("t", "scratch", None) + "".join(map(local, "abcd"))
+HEAD = region("y") + region("z", "output", 1) + region("t", "scratch") + "".join(map(local, "abcd"))
 WORK = copy("%d", "%c") + copy("%c", "%d")
 
 
