@@ -6,6 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from runtime_sim.arrays import Array
+
 
 @dataclass(frozen=True)
 class Difference:
@@ -21,7 +23,7 @@ class Difference:
         return f"cosine {self.cosine:.7f}  max error {self.max_error:.3g}{ulp}  {self.differing} differ"
 
 
-def compare(actual: np.ndarray, reference: np.ndarray) -> Difference:
+def compare(actual: Array, reference: Array) -> Difference:
     if actual.shape != reference.shape:
         raise ValueError(f"cannot compare {actual.shape} with {reference.shape}")
     a, b = (array.astype(np.float64).reshape(-1) for array in (actual, reference))
@@ -32,7 +34,7 @@ def compare(actual: np.ndarray, reference: np.ndarray) -> Difference:
     return Difference(cosine(a, b), error, max_ulp, differing)
 
 
-def cosine(a: np.ndarray, b: np.ndarray) -> float:
+def cosine(a: Array, b: Array) -> float:
     """Of two float64 vectors; two zero vectors point the same way."""
     norms = float(np.linalg.norm(a) * np.linalg.norm(b))
     if norms == 0:
@@ -40,23 +42,23 @@ def cosine(a: np.ndarray, b: np.ndarray) -> float:
     return float(a @ b) / norms
 
 
-def count_differing(actual: np.ndarray, reference: np.ndarray) -> int:
+def count_differing(actual: Array, reference: Array) -> int:
     if actual.dtype == reference.dtype:
         return int((_bits(actual) != _bits(reference)).sum())
     return int((actual.astype(np.float64) != reference.astype(np.float64)).sum())
 
 
-def ulp_distance(actual: np.ndarray, reference: np.ndarray) -> int:
+def ulp_distance(actual: Array, reference: Array) -> int:
     """The most steps from one representable value to the next between two items. Both zeros are one value."""
     steps = np.abs(_ordered(actual) - _ordered(reference))
     return int(steps.max(initial=0))
 
 
-def _bits(array: np.ndarray) -> np.ndarray:
+def _bits(array: Array) -> Array:
     return np.ascontiguousarray(array).view(f"u{array.dtype.itemsize}")
 
 
-def _ordered(array: np.ndarray) -> np.ndarray:
+def _ordered(array: Array) -> Array:
     """Integers in the order of the values, one step apart for neighbours."""
     if array.dtype.kind in "iu":
         return array.astype(np.int64)

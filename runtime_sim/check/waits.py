@@ -20,6 +20,7 @@ import numpy as np
 
 from compiler.diagnostics import CompileError
 from compiler.target.spec import ChipSpec
+from runtime_sim.arrays import Array
 from runtime_sim.check.ranges import Access, Box, accesses
 from runtime_sim.launch.queues import CoreProgram, Deadlock, Meeting, Step, alternating, run_order
 
@@ -176,7 +177,7 @@ class _Memory:
                     return self._locate(queue, last, kinds.start, box)
         return None
 
-    def _locate(self, queue: int, last: np.ndarray, first_kind: int, box: Box) -> _Conflict:
+    def _locate(self, queue: int, last: Array, first_kind: int, box: Box) -> _Conflict:
         kind, lane, part = np.unravel_index(int(last.argmax()), last.shape)
         lanes, parts = self._cells(box)
         lane, part = lanes.start + int(lane), parts.start + int(part)

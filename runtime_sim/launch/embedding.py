@@ -14,6 +14,7 @@ import numpy as np
 from compiler.bmodel import BModel, TensorInfo
 from compiler.diagnostics import UserError
 from compiler.files import open_file
+from runtime_sim.arrays import Array
 from runtime_sim.launch.runtime import NUMPY_TYPES
 
 NAME = "embedding.bin"
@@ -25,7 +26,7 @@ def needs_table(bmodel: BModel) -> bool:
     return bool(bmodel.embedding_sha256) and not bmodel.has_net("embedding")
 
 
-def open_table(path: Path, bmodel: BModel, state: TensorInfo) -> np.ndarray:
+def open_table(path: Path, bmodel: BModel, state: TensorInfo) -> Array:
     """The rows [vocabulary, hidden], mapped from the file; UserError when it is not the bmodel's.
 
     `state` is an input that takes a row.

@@ -18,13 +18,14 @@ import numpy as np
 
 from compiler.bmodel import AddrMode, BModel, Coeff, TensorInfo
 from compiler.diagnostics import CompileError, UserError
+from runtime_sim.arrays import Array, Bytes, DType
 from runtime_sim.launch.loader import Program, Region, StageProgram
 from runtime_sim.launch.queues import Choose, Deadlock, Step, alternating, run_order
 from runtime_sim.machine.errors import SimulationError
 from runtime_sim.machine.machine import Machine
 from runtime_sim.machine.memory import FlatMemory, LocalMemory
 
-NUMPY_TYPES: dict[str, np.dtype] = {
+NUMPY_TYPES: dict[str, DType] = {
     "f32": np.dtype(np.float32),
     "f16": np.dtype(np.float16),
     "bf16": np.dtype(ml_dtypes.bfloat16),
@@ -46,10 +47,10 @@ class Buffer:
     """An input or output of a net, and where it lives: `data` are its bytes, a view of the memory."""
 
     info: TensorInfo
-    data: np.ndarray
+    data: Bytes
 
     @property
-    def array(self) -> np.ndarray:
+    def array(self) -> Array:
         """The buffer with its type and shape; writing to it writes the memory."""
         return self.data.view(NUMPY_TYPES[self.info.dtype]).reshape(self.info.shape)
 
@@ -62,7 +63,7 @@ class RuntimeNet:
     """
 
     def __init__(
-        self, program: StageProgram, memories: dict[Region, np.ndarray], machines: Sequence[Machine]
+        self, program: StageProgram, memories: dict[Region, Bytes], machines: Sequence[Machine]
     ) -> None:
         self.program = program
         self.memories = memories
@@ -103,7 +104,7 @@ class Runtime:
         self._l2 = np.zeros(spec.l2_bytes, np.uint8)
         sizes = [stage.ctx_size for net in bmodel.nets for stage in net.stages]
         self._neuron = device_memory(max(sizes, default=0))
-        self._blobs: dict[tuple[bytes, int], np.ndarray] = {}
+        self._blobs: dict[tuple[bytes, int], Bytes] = {}
         self._nets: dict[str, RuntimeNet] = {}
 
     def net(self, name: str) -> RuntimeNet:
@@ -128,7 +129,7 @@ class Runtime:
             memories[Region.COEFF] = self._upload(program.stage.coeff)
         return RuntimeNet(program, memories, self._machines(program, memories))
 
-    def _machines(self, program: StageProgram, memories: dict[Region, np.ndarray]) -> list[Machine]:
+    def _machines(self, program: StageProgram, memories: dict[Region, Bytes]) -> list[Machine]:
         ddr = FlatMemory()
         ddr.map(program.spec.l2_base, self._l2, "L2")
         for span in program.spans:
@@ -136,14 +137,10 @@ class Runtime:
                 ddr.map(span.start, memories[span.region], f"{span.region.value} of {program.name}")
             except ValueError as error:
                 raise UserError(f"net {program.name}: the memories of the net overlap: {error}") from None
-        machines = []
-        for local in self._locals[: len(program.cores)]:
-            machine = Machine(program.spec, exact=self.exact, ddr=ddr)
-            machine.local = local
-            machines.append(machine)
-        return machines
+        locals_ = self._locals[: len(program.cores)]
+        return [Machine(program.spec, exact=self.exact, ddr=ddr, local=local) for local in locals_]
 
-    def _upload(self, coeff: Coeff) -> np.ndarray:
+    def _upload(self, coeff: Coeff) -> Bytes:
         """The blob's bytes; blobs of equal check code and size are one."""
         key = (coeff.check_code or bytes(str(id(coeff.blob)), "ascii"), coeff.size)
         if key not in self._blobs:
@@ -153,8 +150,8 @@ class Runtime:
         return self._blobs[key]
 
     def run(
-        self, name: str, inputs: Mapping[str, np.ndarray], order: Choose | None = None
-    ) -> dict[str, np.ndarray]:
+        self, name: str, inputs: Mapping[str, Array], order: Choose | None = None
+    ) -> dict[str, Array]:
         """Copy the inputs in, launch, copy the outputs out. Types and shapes must be those of the file."""
         net = self.net(name)
         for buffer in net.inputs:
@@ -165,8 +162,8 @@ class Runtime:
     def launch(
         self,
         net: RuntimeNet,
-        inputs: Sequence[np.ndarray] | None = None,
-        outputs: Sequence[np.ndarray] | None = None,
+        inputs: Sequence[Bytes] | None = None,
+        outputs: Sequence[Bytes] | None = None,
         order: Choose | None = None,
     ) -> None:
         """Run the program. Bytes given as inputs or outputs are copied, the net's own buffers are not."""
@@ -192,12 +189,12 @@ class Runtime:
             raise CompileError(f"net {net.name} never ends: {deadlock}") from None
 
 
-def device_memory(size: int) -> np.ndarray:
+def device_memory(size: int) -> Bytes:
     """Bytes as they are before anything is written; zero where there are too many to touch them all."""
     return np.full(size, DDR_POISON, np.uint8) if size <= POISONED_BYTES else np.zeros(size, np.uint8)
 
 
-def checked_input(net: RuntimeNet, info: TensorInfo, inputs: Mapping[str, np.ndarray]) -> np.ndarray:
+def checked_input(net: RuntimeNet, info: TensorInfo, inputs: Mapping[str, Array]) -> Array:
     """The array for an input; UserError when it is missing or not of the file's shape and type."""
     if info.name not in inputs:
         raise UserError(f"net {net.name} needs an input '{info.name}' of {info.dtype} {list(info.shape)}")
@@ -210,7 +207,7 @@ def checked_input(net: RuntimeNet, info: TensorInfo, inputs: Mapping[str, np.nda
     return array
 
 
-def _copy(target: np.ndarray, source: np.ndarray) -> None:
+def _copy(target: Bytes, source: Bytes) -> None:
     """Bytes from one memory to another; a buffer onto itself stays as it is."""
     if target.ctypes.data != source.ctypes.data:
         target[...] = source

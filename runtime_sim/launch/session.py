@@ -15,6 +15,7 @@ import numpy as np
 
 from compiler.diagnostics import UserError
 from compiler.progress import track
+from runtime_sim.arrays import Array
 from runtime_sim.launch.runtime import Buffer, Runtime, RuntimeNet
 
 # The additive mask a client writes for "not visible", as a 16-bit word of the model's type.
@@ -37,7 +38,7 @@ class Sizes:
 class Session:
     """A conversation in one loaded file. `embedding` is the table of files compiled with --embedding_disk."""
 
-    def __init__(self, runtime: Runtime, embedding: np.ndarray | None = None) -> None:
+    def __init__(self, runtime: Runtime, embedding: Array | None = None) -> None:
         self.runtime = runtime
         self.table = embedding
         self.blocks, self.caches = _layers(runtime)
@@ -75,7 +76,7 @@ class Session:
             token = self.next_token(self.decode(token))
             yield token
 
-    def prefill(self, prompt: Sequence[int]) -> np.ndarray:
+    def prefill(self, prompt: Sequence[int]) -> Array:
         """Fill the caches with the prompt; the hidden state of its last token, as bytes."""
         count, sizes = len(prompt), self.sizes
         self.check_prompt(prompt)
@@ -92,7 +93,7 @@ class Session:
         self.length = count
         return state[-sizes.hidden_bytes :]
 
-    def decode(self, token: int) -> np.ndarray:
+    def decode(self, token: int) -> Array:
         """Feed one token; its hidden state after all layers, as bytes."""
         row = self.length
         self._check_tokens([token])
@@ -158,12 +159,12 @@ class Session:
         words[:] = 0
         words[row : self.sizes.history_rows] = self.masked  # the last column is the new token itself
 
-    def step_inputs(self, layer: int, state: np.ndarray) -> list[np.ndarray]:
+    def step_inputs(self, layer: int, state: Array) -> list[Array]:
         """The inputs of a layer's cache net, as bytes."""
         shared = [buffer.data for buffer in self.caches[0].inputs[1:3]]
         return [state, *shared, *(buffer.data for buffer in self.history(layer))]
 
-    def next_token(self, state: np.ndarray) -> int:
+    def next_token(self, state: Array) -> int:
         output = self.lm_head.outputs[0]
         self.runtime.launch(self.lm_head, [state], [output.data])
         return int(output.array.flat[0])
@@ -172,11 +173,11 @@ class Session:
         """A layer's keys and values: the buffers are inputs 3 and 4 of its cache net."""
         return self.caches[layer].inputs[3:5]
 
-    def _row(self, history: Buffer, row: int) -> np.ndarray:
+    def _row(self, history: Buffer, row: int) -> Array:
         size = self.sizes.row_bytes
         return history.data[row * size : (row + 1) * size]
 
-    def _embed_prompt(self, prompt: Sequence[int]) -> np.ndarray:
+    def _embed_prompt(self, prompt: Sequence[int]) -> Array:
         used = len(prompt) * self.sizes.hidden_bytes
         if self.embedding is None:
             return self._look_up(prompt)
@@ -186,14 +187,14 @@ class Session:
         self.runtime.launch(self.embedding)
         return self.embedding.outputs[0].data[:used].copy()
 
-    def _embed_token(self, token: int) -> np.ndarray:
+    def _embed_token(self, token: int) -> Array:
         if self.embedding_cache is None:
             return self._look_up([token])
         self.embedding_cache.inputs[0].array[...] = token
         self.runtime.launch(self.embedding_cache)
         return self.embedding_cache.outputs[0].data
 
-    def _look_up(self, tokens: Sequence[int]) -> np.ndarray:
+    def _look_up(self, tokens: Sequence[int]) -> Array:
         assert self.table is not None
         return np.ascontiguousarray(self.table[list(tokens)]).reshape(-1).view(np.uint8)
 

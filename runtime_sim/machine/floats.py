@@ -12,10 +12,13 @@ from __future__ import annotations
 import ctypes
 import platform
 import sys
+from collections.abc import Callable
 from types import TracebackType
 
 import ml_dtypes
 import numpy as np
+
+from runtime_sim.arrays import Array, DType, Floats
 
 F32 = np.dtype(np.float32)
 F16 = np.dtype(np.float16)
@@ -80,29 +83,29 @@ def _host_flushes() -> bool:
 HOST_FLUSHES = _host_flushes()
 
 
-def flush(x: np.ndarray) -> np.ndarray:
+def flush(x: Floats) -> Floats:
     """x with denormals turned into zeros of the same sign. Call within `flush_denormals`."""
     if HOST_FLUSHES:
         return np.multiply(x, np.float32(1.0))
     return flush_in_software(x)
 
 
-def flush_in_software(x: np.ndarray) -> np.ndarray:
+def flush_in_software(x: Floats) -> Floats:
     """`flush` without the host's help."""
     return np.where(np.abs(x) < TINY, np.copysign(np.float32(0.0), x), x)
 
 
-def settle(x: np.ndarray) -> np.ndarray:
+def settle(x: Floats) -> Floats:
     """An operand or result of f32 arithmetic: flushed here unless the host does it anyway."""
     return x if HOST_FLUSHES else flush_in_software(x)
 
 
-def to_f32(x: np.ndarray) -> np.ndarray:
+def to_f32(x: Array) -> Floats:
     """Any float array as f32; exact, no flushing."""
     return x if x.dtype == F32 else x.astype(F32)
 
 
-def narrow(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def narrow(x: Floats, dtype: DType) -> Array:
     """The f32 results x in a float format, rounded to nearest even; a 16-bit NaN is 0x7FFF."""
     if dtype == F32:
         return x
@@ -113,35 +116,41 @@ def narrow(x: np.ndarray, dtype: np.dtype) -> np.ndarray:
     return out
 
 
-def product(a: np.ndarray, b: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def product(a: Array, b: Array, dtype: DType) -> Array:
     """a * b of operands of one float format, in that format.
 
     A bf16 product is rounded before it is flushed: what rounds up to the smallest normal number stays.
     """
-    a, b = settle(to_f32(a)), settle(to_f32(b))
-    out = narrow(settle(a * b), dtype)
+    left, right = settle(to_f32(a)), settle(to_f32(b))
+    out = narrow(settle(left * right), dtype)
     if dtype == BF16:
-        lost = (out == 0) & (a != 0) & (b != 0)
+        lost = (out == 0) & (left != 0) & (right != 0)
         if lost.any():
-            exact = a.astype(np.float64) * b.astype(np.float64)
+            exact = left.astype(np.float64) * right.astype(np.float64)
             kept = lost & (np.abs(exact) >= ROUNDS_TO_TINY)
             out = np.where(kept, np.copysign(TINY, exact).astype(BF16), out)
     return out
 
 
-def round_to_integer(x: np.ndarray, mode: int) -> np.ndarray:
+def round_to_integer(x: Array, mode: int) -> Array:
     """Float x as an integer value: 0 ties to even, 1 ties away from zero, 2 toward zero, 3 down, 4 up."""
     if mode == 1:
         # Not a half itself: that sum would round up for the float just below a half too.
         below_half = np.nextafter(x.dtype.type(0.5), x.dtype.type(0))
-        return np.trunc(x + np.copysign(below_half, x))
+        x = x + np.copysign(below_half, x)
     return _ROUNDINGS[mode](x)
 
 
-_ROUNDINGS = {0: np.rint, 2: np.trunc, 3: np.floor, 4: np.ceil}
+_ROUNDINGS: dict[int, Callable[[Array], Array]] = {
+    0: np.rint,
+    1: np.trunc,  # of what is already a half further away
+    2: np.trunc,
+    3: np.floor,
+    4: np.ceil,
+}
 
 
-def round_to_16_bits(x: np.ndarray, dtype: np.dtype, mode: int) -> np.ndarray:
+def round_to_16_bits(x: Floats, dtype: DType, mode: int) -> Array:
     """f32 x cast to bf16 or f16 with a rounding mode, numbered as in `round_to_integer`.
 
     bf16 obeys the mode on overflow too (toward zero never gives infinity); what rounds beyond the largest f16
@@ -158,7 +167,7 @@ def round_to_16_bits(x: np.ndarray, dtype: np.dtype, mode: int) -> np.ndarray:
     return out
 
 
-def _directed_bf16(x: np.ndarray, mode: int) -> np.ndarray:
+def _directed_bf16(x: Floats, mode: int) -> Array:
     """Add to the bits what makes the lower half carry where the mode says so, and keep the upper half."""
     bits = x.view(np.uint32)
     if mode == 1:
@@ -169,7 +178,7 @@ def _directed_bf16(x: np.ndarray, mode: int) -> np.ndarray:
     return (bits >> 16).astype(np.uint16).view(BF16)
 
 
-def _directed_f16(x: np.ndarray, mode: int) -> np.ndarray:
+def _directed_f16(x: Floats, mode: int) -> Array:
     """Round x in units of its last f16 digit, which is 2**-24 for f16 denormals."""
     exponent = np.maximum(np.frexp(x)[1] - 11, -24)
     finite = np.isfinite(x)

@@ -1,4 +1,4 @@
-"""One core of a chip: its memories, and the execution of one instruction at a time."""
+"""A core that executes instructions, one at a time."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ import numpy as np
 
 from compiler.target.isa import Instruction
 from compiler.target.spec import ChipSpec
+from runtime_sim.machine.core import Core, chip_memory
 from runtime_sim.machine.errors import SimulationError
 from runtime_sim.machine.floats import flush_denormals
 from runtime_sim.machine.instructions import PREPARE
 from runtime_sim.machine.instructions.operands import Plan
 from runtime_sim.machine.memory import FlatMemory, LocalMemory
-from runtime_sim.machine.static_memory import static_table
 
 PLANS_KEPT = 1 << 16  # prepared instructions kept for the next time the same object is executed
 
 
-class Machine:
+class Machine(Core):
     """Executes instructions on modelled memories, bit for bit as the vendor's C-model does.
 
     lane_bytes: local memory of a lane, when it is not the chip's. Programs whose buffers have no addresses
@@ -38,11 +38,8 @@ class Machine:
         ddr: FlatMemory | None = None,
         local: LocalMemory | None = None,
     ) -> None:
-        self.spec = spec
-        self.exact = exact
-        self.local = local or LocalMemory(spec.lanes, lane_bytes or spec.lane_bytes)
-        self.static = static_table(spec)
-        self.ddr = ddr or chip_memory(spec)
+        local = local or LocalMemory(spec.lanes, lane_bytes or spec.lane_bytes)
+        super().__init__(spec, local, ddr or chip_memory(spec), exact)
         self._plans: dict[int, tuple[Instruction, Plan, int]] = {}
 
     def execute(self, instruction: Instruction) -> None:
@@ -76,17 +73,3 @@ class Machine:
         entry = (instruction, plan, self.ddr.generation)
         self._plans[id(instruction)] = entry
         return entry
-
-    def locate(self, address: int) -> tuple[LocalMemory | FlatMemory, int]:
-        """The memory that a DMA address means, and the address within it."""
-        local = address - self.spec.dma_local_base
-        if 0 <= local < len(self.local.bytes):
-            return self.local, local
-        return self.ddr, address
-
-
-def chip_memory(spec: ChipSpec) -> FlatMemory:
-    """The flat memory of a chip: its L2; DDR regions are mapped by whoever has something to put there."""
-    memory = FlatMemory()
-    memory.map(spec.l2_base, np.zeros(spec.l2_bytes, np.uint8), "L2")
-    return memory

@@ -15,7 +15,10 @@ from functools import lru_cache
 
 import numpy as np
 
+from runtime_sim.arrays import Array, Bytes, DType
 from runtime_sim.machine.errors import SimulationError
+
+Pieces = tuple[Array, ...]  # of a local tensor, as above
 
 MOST_ITEMS = 1 << 31  # of a tensor in DDR; strides of zero make tensors without end
 MOST_REPEATS = 4  # of local memory by one operand, for the same reason
@@ -59,15 +62,15 @@ class LocalMemory:
     def __init__(self, lanes: int, lane_bytes: int) -> None:
         self.lanes = lanes
         self.lane_bytes = lane_bytes
-        self.bytes = np.full(lanes * lane_bytes // 4, POISON, np.uint32).view(np.uint8)
+        self.bytes: Bytes = np.full(lanes * lane_bytes // 4, POISON, np.uint32).view(np.uint8)
 
     def start_lane(self, address: int) -> int:
         """The lane that holds channel 0 of a tensor at this address."""
         return address // self.lane_bytes
 
     def pieces(
-        self, address: int, shape: Sequence[int], strides: Sequence[int], dtype: np.dtype
-    ) -> tuple[np.ndarray, ...]:
+        self, address: int, shape: Sequence[int], strides: Sequence[int], dtype: DType
+    ) -> Pieces:
         """Views (n, slots, lanes, h, w) of a tensor (n, c, h, w); strides in items, c stride by slot."""
         n, c, h, w = shape
         lane, offset = divmod(address, self.lane_bytes)
@@ -86,7 +89,7 @@ class LocalMemory:
         )
 
     def _check(
-        self, lane: int, offset: int, shape: Sequence[int], strides: Sequence[int], dtype: np.dtype
+        self, lane: int, offset: int, shape: Sequence[int], strides: Sequence[int], dtype: DType
     ) -> None:
         """SimulationError unless every item of the tensor lies in its lane."""
         n, c, h, w = shape
@@ -114,7 +117,7 @@ class Region:
     """Flat memory that commands see from `address` on; `data` is a 1-D uint8 array."""
 
     address: int
-    data: np.ndarray
+    data: Bytes
     name: str
 
     @property
@@ -129,7 +132,7 @@ class FlatMemory:
         self.regions: list[Region] = []
         self.generation = 0
 
-    def map(self, address: int, data: np.ndarray, name: str = "") -> None:
+    def map(self, address: int, data: Array, name: str = "") -> None:
         """Make the bytes of a contiguous array visible from `address` on; writes go into the array itself."""
         if not data.flags.c_contiguous:
             raise ValueError("only contiguous arrays can be mapped")
@@ -151,7 +154,7 @@ class FlatMemory:
         self.regions = kept
         self.generation += 1
 
-    def view(self, address: int, shape: Sequence[int], strides: Sequence[int], dtype: np.dtype) -> np.ndarray:
+    def view(self, address: int, shape: Sequence[int], strides: Sequence[int], dtype: DType) -> Array:
         """A view of the given shape, strides in items; no copy."""
         item = dtype.itemsize
         if math.prod(shape) > MOST_ITEMS:

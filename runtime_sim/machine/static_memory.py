@@ -10,13 +10,14 @@ import math
 
 import numpy as np
 
-from compiler.target.chips import ChipSpec
+from compiler.target.spec import ChipSpec
+from runtime_sim.arrays import Bytes
 from runtime_sim.machine.memory import POISON
 
 EXP_TERMS, LOG_TERMS, INDICES = 32, 64, 64
 
 
-def static_table(spec: ChipSpec) -> np.ndarray:
+def static_table(spec: ChipSpec) -> Bytes:
     """The bytes of static memory."""
     table = np.full(spec.static_bytes // 4, POISON, np.uint32)
     floats = table.view(np.float32)

@@ -9,18 +9,19 @@ import numpy as np
 
 from compiler.bmodel import Stage
 from dialects.weights import stored_bits
+from runtime_sim.arrays import Array
 
 
 @dataclass(frozen=True)
 class Agreement:
     """An output on any number of tokens; lengths are Euclidean norms of what it has for one."""
 
-    products: np.ndarray  # [tokens] of each with the reference's
-    given: np.ndarray  # [tokens] squares of its lengths
-    wanted: np.ndarray  # [tokens] squares of the reference's lengths
+    products: Array  # [tokens] of each with the reference's
+    given: Array  # [tokens] squares of its lengths
+    wanted: Array  # [tokens] squares of the reference's lengths
 
     @classmethod
-    def of(cls, given: np.ndarray, wanted: np.ndarray) -> Agreement:
+    def of(cls, given: Array, wanted: Array) -> Agreement:
         """Of two arrays [tokens, ...] of the same shape."""
         a, b = (array.reshape(len(wanted), -1).astype(np.float64) for array in (given, wanted))
         return cls((a * b).sum(1), (a * a).sum(1), (b * b).sum(1))
@@ -30,7 +31,7 @@ class Agreement:
         return Agreement(*(np.concatenate(pair) for pair in pairs))
 
     @property
-    def parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def parts(self) -> tuple[Array, Array, Array]:
         return self.products, self.given, self.wanted
 
     @property
@@ -44,14 +45,14 @@ class Agreement:
         return float(np.median(self.stretches))
 
     @property
-    def cosines(self) -> np.ndarray:
+    def cosines(self) -> Array:
         """[tokens]. Two zero vectors point the same way; one alone points nowhere."""
         lengths = np.sqrt(self.given * self.wanted)
         of_zero = np.where(self.given == self.wanted, 1.0, 0.0)
         return np.where(lengths == 0, of_zero, self.products / np.where(lengths == 0, 1, lengths))
 
     @property
-    def stretches(self) -> np.ndarray:
+    def stretches(self) -> Array:
         """[tokens]: 0.5 for half or one and a half of the reference's length."""
         ratios = np.sqrt(self.given / np.where(self.wanted == 0, 1, self.wanted))
         of_zero = np.where(self.given == 0, 0.0, np.inf)
@@ -89,7 +90,7 @@ class Limits:
             yield f"length off by {off:.1%} at token {place}, expected at most {self.token_stretch:.1%}"
 
 
-def worst_token(values: np.ndarray) -> int:
+def worst_token(values: Array) -> int:
     """Where the lowest is, or the first that is not a number."""
     return int(np.argmin(np.where(np.isnan(values), -np.inf, values)))
 

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compiler.diagnostics import UserError
+from runtime_sim.arrays import Array
 from runtime_sim.check.ranges import Access, accesses
 from runtime_sim.launch.loader import Region
 from runtime_sim.launch.runtime import NUMPY_TYPES, Buffer, RuntimeNet
@@ -34,10 +35,10 @@ class NetRun:
 
     net: RuntimeNet
     tokens: slice  # of the reference's run
-    inputs: list[np.ndarray]
-    wanted: list[np.ndarray]
+    inputs: list[Array]
+    wanted: list[Array]
 
-    def agreements(self, outputs: Sequence[np.ndarray]) -> dict[str, Agreement]:
+    def agreements(self, outputs: Sequence[Array]) -> dict[str, Agreement]:
         """By the names of the outputs."""
         names = [output.info.name for output in self.net.outputs]
         return {
@@ -45,7 +46,7 @@ class NetRun:
             for name, given, wanted in zip(names, outputs, self.wanted, strict=True)
         }
 
-    def problems(self, outputs: Sequence[np.ndarray], limits: Limits) -> list[str]:
+    def problems(self, outputs: Sequence[Array], limits: Limits) -> list[str]:
         """Tokens for which the outputs part from the reference, in words."""
         found, first = self.agreements(outputs).items(), self.tokens.start
         return [
@@ -54,11 +55,11 @@ class NetRun:
             for text in limits.broken_by_one(each, first)
         ]
 
-    def parts(self, outputs: Sequence[np.ndarray], limits: Limits) -> bool:
+    def parts(self, outputs: Sequence[Array], limits: Limits) -> bool:
         """Whether the outputs of this launch alone are not those of the reference."""
         return any(text for each in self.agreements(outputs).values() for text in limits.broken(each))
 
-    def cosine(self, outputs: Sequence[np.ndarray]) -> float:
+    def cosine(self, outputs: Sequence[Array]) -> float:
         """The lowest of the outputs' cosines; NaN when any is."""
         return float(np.min([found.cosine for found in self.agreements(outputs).values()]))
 
@@ -67,14 +68,14 @@ class NetRun:
 class HeadRun(NetRun):
     """A launch of the head: the token is right when no other is clearly more likely to the reference."""
 
-    def cosine(self, outputs: Sequence[np.ndarray]) -> float:
+    def cosine(self, outputs: Sequence[Array]) -> float:
         return float(self.agrees(int(outputs[0].flat[0])))
 
-    def problems(self, outputs: Sequence[np.ndarray], limits: Limits) -> list[str]:
+    def problems(self, outputs: Sequence[Array], limits: Limits) -> list[str]:
         token = int(outputs[0].flat[0])
         return [] if self.agrees(token) else [f"{self.net.name} ({self.text(token)})"]
 
-    def parts(self, outputs: Sequence[np.ndarray], limits: Limits) -> bool:
+    def parts(self, outputs: Sequence[Array], limits: Limits) -> bool:
         return not self.agrees(int(outputs[0].flat[0]))
 
     def agrees(self, token: int) -> bool:
@@ -262,17 +263,17 @@ def _is_new(known: set[object], key: object) -> bool:
     return True
 
 
-def _put(buffer: Buffer, rows: np.ndarray) -> None:
+def _put(buffer: Buffer, rows: Array) -> None:
     """Rows of float32 into the first rows of a buffer; the others are zero."""
     data = buffer.array.reshape(-1)
     data[...] = 0
     data[: rows.size] = rows.reshape(-1).astype(data.dtype)
 
 
-def _outputs(values: LayerValues, rows: slice) -> list[np.ndarray]:
+def _outputs(values: LayerValues, rows: slice) -> list[Array]:
     return [each[rows] for each in (values.states_out, values.keys, values.values)]
 
 
-def _rows(output: np.ndarray, size: int) -> np.ndarray:
+def _rows(output: Array, size: int) -> Array:
     """The first items of an output; what follows belongs to padding."""
     return output.reshape(-1)[:size]

@@ -9,6 +9,7 @@ import numpy as np
 
 from compiler.target.isa import Instruction
 from compiler.target.spec import ChipSpec
+from runtime_sim.arrays import Array
 from runtime_sim.check.ranges import Box, accesses
 
 
@@ -76,7 +77,7 @@ class _Memory:
     def rest(self) -> Iterator[Piece]:
         yield from self._ended(0, np.flatnonzero(self._first >= 0))
 
-    def _ended(self, offset: int, cells: np.ndarray) -> Iterator[Piece]:
+    def _ended(self, offset: int, cells: Array) -> Iterator[Piece]:
         """The contents of some cells, neighbours with the same history as one."""
         cells = cells + offset
         if not cells.size:

@@ -14,6 +14,7 @@ from compiler.command import not_installed
 from compiler.diagnostics import UserError
 from compiler.files import checkpoint_root, open_file, read_json_object
 from compiler.model_settings import computing
+from runtime_sim.arrays import Array
 
 READ = ("*.json", "*.safetensors")  # what loading a model opens; code and pickles are not
 
@@ -22,19 +23,19 @@ READ = ("*.json", "*.safetensors")  # what loading a model opens; code and pickl
 class LayerValues:
     """A layer on a run of tokens: states [tokens, hidden], keys (rotated) and values [tokens, heads, dim]."""
 
-    states_in: np.ndarray
-    states_out: np.ndarray
-    keys: np.ndarray
-    values: np.ndarray
+    states_in: Array
+    states_out: Array
+    keys: Array
+    values: Array
 
 
 @dataclass(frozen=True)
 class Trace:
     """A pass over all tokens at once, in float32. The last layer's output is what the head is given."""
 
-    embedded: np.ndarray  # [tokens, hidden]
+    embedded: Array  # [tokens, hidden]
     layers: list[LayerValues]
-    logits: np.ndarray  # [tokens asked for, vocabulary]
+    logits: Array  # [tokens asked for, vocabulary]
 
 
 class Reference:
@@ -66,7 +67,8 @@ class Reference:
         import torch
         from transformers import DynamicCache
 
-        states, head, cache = _Recorder(), _Head(rows), DynamicCache()  # without a config it forgets nothing
+        states, head = _Recorder(), _Head(rows)
+        cache: Any = DynamicCache()  # without a config it forgets nothing
         hooks = [layer.register_forward_hook(states, with_kwargs=True) for layer in self.layers]
         hooks.append(self.model.get_output_embeddings().register_forward_pre_hook(head))
         with _hooked(hooks), torch.no_grad():
@@ -84,18 +86,18 @@ class Reference:
             raise UserError(f"{self.folder}: the model itself computes values that are not finite")
         return trace
 
-    def embedded(self, tokens: Sequence[int]) -> np.ndarray:
+    def embedded(self, tokens: Sequence[int]) -> Array:
         """[tokens, hidden]"""
         import torch
 
         with torch.no_grad():
             return _rows(self.model.get_input_embeddings()(torch.tensor([list(tokens)])))
 
-    def modules(self, tokens: Sequence[int], prefix: str) -> dict[str, np.ndarray]:
+    def modules(self, tokens: Sequence[int], prefix: str) -> dict[str, Array]:
         """Outputs [tokens, ...] of the innermost modules below a prefix, by name, in order of the run."""
         import torch
 
-        made: dict[str, np.ndarray] = {}
+        made: dict[str, Array] = {}
 
         def keep(name: str) -> Any:
             return lambda module, given, output: made.update({name: _rows(output)})
@@ -132,12 +134,16 @@ def load(folder: Path) -> Any:
     library: Any = transformers
     library.utils.logging.disable_progress_bar()
     library.logging.set_verbosity_error()
-    options = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
-    options |= {"dtype": torch.float32, "output_loading_info": True}
+    safe = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
     settings = computing(read_json_object(folder / "config.json"))
     try:
-        options["config"] = library.AutoConfig.for_model(**settings)
-        model, found = library.AutoModelForCausalLM.from_pretrained(folder, **options)
+        model, found = library.AutoModelForCausalLM.from_pretrained(
+            folder,
+            config=library.AutoConfig.for_model(**settings),
+            dtype=torch.float32,
+            output_loading_info=True,
+            **safe,
+        )
     except Exception as error:  # the classes of transformers and safetensors raise of all kinds
         lines = str(error).strip().splitlines() or [type(error).__name__]
         raise UserError(f"{folder} cannot be loaded: {lines[0][:200]}") from None
@@ -179,11 +185,11 @@ class _Head:
         return arguments if self.rows is None else (self.states[:, list(self.rows)], *arguments[1:])
 
 
-def _rows(tensor: Any) -> np.ndarray:
+def _rows(tensor: Any) -> Array:
     """[1, tokens, ...] without its first axis."""
     return np.asarray(tensor[0].detach().numpy())
 
 
-def _heads(tensor: Any) -> np.ndarray:
+def _heads(tensor: Any) -> Array:
     """[1, heads, tokens, dim] to [tokens, heads, dim]."""
     return np.asarray(tensor[0].numpy()).transpose(1, 0, 2)

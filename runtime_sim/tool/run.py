@@ -17,6 +17,7 @@ from compiler.bmodel import TensorInfo, read_bmodel
 from compiler.bmodel.writer import atomic_file
 from compiler.diagnostics import UserError
 from compiler.files import open_file
+from runtime_sim.arrays import Array
 from runtime_sim.launch.runtime import NUMPY_TYPES, Runtime
 
 ARRAY_BYTES = 4 << 30  # of all inputs of a net
@@ -43,7 +44,7 @@ def check_output(path: Path) -> None:
         raise UserError(f"cannot write {path}: {path.parent} is no folder that can be written to")
 
 
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
+def load_arrays(path: Path) -> dict[str, Array]:
     """The arrays of an .npz; never pickled objects, and no more than a net could take."""
     with open_file(path) as file:
         try:
@@ -89,12 +90,12 @@ def _check_array(member: zipfile.ZipInfo, array: IO[bytes]) -> None:
         raise ValueError(f"'{member.filename}' has fewer bytes than its shape {list(shape)}")
 
 
-def save_arrays(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
+def save_arrays(file: IO[bytes], arrays: Mapping[str, Array]) -> None:
     keywords: dict[str, Any] = dict(arrays)
     np.savez(file, **keywords)
 
 
-def to_input(info: TensorInfo, given: Mapping[str, np.ndarray]) -> np.ndarray:
+def to_input(info: TensorInfo, given: Mapping[str, Array]) -> Array:
     """The array for an input, rounded to its type; numpy files hold 16-bit floats widened to f32."""
     for name in (info.name, f"in.{info.name}"):
         if name in given:
@@ -108,6 +109,6 @@ def to_input(info: TensorInfo, given: Mapping[str, np.ndarray]) -> np.ndarray:
     )
 
 
-def widen(array: np.ndarray) -> np.ndarray:
+def widen(array: Array) -> Array:
     """A type that numpy can store: bf16 becomes f32, without change of value."""
     return array.astype(np.float32) if array.dtype == NUMPY_TYPES["bf16"] else array

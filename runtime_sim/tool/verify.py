@@ -17,6 +17,7 @@ import numpy as np
 
 from compiler.diagnostics import UserError
 from compiler.progress import counter, note, say
+from runtime_sim.arrays import Array
 from runtime_sim.launch.session import Session
 from runtime_sim.tokens.text import Text
 from runtime_sim.tool.agreement import EXACT, LIMITS, Agreement, Limits, weight_bits, worst_token
@@ -35,7 +36,7 @@ class Suspect:
     tokens: list[int]  # the reference's run
     limits: Limits
 
-    def parts(self, outputs: Sequence[np.ndarray]) -> bool:
+    def parts(self, outputs: Sequence[Array]) -> bool:
         """Whether outputs are not those of the reference."""
         return self.run.parts(outputs, self.limits)
 
@@ -156,7 +157,7 @@ def _results(verifier: Verifier, min_cosine: float | None) -> Iterator[Result]:
         yield _judged(result)
 
 
-def _add(result: Result, run: NetRun, outputs: Sequence[np.ndarray]) -> None:
+def _add(result: Result, run: NetRun, outputs: Sequence[Array]) -> None:
     """Take the outputs of one launch into account."""
     problems = run.problems(outputs, result.limits)
     if result.suspect is None or (problems and not result.problems):

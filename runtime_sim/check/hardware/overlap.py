@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 import numpy as np
 
 from compiler.target.spec import ChipSpec
+from runtime_sim.arrays import Array
 from runtime_sim.check.ranges import Access, Box, Tensor, lane_groups
 
 MAX_RUNS = 1 << 22  # of one operand, compared exactly; beyond it the gaps are taken too
@@ -53,7 +54,7 @@ def share_bytes(first: Access, second: Access, spec: ChipSpec) -> bool:
     )
 
 
-Runs = tuple[np.ndarray, int]  # sorted starts and a length, in nibbles
+Runs = tuple[Array, int]  # sorted starts and a length, in nibbles
 
 
 def _lane_runs(access: Access, spec: ChipSpec) -> Iterator[tuple[int, int, Runs]]:

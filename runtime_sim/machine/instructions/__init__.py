@@ -7,23 +7,20 @@ executes the instruction each time it is called.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 from compiler.target.isa import Instruction
+from runtime_sim.machine.core import Core
 from runtime_sim.machine.instructions import ar, cmp, dma, dma_rows, lin, mm, mm2, pord, rqdq, sfu, sg, tsbc
 from runtime_sim.machine.instructions.operands import Plan
 
-if TYPE_CHECKING:
-    from runtime_sim.machine.machine import Machine
 
-
-def _nothing(machine: Machine, instruction: Instruction) -> Plan:
+def _nothing(core: Core, instruction: Instruction) -> Plan:
     """Ends, barriers and messages order the engines; they do not touch memory."""
-    del machine, instruction
+    del core, instruction
     return lambda: None
 
 
-PREPARE: dict[str, Callable[[Machine, Instruction], Plan]] = {
+PREPARE: dict[str, Callable[[Core, Instruction], Plan]] = {
     "ar": ar.prepare,
     "cmp": cmp.prepare,
     "mm": mm.prepare,

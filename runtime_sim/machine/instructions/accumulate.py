@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from runtime_sim.arrays import Floats
 from runtime_sim.machine.floats import F32, settle
 
 F64 = np.dtype(np.float64)
@@ -22,7 +23,7 @@ INVALID = np.array(0xFFC00000, np.uint32).view(F32)  # the NaN that the unit pro
 SMALLEST = np.float32(2.0**-102)  # from this largest product on, 2**(E - 24) is a normal f32
 
 
-def accumulate(a: np.ndarray, b: np.ndarray, start: np.ndarray | None, block: int) -> np.ndarray:
+def accumulate(a: Floats, b: Floats, start: Floats | None, block: int) -> Floats:
     """start + a.T @ b in the chip's order; a [K, M], b [K, N], start [M, N], all f32.
 
     Tiles M and N so that a few blocks of products fit in cache. Call within `flush_denormals`. Returns f32
@@ -41,7 +42,7 @@ def accumulate(a: np.ndarray, b: np.ndarray, start: np.ndarray | None, block: in
     return out
 
 
-def _in_blocks(x: np.ndarray, block: int) -> np.ndarray:
+def _in_blocks(x: Floats, block: int) -> Floats:
     """[K, R] as [blocks, block, R]; zeros fill up the last block, as a zero product changes nothing."""
     k, r = x.shape
     blocks = -(-k // block)
@@ -50,7 +51,7 @@ def _in_blocks(x: np.ndarray, block: int) -> np.ndarray:
     return np.ascontiguousarray(x).reshape(blocks, block, r)
 
 
-def _tile(a: np.ndarray, b: np.ndarray, total: np.ndarray | None) -> np.ndarray:
+def _tile(a: Floats, b: Floats, total: Floats | None) -> Floats:
     """The accumulation of one tile: a [blocks, block, m], b [blocks, block, n]."""
     block, m, n = a.shape[1], a.shape[2], b.shape[2]
     step = max(CHUNK // (block * m * n), 1)
@@ -61,13 +62,13 @@ def _tile(a: np.ndarray, b: np.ndarray, total: np.ndarray | None) -> np.ndarray:
     return total
 
 
-def _plus(total: np.ndarray, t: np.ndarray) -> np.ndarray:
+def _plus(total: Floats, t: Floats) -> Floats:
     """total + t; of two NaNs, t's."""
     nan = np.isnan(t)
     return np.where(nan, t, settle(total + t)) if nan.any() else settle(total + t)
 
 
-def _block_sums(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _block_sums(a: Floats, b: Floats) -> Floats:
     """The rounded sum of every block: [blocks, m, n]."""
     products = settle(a[:, :, :, None] * b[:, :, None, :])
     scratch = np.abs(products)
@@ -86,14 +87,14 @@ def _block_sums(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return settle((sums.astype(F64) * unit).astype(F32))
 
 
-def _small_sums(products: np.ndarray, largest: np.ndarray) -> np.ndarray:
+def _small_sums(products: Floats, largest: Floats) -> Floats:
     """Block sums where 2**(E - 24) is too small for f32."""
     unit = np.ldexp(1.0, np.frexp(largest)[1].astype(np.int64) - 1 - KEPT_BITS)
     sums = np.trunc(products.astype(F64) / unit[:, None]).sum(axis=1) + 0.0
     return settle((sums * unit).astype(F32))
 
 
-def _special_sums(products: np.ndarray) -> np.ndarray:
+def _special_sums(products: Floats) -> Floats:
     """Block sums where some products are infinite or NaN: infinities of one sign win over NaN."""
     regular = np.where(np.isfinite(products), products, np.float32(0))
     ordinary = _small_sums(regular, np.abs(regular).max(axis=1))

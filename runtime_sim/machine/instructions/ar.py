@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from compiler.target.isa import PRECISION, Instruction
+from runtime_sim.arrays import Array, DType
+from runtime_sim.machine.core import Core
 from runtime_sim.machine.errors import SimulationError
 from runtime_sim.machine.floats import F32, narrow, product, settle, to_f32
 from runtime_sim.machine.instructions.cast import caster
-from runtime_sim.machine.instructions.compare import FLOAT_COMPARE, larger, smaller
+from runtime_sim.machine.instructions.compare import FLOAT_COMPARE, INTEGER_COMPARE, larger, smaller
 from runtime_sim.machine.instructions.integers import (
     binary_integer,
     saturating,
@@ -29,10 +30,7 @@ from runtime_sim.machine.instructions.operands import (
 )
 from runtime_sim.machine.instructions.reciprocal import divide
 
-if TYPE_CHECKING:
-    from runtime_sim.machine.machine import Machine
-
-Function = Callable[..., np.ndarray]
+Function = Callable[..., Array]
 
 ARITHMETIC = {"add": np.add, "sub": np.subtract, "mul": np.multiply}
 SAME_WIDTH = {
@@ -48,9 +46,9 @@ UNMODELLED = ("cshift", "copy_mb", "mac", "mul_dhr", "first_one", "first_zero")
 SELECTS = {"select_gt": "gt", "select_eq": "eq", "select_lt": "lt"}
 
 
-def prepare(machine: Machine, instruction: Instruction) -> Plan:
+def prepare(core: Core, instruction: Instruction) -> Plan:
     """The plan of one AR instruction."""
-    operands = Operands(machine, instruction)
+    operands = Operands(core, instruction)
     if operands.fields.get("tsk_lane_num", (1 << 64) - 1) != (1 << 64) - 1:
         raise SimulationError("a lane mask in a long form is not modelled")
     kind = instruction.kind
@@ -95,7 +93,7 @@ def _binary(operands: Operands, kind: str) -> Plan:
     return elementwise(result, [operands.source("opd0", left, len(result)), second], function)
 
 
-def _function(operands: Operands, kind: str, left: np.dtype, right: np.dtype, result: np.dtype) -> Function:
+def _function(operands: Operands, kind: str, left: DType, right: DType, result: DType) -> Function:
     """What the instruction computes, from arrays in memory format to an array in memory format."""
     if kind in SELECTS:
         return _select(operands, kind, left, right, result)
@@ -108,7 +106,7 @@ def _function(operands: Operands, kind: str, left: np.dtype, right: np.dtype, re
     return _integer_function(operands, kind, left, right, result)
 
 
-def _float_function(operands: Operands, kind: str, dtype: np.dtype) -> Function:
+def _float_function(operands: Operands, kind: str, dtype: DType) -> Function:
     if kind in ARITHMETIC:
         return _float_arithmetic(ARITHMETIC[kind], dtype)
     if kind in ("max", "min"):
@@ -117,18 +115,18 @@ def _float_function(operands: Operands, kind: str, dtype: np.dtype) -> Function:
         return lambda a, b: narrow(_distance(to_f32(a), to_f32(b)), dtype)
     if kind == "div" and dtype == F32:
         steps = operands.fields["opd2_n_str"] + 1
-        checked = operands.machine.spec.checked_roots
+        checked = operands.core.spec.checked_roots
         return lambda a, b: divide(a, b, steps, checked)
     raise SimulationError(f"ar.{kind} on {dtype} is not modelled")
 
 
-def _distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _distance(a: Array, b: Array) -> Array:
     """a > b ? a - b : b - a, which makes +0 and -0 differ by -0."""
     a, b = settle(a), settle(b)
     return settle(np.where(a > b, a - b, b - a))
 
 
-def _float_arithmetic(function: Function, dtype: np.dtype) -> Function:
+def _float_arithmetic(function: Function, dtype: DType) -> Function:
     """One f32 operation, rounded to the operands' type."""
     if dtype == F32:
         return lambda a, b: settle(function(settle(a), settle(b)))
@@ -138,7 +136,7 @@ def _float_arithmetic(function: Function, dtype: np.dtype) -> Function:
 
 
 def _integer_function(
-    operands: Operands, kind: str, left: np.dtype, right: np.dtype, result: np.dtype
+    operands: Operands, kind: str, left: DType, right: DType, result: DType
 ) -> Function:
     if kind in ARITHMETIC:
         return binary_integer(ARITHMETIC[kind], left, right, result)
@@ -167,7 +165,7 @@ def _shift_amount(operands: Operands) -> int:
     return int(operands.constant("opd2", I8))
 
 
-def _select(operands: Operands, kind: str, left: np.dtype, right: np.dtype, result: np.dtype) -> Function:
+def _select(operands: Operands, kind: str, left: DType, right: DType, result: DType) -> Function:
     """cond ? opd2 : 0."""
     if not operands.fields["opd2_const"]:
         raise SimulationError(f"ar.{kind} with opd2 in memory is not modelled")
@@ -179,24 +177,24 @@ def _select(operands: Operands, kind: str, left: np.dtype, right: np.dtype, resu
     if is_float(left):
         compare = FLOAT_COMPARE[condition]
         return lambda a, b: np.where(compare(to_f32(a), to_f32(b)), payload, zero)
-    ufunc = {"gt": np.greater, "eq": np.equal, "lt": np.less}[condition]
-    return lambda a, b: np.where(ufunc(a, b), payload, zero)
+    compare_integers = INTEGER_COMPARE[condition]
+    return lambda a, b: np.where(compare_integers(a, b), payload, zero)
 
 
-def _copy(x: np.ndarray) -> np.ndarray:
+def _copy(x: Array) -> Array:
     return x
 
 
 UNARY: dict[str, Function] = {"copy": _copy, "not": np.bitwise_not, "abs": np.abs}
 
 
-def _with_sign(dtype: np.dtype, signed: int | bool) -> np.dtype:
+def _with_sign(dtype: DType, signed: int | bool) -> DType:
     """An integer type with another sign; floats as they are."""
     if is_float(dtype):
         return dtype
     return np.dtype(f"{'i' if signed else 'u'}{dtype.itemsize}")
 
 
-def _same_width(operands: Operands, source: np.dtype, result: np.dtype) -> None:
+def _same_width(operands: Operands, source: DType, result: DType) -> None:
     if source.itemsize != result.itemsize:
         raise SimulationError(f"ar.{operands.instruction.kind} from {source} to {result}")

@@ -3,38 +3,36 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from compiler.target.isa import ALIGNED, STRIDED, Instruction
+from runtime_sim.arrays import Array, DType
+from runtime_sim.machine.core import Core
 from runtime_sim.machine.floats import to_f32
-from runtime_sim.machine.instructions.compare import FLOAT_COMPARE, larger, smaller
+from runtime_sim.machine.instructions.compare import FLOAT_COMPARE, INTEGER_COMPARE, larger, smaller
 from runtime_sim.machine.instructions.operands import (
     Operands,
-    Pieces,
     Plan,
     dtype_of,
     elementwise,
     is_float,
     layout_strides,
 )
+from runtime_sim.machine.memory import Pieces
 
-if TYPE_CHECKING:
-    from runtime_sim.machine.machine import Machine
+Pick = Callable[[Array, Array], Array]  # one of the two compared
+Select = Callable[[Array, Array, Array, Array], Array]  # of the two compared, one of two others
 
-Compare = Callable[[np.ndarray, np.ndarray], np.ndarray]
-
-INTEGER_COMPARE: dict[str, Compare] = {"gt": np.greater, "eq": np.equal, "lt": np.less}
 CONDITION = {"gt_and_sel": "gt", "sel_gt": "gt", "sel_eq": "eq", "lt_and_sel": "lt", "sel_lt": "lt"}
 
 
-def prepare(machine: Machine, instruction: Instruction) -> Plan:
+def prepare(core: Core, instruction: Instruction) -> Plan:
     """res0 = opd0 ? opd1 comparison selecting opd2 or opd3; the `and_sel` kinds put that into res1.
 
     Their res0 is the larger (gt) or the smaller (lt) of opd0 and opd1.
     """
-    operands = Operands(machine, instruction)
+    operands = Operands(core, instruction)
     f, kind = operands.fields, instruction.kind
     compared = dtype_of(f["opd0_prec"], f["opd0_sign"])
     payload = dtype_of(f["opd2_prec"])
@@ -55,8 +53,8 @@ def _two_results(
     extreme: Pieces,
     selected: Pieces,
     sources: list[Pieces],
-    pick: Callable[..., np.ndarray],
-    select: Callable[..., np.ndarray],
+    pick: Pick,
+    select: Select,
 ) -> Plan:
     """Both results are computed before either is written."""
     rows = list(zip(extreme, selected, *sources, strict=True))
@@ -71,16 +69,16 @@ def _two_results(
 
 
 def _aligned(
-    operands: Operands, prefix: str, dtype: np.dtype
-) -> tuple[tuple[int, int, int, int], tuple[int, ...], np.dtype]:
+    operands: Operands, prefix: str, dtype: DType
+) -> tuple[tuple[int, int, int, int], tuple[int, ...], DType]:
     """Shape, strides and type of a result or payload, which are always EU-aligned."""
     operands.check_alignment(prefix)
     shape = operands.result_shape
-    lane = operands.machine.local.start_lane(operands.fields[f"{prefix}_addr"])
-    return shape, layout_strides(ALIGNED, shape, dtype.itemsize, operands.machine.spec, lane), dtype
+    lane = operands.core.local.start_lane(operands.fields[f"{prefix}_addr"])
+    return shape, layout_strides(ALIGNED, shape, dtype.itemsize, operands.core.spec, lane), dtype
 
 
-def _compared(operands: Operands, prefix: str, dtype: np.dtype, count: int) -> Pieces:
+def _compared(operands: Operands, prefix: str, dtype: DType, count: int) -> Pieces:
     """A compared operand: constant, aligned tensor, or (layout 3) one value per lane."""
     f = operands.fields
     if f[f"{prefix}_const"]:
@@ -91,23 +89,26 @@ def _compared(operands: Operands, prefix: str, dtype: np.dtype, count: int) -> P
     return operands.tensor(prefix, operands.result_shape, dtype)
 
 
-def _payload(operands: Operands, prefix: str, dtype: np.dtype, count: int) -> Pieces:
+def _payload(operands: Operands, prefix: str, dtype: DType, count: int) -> Pieces:
     if operands.fields[f"{prefix}_const"]:
         return (operands.constant(prefix, dtype),) * count
     operands.check_lane(prefix)
     return operands.at(prefix, *_aligned(operands, prefix, dtype))
 
 
-def _selector(kind: str, compared: np.dtype) -> Callable[..., np.ndarray]:
+def _selector(kind: str, compared: DType) -> Select:
     condition = CONDITION[kind]
-    if not is_float(compared):
-        compare = INTEGER_COMPARE[condition]
-        return lambda a, b, yes, no: np.where(compare(a, b), yes, no)
-    compare_floats = FLOAT_COMPARE[condition]
-    return lambda a, b, yes, no: np.where(compare_floats(to_f32(a), to_f32(b)), yes, no)
+
+    def of_integers(a: Array, b: Array, yes: Array, no: Array) -> Array:
+        return np.where(INTEGER_COMPARE[condition](a, b), yes, no)
+
+    def of_floats(a: Array, b: Array, yes: Array, no: Array) -> Array:
+        return np.where(FLOAT_COMPARE[condition](to_f32(a), to_f32(b)), yes, no)
+
+    return of_floats if is_float(compared) else of_integers
 
 
-def _extreme(kind: str, compared: np.dtype) -> Callable[..., np.ndarray]:
+def _extreme(kind: str, compared: DType) -> Pick:
     greatest = CONDITION[kind] == "gt"
     if not is_float(compared):
         return np.maximum if greatest else np.minimum

@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from compiler.target.isa import Instruction
+from runtime_sim.machine.core import Core
 from runtime_sim.machine.errors import SimulationError
 from runtime_sim.machine.instructions.operands import Plan
 from runtime_sim.machine.instructions.transfer import Shape, Side, Transfer, copy, fill
 from runtime_sim.machine.memory import LocalMemory
 
-if TYPE_CHECKING:
-    from runtime_sim.machine.machine import Machine
 
-
-def prepare_tensor(machine: Machine, instruction: Instruction) -> Plan:
+def prepare_tensor(core: Core, instruction: Instruction) -> Plan:
     """dma_tensor: copy, transpose (n and c), broadcast over channels, collect and distribute (c and w)."""
-    t = Transfer(machine, instruction)
+    t = Transfer(core, instruction)
     if t.fields["fill_constant_en"]:
         return fill(t.side("dst", _target_sizes(t)), t.constant())
     if instruction.kind == "copy":
@@ -34,9 +31,9 @@ def prepare_tensor(machine: Machine, instruction: Instruction) -> Plan:
     return _permute(t, axes)
 
 
-def prepare_cw_transpose(machine: Machine, instruction: Instruction) -> Plan:
+def prepare_cw_transpose(core: Core, instruction: Instruction) -> Plan:
     """dst(n, w, h, c) = src(n, c, h, w)."""
-    t = Transfer(machine, instruction)
+    t = Transfer(core, instruction)
     if t.fields["fill_constant_en"]:
         return fill(t.side("dst", _target_sizes(t)), t.constant())
     return _permute(t, (0, 3, 2, 1))
@@ -82,17 +79,17 @@ def _permute(t: Transfer, axes: tuple[int, int, int, int]) -> Plan:
     return lambda: target.write(source.read().transpose(axes).copy())
 
 
-def prepare_matrix(machine: Machine, instruction: Instruction) -> Plan:
+def prepare_matrix(core: Core, instruction: Instruction) -> Plan:
     """dma_matrix: a matrix R x C in flat memory and the tensor (R, ceil(C / w), 1, w) in local memory.
 
     `transpose` exchanges rows and columns on the way. The flat side has h and w sizes, the local side n, c
     and w.
     """
-    t = Transfer(machine, instruction)
+    t = Transfer(core, instruction)
     f = t.fields
     if f["nchw_copy"] or not f["stride_enable"]:
         raise SimulationError("a matrix copy needs stride_enable set and nchw_copy clear")
-    to_local = isinstance(machine.locate(instruction.address("dst"))[0], LocalMemory)
+    to_local = isinstance(core.locate(instruction.address("dst"))[0], LocalMemory)
     flat, local = ("src", "dst") if to_local else ("dst", "src")
     rows, columns, pitch = f[f"{flat}_hsize"], f[f"{flat}_wsize"], f[f"{flat}_hstride"]
     steps = (pitch, 1)
@@ -137,9 +134,9 @@ def _blocks(columns: int, width: int) -> list[tuple[int, int, int]]:
     return [*out, (whole, 1, rest)] if rest else out
 
 
-def prepare_general(machine: Machine, instruction: Instruction) -> Plan:
+def prepare_general(core: Core, instruction: Instruction) -> Plan:
     """dma_general: a run of items as it lies in memory, to one place or the same place of several lanes."""
-    t = Transfer(machine, instruction)
+    t = Transfer(core, instruction)
     shape = (1, 1, 1, t.fields["move_length"])
     strides = (0, 0, 0, 1)
     lanes = t.fields["dst_csize"] if instruction.kind == "broadcast" else 1

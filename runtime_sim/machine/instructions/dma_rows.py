@@ -2,25 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from compiler.target.isa import Instruction
+from runtime_sim.machine.core import Core
 from runtime_sim.machine.errors import SimulationError
 from runtime_sim.machine.instructions.operands import U32, Plan
 from runtime_sim.machine.instructions.transfer import Side, Transfer
 
-if TYPE_CHECKING:
-    from runtime_sim.machine.machine import Machine
 
-
-def prepare_gather(machine: Machine, instruction: Instruction) -> Plan:
+def prepare_gather(core: Core, instruction: Instruction) -> Plan:
     """dst[c, i, :] = src[c, index[c, i], :]; an index out of range gives `constant_value`.
 
     Source and index may have one channel for all. Indices are uint32.
     """
-    t = Transfer(machine, instruction)
+    t = Transfer(core, instruction)
     f = t.fields
     channels = max(f["src_csize"], f["index_csize"])
     index = _index(t)
@@ -41,9 +37,9 @@ def prepare_gather(machine: Machine, instruction: Instruction) -> Plan:
     return run
 
 
-def prepare_scatter(machine: Machine, instruction: Instruction) -> Plan:
+def prepare_scatter(core: Core, instruction: Instruction) -> Plan:
     """dst[c, index[i], :] = src[c, i, :]; rows that no index names keep their contents."""
-    t = Transfer(machine, instruction)
+    t = Transfer(core, instruction)
     f = t.fields
     channels = max(f["src_csize"], f["index_csize"])
     index = _index(t)

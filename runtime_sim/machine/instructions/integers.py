@@ -6,14 +6,15 @@ from collections.abc import Callable
 
 import numpy as np
 
+from runtime_sim.arrays import Array, DType, Flags, Longs
 from runtime_sim.machine.instructions.operands import I16, I32, I64, raw_of
 
-Function = Callable[..., np.ndarray]
+Function = Callable[..., Array]
 
 FAR = 62  # a right shift that leaves nothing of any value that occurs, and still fits 64 bits
 
 
-def binary_integer(function: Function, left: np.dtype, right: np.dtype, result: np.dtype) -> Function:
+def binary_integer(function: Function, left: DType, right: DType, result: DType) -> Function:
     """An exact operation, wrapped to the result's width."""
     if left == right == result:
         return function
@@ -23,11 +24,11 @@ def binary_integer(function: Function, left: np.dtype, right: np.dtype, result: 
     return lambda a, b: function(a.astype(I64), b.astype(I64)).astype(result)
 
 
-def saturating(function: Function, result: np.dtype, amount: int, mode: int) -> Function:
+def saturating(function: Function, result: DType, amount: int, mode: int) -> Function:
     """An exact operation, shifted by a constant, cut to the result's range."""
     low, high = np.iinfo(result).min, np.iinfo(result).max
 
-    def compute(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def compute(a: Array, b: Array) -> Array:
         exact = _exactly(function, a, b)
         if amount > 0:
             return _shift_left_saturating(exact, amount, result)
@@ -38,16 +39,18 @@ def saturating(function: Function, result: np.dtype, amount: int, mode: int) -> 
     return compute
 
 
-def _shift_left_saturating(exact: np.ndarray, amount: int, result: np.dtype) -> np.ndarray:
+def _shift_left_saturating(exact: Array, amount: int, result: DType) -> Array:
     low, high = np.iinfo(result).min, np.iinfo(result).max
     if low >> amount < exact.min() and exact.max() <= high >> amount:
-        return exact.astype(result) << result.type(amount)
+        shifted: Array = exact.astype(result) << result.type(amount)
+        return shifted
     # What would leave 64 bits is out of range anyway.
     inside = np.clip(exact.astype(I64), -(1 << 62) >> amount, 1 << 62 >> amount)
-    return np.clip(inside << amount, low, high).astype(result)
+    cut: Longs = np.clip(inside << amount, low, high)
+    return cut.astype(result)
 
 
-def _exactly(function: Function, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+def _exactly(function: Function, a: Array, b: Array) -> Array:
     """The exact result in a type that holds it; products of two uint32 are cut to int64's range."""
     if function is np.multiply and a.dtype == b.dtype == np.uint32:
         product = a.astype(np.uint64) * b.astype(np.uint64)
@@ -56,25 +59,26 @@ def _exactly(function: Function, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return function(a.astype(wide), b.astype(wide))
 
 
-def _wide_enough(function: Function, a: np.ndarray, b: np.ndarray) -> np.dtype:
+def _wide_enough(function: Function, a: Array, b: Array) -> DType:
     """The smallest signed type in which the result cannot overflow; a constant counts by its value."""
     bits = [8 * x.itemsize if x.ndim else int(x).bit_length() + 1 for x in (a, b)]
     needed = sum(bits) + 2 if function is np.multiply else max(bits) + 2
     return next((t for t in (I16, I32) if needed <= 8 * t.itemsize), I64)
 
 
-def shift_rounding(value: np.ndarray, amount: int, mode: int) -> np.ndarray:
+def shift_rounding(value: Longs, amount: int, mode: int) -> Longs:
     """int64 values shifted left by amount mod 32, or right by -amount and rounded."""
     if amount >= 0:
         return value << (amount & 31)
     return _round_right(value, np.int64(min(-amount, FAR)), mode)
 
 
-def _round_right(value: np.ndarray, amount: np.ndarray | np.int64, mode: int) -> np.ndarray:
+def _round_right(value: Longs, amount: Longs | np.int64, mode: int) -> Longs:
     """value / 2**amount for amount >= 1, rounded.
 
     0 ties to even, 1 ties away from zero, 2 toward zero, 3 down, 4 up, 5 ties up, 6 ties down.
     """
+    up: Flags
     floor = value >> amount
     rest = value - (floor << amount)
     half = np.int64(1) << (amount - 1)
@@ -90,11 +94,11 @@ def _round_right(value: np.ndarray, amount: np.ndarray | np.int64, mode: int) ->
     return floor + up
 
 
-def shift(left: np.dtype, right: np.dtype, result: np.dtype, mode: int) -> Function:
+def shift(left: DType, right: DType, result: DType, mode: int) -> Function:
     """Left by positive amounts (bits fall off), right with rounding by negative ones; the sign bit fills."""
     del left, right
 
-    def compute(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    def compute(a: Array, b: Array) -> Array:
         if b.ndim == 0:
             return _shift_by_constant(a, int(b), mode).astype(result, copy=False)
         return _shift_by_tensor(a.astype(I64), b.astype(I64), mode).astype(result)
@@ -102,19 +106,20 @@ def shift(left: np.dtype, right: np.dtype, result: np.dtype, mode: int) -> Funct
     return compute
 
 
-def _shift_by_constant(a: np.ndarray, amount: int, mode: int) -> np.ndarray:
+def _shift_by_constant(a: Array, amount: int, mode: int) -> Array:
     if -8 * a.itemsize < amount < 0 and (mode == 3 or (mode == 2 and a.dtype.kind == "u")):
-        return a >> a.dtype.type(-amount)  # rounding down needs no more than the type itself
+        shifted: Array = a >> a.dtype.type(-amount)  # rounding down needs no more than the type itself
+        return shifted
     return shift_rounding(a.astype(I64), amount, mode)
 
 
-def _shift_by_tensor(value: np.ndarray, amount: np.ndarray, mode: int) -> np.ndarray:
+def _shift_by_tensor(value: Longs, amount: Longs, mode: int) -> Longs:
     to_left = value << (amount & 31)
     to_right = _round_right(value, np.clip(-amount, 1, FAR), mode)
     return np.where(amount >= 0, to_left, to_right)
 
 
-def shift_logically(left: np.dtype, right: np.dtype, result: np.dtype, mode: int) -> Function:
+def shift_logically(left: DType, right: DType, result: DType, mode: int) -> Function:
     """Like `shift`, with zeros from the left whatever the sign."""
     arithmetic = shift(raw_of(left), right, result, mode)
     return lambda a, b: arithmetic(a.view(raw_of(left)), b)

@@ -6,29 +6,26 @@ lanes.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from compiler.target.isa import ALIGNED, Instruction
+from runtime_sim.arrays import Floats
+from runtime_sim.machine.core import Core
 from runtime_sim.machine.errors import SimulationError
 from runtime_sim.machine.floats import F32, settle
 from runtime_sim.machine.instructions.operands import (
     Operands,
-    Pieces,
     Plan,
     gather_channels,
     layout_strides,
     scatter_channels,
 )
-
-if TYPE_CHECKING:
-    from runtime_sim.machine.machine import Machine
+from runtime_sim.machine.memory import Pieces
 
 
-def prepare(machine: Machine, instruction: Instruction) -> Plan:
+def prepare(core: Core, instruction: Instruction) -> Plan:
     """result = left x right. Left is opd0_n rows of opd0_c blocks of opd0_w columns, opd1_w in the last."""
-    operands = Operands(machine, instruction)
+    operands = Operands(core, instruction)
     f = operands.fields
     if operands.dtype("opd0") != F32 or operands.dtype("res0") != F32:
         raise SimulationError("mm is modelled for f32 only")
@@ -52,12 +49,12 @@ def prepare(machine: Machine, instruction: Instruction) -> Plan:
 def _matrix(operands: Operands, prefix: str, rows: int, blocks: int, width: int) -> Pieces:
     operands.check_alignment(prefix)
     shape = (rows, blocks, 1, width)
-    lane = operands.machine.local.start_lane(operands.fields[f"{prefix}_addr"])
-    strides = layout_strides(ALIGNED, shape, F32.itemsize, operands.machine.spec, lane)
+    lane = operands.core.local.start_lane(operands.fields[f"{prefix}_addr"])
+    strides = layout_strides(ALIGNED, shape, F32.itemsize, operands.core.spec, lane)
     return operands.at(prefix, shape, strides, F32)
 
 
-def _two_sums(a: np.ndarray, b: np.ndarray, start: np.ndarray | None) -> np.ndarray:
+def _two_sums(a: Floats, b: Floats, start: Floats | None) -> Floats:
     """Even k add up in one accumulator, odd k in the other, from `start`; each product and sum is rounded."""
     zero = np.zeros((len(a), b.shape[1]), F32)
     totals = [zero, zero if start is None else start]

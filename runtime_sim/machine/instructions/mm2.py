@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from compiler.target.isa import ALIGNED, Instruction
+from runtime_sim.arrays import Array, DType, Longs
+from runtime_sim.machine.core import Core
 from runtime_sim.machine.errors import SimulationError
 from runtime_sim.machine.floats import BF16, F32, flush, round_to_16_bits, settle, to_f32
 from runtime_sim.machine.instructions.accumulate import accumulate
 from runtime_sim.machine.instructions.operands import (
     I32,
     Operands,
-    Pieces,
     Plan,
     dtype_of,
     gather_channels,
@@ -22,20 +22,18 @@ from runtime_sim.machine.instructions.operands import (
     layout_strides,
     scatter_channels,
 )
+from runtime_sim.machine.memory import Pieces
 
-if TYPE_CHECKING:
-    from runtime_sim.machine.machine import Machine
-
-Read = Callable[[], np.ndarray]
+Read = Callable[[], Array]
 
 
-def prepare(machine: Machine, instruction: Instruction) -> Plan:
+def prepare(core: Core, instruction: Instruction) -> Plan:
     """nn: left [M, K] x right [K, N]; nt: left [M, K] x right [N, K]; tt: left [K, M] x right [N, K].
 
     The result is [M, N], for tt its transpose [N, M]. With res_add the sum starts from the f32 (or int32)
     values found at the result's address, also when the result is narrower.
     """
-    operands = Operands(machine, instruction)
+    operands = Operands(core, instruction)
     _check(operands)
     left = _matrix(operands, "opd0", _left_shape(operands), _left_type(operands))
     right = _matrix(operands, "opd1", _right_shape(operands), _right_type(operands))
@@ -57,19 +55,19 @@ def _check(operands: Operands) -> None:
     if f.get("rq") or f.get("relu"):
         raise SimulationError("mm2 with requantization or relu is not modelled")
     zero_point = f["opd2_addr"] if f["opd2_const"] else 0
-    if zero_point or (not f["opd2_const"] and operands.machine.spec.products_with_bias):
+    if zero_point or (not f["opd2_const"] and operands.core.spec.products_with_bias):
         raise SimulationError("mm2 with a bias or a zero point is not modelled")
-    if not is_float(_left_type(operands)) and not operands.machine.spec.integer_products:
-        raise SimulationError(f"mm2 of integers is not modelled for {operands.machine.spec.chip}")
+    if not is_float(_left_type(operands)) and not operands.core.spec.integer_products:
+        raise SimulationError(f"mm2 of integers is not modelled for {operands.core.spec.chip}")
     if _left_type(operands) == F32:
         raise SimulationError("mm2 cannot read f32 operands")
 
 
-def _left_type(operands: Operands) -> np.dtype:
+def _left_type(operands: Operands) -> DType:
     return operands.dtype("opd0")
 
 
-def _right_type(operands: Operands) -> np.dtype:
+def _right_type(operands: Operands) -> DType:
     """opd1 has a precision of its own on some chips only."""
     f = operands.fields
     return dtype_of(f.get("opd1_prec", f["opd0_prec"]), f["opd1_sign"])
@@ -93,19 +91,19 @@ def _right_shape(operands: Operands) -> tuple[int, int]:
     return f["opd1_c"], f["opd1_w"]
 
 
-def _pieces(operands: Operands, prefix: str, shape: tuple[int, int], dtype: np.dtype) -> Pieces:
+def _pieces(operands: Operands, prefix: str, shape: tuple[int, int], dtype: DType) -> Pieces:
     operands.check_alignment(prefix)
     full = (1, shape[0], 1, shape[1])
-    lane = operands.machine.local.start_lane(operands.fields[f"{prefix}_addr"])
-    strides = layout_strides(ALIGNED, full, dtype.itemsize, operands.machine.spec, lane)
+    lane = operands.core.local.start_lane(operands.fields[f"{prefix}_addr"])
+    strides = layout_strides(ALIGNED, full, dtype.itemsize, operands.core.spec, lane)
     return operands.at(prefix, full, strides, dtype)
 
 
-def _result(operands: Operands, dtype: np.dtype) -> Pieces:
+def _result(operands: Operands, dtype: DType) -> Pieces:
     return _pieces(operands, "res0", (operands.fields["res0_c"], operands.fields["res0_w"]), dtype)
 
 
-def _matrix(operands: Operands, prefix: str, shape: tuple[int, int], dtype: np.dtype) -> Read:
+def _matrix(operands: Operands, prefix: str, shape: tuple[int, int], dtype: DType) -> Read:
     """A function that reads a matrix [rows, columns]; a constant operand has the same value everywhere."""
     if operands.fields[f"{prefix}_const"]:
         value = np.broadcast_to(operands.constant(prefix, dtype), shape)
@@ -119,33 +117,33 @@ def _transposed(read: Read) -> Read:
 
 
 def _float_product(operands: Operands, left: Read, right: Read) -> Read:
-    machine = operands.machine
+    core = operands.core
     result_type = operands.dtype("res0")
     if result_type not in (F32, _left_type(operands)) or _right_type(operands) != _left_type(operands):
         raise SimulationError(f"mm2 of {_left_type(operands)} and {_right_type(operands)} into {result_type}")
     widen = _flushed if _left_type(operands) == BF16 else to_f32
     start = _start(operands, F32)
-    block = machine.spec.mm_k_block
+    block = core.spec.mm_k_block
 
-    def run() -> np.ndarray:
+    def run() -> Array:
         a, b, c = widen(left()), widen(right()), start()
-        total = accumulate(a, b, c, block) if machine.exact else _fast(a, b, c)
+        total = accumulate(a, b, c, block) if core.exact else _fast(a, b, c)
         return total if result_type == F32 else round_to_16_bits(total, result_type, 0)
 
     return run
 
 
-def _flushed(x: np.ndarray) -> np.ndarray:
+def _flushed(x: Array) -> Array:
     return flush(to_f32(x))
 
 
-def _fast(a: np.ndarray, b: np.ndarray, start: np.ndarray | None) -> np.ndarray:
+def _fast(a: Array, b: Array, start: Array | None) -> Array:
     """The product by the host's f32 matrix multiplication: another order of summation, no cut digits."""
     product = np.matmul(a.T, b)
     return product if start is None else settle(start + product)
 
 
-def _start(operands: Operands, dtype: np.dtype) -> Callable[[], np.ndarray | None]:
+def _start(operands: Operands, dtype: DType) -> Callable[[], Array | None]:
     """A function that reads the values to start from, in the orientation of the untransposed product."""
     if not operands.fields["res_add"]:
         return lambda: None
@@ -162,9 +160,9 @@ def _integer_product(operands: Operands, left: Read, right: Read) -> Read:
     start = _start(operands, I32)
     result_type = operands.dtype("res0")
 
-    def run() -> np.ndarray:
-        total = np.matmul(left().astype(np.float64).T, right().astype(np.float64)).astype(np.int64)
+    def run() -> Array:
+        total: Longs = np.matmul(left().astype(np.float64).T, right().astype(np.float64)).astype(np.int64)
         first = start()
-        return (total if first is None else total + first).astype(result_type)
+        return (total if first is None else np.add(total, first)).astype(result_type, copy=False)
 
     return run

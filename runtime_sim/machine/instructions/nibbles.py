@@ -5,8 +5,10 @@ from __future__ import annotations
 import numpy as np
 
 from compiler.target.isa import ALIGNED, STRIDED
+from runtime_sim.arrays import Array, DType
 from runtime_sim.machine.errors import SimulationError
-from runtime_sim.machine.instructions.operands import U8, Operands, Pieces, round_up
+from runtime_sim.machine.instructions.operands import U8, Operands, round_up
+from runtime_sim.machine.memory import Pieces
 
 
 def packed_source(operands: Operands) -> Pieces:
@@ -14,9 +16,9 @@ def packed_source(operands: Operands) -> Pieces:
     n, c, h, w = operands.result_shape
     f = operands.fields
     operands.check_lane("opd0")
-    lane = operands.machine.local.start_lane(f["opd0_addr"])
-    slot = round_up(h * w, 2 * operands.machine.spec.eu_bytes) if f["opd0_str"] == ALIGNED else h * w
-    strides = (-(-(lane + c) // operands.machine.spec.lanes) * slot, slot, w, 1)
+    lane = operands.core.local.start_lane(f["opd0_addr"])
+    slot = round_up(h * w, 2 * operands.core.spec.eu_bytes) if f["opd0_str"] == ALIGNED else h * w
+    strides = (-(-(lane + c) // operands.core.spec.lanes) * slot, slot, w, 1)
     if f["opd0_str"] == STRIDED:
         strides = (f["opd0_n_str"], f["opd0_c_str"], f["opd0_h_str"], f["opd0_w_str"])
     if f["opd0_const"] or strides[3] != 1 or any(x % 2 for x in (*strides[:3], w)):
@@ -25,7 +27,7 @@ def packed_source(operands: Operands) -> Pieces:
     return operands.at("opd0", (n, c, h, w // 2), in_bytes, U8)
 
 
-def unpack(packed: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def unpack(packed: Array, dtype: DType) -> Array:
     """Bytes [..., w / 2] as 8-bit items [..., w], with or without sign."""
     out = np.empty((*packed.shape[:-1], packed.shape[-1], 2), np.uint8)
     out[..., 0], out[..., 1] = packed & 15, packed >> 4

@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
 import ml_dtypes
 import numpy as np
 
 from compiler.target.isa import Instruction
+from runtime_sim.arrays import Array, DType, Floats
+from runtime_sim.machine.core import Core
 from runtime_sim.machine.errors import SimulationError
 from runtime_sim.machine.floats import F32, HOST_FLUSHES, TINY, flush, narrow, product, settle, to_f32
 from runtime_sim.machine.instructions.compare import flush_bits
 from runtime_sim.machine.instructions.operands import Operands, Plan, is_float
 
-if TYPE_CHECKING:
-    from runtime_sim.machine.machine import Machine
-
-Reduce = Callable[[np.ndarray], np.ndarray]  # [kh, kw, n, slots, lanes, h, w] to [n, slots, lanes, h, w]
+Reduce = Callable[[Array], Array]  # [kh, kw, n, slots, lanes, h, w] to [n, slots, lanes, h, w]
 
 PADS = ("opd0_up_pad", "opd0_dn_pad", "opd0_lf_pad", "opd0_rt_pad")
 NO_INDICES = 0xFFFFFFFF  # in opd2_addr, where some chips would otherwise store the positions of the extremes
@@ -26,9 +24,9 @@ NOTHING = np.float32(-0.0)  # the sum of no values: adding it changes nothing, a
 INSERTS = ("opd0_x_ins0", "opd0_y_ins0", "opd1_x_ins0", "opd1_y_ins0")
 
 
-def prepare(machine: Machine, instruction: Instruction) -> Plan:
+def prepare(core: Core, instruction: Instruction) -> Plan:
     """The plan of one pooling; kernel positions are numbered row by row."""
-    operands = Operands(machine, instruction)
+    operands = Operands(core, instruction)
     f, kind = operands.fields, instruction.kind
     if kind not in ("avgpooling", "maxpooling", "minpooling"):
         raise SimulationError(f"pord.{kind} is not modelled")
@@ -37,11 +35,11 @@ def prepare(machine: Machine, instruction: Instruction) -> Plan:
     dtype = operands.dtype("opd0")
     if not is_float(dtype) or operands.dtype("res0") != dtype:
         raise SimulationError(f"pord.{kind} from {dtype} to {operands.dtype('res0')} is not modelled")
-    if kind != "avgpooling" and machine.spec.pools_tell_where and f["opd2_addr"] != NO_INDICES:
+    if kind != "avgpooling" and core.spec.pools_tell_where and f["opd2_addr"] != NO_INDICES:
         raise SimulationError("pooling that also stores where the extreme was (opd2_addr) is not modelled")
     if kind == "minpooling" and dtype != F32:  # the chip model's answers make no sense
         raise SimulationError("pord.minpooling of 16-bit floats is not modelled")
-    keeps = machine.spec.pools_keep_first
+    keeps = core.spec.pools_keep_first
     reduce = _average(operands, dtype) if kind == "avgpooling" else _extreme(kind, dtype, keeps)
     n, c = f["res0_n"], f["res0_c"]
     source = operands.tensor("opd0", (n, c, f["opd0_h"], f["opd0_w"]), dtype)
@@ -56,7 +54,7 @@ def prepare(machine: Machine, instruction: Instruction) -> Plan:
     return run
 
 
-def _windows(piece: np.ndarray, f: dict[str, int]) -> np.ndarray:
+def _windows(piece: Array, f: dict[str, int]) -> Array:
     """A view [kh, kw, n, slots, lanes, out_h, out_w]: the kernel's positions first."""
     kernel = (f["opd1_h"], f["opd1_w"])
     steps = (f["res_op_y_str"], f["res_op_x_str"])
@@ -72,7 +70,7 @@ def _windows(piece: np.ndarray, f: dict[str, int]) -> np.ndarray:
     )
 
 
-def _average(operands: Operands, dtype: np.dtype) -> Reduce:
+def _average(operands: Operands, dtype: DType) -> Reduce:
     if not operands.fields["opd1_const"]:
         raise SimulationError("average pooling with its scale in memory is not modelled")
     scale = to_f32(operands.constant("opd1", dtype))
@@ -81,12 +79,12 @@ def _average(operands: Operands, dtype: np.dtype) -> Reduce:
     return lambda windows: _average_16(windows, scale, dtype)
 
 
-def _average_f32(windows: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def _average_f32(windows: Floats, scale: Floats) -> Floats:
     """Two accumulators: even positions add up in one, odd ones in the other, strictly in order."""
     if HOST_FLUSHES and windows[0, 0].size < FEW_WINDOWS:
         scaled = (windows * scale).reshape(-1, *windows.shape[2:])
         return _last_sum(scaled[0::2]) + _last_sum(scaled[1::2])
-    totals: list[np.ndarray] = []
+    totals: list[Floats] = []
     for position, index in enumerate(np.ndindex(windows.shape[:2])):
         value = settle(settle(windows[index]) * scale)
         if position < 2:
@@ -97,12 +95,12 @@ def _average_f32(windows: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return settle(totals[0] + (totals[1] if len(totals) == 2 else NOTHING))
 
 
-def _last_sum(values: np.ndarray) -> np.ndarray:
+def _last_sum(values: Floats) -> Floats:
     """The sum along the first axis from first to last; numpy's own sum goes in pairs."""
     return np.add.accumulate(values, axis=0)[-1] if len(values) else np.full(values.shape[1:], NOTHING)
 
 
-def _average_16(windows: np.ndarray, scale: np.ndarray, dtype: np.dtype) -> np.ndarray:
+def _average_16(windows: Array, scale: Floats, dtype: DType) -> Array:
     """The same with every product and every partial sum rounded to 16 bits."""
     scaled = to_f32(product(windows, scale, dtype))
     scaled = scaled.reshape(-1, *windows.shape[2:])
@@ -113,20 +111,21 @@ def _average_16(windows: np.ndarray, scale: np.ndarray, dtype: np.dtype) -> np.n
     return narrow(settle(totals[0] + totals[1]), dtype)
 
 
-def _extreme(kind: str, dtype: np.dtype, keeps: bool) -> Reduce:
+def _extreme(kind: str, dtype: DType, keeps: bool) -> Reduce:
     """The fold starts from the type's own finite end, which an infinity of that sign does not displace."""
     reduce, better = (np.max, np.greater) if kind == "maxpooling" else (np.min, np.less)
-    end = ml_dtypes.finfo(dtype).min if kind == "maxpooling" else ml_dtypes.finfo(dtype).max
+    limits = ml_dtypes.finfo(dtype)  # type: ignore[no-untyped-call]
+    end = limits.min if kind == "maxpooling" else limits.max
     start = np.array(end, dtype)
 
-    def step(so_far: np.ndarray, value: np.ndarray) -> np.ndarray:
+    def step(so_far: Array, value: Array) -> Array:
         """The better of two; when neither is, some chips keep the old one and others take the new one."""
         old, new = flush(to_f32(so_far)), flush(to_f32(value))
         if keeps:
             return np.where(better(new, old), value, so_far)
         return np.where(better(old, new), so_far, value)
 
-    def run(windows: np.ndarray) -> np.ndarray:
+    def run(windows: Array) -> Array:
         values = windows.reshape(-1, *windows.shape[2:])
         out = reduce(to_f32(values), axis=0)
         plain = np.isfinite(out) & (np.abs(out) >= TINY)
@@ -135,7 +134,7 @@ def _extreme(kind: str, dtype: np.dtype, keeps: bool) -> Reduce:
     return run
 
 
-def _fold(values: np.ndarray, start: np.ndarray, step: Callable[..., np.ndarray]) -> np.ndarray:
+def _fold(values: Array, start: Array, step: Callable[..., Array]) -> Array:
     """Position by position, for what numpy decides otherwise: NaN, and zeros of different sign."""
     out = np.broadcast_to(start, values.shape[1:])
     for value in values:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from runtime_sim.arrays import Flags, Floats
 from runtime_sim.machine.floats import F32, settle
 
 MAGIC = np.int32(0x5F3759DF)
@@ -15,7 +16,7 @@ INVALID = np.array(0xFFC00000, np.uint32).view(F32)  # the NaN that the unit pro
 HALF, THREE_HALVES = np.float32(0.5), np.float32(1.5)
 
 
-def reciprocal_square_root(x: np.ndarray, steps: int) -> np.ndarray:
+def reciprocal_square_root(x: Floats, steps: int) -> Floats:
     """1 / sqrt(x) after `steps` iterations of y = y * (1.5 - ((0.5 * x) * y) * y)."""
     y = (MAGIC - (np.ascontiguousarray(x).view(np.int32) >> 1)).view(F32)
     half = settle(HALF * settle(x))
@@ -27,19 +28,20 @@ def reciprocal_square_root(x: np.ndarray, steps: int) -> np.ndarray:
     return y
 
 
-def checked_square_root(x: np.ndarray, steps: int) -> np.ndarray:
+def checked_square_root(x: Floats, steps: int) -> Floats:
     """The same as BM1688 does it: fixed results for NaN and negatives, infinity, and zeros."""
     out = np.where(np.isinf(x), np.float32(0), reciprocal_square_root(x, steps))
     out = np.where(_is_zero(x), np.copysign(np.float32(np.inf), x), out)
     return np.where(np.isnan(x) | (settle(x) < 0), INVALID, out)
 
 
-def _is_zero(x: np.ndarray) -> np.ndarray:
+def _is_zero(x: Floats) -> Flags:
     """Where x is +0 or -0; a denormal is not."""
-    return x.view(np.uint32) & np.uint32(0x7FFFFFFF) == 0
+    zero: Flags = x.view(np.uint32) & np.uint32(0x7FFFFFFF) == 0
+    return zero
 
 
-def divide(a: np.ndarray, b: np.ndarray, steps: int, checked: bool) -> np.ndarray:
+def divide(a: Floats, b: Floats, steps: int, checked: bool) -> Floats:
     """a / b as (y * y) * a with y = 1 / sqrt(|b|) and the sign of b moved to a.
 
     `checked`: as BM1688 does it, with `checked_square_root`, and infinite for every a over 0 but NaN and 0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from compiler.target.isa import Instruction
+from runtime_sim.arrays import Array, DType
+from runtime_sim.machine.core import Core
 from runtime_sim.machine.errors import SimulationError
 from runtime_sim.machine.floats import F32, settle
 from runtime_sim.machine.instructions.cast import to_integer
@@ -14,24 +14,21 @@ from runtime_sim.machine.instructions.operands import (
     I32,
     U32,
     Operands,
-    Pieces,
     Plan,
     dtype_of,
     elementwise,
     round_up,
 )
-
-if TYPE_CHECKING:
-    from runtime_sim.machine.machine import Machine
+from runtime_sim.machine.memory import Pieces
 
 
-def prepare(machine: Machine, instruction: Instruction) -> Plan:
+def prepare(core: Core, instruction: Instruction) -> Plan:
     """dq0: (opd0 - zero point) * scale into f32; rq0: round(opd0 * scale + offset) into an integer.
 
     opd1 holds two 32-bit parameters per channel, EU-aligned: zero point (int32) and scale (f32) for dq0,
     scale and offset (both f32) for rq0.
     """
-    operands = Operands(machine, instruction)
+    operands = Operands(core, instruction)
     f, kind = operands.fields, instruction.kind
     source_type = operands.dtype("opd0")
     result_type = dtype_of(f["res0_prec"], f["opd2_sign"])
@@ -53,17 +50,17 @@ def prepare(machine: Machine, instruction: Instruction) -> Plan:
 def _parameters(operands: Operands) -> Pieces:
     """Both parameters of every channel, as bits: last axis 2."""
     n, c, h, _ = operands.result_shape
-    slot = round_up(2, operands.machine.spec.eu_items(4))
+    slot = round_up(2, operands.core.spec.eu_items(4))
     return operands.at("opd1", (n, c, h, 2), (0, slot, 0, 1), U32)
 
 
-def dequantize(x: np.ndarray, parameters: np.ndarray) -> np.ndarray:
+def dequantize(x: Array, parameters: Array) -> Array:
     """(x - zero point) * scale; the difference is exact, the product rounded once."""
     zero_point, scale = parameters[..., :1].view(I32), parameters[..., 1:].view(F32)
     return settle((x.astype(np.int32) - zero_point).astype(F32) * scale)
 
 
-def requantize(x: np.ndarray, parameters: np.ndarray, result: np.dtype) -> np.ndarray:
+def requantize(x: Array, parameters: Array, result: DType) -> Array:
     """round(x * scale + offset), cut to the result's range."""
     scale, offset = parameters[..., :1].view(F32), parameters[..., 1:].view(F32)
     return to_integer(settle(settle(x.astype(F32) * scale) + offset), result, 0)

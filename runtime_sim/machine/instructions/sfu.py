@@ -3,26 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
-
-import numpy as np
 
 from compiler.target.isa import Instruction
+from runtime_sim.arrays import Array, DType
+from runtime_sim.machine.core import Core
 from runtime_sim.machine.errors import SimulationError
 from runtime_sim.machine.floats import F32, narrow, product, settle, to_f32
-from runtime_sim.machine.instructions.operands import Operands, Pieces, Plan, elementwise, is_float
+from runtime_sim.machine.instructions.operands import Operands, Plan, elementwise, is_float
 from runtime_sim.machine.instructions.reciprocal import checked_square_root, reciprocal_square_root
-from runtime_sim.machine.memory import split_channels
+from runtime_sim.machine.memory import Pieces, split_channels
 
-if TYPE_CHECKING:
-    from runtime_sim.machine.machine import Machine
-
-Function = Callable[..., np.ndarray]
+Function = Callable[..., Array]
 
 
-def prepare(machine: Machine, instruction: Instruction) -> Plan:
+def prepare(core: Core, instruction: Instruction) -> Plan:
     """The plan of one SFU instruction."""
-    operands = Operands(machine, instruction)
+    operands = Operands(core, instruction)
     source_type, result_type = operands.dtype("opd0"), operands.dtype("res0")
     result = operands.tensor("res0", operands.result_shape, result_type)
     sources = [operands.source("opd0", source_type, len(result))]
@@ -33,18 +29,18 @@ def prepare(machine: Machine, instruction: Instruction) -> Plan:
     return elementwise(result, sources, _function(operands, source_type, result_type))
 
 
-def _function(operands: Operands, source: np.dtype, result: np.dtype) -> Function:
+def _function(operands: Operands, source: DType, result: DType) -> Function:
     kind = operands.instruction.kind
     if kind == "rsqrt" and source == result == F32:
         steps = operands.fields["opd2_n_str"] + 1
-        root = checked_square_root if operands.machine.spec.checked_roots else reciprocal_square_root
+        root = checked_square_root if operands.core.spec.checked_roots else reciprocal_square_root
         return lambda x: root(x, steps)
     raise SimulationError(f"sfu.{kind} from {source} to {result} is not modelled")
 
 
-def _coefficients(operands: Operands, dtype: np.dtype) -> Pieces:
+def _coefficients(operands: Operands, dtype: DType) -> Pieces:
     """The rows of coefficients, at one offset in every lane: [1, 1, lanes, 1, count] per result piece."""
-    local, count = operands.machine.local, operands.fields["opd1_n"]
+    local, count = operands.core.local, operands.fields["opd1_n"]
     if count < 2:
         raise SimulationError(f"a polynomial of {count} coefficients")
     offset = operands.fields["opd1_addr"] % local.lane_bytes
@@ -55,7 +51,7 @@ def _coefficients(operands: Operands, dtype: np.dtype) -> Pieces:
     )
 
 
-def polynomial(x: np.ndarray, coefficients: np.ndarray) -> np.ndarray:
+def polynomial(x: Array, coefficients: Array) -> Array:
     """Horner's rule, product and sum rounded separately to the operands' type.
 
     x [n, slots, lanes, h, w]; coefficients [n, slots, lanes, 1, count], lowest power first.

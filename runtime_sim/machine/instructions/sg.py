@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from compiler.target.isa import ALIGNED, COMPACT, Instruction
+from runtime_sim.arrays import Array, DType
+from runtime_sim.machine.core import Core
 from runtime_sim.machine.errors import SimulationError
 from runtime_sim.machine.instructions.operands import (
     RAW,
@@ -19,13 +19,10 @@ from runtime_sim.machine.instructions.operands import (
     scatter_channels,
 )
 
-if TYPE_CHECKING:
-    from runtime_sim.machine.machine import Machine
 
-
-def prepare(machine: Machine, instruction: Instruction) -> Plan:
+def prepare(core: Core, instruction: Instruction) -> Plan:
     """The plan of one gather; data are moved as bits, indices are unsigned."""
-    operands = Operands(machine, instruction)
+    operands = Operands(core, instruction)
     if operands.fields["opd3_const"]:
         raise SimulationError("gathers with a range check are not modelled")
     kinds = {
@@ -39,14 +36,14 @@ def prepare(machine: Machine, instruction: Instruction) -> Plan:
 
 
 def _views(
-    operands: Operands, prefix: str, shape: tuple[int, int, int, int], layout: int, dtype: np.dtype
-) -> tuple[np.ndarray, ...]:
-    lane = operands.machine.local.start_lane(operands.fields[f"{prefix}_addr"])
-    strides = layout_strides(layout, shape, dtype.itemsize, operands.machine.spec, lane)
+    operands: Operands, prefix: str, shape: tuple[int, int, int, int], layout: int, dtype: DType
+) -> tuple[Array, ...]:
+    lane = operands.core.local.start_lane(operands.fields[f"{prefix}_addr"])
+    strides = layout_strides(layout, shape, dtype.itemsize, operands.core.spec, lane)
     return operands.at(prefix, shape, strides, dtype)
 
 
-def _index_type(operands: Operands) -> np.dtype:
+def _index_type(operands: Operands) -> DType:
     dtype = dtype_of(operands.fields["opd1_prec"], 0)
     if dtype.itemsize > 2:
         raise SimulationError("indices are uint8 or uint16")
@@ -86,7 +83,7 @@ def _shared_index(operands: Operands) -> Plan:
 def _rows(operands: Operands) -> Plan:
     """result[n, c, i, :] = opd0[0, c, index[n, c, i], :]; data line-aligned, index EU-aligned."""
     n, c, h, w = operands.result_shape
-    f, spec, local = operands.fields, operands.machine.spec, operands.machine.local
+    f, spec, local = operands.fields, operands.core.spec, operands.core.local
     dtype = RAW[operands.dtype("res0").itemsize]
     shape = (1, c, f["opd0_h"], w)
     if local.start_lane(f["opd0_addr"]) + c > local.lanes:

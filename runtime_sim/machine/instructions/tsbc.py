@@ -2,30 +2,27 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from compiler.target.isa import ALIGNED, COMPACT, Instruction
+from runtime_sim.arrays import DType
+from runtime_sim.machine.core import Core
 from runtime_sim.machine.errors import SimulationError
 from runtime_sim.machine.instructions.operands import (
     RAW,
     Operands,
-    Pieces,
     Plan,
     gather_channels,
     layout_strides,
     line_strides,
     scatter_channels,
 )
-
-if TYPE_CHECKING:
-    from runtime_sim.machine.machine import Machine
+from runtime_sim.machine.memory import Pieces
 
 
-def prepare(machine: Machine, instruction: Instruction) -> Plan:
+def prepare(core: Core, instruction: Instruction) -> Plan:
     """The plan of one TSBC instruction. Items are moved as bits, of the result's width."""
-    operands = Operands(machine, instruction)
+    operands = Operands(core, instruction)
     dtype = RAW[operands.dtype("res0").itemsize]
     kind = instruction.kind
     if kind in ("cw_ts", "wc_ts"):
@@ -35,15 +32,15 @@ def prepare(machine: Machine, instruction: Instruction) -> Plan:
     return _from_static(operands, dtype, per_channel=kind == "s_distribute")
 
 
-def _tensor(operands: Operands, prefix: str, shape: tuple[int, ...], layout: int, dtype: np.dtype) -> Pieces:
-    lane = operands.machine.local.start_lane(operands.fields[f"{prefix}_addr"])
-    strides = layout_strides(layout, shape, dtype.itemsize, operands.machine.spec, lane)
+def _tensor(operands: Operands, prefix: str, shape: tuple[int, ...], layout: int, dtype: DType) -> Pieces:
+    lane = operands.core.local.start_lane(operands.fields[f"{prefix}_addr"])
+    strides = layout_strides(layout, shape, dtype.itemsize, operands.core.spec, lane)
     if layout == ALIGNED:
         operands.check_alignment(prefix)
     return operands.at(prefix, shape, strides, dtype)
 
 
-def _transpose(operands: Operands, dtype: np.dtype, line_aligned: bool) -> Plan:
+def _transpose(operands: Operands, dtype: DType, line_aligned: bool) -> Plan:
     """result(n, w, h, c) = source(n, c, h, w)."""
     n, c, h, w = operands.result_shape
     f = operands.fields
@@ -51,8 +48,8 @@ def _transpose(operands: Operands, dtype: np.dtype, line_aligned: bool) -> Plan:
         raise SimulationError(f"result {c} x {w} is not the transpose of {f['opd0_c']} x {f['opd0_w']}")
     source = _tensor(operands, "opd0", (n, w, h, c), ALIGNED, dtype)
     if line_aligned:
-        lane = operands.machine.local.start_lane(f["res0_addr"])
-        strides = line_strides((n, c, h, w), dtype.itemsize, operands.machine.spec, lane)
+        lane = operands.core.local.start_lane(f["res0_addr"])
+        strides = line_strides((n, c, h, w), dtype.itemsize, operands.core.spec, lane)
         result = operands.at("res0", (n, c, h, w), strides, dtype)
     else:
         result = _tensor(operands, "res0", (n, c, h, w), ALIGNED, dtype)
@@ -65,7 +62,7 @@ def _transpose(operands: Operands, dtype: np.dtype, line_aligned: bool) -> Plan:
     return run
 
 
-def _copy(operands: Operands, dtype: np.dtype, broadcast: bool) -> Plan:
+def _copy(operands: Operands, dtype: DType, broadcast: bool) -> Plan:
     """result(n, c, h, w) = source(n, c or 0, h, w)."""
     n, c, h, w = operands.result_shape
     source = _tensor(operands, "opd0", (n, 1 if broadcast else c, h, w), ALIGNED, dtype)
@@ -78,15 +75,15 @@ def _copy(operands: Operands, dtype: np.dtype, broadcast: bool) -> Plan:
     return run
 
 
-def _from_static(operands: Operands, dtype: np.dtype, per_channel: bool) -> Plan:
+def _from_static(operands: Operands, dtype: DType, per_channel: bool) -> Plan:
     """A row of static memory to every channel, or its item i to channel i."""
     shape = operands.result_shape
-    machine = operands.machine
+    core = operands.core
     count = shape[1] if per_channel else shape[3]
-    start = operands.fields["opd0_addr"] - machine.spec.tiu_static_base
-    if not 0 <= start <= len(machine.static) - count * dtype.itemsize:
+    start = operands.fields["opd0_addr"] - core.spec.tiu_static_base
+    if not 0 <= start <= len(core.static) - count * dtype.itemsize:
         raise SimulationError(f"{count} items at static offset {start:#x} are not all in static memory")
-    row = machine.static[start : start + count * dtype.itemsize].view(dtype)
+    row = core.static[start : start + count * dtype.itemsize].view(dtype)
     value = row.reshape(1, -1, 1, 1) if per_channel else row.reshape(1, 1, 1, -1)
     result = _tensor(operands, "res0", shape, COMPACT if per_channel else ALIGNED, dtype)
     return lambda: scatter_channels(result, np.broadcast_to(value, shape))
