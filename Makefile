@@ -65,7 +65,7 @@ mlir-check: $(VENV)/mlir ## have LLVM's own parser read dumps of every level (do
 fuzz: setup ## run the commands on CASES spoilt inputs of each group; failures go to build/fuzz
 	$(BIN)/python -m tests.fuzz --cases $(CASES) --out $(BUILD)/fuzz
 
-golden: setup ## rewrite tests/golden/*.mlir; read the diff
+golden: setup ## rewrite what tests/golden compares with; read the diff
 	$(BIN)/python -m pytest tests/golden --rewrite-golden $(ARGS)
 
 lint: setup ## look for mistakes and style with ruff
