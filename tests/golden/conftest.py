@@ -1,4 +1,4 @@
-"""Long IR kept in files: compared by tests, rewritten by `make golden`."""
+"""What is kept in files: long IR, encodings, cycles. Tests compare with it, `make golden` rewrites it."""
 
 from __future__ import annotations
 
@@ -15,13 +15,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(REWRITE, action="store_true", help="write what tests compare with, instead of comparing")
 
 
+def rewrites(config: pytest.Config) -> bool:
+    return bool(config.getoption(REWRITE, default=False))
+
+
 @pytest.fixture
 def golden(request: pytest.FixtureRequest) -> Callable[[str, str], None]:
     """Compare a text with the file of that name in this folder; with the option, write the file."""
 
     def check(name: str, text: str) -> None:
         path = FOLDER / name
-        if request.config.getoption(REWRITE, default=False):
+        if rewrites(request.config):
             path.write_text(text)
             return
         assert path.exists(), f"no {path}; `make golden` writes it"
