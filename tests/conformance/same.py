@@ -8,9 +8,9 @@ from pathlib import Path
 import numpy as np
 
 from compiler.bmodel import read_bmodel
-from runtime_sim.compare import compare
 from runtime_sim.launch.runtime import NUMPY_TYPES, Runtime
 from runtime_sim.launch.session import Session
+from tests.compare import compare
 from tests.conformance.vendor_runtime import Generation, VendorRuntime
 
 Arrays = Mapping[str, np.ndarray]

@@ -12,9 +12,9 @@ from compiler.ir.module import Function
 from compiler.target.isa import Instruction
 from dialects import llm, tensor
 from runtime_sim.check.waits import find_race
-from runtime_sim.compare import compare
 from runtime_sim.launch.queues import CoreProgram
 from runtime_sim.launch.runtime import RuntimeNet
+from tests.compare import compare
 from tests.end_to_end.tiny import ROUNDING, Net, Tiny
 
 NETS = ("block_1", "block_cache_1", "lm_head")

@@ -29,10 +29,10 @@ from frontend.imported import Instance, NetGroup
 from frontend.load import load_model
 from passes import load_all
 from passes.manager import PassManager, parse_pipeline
-from runtime_sim.compare import compare
 from runtime_sim.interpret import chip, llm, tensor  # noqa: F401  (importing them registers their rules)
 from runtime_sim.interpret.rules import interpret
 from runtime_sim.launch.runtime import Runtime
+from tests.compare import compare
 
 Array = np.ndarray
 MASKED = -9984.0  # what a client adds for "not visible"

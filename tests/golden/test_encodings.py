@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from compiler.target.isa_tables import TABLES, Layout
 
 from compiler.target.chips import chip
 from compiler.target.isa import Isa, isa_for
-from compiler.target.isa_tables import TABLES, Layout
 
 CHIPS = ("bm1684x", "bm1688")
 

@@ -19,9 +19,9 @@ from passes import load_all
 from passes.llm_to_tensor.prefill import token_runs
 from passes.manager import PassManager, parse_pipeline
 from passes.ranges import even_ranges
-from runtime_sim.compare import compare
 from runtime_sim.interpret.chip import ChipProgram
 from runtime_sim.interpret.rules import interpret
+from tests.compare import compare
 from tests.helpers import as_net, check_pass, parse_ir, random_tensor
 
 load_all()

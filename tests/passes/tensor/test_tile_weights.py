@@ -13,7 +13,7 @@ from compiler.target.chips import chip
 from compiler.weights.scheme import Scheme
 from dialects import tensor
 from passes.manager import PassManager, parse_pipeline
-from runtime_sim.compare import compare
+from tests.compare import compare
 from tests.helpers import check_pass, parse_ir
 from tests.passes.programs import PLACING, SPEC, Program, array, slots
 

@@ -15,7 +15,7 @@ from compiler.weights.scheme import Scheme
 from dialects import tensor
 from dialects.tensor import PackedType
 from runtime_sim.check.waits import find_race
-from runtime_sim.compare import compare
+from tests.compare import compare
 from tests.helpers import check_pass
 from tests.passes.programs import EVERYWHERE, PLACING, SPEC, Program, array, core_program, packed, slots
 

@@ -1,10 +1,10 @@
-"""Cosine, errors and steps between arrays."""
+"""Cosine and errors between arrays."""
 
 import ml_dtypes
 import numpy as np
 import pytest
 
-from runtime_sim.compare import compare
+from tests.compare import compare
 
 BF16 = ml_dtypes.bfloat16
 
@@ -12,7 +12,7 @@ BF16 = ml_dtypes.bfloat16
 def test_equal_arrays_differ_in_nothing():
     array = np.array([1, -2, 0.5], np.float32)
     difference = compare(array, array.copy())
-    assert (difference.cosine, difference.max_error, difference.max_ulp, difference.differing) == (1, 0, 0, 0)
+    assert (difference.cosine, difference.max_error, difference.differing) == (1, 0, 0)
 
 
 def test_cosine_and_error_of_known_arrays():
@@ -22,28 +22,14 @@ def test_cosine_and_error_of_known_arrays():
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16, BF16])
-def test_steps_count_representable_values(dtype):
-    one = np.array([1, 1], dtype)
-    above = (one.view(f"u{one.itemsize}") + np.array([0, 3], f"u{one.itemsize}")).view(dtype)
-    assert compare(one, above).max_ulp == 3
-    assert compare(one, above).differing == 1
-
-
-def test_steps_across_zero():
-    """Both zeros are one value, with the smallest number of either sign next to it."""
-    smallest = np.array([1], np.uint16).view(BF16)
-    assert compare(smallest, -smallest).max_ulp == 2
-    zeros = np.array([0.0, -0.0], np.float32)
-    assert (compare(zeros, -zeros).max_ulp, compare(zeros, -zeros).differing) == (0, 2)
-
-
-def test_integers_are_counted_as_they_are():
-    assert compare(np.array([5], np.int32), np.array([-2], np.int32)).max_ulp == 7
+def test_items_differ_by_their_bits(dtype):
+    one = np.array([1, 0], dtype)
+    assert compare(one, np.array([1, -0.0], dtype)).differing == 1
 
 
 def test_types_may_differ():
     difference = compare(np.array([1.0, 2.0], np.float32), np.array([1, 2]).astype(BF16))
-    assert (difference.max_ulp, difference.differing, difference.cosine) == (None, 0, pytest.approx(1))
+    assert (difference.differing, difference.cosine) == (0, pytest.approx(1))
 
 
 def test_nan_is_no_agreement():
