@@ -156,7 +156,7 @@ def elementwise(result: Pieces, sources: Sequence[Pieces], function: Callable[..
     rows = list(zip(result, *sources, strict=True))
 
     def run() -> None:
-        values = [function(*row[1:]) for row in rows]
+        values = [function(*row[1:]).copy() for row in rows]  # what AR copy gives is a view of its source
         for row, value in zip(rows, values, strict=True):
             row[0][...] = value
 

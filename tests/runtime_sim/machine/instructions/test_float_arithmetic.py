@@ -198,6 +198,14 @@ def test_roots_of_what_is_no_ordinary_number_on_bm1688():
     assert [hex(v) for v in got] == ["0x7f800000", "0xff800000", "0x0", "0xffc00000", "0xffc00000"]
 
 
+def test_roots_of_what_is_no_ordinary_number_on_bm1684x():
+    """It only iterates."""
+    got = elementwise("rsqrt", np.array([np.inf, -2.0, np.nan, 0.0], F32), name="sfu", opd2_n_str=3)
+    assert list(got[:2]) == [np.inf, np.inf]
+    assert np.isnan(got[2])
+    assert got[3] == pytest.approx(6.7e19, rel=0.01)
+
+
 @pytest.mark.parametrize("kind", ["and", "not"])
 def test_bitwise_operations_are_for_integers(kind):
     x = np.ones(3, F32)

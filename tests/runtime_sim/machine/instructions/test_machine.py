@@ -64,7 +64,7 @@ def test_channels_are_cut_into_grids(lane, channels, grids):
     [
         ({"res0_addr": LANE - 64, "res0_w": 65}, r"ends at byte 16385, a lane has 16384"),
         ({"res0_addr": 64 * LANE}, "is in no lane"),
-        ({"res0_addr": 8}, "layout 0 at 0x8, which is no multiple of 64"),
+        ({"res0_addr": 32}, "layout 0 at 0x20, which is no multiple of 64"),
         ({"res0_addr": 3, "res0_str": 3, "res0_prec": 2, "opd0_prec": 2}, "not a multiple of 4 bytes"),
         ({"res0_addr": LANE, "opd0_const": 0}, "opd0 and res0 start on different lanes"),
         ({"res0_c": 0}, r"shape \(1, 0, 1, 1\) has no items"),
@@ -84,7 +84,7 @@ def test_a_bad_operand_is_named_with_its_instruction(fields, message):
         (DDR + (1 << 16) - 3, "end 1 bytes after region 'ddr'"),
         (DDR + (1 << 20), "in no mapped memory"),
         (DDR + 2, "not a multiple of 4"),
-        (0x0900_0000, "in no mapped memory"),
+        (X.dma_local_base + 64 * LANE, "in no mapped memory"),
     ],
 )
 def test_a_transfer_from_nowhere_is_named(address, message):

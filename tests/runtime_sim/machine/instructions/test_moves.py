@@ -52,10 +52,11 @@ def test_channels_go_round_the_lanes_from_any_start(shape, lane, dtype, spec):
     np.testing.assert_array_equal(ours, wanted)
 
 
-def test_compact_tensors_and_scalars_of_channels():
+@pytest.mark.parametrize("spec", [X, B8], ids=lambda s: s.name)
+def test_compact_tensors_and_scalars_of_channels(spec):
     shape = (2, 70, 3, 5)
-    x, board = anything(shape), Board()
-    board.put(x, 0, strides=(2 * 15, 15, 5, 1))
+    x, board = anything(shape), Board(spec)
+    board.put(x, 0, strides=(-(-70 // spec.lanes) * 15, 15, 5, 1))
     copied(board, x, COMPACT, **shape_fields(shape))
     np.testing.assert_array_equal(board.take(shape, np.uint32, 8192), x)
     scalars = anything((1, 70, 1, 1))
@@ -81,14 +82,14 @@ def test_free_strides_broadcast_where_they_are_zero(shape, zero):
 
 
 def test_everything_is_read_before_anything_is_written():
-    """A row moved one item to the right over itself, in a tensor of several pieces and in one of one piece."""
-    for channels in (70, 128):
+    """A tensor moved over itself by an item or by a slot, one in several pieces and one in a single piece."""
+    for channels, by in itertools.product((70, 128), (1, 20)):
         x, board = anything((1, channels, 1, 9)), Board()
         strides = (40, 20, 20, 1)
         board.put(x, 0, strides)
         both = {"res0_str": STRIDED, **stride_fields("opd0", strides), **stride_fields("res0", strides)}
-        copied(board, x, STRIDED, **shape_fields(x.shape), **both | {"res0_addr": 4})
-        np.testing.assert_array_equal(board.take(x.shape, np.uint32, 4, strides), x)
+        copied(board, x, STRIDED, **shape_fields(x.shape), **both | {"res0_addr": 4 * by})
+        np.testing.assert_array_equal(board.take(x.shape, np.uint32, 4 * by, strides), x)
 
 
 def test_constants_fill():
@@ -144,21 +145,22 @@ def test_a_selection_compares_with_one_value_per_lane_or_constants():
 
 
 @pytest.mark.parametrize("dtype", WIDTHS, ids=str)
+@pytest.mark.parametrize("spec", [X, B8], ids=lambda s: s.name)
 @pytest.mark.parametrize("kind", ["cw_ts", "wc_ts"])
-@pytest.mark.parametrize("shape", [(1, 70, 1, 9), (2, 9, 1, 70), (1, 5, 3, 4)])
-def test_transposes_exchange_lanes_and_columns(kind, dtype, shape):
+@pytest.mark.parametrize(
+    ("shape", "lane", "to"), [((1, 70, 1, 9), 0, 5), ((2, 9, 1, 70), 3, 30), ((2, 35, 3, 4), 0, 0)]
+)
+def test_transposes_exchange_lanes_and_columns(kind, spec, dtype, shape, lane, to):
     n, c, h, w = shape
-    board, x = Board(), anything((n, w, h, c), dtype)
-    board.put(x, 0)
-    board.run(
-        "tsbc", kind, res0_prec=code_of(dtype), opd0_c=w, opd0_w=c, res0_addr=8192, **shape_fields(shape)
-    )
-    unit = 64 // dtype.itemsize
+    board, x = Board(spec), anything((n, w, h, c), dtype)
+    source, target = lane * LANE, to * LANE + 8192
+    board.put(x, source)
+    fields = {"res0_prec": code_of(dtype), "opd0_addr": source, "res0_addr": target}
+    board.run("tsbc", kind, opd0_c=w, opd0_w=c, **fields, **shape_fields(shape))
+    unit = spec.eu_bytes // dtype.itemsize
     row = -(-w // unit) * unit
-    lines = (-(-c // 64) * h * row, h * row, row, 1) if kind == "cw_ts" else None
-    ours = board.take(shape, dtype, 8192, lines)
-    for i in itertools.product(*map(range, shape)):
-        assert ours[i] == x[i[0], i[3], i[2], i[1]]
+    lines = (-(-(to + c) // spec.lanes) * h * row, h * row, row, 1) if kind == "cw_ts" else None
+    np.testing.assert_array_equal(board.take(shape, dtype, target, lines), x.transpose(0, 3, 2, 1))
 
 
 def test_a_transpose_names_shapes_that_do_not_match():

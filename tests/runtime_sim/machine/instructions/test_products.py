@@ -147,6 +147,19 @@ def test_matrices_lie_with_their_rows_round_the_lanes(spec, kind, m, k, n):
     np.testing.assert_array_equal(multiply(kind, a, b, F32, spec, start), exact + start)
 
 
+@pytest.mark.parametrize("spec", [X, B8], ids=lambda s: s.name)
+@pytest.mark.parametrize("kind", ["nn", "nt", "tt"])
+def test_each_chip_sums_in_blocks_of_its_own(spec, kind):
+    rng = np.random.default_rng(6)
+    a, b, start = words(rng, (3, 77), BF16, 2), words(rng, (77, 5), BF16, 2), words(rng, (3, 5), F32, 2)
+    for first in (None, start):
+        ours = multiply(kind, a, b, F32, spec, first)
+        for m, n in np.ndindex(ours.shape):
+            begin = None if first is None else Fraction(float(first[m, n]))
+            wanted = dot(a[m].tolist(), b[:, n].tolist(), {X: 32, B8: 16}[spec], begin)
+            assert Fraction(float(ours[m, n])) == wanted
+
+
 def test_left_and_result_may_start_on_another_lane():
     rng = np.random.default_rng(0)
     a, b = (rng.integers(-9, 9, shape).astype(BF16) for shape in ((9, 8), (8, 4)))

@@ -174,12 +174,13 @@ def test_fused_operations_round_twice(kind):
     np.testing.assert_array_equal(board.take(x.shape, F32, 8192), wanted[kind])
 
 
-def test_dequantization_by_channel():
+@pytest.mark.parametrize("spec", [X, B8], ids=lambda s: s.name)
+def test_dequantization_by_channel(spec):
     rng = np.random.default_rng(0)
     x = rng.integers(-128, 128, (1, 66, 2, 3)).astype(np.int8)
     zero_points = rng.integers(-20, 20, 66).astype(np.int32)
     scales = rng.standard_normal(66).astype(F32)
-    board = Board()
+    board = Board(spec)
     board.put(x, 0)
     pairs = np.stack([zero_points.view(np.uint32), scales.view(np.uint32)], axis=1)
     board.put(pairs.reshape(1, 66, 1, 2), 4096)

@@ -95,6 +95,22 @@ def test_copies_into_lanes_and_back(shape, lane, dtype, spec):
     np.testing.assert_array_equal(there.read(shape), x)
 
 
+@pytest.mark.parametrize("spec", [X, B8], ids=lambda s: s.name)
+@pytest.mark.parametrize("lane", [0, 3])
+def test_both_ends_may_have_gaps_everywhere(spec, lane):
+    shape, flat, inside = (2, 37, 3, 4), (5000, 120, 37, 2), (600, 90, 25, 3)
+    board, x = Board(spec), anything(shape, np.uint16)
+    here = Ddr(board, np.uint16, flat)
+    here.fill(x)
+    there = (local(board, lane), shape, inside)
+    transfer(board, "copy", (here.address, shape, flat), there, np.uint16, nchw_copy=1)
+    np.testing.assert_array_equal(board.take(shape, np.uint16, lane * LANE, inside), x)
+    board.ddr[:] = 0
+    transfer(board, "copy", there, (here.address, shape, flat), np.uint16, nchw_copy=1)
+    np.testing.assert_array_equal(here.read(shape), x)
+    assert np.count_nonzero(board.ddr.view(np.uint16)) == np.count_nonzero(x)
+
+
 @settings(max_examples=20)
 @given(data=st.data(), dtype=widths)
 def test_without_nchw_copy_the_shape_may_change(data, dtype):
@@ -138,7 +154,8 @@ def test_a_zero_stride_in_the_source_broadcasts():
     np.testing.assert_array_equal(board.take(shape, np.uint32, 0), np.broadcast_to(row, shape))
 
 
-def test_fills():
+@pytest.mark.parametrize("name", ["dma_tensor", "dma_cw_transpose"])
+def test_fills(name):
     board, shape = Board(), (2, 70, 1, 5)
     inside = (local(board, 3), shape, board.aligned(shape, np.uint16, 3))
     transfer(
@@ -147,6 +164,7 @@ def test_fills():
         (DDR, shape, (1, 1, 1, 1)),
         inside,
         np.uint16,
+        name,
         fill_constant_en=1,
         constant_value=0xABCD1234,
     )
@@ -178,29 +196,33 @@ def test_broadcasts_to_lanes():
     board, x = Board(), anything((2, 1, 3, 5))
     here = Ddr(board, np.uint32, row_major(x.shape))
     here.fill(x)
-    shape = (2, 64, 3, 5)
-    inside = (local(board, 0), shape, board.aligned(shape, np.uint32))
+    shape = (2, 30, 3, 5)
+    inside = (local(board, 1), shape, board.aligned(shape, np.uint32, 1))
     transfer(board, "broadcast", (DDR, x.shape, here.strides), inside, np.uint32)
-    np.testing.assert_array_equal(board.take(shape, np.uint32, 0), np.broadcast_to(x, shape))
+    np.testing.assert_array_equal(board.take(shape, np.uint32, LANE), np.broadcast_to(x, shape))
+    assert (board.memory[[0, 31]].copy().view(np.uint32) == 0xDEADBEEF).all()
 
 
-@settings(max_examples=30)
+@settings(max_examples=40)
 @given(
     rows=st.integers(1, 3),
     columns=st.integers(1, 700),
     width=st.integers(5, 20),
+    lane=st.integers(0, 63),
     dtype=widths,
     out=st.booleans(),
     turn=st.booleans(),
+    spec=st.sampled_from([X, B8]),
 )
-def test_matrices(rows, columns, width, dtype, out, turn):
+def test_matrices(rows, columns, width, lane, dtype, out, turn, spec):
     """R x C in flat memory, (R, C / w, 1, w) in the lanes, either way, with rows and columns exchanged or not."""
-    board, matrix = Board(), anything((rows, columns), dtype)
+    board, matrix = Board(spec), anything((rows, columns), dtype)
+    lane %= spec.lanes
     blocks = -(-columns // width)
     flat_shape = (columns, rows) if turn else (rows, columns)
     pitch = flat_shape[1] + 3
     flat = Ddr(board, dtype, (pitch, 1))
-    strides = board.aligned((rows, blocks, 1, width), dtype)
+    strides = board.aligned((rows, blocks, 1, width), dtype, lane)
     ends = ("src", "dst") if out else ("dst", "src")
     fields = {f"{ends[0]}_nsize": rows, f"{ends[0]}_csize": blocks, f"{ends[0]}_wsize": width}
     fields |= {f"{ends[0]}_nstride": strides[0], f"{ends[0]}_cstride": strides[1]}
@@ -209,11 +231,11 @@ def test_matrices(rows, columns, width, dtype, out, turn):
         f"{ends[1]}_wsize": flat_shape[1],
         f"{ends[1]}_hstride": pitch,
     }
-    fields |= at(ends[0], local(board, 0)) | at(ends[1], DDR)
+    fields |= at(ends[0], local(board, lane)) | at(ends[1], flat.address)
     padded = np.pad(matrix, ((0, 0), (0, blocks * width - columns))).reshape(rows, blocks, 1, width)
     kind = "transpose" if turn else "copy"
     if out:
-        board.put(padded, 0)
+        board.put(padded, lane * LANE)
     else:
         flat.fill(matrix.T if turn else matrix)
     board.run("dma_matrix", kind, stride_enable=1, src_data_format=code_of(dtype), **fields)
@@ -221,7 +243,7 @@ def test_matrices(rows, columns, width, dtype, out, turn):
         got = flat.read(flat_shape)
         np.testing.assert_array_equal(got.T if turn else got, matrix)
     else:
-        got = board.take(padded.shape, dtype, 0).reshape(rows, -1)[:, :columns]
+        got = board.take(padded.shape, dtype, lane * LANE).reshape(rows, -1)[:, :columns]
         np.testing.assert_array_equal(got, matrix)
 
 
@@ -256,10 +278,10 @@ def test_gathered_rows(tables, indices, inside):
     here = Ddr(board, np.uint16, (0, 31, width, 1))
     here.fill(table)
     index = RNG.integers(0, 12, (1, indices, rows, 1)).astype(np.uint32)
-    Ddr(board, np.uint32, (0, rows, 1, 0), offset=1 << 12).fill(index)
+    Ddr(board, np.uint32, (0, rows + 3, 1, 0), offset=1 << 12).fill(index)
     place = local(board, 2) if inside else DDR + (1 << 13)
     strides = {"src_cstride": 31, "src_hstride": width, "dst_cstride": 32, "dst_hstride": width}
-    strides |= {"index_cstride": rows, "index_hstride": 1}
+    strides |= {"index_cstride": rows + 3, "index_hstride": 1}
     counts = {
         "src_csize": tables,
         "src_hsize": 10,
@@ -290,7 +312,7 @@ def test_scattered_rows_leave_the_others_alone():
     board, width = Board(), 3
     source = anything((1, 4, 5, width), np.uint16)
     Ddr(board, np.uint16, (0, 5 * width, width, 1)).fill(source)
-    board.ddr[1 << 12 : (1 << 12) + 20] = np.array([7, 2, 99, 0, 5], np.uint32).view(np.uint8)
+    board.ddr[1 << 12 : (1 << 12) + 20] = np.array([7, 2, 8, 0, 5], np.uint32).view(np.uint8)
     before = anything((1, 4, 8, width), np.uint16)
     there = Ddr(board, np.uint16, (0, 8 * width, width, 1), offset=1 << 13)
     there.fill(before)
@@ -305,8 +327,11 @@ def test_scattered_rows_leave_the_others_alone():
 
 
 def test_masked_lanes_are_refused():
-    with pytest.raises(SimulationError, match="mask of lanes"):
-        Board().run("dma_tensor", "copy", localmem_mask_l32=1, **sizes("src", (1, 1, 1, 1)))
+    fields = sizes("src", (1, 1, 1, 1)) | at("src", B8.coeff_base) | at("dst", B8.dma_local_base)
+    for spec, mask in ((X, {"localmem_mask_l32": 1}), (X, {"localmem_mask_h32": 1}), (B8, {"localmem_mask_l32": 1})):
+        with pytest.raises(SimulationError, match="mask of lanes"):
+            Board(spec).run("dma_tensor", "copy", **mask, **fields)
+    Board(B8).run("dma_tensor", "copy", nchw_copy=1, localmem_mask_h32=0, **fields)  # it has 32 lanes
 
 
 def test_local_tensors_on_different_lanes():
