@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from compiler.target.isa import ALIGNED, STRIDED, Instruction
+from compiler.target.isa import STRIDED, Instruction
 from runtime_sim.arrays import Array, DType
 from runtime_sim.machine.core import Core
 from runtime_sim.machine.floats import to_f32
@@ -17,7 +17,6 @@ from runtime_sim.machine.instructions.operands import (
     dtype_of,
     elementwise,
     is_float,
-    layout_strides,
 )
 from runtime_sim.machine.memory import Pieces
 
@@ -37,15 +36,14 @@ def prepare(core: Core, instruction: Instruction) -> Plan:
     compared = dtype_of(f["opd0_prec"], f["opd0_sign"])
     payload = dtype_of(f["opd2_prec"])
     both = kind.endswith("and_sel")
-    selected = operands.at(
-        "res1" if both else "res0", *_aligned(operands, "res1" if both else "res0", payload)
-    )
+    shape = operands.result_shape
+    selected = operands.aligned("res1" if both else "res0", shape, payload)
     count = len(selected)
     sources = [_compared(operands, p, compared, count) for p in ("opd0", "opd1")]
     sources += [_payload(operands, p, payload, count) for p in ("opd2", "opd3")]
     if not both:
         return elementwise(selected, sources, _selector(kind, compared))
-    extreme = operands.at("res0", *_aligned(operands, "res0", compared))
+    extreme = operands.aligned("res0", shape, compared)
     return _two_results(extreme, selected, sources, _extreme(kind, compared), _selector(kind, compared))
 
 
@@ -68,16 +66,6 @@ def _two_results(
     return run
 
 
-def _aligned(
-    operands: Operands, prefix: str, dtype: DType
-) -> tuple[tuple[int, int, int, int], tuple[int, ...], DType]:
-    """Shape, strides and type of a result or payload, which are always EU-aligned."""
-    operands.check_alignment(prefix)
-    shape = operands.result_shape
-    lane = operands.core.local.start_lane(operands.fields[f"{prefix}_addr"])
-    return shape, layout_strides(ALIGNED, shape, dtype.itemsize, operands.core.spec, lane), dtype
-
-
 def _compared(operands: Operands, prefix: str, dtype: DType, count: int) -> Pieces:
     """A compared operand: constant, aligned tensor, or (layout 3) one value per lane."""
     f = operands.fields
@@ -93,7 +81,7 @@ def _payload(operands: Operands, prefix: str, dtype: DType, count: int) -> Piece
     if operands.fields[f"{prefix}_const"]:
         return (operands.constant(prefix, dtype),) * count
     operands.check_lane(prefix)
-    return operands.at(prefix, *_aligned(operands, prefix, dtype))
+    return operands.aligned(prefix, operands.result_shape, dtype)
 
 
 def _selector(kind: str, compared: DType) -> Select:

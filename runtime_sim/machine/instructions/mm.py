@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from compiler.target.isa import ALIGNED, Instruction
+from compiler.target.isa import Instruction
 from runtime_sim.arrays import Floats
 from runtime_sim.machine.core import Core
 from runtime_sim.machine.errors import SimulationError
@@ -17,7 +17,6 @@ from runtime_sim.machine.instructions.operands import (
     Operands,
     Plan,
     gather_channels,
-    layout_strides,
     scatter_channels,
 )
 from runtime_sim.machine.memory import Pieces
@@ -47,11 +46,7 @@ def prepare(core: Core, instruction: Instruction) -> Plan:
 
 
 def _matrix(operands: Operands, prefix: str, rows: int, blocks: int, width: int) -> Pieces:
-    operands.check_alignment(prefix)
-    shape = (rows, blocks, 1, width)
-    lane = operands.core.local.start_lane(operands.fields[f"{prefix}_addr"])
-    strides = layout_strides(ALIGNED, shape, F32.itemsize, operands.core.spec, lane)
-    return operands.at(prefix, shape, strides, F32)
+    return operands.aligned(prefix, (rows, blocks, 1, width), F32)
 
 
 def _two_sums(a: Floats, b: Floats, start: Floats | None) -> Floats:

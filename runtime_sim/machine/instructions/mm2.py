@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import numpy as np
 
-from compiler.target.isa import ALIGNED, Instruction
+from compiler.target.isa import Instruction
 from runtime_sim.arrays import Array, DType, Longs
 from runtime_sim.machine.core import Core
 from runtime_sim.machine.errors import SimulationError
@@ -19,7 +19,6 @@ from runtime_sim.machine.instructions.operands import (
     dtype_of,
     gather_channels,
     is_float,
-    layout_strides,
     scatter_channels,
 )
 from runtime_sim.machine.memory import Pieces
@@ -92,11 +91,7 @@ def _right_shape(operands: Operands) -> tuple[int, int]:
 
 
 def _pieces(operands: Operands, prefix: str, shape: tuple[int, int], dtype: DType) -> Pieces:
-    operands.check_alignment(prefix)
-    full = (1, shape[0], 1, shape[1])
-    lane = operands.core.local.start_lane(operands.fields[f"{prefix}_addr"])
-    strides = layout_strides(ALIGNED, full, dtype.itemsize, operands.core.spec, lane)
-    return operands.at(prefix, full, strides, dtype)
+    return operands.aligned(prefix, (1, shape[0], 1, shape[1]), dtype)
 
 
 def _result(operands: Operands, dtype: DType) -> Pieces:

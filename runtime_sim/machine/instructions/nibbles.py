@@ -16,9 +16,8 @@ def packed_source(operands: Operands) -> Pieces:
     n, c, h, w = operands.result_shape
     f = operands.fields
     operands.check_lane("opd0")
-    lane = operands.core.local.start_lane(f["opd0_addr"])
     slot = round_up(h * w, 2 * operands.core.spec.eu_bytes) if f["opd0_str"] == ALIGNED else h * w
-    strides = (-(-(lane + c) // operands.core.spec.lanes) * slot, slot, w, 1)
+    strides = (-(-(operands.lane("opd0") + c) // operands.core.spec.lanes) * slot, slot, w, 1)
     if f["opd0_str"] == STRIDED:
         strides = (f["opd0_n_str"], f["opd0_c_str"], f["opd0_h_str"], f["opd0_w_str"])
     if f["opd0_const"] or strides[3] != 1 or any(x % 2 for x in (*strides[:3], w)):

@@ -99,10 +99,13 @@ class Operands:
         layout = f.get(f"{prefix}_str", ALIGNED)
         if layout == STRIDED and f"{prefix}_n_str" in f:
             return tuple(f[f"{prefix}_{axis}_str"] for axis in "nchw")
-        lane = self.core.local.start_lane(f[f"{prefix}_addr"])
         if layout == ALIGNED:
             self.check_alignment(prefix)
-        return layout_strides(layout, shape, dtype.itemsize, self.core.spec, lane)
+        return layout_strides(layout, shape, dtype.itemsize, self.core.spec, self.lane(prefix))
+
+    def lane(self, prefix: str) -> int:
+        """The lane that an operand starts on."""
+        return self.core.local.start_lane(self.fields[f"{prefix}_addr"])
 
     def check_alignment(self, prefix: str) -> None:
         """SimulationError unless the operand's address is a multiple of the EU's bytes."""
@@ -119,6 +122,22 @@ class Operands:
         """The views of a tensor with strides that the instruction implies."""
         return self.core.local.pieces(self.fields[f"{prefix}_addr"], shape, strides, dtype)
 
+    def laid_out(self, prefix: str, shape: Shape, layout: int, dtype: DType) -> Pieces:
+        """The views of a tensor in a layout that the instruction implies."""
+        strides = layout_strides(layout, shape, dtype.itemsize, self.core.spec, self.lane(prefix))
+        return self.at(prefix, shape, strides, dtype)
+
+    def aligned(self, prefix: str, shape: Shape, dtype: DType) -> Pieces:
+        """`laid_out` EU-aligned; SimulationError unless the operand's address is."""
+        self.check_alignment(prefix)
+        return self.laid_out(prefix, shape, ALIGNED, dtype)
+
+    def lines(self, prefix: str, shape: Shape, dtype: DType) -> Pieces:
+        """The views of a line-aligned tensor."""
+        return self.at(
+            prefix, shape, line_strides(shape, dtype.itemsize, self.core.spec, self.lane(prefix)), dtype
+        )
+
     def constant(self, prefix: str, dtype: DType) -> Array:
         """The value held in an operand's address field, as an array of no dimensions."""
         bits = self.fields[f"{prefix}_addr"] & ((1 << 8 * dtype.itemsize) - 1)
@@ -133,8 +152,7 @@ class Operands:
 
     def check_lane(self, prefix: str) -> None:
         """SimulationError unless the operand starts on the result's lane, as the chip requires."""
-        lane_of = self.core.local.start_lane
-        if lane_of(self.fields[f"{prefix}_addr"]) != lane_of(self.fields["res0_addr"]):
+        if self.lane(prefix) != self.lane("res0"):
             raise SimulationError(f"{prefix} and res0 start on different lanes")
 
 

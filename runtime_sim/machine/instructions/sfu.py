@@ -44,10 +44,9 @@ def _coefficients(operands: Operands, dtype: DType) -> Pieces:
     if count < 2:
         raise SimulationError(f"a polynomial of {count} coefficients")
     offset = operands.fields["opd1_addr"] % local.lane_bytes
-    lane = local.start_lane(operands.fields["res0_addr"])
     return tuple(
         local.pieces(grid.lane * local.lane_bytes + offset, (1, grid.lanes, 1, count), (0, 0, 0, 1), dtype)[0]
-        for grid in split_channels(lane, operands.fields["res0_c"], local.lanes)
+        for grid in split_channels(operands.lane("res0"), operands.fields["res0_c"], local.lanes)
     )
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from compiler.target.isa import ALIGNED, COMPACT, Instruction
-from runtime_sim.arrays import Array, DType
+from runtime_sim.arrays import DType
 from runtime_sim.machine.core import Core
 from runtime_sim.machine.errors import SimulationError
 from runtime_sim.machine.instructions.operands import (
@@ -14,8 +14,6 @@ from runtime_sim.machine.instructions.operands import (
     Plan,
     dtype_of,
     gather_channels,
-    layout_strides,
-    line_strides,
     scatter_channels,
 )
 
@@ -35,14 +33,6 @@ def prepare(core: Core, instruction: Instruction) -> Plan:
     return kinds[instruction.kind](operands)
 
 
-def _views(
-    operands: Operands, prefix: str, shape: tuple[int, int, int, int], layout: int, dtype: DType
-) -> tuple[Array, ...]:
-    lane = operands.core.local.start_lane(operands.fields[f"{prefix}_addr"])
-    strides = layout_strides(layout, shape, dtype.itemsize, operands.core.spec, lane)
-    return operands.at(prefix, shape, strides, dtype)
-
-
 def _index_type(operands: Operands) -> DType:
     dtype = dtype_of(operands.fields["opd1_prec"], 0)
     if dtype.itemsize > 2:
@@ -54,9 +44,9 @@ def _along_w(operands: Operands) -> Plan:
     """result[n, c, 0, j] = opd0[0, c, 0, index[n, c, 0, j]]."""
     n, c, _, w = operands.result_shape
     dtype = RAW[operands.dtype("res0").itemsize]
-    source = _views(operands, "opd0", (1, c, 1, operands.fields["opd0_w"]), ALIGNED, dtype)
-    index = _views(operands, "opd1", (n, c, 1, w), ALIGNED, _index_type(operands))
-    result = _views(operands, "res0", (n, c, 1, w), ALIGNED, dtype)
+    source = operands.laid_out("opd0", (1, c, 1, operands.fields["opd0_w"]), ALIGNED, dtype)
+    index = operands.laid_out("opd1", (n, c, 1, w), ALIGNED, _index_type(operands))
+    result = operands.laid_out("res0", (n, c, 1, w), ALIGNED, dtype)
 
     def run() -> None:
         data = np.broadcast_to(gather_channels(source), (n, c, 1, operands.fields["opd0_w"]))
@@ -69,9 +59,9 @@ def _shared_index(operands: Operands) -> Plan:
     """result[n, c, 0, j] = opd0[n, c, 0, index[j]]; the index is (1, count, 1, 1), compact over lanes."""
     n, c, _, w = operands.result_shape
     dtype = RAW[operands.dtype("res0").itemsize]
-    source = _views(operands, "opd0", (n, c, 1, operands.fields["opd0_w"]), ALIGNED, dtype)
-    index = _views(operands, "opd1", (1, w, 1, 1), COMPACT, _index_type(operands))
-    result = _views(operands, "res0", (n, c, 1, w), ALIGNED, dtype)
+    source = operands.laid_out("opd0", (n, c, 1, operands.fields["opd0_w"]), ALIGNED, dtype)
+    index = operands.laid_out("opd1", (1, w, 1, 1), COMPACT, _index_type(operands))
+    result = operands.laid_out("res0", (n, c, 1, w), ALIGNED, dtype)
 
     def run() -> None:
         positions = gather_channels(index).reshape(-1).astype(np.int64)
@@ -83,16 +73,13 @@ def _shared_index(operands: Operands) -> Plan:
 def _rows(operands: Operands) -> Plan:
     """result[n, c, i, :] = opd0[0, c, index[n, c, i], :]; data line-aligned, index EU-aligned."""
     n, c, h, w = operands.result_shape
-    f, spec, local = operands.fields, operands.core.spec, operands.core.local
     dtype = RAW[operands.dtype("res0").itemsize]
-    shape = (1, c, f["opd0_h"], w)
-    if local.start_lane(f["opd0_addr"]) + c > local.lanes:
+    shape = (1, c, operands.fields["opd0_h"], w)
+    if operands.lane("opd0") + c > operands.core.spec.lanes:
         raise SimulationError("a gather of rows of more channels than lanes is not modelled")
-    source_lane, result_lane = local.start_lane(f["opd0_addr"]), local.start_lane(f["res0_addr"])
-    source = operands.at("opd0", shape, line_strides(shape, dtype.itemsize, spec, source_lane), dtype)
-    index = _views(operands, "opd1", (n, c, 1, h), ALIGNED, _index_type(operands))
-    strides = line_strides((n, c, h, w), dtype.itemsize, spec, result_lane)
-    result = operands.at("res0", (n, c, h, w), strides, dtype)
+    source = operands.lines("opd0", shape, dtype)
+    index = operands.laid_out("opd1", (n, c, 1, h), ALIGNED, _index_type(operands))
+    result = operands.lines("res0", (n, c, h, w), dtype)
 
     def run() -> None:
         data = np.broadcast_to(gather_channels(source), (n, *shape[1:]))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from compiler.target.isa import ALIGNED, COMPACT, Instruction
+from compiler.target.isa import COMPACT, Instruction
 from runtime_sim.arrays import DType
 from runtime_sim.machine.core import Core
 from runtime_sim.machine.errors import SimulationError
@@ -13,11 +13,8 @@ from runtime_sim.machine.instructions.operands import (
     Operands,
     Plan,
     gather_channels,
-    layout_strides,
-    line_strides,
     scatter_channels,
 )
-from runtime_sim.machine.memory import Pieces
 
 
 def prepare(core: Core, instruction: Instruction) -> Plan:
@@ -32,27 +29,17 @@ def prepare(core: Core, instruction: Instruction) -> Plan:
     return _from_static(operands, dtype, per_channel=kind == "s_distribute")
 
 
-def _tensor(operands: Operands, prefix: str, shape: tuple[int, ...], layout: int, dtype: DType) -> Pieces:
-    lane = operands.core.local.start_lane(operands.fields[f"{prefix}_addr"])
-    strides = layout_strides(layout, shape, dtype.itemsize, operands.core.spec, lane)
-    if layout == ALIGNED:
-        operands.check_alignment(prefix)
-    return operands.at(prefix, shape, strides, dtype)
-
-
 def _transpose(operands: Operands, dtype: DType, line_aligned: bool) -> Plan:
     """result(n, w, h, c) = source(n, c, h, w)."""
     n, c, h, w = operands.result_shape
     f = operands.fields
     if (f["opd0_c"], f["opd0_w"]) != (w, c):
         raise SimulationError(f"result {c} x {w} is not the transpose of {f['opd0_c']} x {f['opd0_w']}")
-    source = _tensor(operands, "opd0", (n, w, h, c), ALIGNED, dtype)
+    source = operands.aligned("opd0", (n, w, h, c), dtype)
     if line_aligned:
-        lane = operands.core.local.start_lane(f["res0_addr"])
-        strides = line_strides((n, c, h, w), dtype.itemsize, operands.core.spec, lane)
-        result = operands.at("res0", (n, c, h, w), strides, dtype)
+        result = operands.lines("res0", (n, c, h, w), dtype)
     else:
-        result = _tensor(operands, "res0", (n, c, h, w), ALIGNED, dtype)
+        result = operands.aligned("res0", (n, c, h, w), dtype)
 
     def run() -> None:
         # Read all first: source and result may share memory.
@@ -65,8 +52,8 @@ def _transpose(operands: Operands, dtype: DType, line_aligned: bool) -> Plan:
 def _copy(operands: Operands, dtype: DType, broadcast: bool) -> Plan:
     """result(n, c, h, w) = source(n, c or 0, h, w)."""
     n, c, h, w = operands.result_shape
-    source = _tensor(operands, "opd0", (n, 1 if broadcast else c, h, w), ALIGNED, dtype)
-    result = _tensor(operands, "res0", (n, c, h, w), ALIGNED, dtype)
+    source = operands.aligned("opd0", (n, 1 if broadcast else c, h, w), dtype)
+    result = operands.aligned("res0", (n, c, h, w), dtype)
 
     def run() -> None:
         value = gather_channels(source).copy()
@@ -85,5 +72,8 @@ def _from_static(operands: Operands, dtype: DType, per_channel: bool) -> Plan:
         raise SimulationError(f"{count} items at static offset {start:#x} are not all in static memory")
     row = core.static[start : start + count * dtype.itemsize].view(dtype)
     value = row.reshape(1, -1, 1, 1) if per_channel else row.reshape(1, 1, 1, -1)
-    result = _tensor(operands, "res0", shape, COMPACT if per_channel else ALIGNED, dtype)
+    if per_channel:
+        result = operands.laid_out("res0", shape, COMPACT, dtype)
+    else:
+        result = operands.aligned("res0", shape, dtype)
     return lambda: scatter_channels(result, np.broadcast_to(value, shape))
