@@ -14,10 +14,6 @@ from compiler.target.isa import Instruction, isa_for
 from compiler.target.layout import Engine
 from runtime_sim.launch.queues import CoreProgram
 
-# Address bits that BM1688's commands carry on top of a tensor's recorded address; the offset is below them.
-_OFFSET_MASK = (1 << 35) - 1
-
-
 DEVICE_BYTES = 64 << 30  # of memory; boards have 16 GB
 
 

@@ -7,7 +7,6 @@ senders have sent that message. Everything else may happen in any order.
 
 from __future__ import annotations
 
-import random
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -123,26 +122,6 @@ def alternating() -> Choose:
         nonlocal last
         last = next((queue for queue in ready if queue > last), ready[0])
         return last
-
-    return choose
-
-
-def run_ahead(engine: str) -> Choose:
-    """One engine as far ahead of the other as the waits permit: what a missing wait does not survive."""
-    preferred = ENGINES.index(engine)
-    return lambda ready: min(ready, key=lambda queue: (queue % 2 != preferred, queue))
-
-
-def shuffled(seed: int) -> Choose:
-    """Random bursts of one queue or another, the same for the same seed."""
-    rng = random.Random(seed)
-    favourite = 0
-
-    def choose(ready: list[int]) -> int:
-        nonlocal favourite
-        if favourite not in ready or rng.random() < 0.1:
-            favourite = rng.choice(ready)
-        return favourite
 
     return choose
 

@@ -40,7 +40,7 @@ class Machine(Core):
     ) -> None:
         local = local or LocalMemory(spec.lanes, lane_bytes or spec.lane_bytes)
         super().__init__(spec, local, ddr or chip_memory(spec), exact)
-        self._plans: dict[int, tuple[Instruction, Plan, int]] = {}
+        self._plans: dict[int, tuple[Instruction, Plan]] = {}
 
     def execute(self, instruction: Instruction) -> None:
         """Execute one instruction; waits are the caller's affair."""
@@ -55,11 +55,11 @@ class Machine(Core):
 
     def _execute(self, instruction: Instruction) -> None:
         known = self._plans.get(id(instruction))
-        if known is None or known[2] != self.ddr.generation:
+        if known is None:
             known = self._prepare(instruction)
         known[1]()
 
-    def _prepare(self, instruction: Instruction) -> tuple[Instruction, Plan, int]:
+    def _prepare(self, instruction: Instruction) -> tuple[Instruction, Plan]:
         """Make the plan of an instruction, and keep it with the instruction itself, whose id is the key."""
         prepare = PREPARE.get(instruction.name)
         if prepare is None:
@@ -70,6 +70,6 @@ class Machine(Core):
             raise SimulationError(f"{error}\n  in {instruction}") from None
         if len(self._plans) >= PLANS_KEPT:
             self._plans.clear()
-        entry = (instruction, plan, self.ddr.generation)
+        entry = (instruction, plan)
         self._plans[id(instruction)] = entry
         return entry

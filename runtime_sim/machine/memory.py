@@ -126,11 +126,10 @@ class Region:
 
 
 class FlatMemory:
-    """DDR (and L2): numpy arrays mapped at 40-bit addresses. `generation` changes whenever the map does."""
+    """DDR (and L2): numpy arrays mapped at 40-bit addresses."""
 
     def __init__(self) -> None:
         self.regions: list[Region] = []
-        self.generation = 0
 
     def map(self, address: int, data: Array, name: str = "") -> None:
         """Make the bytes of a contiguous array visible from `address` on; writes go into the array itself."""
@@ -144,15 +143,6 @@ class FlatMemory:
                 f"{region.end - address} bytes at {address:#x} overlap those at {clash.address:#x}"
             )
         self.regions.append(region)
-        self.generation += 1
-
-    def unmap(self, address: int) -> None:
-        """Forget the region that starts at `address`."""
-        kept = [r for r in self.regions if r.address != address]
-        if len(kept) == len(self.regions):
-            raise ValueError(f"nothing is mapped at {address:#x}")
-        self.regions = kept
-        self.generation += 1
 
     def view(self, address: int, shape: Sequence[int], strides: Sequence[int], dtype: DType) -> Array:
         """A view of the given shape, strides in items; no copy."""

@@ -10,9 +10,10 @@ from compiler.bmodel import read_bmodel
 from runtime_sim.check.contract import check_file
 from runtime_sim.check.waits import find_race
 from runtime_sim.launch.loader import Program
-from runtime_sim.launch.queues import CoreProgram, Deadlock, alternating, run_ahead
+from runtime_sim.launch.queues import CoreProgram, Deadlock, alternating
 from runtime_sim.launch.runtime import NUMPY_TYPES, Runtime
 from tests.compare import compare
+from tests.orders import run_ahead
 from tests.runtime_sim.check.programs import changed
 
 PROGRAMS = Path(__file__).resolve().parents[4] / "shared/data/vendor_programs"

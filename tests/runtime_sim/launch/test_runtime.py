@@ -7,8 +7,9 @@ import pytest
 from compiler.bmodel import AddrMode, read_bmodel, write_bmodel
 from compiler.diagnostics import CompileError, UserError
 from runtime_sim.launch.loader import Program
-from runtime_sim.launch.queues import alternating, run_ahead, shuffled
+from runtime_sim.launch.queues import alternating
 from runtime_sim.launch.runtime import Runtime
+from tests.orders import run_ahead, shuffled
 from tests.runtime_sim.check.programs import ADD_TILES, SPEC, add_model, changed, toy_model, toy_table
 
 BF16 = ml_dtypes.bfloat16

@@ -7,7 +7,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from compiler.target.isa import Instruction
 from runtime_sim.machine.errors import SimulationError
 from tests.runtime_sim.machine.instructions.board import (
     B8,
@@ -17,7 +16,6 @@ from tests.runtime_sim.machine.instructions.board import (
     X,
     at,
     code_of,
-    instruction,
     sizes,
     steps,
 )
@@ -343,15 +341,3 @@ def test_local_tensors_on_different_lanes():
     ]
     transfer(board, "copy", *ends, np.uint32, nchw_copy=1)
     np.testing.assert_array_equal(board.take(x.shape, np.uint32, 60 * LANE + 4096), x)
-
-
-def test_a_prepared_command_follows_a_new_map():
-    """The same command, executed again after another array was mapped at its address, moves the new bytes."""
-    board = Board()
-    fields = sizes("src", (1, 1, 1, 4)) | at("src", DDR) | at("dst", X.dma_local_base)
-    command: Instruction = instruction(X, "dma_tensor", "copy", nchw_copy=1, src_data_format=4, **fields)
-    for fill in (1, 2):
-        board.machine.ddr.unmap(DDR)
-        board.machine.ddr.map(DDR, np.full(64, fill, np.uint8))
-        board.machine.execute(command)
-        assert (board.memory[0, :16] == fill).all()
