@@ -9,10 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from compiler.target.isa_tables import TABLES, Layout
 
 from compiler.target.chips import chip
 from compiler.target.isa import Isa, isa_for
+from compiler.target.layout import Layout
 
 CHIPS = ("bm1684x", "bm1688")
 
@@ -52,7 +52,7 @@ def text(name: str) -> str:
     """Each kind of each form with no field set, then the fields' values; for a layout that several have, once."""
     seen: set[str] = set()
     out = []
-    for layout in TABLES[name]:
+    for layout in chip(name).instructions:
         out += lines(isa_for(chip(name)), layout, layout.text in seen)
         seen.add(layout.text)
     return "\n".join(out) + "\n"
@@ -65,7 +65,7 @@ def test_every_field_lies_where_it_was_verified(golden, name):
 
 @pytest.mark.parametrize("name", CHIPS)
 def test_no_two_fields_could_change_places_unseen(name):
-    for layout in TABLES[name]:
+    for layout in chip(name).instructions:
         values = rows(layout)
         columns = [(field.width, *(row[field.name] for row in values)) for field in layout.fields.values()]
         assert len(set(columns)) == len(columns), layout.name

@@ -271,5 +271,5 @@ def test_integer_sums_go_into_32_bits():
     for narrow in (np.int8, np.float32):
         with pytest.raises(SimulationError, match="mm2 of int8 into"):
             multiply("nn", ones, ones, narrow)
-    with pytest.raises(SimulationError, match="BM1684X only"):
+    with pytest.raises(SimulationError, match="not modelled for BM1688"):
         multiply("nn", ones, ones, np.int32, B8)
