@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -292,6 +293,25 @@ def toy_tokenizer(folder: Path) -> None:
     tokenizer.pre_tokenizer = pre_tokenizers.Split("", "isolated")
     tokenizer.decoder = decoders.Fuse()
     tokenizer.save(str(folder / "tokenizer.json"))
+
+
+class Letters:
+    """The tokens of `toy_tokenizer`, without a process that loads them."""
+
+    def __init__(self, config: Path) -> None:
+        self.config = config
+
+    def encode_chat(self, prompt: str) -> list[int]:
+        return [ord(letter) - ord("0") for letter in prompt]
+
+    def stop_ids(self, chat: bool) -> frozenset[int]:
+        return frozenset()
+
+    def beyond(self, rows: int) -> list[tuple[int, str]]:
+        return [(number, chr(ord("0") + number)) for number in range(rows, VOCABULARY)]
+
+    def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
+        return (chr(ord("0") + token) for token in tokens)
 
 
 def changed_model(model: BModel, engine: str, number: int, **fields: int) -> BModel:
