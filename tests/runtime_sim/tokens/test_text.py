@@ -23,6 +23,14 @@ def config(tmp_path):
     return tmp_path
 
 
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory):
+    """Text that no test changes the files of."""
+    folder = tmp_path_factory.mktemp("plain")
+    layouts.names_in_a_map(folder)
+    return Text(folder)
+
+
 @pytest.fixture
 def short_limits(monkeypatch):
     monkeypatch.setattr(text_module, "REQUEST", Limits(seconds=1, megabytes=128))
@@ -48,17 +56,15 @@ def test_without_a_template_the_prompt_is_plain(config):
     assert text.encode_chat("abc") == text.encode("abc")
 
 
-def test_text_streams_whole_characters(config):
-    text = Text(config)
-    pieces = list(text.decode_stream(text.encode(PHRASE)))
+def test_text_streams_whole_characters(plain):
+    pieces = list(plain.decode_stream(plain.encode(PHRASE)))
     assert "".join(pieces) == PHRASE
     assert "日" in pieces
     assert not any("\ufffd" in piece for piece in pieces)
 
 
-def test_an_unfinished_character_is_shown_at_the_end(config):
-    text = Text(config)
-    assert "".join(text.decode_stream(text.encode("a日")[:-1])).startswith("a\ufffd")
+def test_an_unfinished_character_is_shown_at_the_end(plain):
+    assert "".join(plain.decode_stream(plain.encode("a日")[:-1])).startswith("a\ufffd")
 
 
 def test_stop_ids_come_from_all_files(config):
@@ -68,11 +74,10 @@ def test_stop_ids_come_from_all_files(config):
     assert text.stop_ids() == {3, 4, 5, *text.encode("</s>")}
 
 
-def test_tokens_beyond_a_number_of_rows(config):
-    text = Text(config)
-    (end,) = text.encode("</s>")
-    assert text.beyond(end) == [(end, "</s>")]
-    assert text.beyond(end + 1) == []
+def test_tokens_beyond_a_number_of_rows(plain):
+    (end,) = plain.encode("</s>")
+    assert plain.beyond(end) == [(end, "</s>")]
+    assert plain.beyond(end + 1) == []
 
 
 @pytest.mark.parametrize("value", ["2", [1, "2"], True, {"id": 2}])
@@ -86,27 +91,42 @@ LOOPS = "{% for i in range(99999) %}{% for j in range(99999) %}{% endfor %}{% en
 RECURSION = "{% macro f() %}{{ f() }}{% endmacro %}{{ f() }}"
 FAILING_TEMPLATES = {
     "refuses": ("{{ raise_exception('no system role') }}", "fails: no system role"),
-    "syntax": ("{% for %}", "fails: "),
     "private attributes": ("{{ messages.__class__.__mro__ }}", "fails: access to attribute '__class__'"),
     "type": ("{{ 1 + 'a' }}", "fails: unsupported operand"),
     "zero": ("{{ 1 // 0 }}", "fails: integer division"),
     "recursion": (RECURSION, "fails: maximum recursion depth"),
     "range": ("{% for i in range(10**9) %}{% endfor %}", "fails: Range too big"),
+    "escape sequences": (r"{{ raise_exception('a\x1b[2J\nb') }}", r"fails: a\\x1b\[2J b$"),
+}
+ENDLESS_TEMPLATES = {
+    "syntax": ("{% for %}", "fails: "),
     "format": ("{{ '%1000000000s' % 1 }}", "needs more than 128 MB"),
     "string": ("{{ 'a' * 10**10 }}", "needs more than 128 MB"),
     "number": ("{{ 9 ** (9 ** 9) }}", "takes more than 1 s|needs more than"),
     "loops": (LOOPS, "takes more than 1 s"),
-    "escape sequences": (r"{{ raise_exception('a\x1b[2J\nb') }}", r"fails: a\\x1b\[2J b$"),
 }
 
 
-@pytest.mark.parametrize(("template", "message"), FAILING_TEMPLATES.values(), ids=FAILING_TEMPLATES.keys())
+def test_templates_that_fail_are_reported(config):
+    """One template for all, which goes by the prompt: loading a tokenizer takes a second."""
+    cases = [f"{{% if messages[0].content == '{name}' %}}{each}{{% endif %}}" for name, (each, _) in FAILING_TEMPLATES.items()]
+    (config / "chat_template.jinja").write_text("".join(cases))
+    text = Text(config)
+    for name, (_, message) in FAILING_TEMPLATES.items():
+        check_failure(text, name, message)
+
+
+@pytest.mark.parametrize(("template", "message"), ENDLESS_TEMPLATES.values(), ids=ENDLESS_TEMPLATES.keys())
 @pytest.mark.usefixtures("short_limits")
-def test_templates_that_fail_are_reported(config, template, message):
+def test_templates_that_do_not_load_or_end_are_reported(config, template, message):
     (config / "chat_template.jinja").write_text(template)
+    check_failure(Text(config), "a", message)
+
+
+def check_failure(text, prompt, message):
     with pytest.raises(UserError, match=message) as caught:
-        Text(config).encode_chat("a")
-    assert caught.value.message.startswith(f"the chat template of {config / 'chat_template.jinja'} fails: ")
+        text.encode_chat(prompt)
+    assert caught.value.message.startswith(f"the chat template of {text.config / 'chat_template.jinja'} fails: ")
     assert len(caught.value.message.splitlines()) == 1
 
 
