@@ -1,5 +1,6 @@
 """AR cast in every rounding mode, against rational arithmetic."""
 
+import itertools
 import math
 from fractions import Fraction
 
@@ -21,6 +22,7 @@ finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 halves = st.integers(-(1 << 18), 1 << 18).map(lambda n: n / 2)
 near_f16 = st.floats(-70000, 70000, width=32)
 small = st.floats(-(2.0**-13), 2.0**-13, width=32)
+integers = st.sampled_from(INTEGERS)
 numbers = st.lists(st.one_of(finite, halves, near_f16, small), min_size=1, max_size=12)
 
 
@@ -51,10 +53,9 @@ def directed_inward(infinity, mode):
 
 
 @pytest.mark.parametrize("mode", FLOAT_MODES)
-@pytest.mark.parametrize("dtype", INTEGERS, ids=str)
-@settings(max_examples=30)
-@given(xs=numbers)
-def test_to_integers_rounds_and_then_cuts(mode, dtype, xs):
+@settings(max_examples=80)
+@given(xs=numbers, dtype=integers)
+def test_to_integers_rounds_and_then_cuts(mode, xs, dtype):
     x = np.array(xs, F32)
     limits = np.iinfo(dtype)
     for value, got in zip(x, cast(x, dtype, mode), strict=True):
@@ -69,10 +70,9 @@ def test_what_is_no_number_becomes_an_integer_too():
 
 
 @pytest.mark.parametrize("mode", FLOAT_MODES)
-@pytest.mark.parametrize("source", INTEGERS, ids=str)
-@settings(max_examples=20)
-@given(data=st.data())
-def test_from_integers_rounds_once(mode, source, data):
+@settings(max_examples=60)
+@given(data=st.data(), source=integers)
+def test_from_integers_rounds_once(mode, data, source):
     limits = np.iinfo(source)
     x = np.array(data.draw(st.lists(st.integers(limits.min, limits.max), min_size=1, max_size=9)), source)
     for dtype in (F32, BF16, F16):
@@ -92,12 +92,11 @@ def test_f32_to_f32_is_the_integer_value(mode, xs):
         assert float(got) == whole(Fraction(float(value)), mode)
 
 
-@pytest.mark.parametrize("source", INTEGERS, ids=str)
-@pytest.mark.parametrize("result", INTEGERS, ids=str)
-def test_between_integers_values_are_cut_to_the_range(source, result):
-    limits, to = np.iinfo(source), np.iinfo(result)
-    x = np.array([limits.min, 0, 1, 100, limits.max], source)
-    assert [int(v) for v in cast(x, result)] == [min(max(int(v), to.min), to.max) for v in x]
+def test_between_integers_values_are_cut_to_the_range():
+    for source, result in itertools.product(INTEGERS, INTEGERS):
+        limits, to = np.iinfo(source), np.iinfo(result)
+        x = np.array([limits.min, 0, 1, 100, limits.max], source)
+        assert [int(v) for v in cast(x, result)] == [min(max(int(v), to.min), to.max) for v in x]
 
 
 def test_widening_is_exact():

@@ -53,7 +53,7 @@ def test_results_wrap(kind, operands, result):
 
 
 @pytest.mark.parametrize("kind", ["adds", "subs", "muls"])
-@settings(max_examples=150)
+@settings(max_examples=100)
 @given(pairs(), types, st.integers(-20, 3), st.sampled_from(sorted(ROUND)))
 def test_saturating_results_are_shifted_and_cut(kind, operands, result, amount, mode):
     a, b = operands
@@ -72,11 +72,10 @@ def test_a_difference_without_a_shift_is_cut_too():
     assert list(elementwise("sub", a, b, np.int8)) == [-66, -6]
 
 
-@pytest.mark.parametrize("kind", ["ashift", "logic_shift"])
 @pytest.mark.parametrize("mode", ROUND)
 @settings(max_examples=40)
-@given(data=st.data())
-def test_shifts(kind, mode, data):
+@given(data=st.data(), kind=st.sampled_from(["ashift", "logic_shift"]))
+def test_shifts(mode, data, kind):
     dtype = data.draw(types)
     limits = np.iinfo(dtype)
     count = data.draw(st.integers(1, 9))
