@@ -27,6 +27,8 @@ CODES = {
 }
 DDR = 0x1_0000_0000
 LANE = 1 << 14  # bytes of a lane: small, so that a machine is made quickly
+RNG = np.random.default_rng(0)
+WIDTHS = [np.dtype(np.uint8), np.dtype(np.uint16), np.dtype(np.uint32)]
 
 
 def code_of(dtype: np.dtype) -> int:
@@ -129,3 +131,52 @@ def steps(end, strides) -> dict[str, int]:
 
 def at(end, address) -> dict[str, int]:
     return split_address(end, address)
+
+
+class Ddr:
+    """A tensor in flat memory, found by its strides in items."""
+
+    def __init__(self, board, dtype, strides, offset=0):
+        self.items = board.ddr.view(dtype)
+        self.strides = strides
+        self.first = offset // np.dtype(dtype).itemsize
+        self.address = (DDR if board.spec is X else board.spec.coeff_base) + offset
+
+    def __setitem__(self, index, value):
+        self.items[self._place(index)] = value
+
+    def __getitem__(self, index):
+        return self.items[self._place(index)]
+
+    def _place(self, index):
+        return self.first + sum(i * s for i, s in zip(index, self.strides, strict=True))
+
+    def fill(self, values):
+        for index in itertools.product(*map(range, values.shape)):
+            self[index] = values[index]
+
+    def read(self, shape):
+        out = np.empty(shape, self.items.dtype)
+        for index in itertools.product(*map(range, shape)):
+            out[index] = self[index]
+        return out
+
+
+def anything(shape, dtype=np.uint32):
+    """Bits at random, as unsigned integers."""
+    return RNG.integers(0, 1 << 8 * np.dtype(dtype).itemsize, shape).astype(dtype)
+
+
+def bits(x):
+    return np.asarray(x).view({2: np.uint16, 4: np.uint32}[np.asarray(x).dtype.itemsize])
+
+
+def words(rng, shape, dtype, spread):
+    """Numbers over `spread` decades, many of them cancelling."""
+    values = rng.standard_normal(shape) * 10.0 ** rng.integers(-spread, spread + 1, shape)
+    return values.astype(np.float32).astype(dtype)
+
+
+def local(board, lane, offset=0):
+    """The DMA address of a place in a lane."""
+    return board.spec.dma_local_base + lane * LANE + offset

@@ -57,3 +57,22 @@ def exponent_of(value: Fraction) -> int:
 def flushed(x: float) -> Fraction:
     """The value an operand counts as."""
     return Fraction(0) if abs(x) < 2.0**-126 else Fraction(x)
+
+
+def block_sum(products):
+    """Products cut to 24 bits below the largest, summed exactly, rounded once."""
+    largest = max((exponent_of(p) for p in products if p), default=None)
+    if largest is None:
+        return Fraction(0)
+    unit = Fraction(2) ** (largest - 24)
+    return rounded(sum(math.trunc(p / unit) for p in products) * unit, np.float32)
+
+
+def dot(row, column, block, start=None):
+    """The chip's dot product."""
+    products = [rounded(Fraction(a) * Fraction(b), np.float32) for a, b in zip(row, column, strict=True)]
+    total = start
+    for i in range(0, len(products), block):
+        t = block_sum(products[i : i + block])
+        total = t if total is None else rounded(total + t, np.float32)
+    return total

@@ -1,106 +1,15 @@
-"""MM2 and MM against sums made term by term in rationals, in the documented order."""
+"""MM2: where matrices lie, their types, and how each chip sums."""
 
-import math
 from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from runtime_sim.machine.errors import SimulationError
-from runtime_sim.machine.floats import flush_denormals
-from runtime_sim.machine.instructions.accumulate import accumulate
-from tests.runtime_sim.machine.instructions.board import B8, BF16, LANE, Board, X, code_of
-from tests.runtime_sim.machine.instructions.scalars import exponent_of, flushed, rounded
+from tests.runtime_sim.machine.instructions.board import B8, BF16, LANE, Board, X, code_of, words
+from tests.runtime_sim.machine.instructions.scalars import dot
 
 F32, F16 = np.dtype(np.float32), np.dtype(np.float16)
-
-
-def block_sum(products):
-    """Products cut to 24 bits below the largest, summed exactly, rounded once."""
-    largest = max((exponent_of(p) for p in products if p), default=None)
-    if largest is None:
-        return Fraction(0)
-    unit = Fraction(2) ** (largest - 24)
-    return rounded(sum(math.trunc(p / unit) for p in products) * unit, F32)
-
-
-def dot(row, column, block, start=None):
-    """The chip's dot product."""
-    products = [rounded(Fraction(a) * Fraction(b), F32) for a, b in zip(row, column, strict=True)]
-    total = start
-    for i in range(0, len(products), block):
-        t = block_sum(products[i : i + block])
-        total = t if total is None else rounded(total + t, F32)
-    return total
-
-
-def words(rng, shape, dtype, spread):
-    """Numbers over `spread` decades, many of them cancelling."""
-    values = rng.standard_normal(shape) * 10.0 ** rng.integers(-spread, spread + 1, shape)
-    return values.astype(F32).astype(dtype)
-
-
-@pytest.mark.parametrize("block", [16, 32])
-@pytest.mark.parametrize("dtype", [BF16, F16], ids=str)
-@settings(max_examples=25)
-@given(seed=st.integers(0, 1 << 30), depth=st.integers(1, 80), spread=st.sampled_from([0, 2, 18]))
-def test_sums_are_cut_and_rounded_block_by_block(block, dtype, seed, depth, spread):
-    rng = np.random.default_rng(seed)
-    spread = min(spread, 2) if dtype == F16 else spread
-    a, b = words(rng, (depth, 3), dtype, spread), words(rng, (depth, 2), dtype, spread)
-    start = words(rng, (3, 2), F32, 3)
-    wide = [x.astype(F32) for x in (a, b)]
-    for c in (None, start):
-        with flush_denormals():
-            ours = accumulate(*wide, c, block)
-        for m in range(3):
-            for n in range(2):
-                first = None if c is None else Fraction(float(c[m, n]))
-                assert Fraction(float(ours[m, n])) == dot(a[:, m].tolist(), b[:, n].tolist(), block, first)
-
-
-def test_tiny_products_are_flushed_and_sums_too_small_for_f32_scaling_are_exact():
-    """Block sums around the bottom of f32, where the fast scaling does not reach."""
-    rng = np.random.default_rng(3)
-    a, b = (words(rng, (64, 4), BF16, 2).astype(F32) * np.float32(2.0**-60) for _ in range(2))
-    with flush_denormals():
-        ours = accumulate(a, b, None, 32)
-    for m in range(4):
-        for n in range(4):
-            assert Fraction(float(ours[m, n])) == dot(a[:, m].tolist(), b[:, n].tolist(), 32)
-
-
-@pytest.mark.parametrize(
-    ("products", "wanted"),
-    [
-        ([math.nan, 1.0], 0xFFC00000),
-        ([math.inf, 1.0], 0x7F800000),
-        ([-math.inf, 1.0], 0xFF800000),
-        ([math.inf, -math.inf], 0xFFC00000),
-        ([math.inf, math.nan], 0x7F800000),
-        ([3e38, 3e38], 0x7F800000),
-        ([-0.0, -0.0], 0),
-    ],
-)
-def test_what_is_no_number(products, wanted):
-    a = np.array(products, F32)[:, None]
-    with flush_denormals(), np.errstate(all="ignore"):
-        total = accumulate(a, np.array([[1.0], [1.0]], F32), None, 32)
-    assert total.view(np.uint32)[0, 0] == wanted
-
-
-@pytest.mark.parametrize(
-    ("product", "start", "wanted"), [(1.0, 0x7F800001, 0x7FC00001), (math.nan, 0x7FC00007, 0xFFC00000)]
-)
-def test_of_two_nans_the_products_counts(product, start, wanted):
-    """The second row is ordinary: 1 on top of 2."""
-    left, right = np.array([[product, 1.0]], F32), np.ones((1, 1), F32)
-    starts = np.array([[start], [0x40000000]], np.uint32).view(F32)
-    with flush_denormals(), np.errstate(all="ignore"):
-        total = accumulate(left, right, starts, 32)
-    assert [hex(x) for x in total.view(np.uint32).ravel()] == [hex(wanted), "0x40400000"]
 
 
 def operands(kind, m, k, n):
@@ -227,43 +136,6 @@ def test_the_fast_product_is_close_and_the_exact_one_is_the_default():
 def test_products_the_chip_cannot_make(fields, message):
     with pytest.raises(SimulationError, match=message):
         multiply("nn", np.ones((2, 4), BF16), np.ones((4, 2), BF16), F32, **fields)
-
-
-def test_f32_products_of_mm_use_two_accumulators():
-    """K = 7 in blocks of 4 columns: even and odd k add up apart, and the start is with the odd ones."""
-    rng = np.random.default_rng(0)
-    a, b, start = words(rng, (2, 7), F32, 2), words(rng, (7, 10), F32, 2), words(rng, (2, 10), F32, 2)
-    board = Board()
-    board.put(np.pad(a, ((0, 0), (0, 1)), constant_values=1e30).reshape(2, 2, 1, 4), 0)
-    board.put(np.pad(b, ((0, 0), (0, 2))).reshape(7, 3, 1, 4), 1024)
-    board.put(np.pad(start, ((0, 0), (0, 2))).reshape(2, 3, 1, 4), 4096)
-    shape = {"opd0_n": 2, "opd0_c": 2, "opd0_w": 4, "opd1_w": 3, "res0_c": 3, "res0_w": 4}
-    board.run(
-        "mm",
-        "normal",
-        **shape,
-        res0_prec=2,
-        opd0_prec=2,
-        opd2_const=1,
-        res_add=1,
-        opd1_addr=1024,
-        res0_addr=4096,
-    )
-    ours = board.take((2, 3, 1, 4), F32, 4096).reshape(2, 12)[:, :10]
-    for m in range(2):
-        for n in range(10):
-            sums = [Fraction(0), Fraction(float(start[m, n]))]
-            for k in range(7):
-                p = rounded(flushed(float(a[m, k])) * flushed(float(b[k, n])), F32)
-                sums[k % 2] = rounded(sums[k % 2] + p, F32)
-            assert Fraction(float(ours[m, n])) == rounded(sum(sums), F32)
-
-
-@pytest.mark.parametrize("field", [{"left_tran": 1}, {"opd0_const": 1}, {"opd2_const": 0}, {"opd2_addr": 4}])
-def test_f32_products_that_are_not_modelled(field):
-    usual = {"opd0_prec": 2, "res0_prec": 2, "opd2_const": 1}
-    with pytest.raises(SimulationError, match="not modelled"):
-        Board().run("mm", "normal", **usual | field)
 
 
 def test_integer_sums_go_into_32_bits():

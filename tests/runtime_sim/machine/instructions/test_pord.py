@@ -1,11 +1,9 @@
-"""Pooling, polynomials, fused per-channel operations and dequantization."""
+"""Pooling."""
 
 from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
 from runtime_sim.machine.errors import SimulationError
 from tests.runtime_sim.machine.instructions.board import B8, BF16, Board, X, code_of, shape_fields
@@ -130,73 +128,3 @@ def test_pooling_that_is_not_modelled():
         pool("minpooling", x.astype(BF16), (2, 1), spec=B8)
     with pytest.raises(SimulationError, match="depthwise"):
         pool("depthwise", x, (2, 1))
-
-
-@pytest.mark.parametrize("dtype", [F32, BF16, F16], ids=str)
-@pytest.mark.parametrize("kind", ["taylor", "taylor_4x"])
-@settings(max_examples=10)
-@given(seed=st.integers(0, 1 << 30), count=st.integers(2, 12))
-def test_polynomials_round_every_product_and_sum(kind, dtype, seed, count):
-    rng = np.random.default_rng(seed)
-    x = rng.uniform(-1, 1, (1, 70, 1, 3)).astype(dtype)
-    rows = rng.uniform(-2, 2, (1, 64, 1, count)).astype(dtype)
-    board = Board()
-    board.put(x, 0)
-    board.put(rows, 4096)
-    code = code_of(dtype)
-    board.run(
-        "sfu", kind, res0_prec=code, opd0_prec=code, opd1_n=count, opd1_addr=4096, res0_addr=8192,
-        **shape_fields(x.shape),
-    )  # fmt: skip
-    ours = board.take(x.shape, dtype, 8192)
-    flushes = dtype != F16
-    for c in (0, 5, 63, 64, 69):
-        coefficients = [Fraction(float(v)) for v in rows[0, c % 64, 0]]
-        total = coefficients[-1]
-        for coefficient in reversed(coefficients[:-1]):
-            value = rounded(total * Fraction(float(x[0, c, 0, 1])), dtype, flushes=flushes)
-            total = rounded(rounded(value + coefficient, F32), dtype, flushes=flushes)
-        assert Fraction(float(ours[0, c, 0, 1])) == total
-
-
-@pytest.mark.parametrize("kind", ["mac", "square_sum", "square_diff"])
-def test_fused_operations_round_twice(kind):
-    rng = np.random.default_rng(0)
-    x, b, c = (rng.standard_normal((1, 70, 1, w)).astype(F32) for w in (5, 1, 1))
-    board = Board()
-    board.put(x, 0)
-    board.put(b, 4096, strides=(0, 1, 0, 0))
-    board.put(c, 6144, strides=(0, 1, 0, 0))
-    board.run(
-        "lin", kind, res0_prec=2, opd1_addr=4096, opd2_addr=6144, res0_addr=8192, **shape_fields(x.shape)
-    )
-    wanted = {"mac": x * b + c, "square_sum": (x + b) * (x + b), "square_diff": (x - b) * (x - b)}
-    np.testing.assert_array_equal(board.take(x.shape, F32, 8192), wanted[kind])
-
-
-@pytest.mark.parametrize("spec", [X, B8], ids=lambda s: s.name)
-def test_dequantization_by_channel(spec):
-    rng = np.random.default_rng(0)
-    x = rng.integers(-128, 128, (1, 66, 2, 3)).astype(np.int8)
-    zero_points = rng.integers(-20, 20, 66).astype(np.int32)
-    scales = rng.standard_normal(66).astype(F32)
-    board = Board(spec)
-    board.put(x, 0)
-    pairs = np.stack([zero_points.view(np.uint32), scales.view(np.uint32)], axis=1)
-    board.put(pairs.reshape(1, 66, 1, 2), 4096)
-    board.run(
-        "rqdq", "dq0", res0_prec=2, opd0_sign=1, opd2_sign=1, opd1_addr=4096, res0_addr=8192,
-        **shape_fields(x.shape),
-    )  # fmt: skip
-    wanted = (x - zero_points[:, None, None]).astype(F32) * scales[:, None, None]
-    np.testing.assert_array_equal(board.take(x.shape, F32, 8192), wanted)
-    totals = rng.integers(-9999, 9999, x.shape).astype(np.int32)
-    board.put(totals, 0)
-    small = np.stack([scales * np.float32(0.01), scales], axis=1).view(np.uint32)
-    board.put(small.reshape(1, 66, 1, 2), 4096)
-    board.run(
-        "rqdq", "rq0", opd0_prec=4, opd0_sign=1, opd2_sign=1, opd1_addr=4096, res0_addr=8192,
-        **shape_fields(x.shape),
-    )  # fmt: skip
-    real = totals.astype(F32) * (scales * np.float32(0.01))[:, None, None] + scales[:, None, None]
-    np.testing.assert_array_equal(board.take(x.shape, np.int8, 8192), np.clip(np.rint(real), -128, 127))

@@ -17,7 +17,6 @@ from tests.runtime_sim.machine.instructions.scalars import flushed, rounded, who
 F32, F16 = np.dtype(np.float32), np.dtype(np.float16)
 INTEGERS = [np.dtype(t) for t in (np.int8, np.uint8, np.int16, np.uint16, np.int32, np.uint32)]
 FLOAT_MODES = ["even", "away", "zero", "down", "up"]
-
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 halves = st.integers(-(1 << 18), 1 << 18).map(lambda n: n / 2)
 near_f16 = st.floats(-70000, 70000, width=32)
