@@ -33,7 +33,7 @@ from runtime_sim.launch.queues import CoreProgram
 from tests.compiler.target.timing.test_vendor_cycles import DATA
 from tests.compiler.target.timing.test_vendor_cycles import instruction as recorded_instruction
 from tests.runtime_sim.check.programs import DDR, add_model, add_program, changed, changed_model, local
-from tests.runtime_sim.machine.single import dma_sizes, sizes
+from tests.runtime_sim.machine.instructions.board import shape_fields, sizes, steps
 
 PROGRAMS = Path(__file__).resolve().parents[4] / "shared/data/vendor_programs"
 X = CHIPS["bm1684x"]
@@ -53,7 +53,7 @@ def operands(precision: int, **addresses: int) -> Fields:
 
 
 def ar(precision: int, **changes: int) -> Fields:
-    fields = sizes("res0", SHAPE) | operands(precision, opd0=A, opd1=B, res0=R)
+    fields = shape_fields(SHAPE) | operands(precision, opd0=A, opd1=B, res0=R)
     return fields | {"tsk_opd_num": 2, "opd0_sign": 1, "opd1_sign": 1} | changes
 
 
@@ -69,10 +69,10 @@ def dma(source: int, target: int, **changes: int) -> Fields:
 
 
 def moved(side: str, *strides: int) -> Fields:
-    return dma_sizes(side, (1, 64, 2, 24), strides)
+    return sizes(side, (1, 64, 2, 24)) | steps(side, (*strides, 0, 0, 0, 0)[:4])
 
 
-F32_ROW = sizes("res0", (1, 64, 1, 32))
+F32_ROW = shape_fields((1, 64, 1, 32))
 BASES: dict[str, tuple[str, str, Fields]] = {
     "add": ("ar", "add", ar(BF16)),
     "strided": ("ar", "add", ar(BF16, **strided("opd0", 0, 64, 24, 1), **strided("res0", 0, 64, 24, 1))),
@@ -88,7 +88,7 @@ BASES: dict[str, tuple[str, str, Fields]] = {
     "cast": ("ar", "cast", ar(F32, res0_prec=BF16, tsk_opd_num=1)),
     "cmp": (
         "cmp", "gt_and_sel",
-        sizes("res0", SHAPE) | {"opd0_prec": F32, "opd2_prec": I32, "opd0_addr": A, "opd1_addr": B, "opd2_addr": C}
+        shape_fields(SHAPE) | {"opd0_prec": F32, "opd2_prec": I32, "opd0_addr": A, "opd1_addr": B, "opd2_addr": C}
         | {"opd3_addr": 0x10000, "res0_addr": R, "res1_addr": 0x14000},
     ),
     "nn": (
@@ -111,34 +111,34 @@ BASES: dict[str, tuple[str, str, Fields]] = {
     "taylor": ("sfu", "taylor", F32_ROW | operands(F32, opd0=A, res0=R) | {"opd1_addr": B, "opd1_n": 8}),
     "pool": (
         "pord", "avgpooling",
-        sizes("res0", (1, 64, 1, 2)) | operands(F32, opd0=A, res0=R)
+        shape_fields((1, 64, 1, 2)) | operands(F32, opd0=A, res0=R)
         | {"opd0_h": 4, "opd0_w": 2, "opd1_h": 4, "opd1_w": 1, "res_op_x_str": 1, "res_op_y_str": 1}
         | {"opd1_const": 1, "opd2_const": 1, "opd3_const": 1},
     ),
     "depthwise": (
         "pord", "depthwise",
-        sizes("res0", (1, 64, 1, 2)) | operands(F32, opd0=A, res0=R)
+        shape_fields((1, 64, 1, 2)) | operands(F32, opd0=A, res0=R)
         | {"opd0_h": 4, "opd0_w": 2, "opd1_h": 4, "opd1_w": 1, "opd1_addr": B, "opd2_const": 1, "opd3_const": 1},
     ),
     "dq0": ("rqdq", "dq0", F32_ROW | operands(F32, opd0=A, res0=R) | {"opd0_prec": I8, "opd1_addr": B}),
     "lin": ("lin", "mac", F32_ROW | {"opd0_addr": A, "opd1_addr": B, "opd2_addr": C, "res0_addr": R, "res0_prec": F32}),
     "cw": (
         "tsbc", "cw_ts",
-        sizes("res0", (1, 20, 2, 30)) | {"opd0_c": 30, "opd0_w": 20, "opd0_addr": A, "res0_addr": R, "res0_prec": F32},
+        shape_fields((1, 20, 2, 30)) | {"opd0_c": 30, "opd0_w": 20, "opd0_addr": A, "res0_addr": R, "res0_prec": F32},
     ),
     "wc": (
         "tsbc", "wc_ts",
-        sizes("res0", (1, 20, 1, 30)) | {"opd0_c": 30, "opd0_w": 20, "opd0_addr": A, "res0_addr": R, "res0_prec": F32},
+        shape_fields((1, 20, 1, 30)) | {"opd0_c": 30, "opd0_w": 20, "opd0_addr": A, "res0_addr": R, "res0_prec": F32},
     ),
-    "l_copy": ("tsbc", "l_copy", sizes("res0", (1, 8, 1, 30)) | {"opd0_addr": A, "res0_addr": R, "res0_prec": F32}),
-    "l_bc": ("tsbc", "l_bc", sizes("res0", (1, 64, 1, 30)) | {"opd0_addr": A, "res0_addr": R, "res0_prec": F32}),
+    "l_copy": ("tsbc", "l_copy", shape_fields((1, 8, 1, 30)) | {"opd0_addr": A, "res0_addr": R, "res0_prec": F32}),
+    "l_bc": ("tsbc", "l_bc", shape_fields((1, 64, 1, 30)) | {"opd0_addr": A, "res0_addr": R, "res0_prec": F32}),
     "s_bc": (
         "tsbc", "s_bc",
-        sizes("res0", (1, 64, 1, 16)) | {"opd0_addr": X.tiu_static_base, "res0_addr": R, "res0_prec": F32},
+        shape_fields((1, 64, 1, 16)) | {"opd0_addr": X.tiu_static_base, "res0_addr": R, "res0_prec": F32},
     ),
     "s_distribute": (
         "tsbc", "s_distribute",
-        sizes("res0", (1, 16, 1, 1)) | {"opd0_addr": X.tiu_static_base, "res0_addr": R, "res0_prec": F32},
+        shape_fields((1, 16, 1, 1)) | {"opd0_addr": X.tiu_static_base, "res0_addr": R, "res0_prec": F32},
     ),
     "sgl": ("sgl", "pe_s_gather_line", F32_ROW | {"opd1_prec": I16}),
     "sg": ("sg", "pe_s_gather_d1coor", F32_ROW | {"opd1_prec": I16}),
@@ -150,7 +150,7 @@ BASES: dict[str, tuple[str, str, Fields]] = {
     "fill": ("dma_tensor", "copy", dma(0, local(0), fill_constant_en=1) | moved("dst", 0, 64, 24, 1)),
     "broadcast": (
         "dma_tensor", "broadcast",
-        dma(DDR, local(0), stride_enable=0, nchw_copy=0) | dma_sizes("src", (1, 1, 1, 24)) | {"dst_csize": 64},
+        dma(DDR, local(0), stride_enable=0, nchw_copy=0) | sizes("src", (1, 1, 1, 24)) | {"dst_csize": 64},
     ),
     "turn": ("dma_cw_transpose", "copy", dma(DDR, local(0), stride_enable=0) | moved("src")),
     "matrix": (
@@ -352,7 +352,7 @@ def test_overlap_is_exact(monkeypatch):
     monkeypatch.setattr("runtime_sim.check.hardware.operands.IN_PLACE", ())
     rng, outcomes = random.Random(0), Counter()
     for _ in range(400):
-        fields = ar(BF16, tsk_opd_num=1) | sizes("res0", [rng.randint(1, most) for most in (2, 70, 3, 5)])
+        fields = ar(BF16, tsk_opd_num=1) | shape_fields([rng.randint(1, most) for most in (2, 70, 3, 5)])
         for operand in ("opd0", "res0"):
             fields |= strided(operand, *(rng.choice([0, 1, 2, 3, 8, 40]) for _ in range(4)))
         lane = rng.choice([0, 5, 62]) * LANE

@@ -15,7 +15,7 @@ from runtime_sim.machine.memory import FlatMemory
 from tests.runtime_sim.check.programs import DDR, ISA
 from tests.runtime_sim.check.programs import SPEC as CHIP
 
-SPEC = replace(CHIP, lane_bytes=1 << 12)  # small lanes, so that all of local memory can be compared
+SPEC = replace(CHIP, lane_bytes=1 << 12, banks=1, bank_bytes=1 << 12)  # small lanes, so that all of local memory can be compared
 DDR_BYTES = 1 << 16
 F32, BF16, I8 = (PRECISION[name] for name in ("f32", "bf16", "i8"))
 BYTES = {F32: 4, BF16: 2, I8: 1, PRECISION["i16"]: 2, PRECISION["i32"]: 4}
