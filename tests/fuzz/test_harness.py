@@ -77,7 +77,7 @@ def test_the_innermost_function_of_ours_names_a_traceback():
         import traceback
 
         text = traceback.format_exc()
-    assert last_own_frame(text + "note: in pass x") == "AttributeError in compiler/target/chips.py:chip"
+    assert last_own_frame(text + "note: in pass x") == "AttributeError in compiler/target/chips/__init__.py:chip"
 
 
 @pytest.mark.parametrize("spoil", [spoil_json, spoil_bytes, spoil_text])
