@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from tests.helpers import check_pass
 
 H = "tensor<1x2x8x16xf32>"
@@ -25,8 +27,7 @@ def rope_sum() -> str:
 """
 
 
-def half(negated: str = "high") -> str:
-    other = {"high": "low", "low": "high"}[negated]
+def half(negated: str = "high", other: str = "low") -> str:
     return (
         slice_of("low", "x", 0, 8, 1, f"({H}) -> {HALF}")
         + slice_of("high", "x", 8, 16, 1, f"({H}) -> {HALF}")
@@ -59,8 +60,9 @@ def test_rope_of_halves():
     check_pass(PIPELINE, in_order(half()), in_order(rope("half")))
 
 
-def test_rope_with_the_other_half_negated_stays():
-    check_pass(PIPELINE, in_order(half("low")), in_order(half("low")))
+@pytest.mark.parametrize(("negated", "other"), [("low", "high"), ("low", "low"), ("high", "high")])
+def test_rope_with_another_partner_stays(negated, other):
+    check_pass(PIPELINE, in_order(half(negated, other)), in_order(half(negated, other)))
 
 
 def interleaved(first: int) -> str:
