@@ -368,7 +368,7 @@ class KvConcatOp(RoundsOperands):
 @dataclass(frozen=True)
 class Visible(Attribute):
     """Which keys a query may see at most. A mask hides the others too: to skip them, or to leave them to the
-    mask, comes to the same.
+    mask, comes to the same, but for a query that sees no key at all, whose result nobody may read.
 
     The S queries are the last S of the T positions of the keys: query i is at position p = T - S + i.
       causal  keys 0 to p

@@ -16,6 +16,7 @@ from dialects import llm
 from runtime_sim.interpret.codes import Array, decoded
 from runtime_sim.interpret.rules import Data, simulates, supplies
 
+HIDDEN = np.float32(-9984)  # what a client adds at least to the scores of keys that it hides
 SQRT_2_OVER_PI = np.float32(np.sqrt(2 / np.pi))
 
 
@@ -176,11 +177,21 @@ def attention(
     scores = (wide(q) @ keys.transpose(0, 1, 3, 2)) * np.float32(op.scale)
     if op.softcap:
         scores = np.tanh(scores / np.float32(op.softcap)) * np.float32(op.softcap)
-    if mask is not None:
-        scores = scores + wide(mask)
-    scores = np.where(visible_keys(op.visible, *scores.shape[2:]), scores, -np.inf)
+    scores = scores + visible_only(op.visible, None if mask is None else wide(mask), *scores.shape[2:])
     p = softmax_with_sinks(scores, None if sinks is None else wide(sinks))
     return rounded((p @ values).transpose(0, 2, 1, 3), op.y.type)
+
+
+def visible_only(visible: llm.Visible, mask: Array | None, queries: int, keys: int) -> Array:
+    """What is added to the scores: the mask, and its lowest number at keys that are not visible.
+
+    A client hides all keys of the queries that it does not use. Such a query takes the mean of whatever is
+    there, visible or not: nobody reads it, and no level must make it differ from another's.
+    """
+    seen = visible_keys(visible, queries, keys)
+    if mask is None:
+        return np.where(seen, np.float32(0), np.float32(-np.inf))
+    return np.where(seen, mask, min(mask.min(), HIDDEN))
 
 
 def visible_keys(visible: llm.Visible, queries: int, keys: int) -> Array:

@@ -6,9 +6,9 @@ from dataclasses import replace
 
 import pytest
 
+from compiler.target.spec import ChipSpec
 from dialects import tensor
 from driver.pipelines import Effort, default_pipeline
-from passes.llm_to_tensor import attention
 from tests.end_to_end.tiny import SUMMING, Tiny, check_close
 
 KEEP = 131072
@@ -41,7 +41,7 @@ def test_runs_of_tokens_change_no_bit(tiny, family, mode, length, effort):
 @pytest.mark.parametrize("name", ["block_1", "block_cache_1"])
 def test_long_rows_of_scores_are_worked_on_in_parts(tiny, tmp_path, monkeypatch, name):
     whole = tiny("llama", "bf16", {}, {"seq_length": 128})
-    monkeypatch.setattr(attention, "ROW_BYTES", 256)  # 64 scores: half the keys of one head
+    monkeypatch.setattr(ChipSpec, "work_bytes", 256)  # 64 scores: half the keys of one head
     parts = Tiny(replace(whole.options, out_dir=tmp_path / "out"))
     powers = [count_of(tensor.Exp2Op, model.nets[name].stages["tensor"]) for model in (whole, parts)]
     assert powers[1] > powers[0]

@@ -230,6 +230,16 @@ def test_attention_hides_what_is_not_visible(visible, seen):
     np.testing.assert_array_equal(run(text, *arrays), run(plain, *others))
 
 
+def test_a_causal_query_that_a_client_does_not_use_takes_the_mean_of_all_keys():
+    """Its mask hides every key, and no level may make its result another's."""
+    q, k, v = random_tensor(1, 1, 3, 4, scale=0), random_tensor(1, 1, 3, 4), random_tensor(1, 1, 3, 4, seed=2)
+    mask = np.where(np.tri(3, dtype=bool), 0, -9984.0).astype(np.float32)[None, None]
+    mask[..., 1, :] = -9984.0
+    text, arrays = attention_text(q, k, v, mask, None, 0.0, 'kind = "causal"')
+    wanted = [v[0, 0, :1].mean(0), v[0, 0].mean(0), v[0, 0].mean(0)]
+    np.testing.assert_allclose(run(text, *arrays)[0, :, 0], wanted, rtol=1e-5)
+
+
 @pytest.mark.parametrize("word", [-9984.0, -5.6e29])
 def test_row_that_sees_nothing_stays_finite(word):
     q, k, v = random_tensor(1, 2, 3, 4), random_tensor(1, 1, 3, 4, seed=1), random_tensor(1, 1, 3, 4, seed=2)
