@@ -65,24 +65,32 @@ class History:
         return self.tokens.size
 
     def head(self, index: int, rows: Range) -> Value:
-        if self.local is None:
-            self.local = self._load()
         width = self.x.type.shape[3]
-        one = self.build.slice(self.local, (rows.start, index, 0), (rows.size, 1, width))
+        one = self.build.slice(self.load(), (rows.start, index, 0), (rows.size, 1, width))
         return self.build.reshape(one, (rows.size, width), Lanes(0))
 
-    def _load(self) -> Value:
-        _, _, heads, width = self.x.type.shape
-        some = self.build.slice(self.x, (0, self.tokens.start, 0, 0), (1, self.size, heads, width))
-        return self.build.load(self.build.reshape(some, (self.size, heads, width), None), Lanes(0))
+    def load(self) -> Value:
+        """[tokens, kv heads, d] in local memory, tokens over the lanes."""
+        if self.local is None:
+            _, _, heads, width = self.x.type.shape
+            some = self.build.slice(self.x, (0, self.tokens.start, 0, 0), (1, self.size, heads, width))
+            some = self.build.reshape(some, (self.size, heads, width), None)
+            self.local = self.build.load(some, Lanes(0))
+        return self.local
 
 
 def history_pieces(build: Build, x: Value) -> list[Piece]:
-    """The keys or values [1, tokens, kv heads, d] in DDR, in pieces that leave room for the rest."""
+    """The keys or values [1, tokens, kv heads, d] in DDR, in pieces that leave room for the rest.
+
+    The first is loaded at once, ahead of the mask and of the stores of the new token: the DMA is then at work
+    while that is computed.
+    """
     _, tokens, heads, width = x.type.shape
     row_bytes = heads * width * x.type.element.bytes
     most = build.spec.lane_bytes // HISTORY_SHARE // row_bytes
-    return [History(build, x, part) for part in even_ranges(tokens, build.spec.lanes, most)]
+    first, *others = [History(build, x, part) for part in even_ranges(tokens, build.spec.lanes, most)]
+    first.load()
+    return [first, *others]
 
 
 @dataclass(frozen=True)
