@@ -32,8 +32,9 @@ ALIASES = """
   !angles = tensor<1x1x8x16xf32>
   !local = tensor<4x64xf32, #lanes1>
   !half = tensor<4x64xbf16, #lanes0>
-  !packed = !tensor.packed<rows = 32, columns = 64, bits = 4, group = 32, symmetric = false, scale = bf16>
-  !tile = !tensor.packed<rows = 32, columns = 64, bits = 4, group = 32, symmetric = false, scale = bf16, local = true>
+  #w4_32 = #weights.scheme<bits = 4, group = 32, zeros = true, scale = bf16>
+  !packed = !tensor.packed<rows = 32, columns = 64, element = bf16, scheme = #w4_32>
+  !tile = !tensor.packed<rows = 32, columns = 64, element = bf16, scheme = #w4_32, local = true>
 """
 SOURCES = '%w = "tensor.weight"() <{sources = ["w"]}> : () -> !w\n'
 LINES = [
@@ -51,7 +52,7 @@ LINES = [
     '"llm.layer_norm"(%x) <{eps = 1.0e-6 : f64, operandSegmentSizes = array<i32: 1, 0, 0>}> : (!x) -> !x',
     '"llm.rope"(%q, %c, %s) <{rotary_dim = 16 : i64}> : (!heads, !angles, !angles) -> !heads',
     '"llm.kv_concat"(%h, %n) : (!kv, !kv) -> tensor<1x2x16x16xbf16>',
-    '"llm.attention"(%q, %k, %v) <{scale = 0.25 : f64, operandSegmentSizes = array<i32: 1, 1, 1, 0, 0>}>'
+    '"llm.attention"(%q, %k, %v) <{visible = #llm.visible<kind = "all">, scale = 0.25 : f64, operandSegmentSizes = array<i32: 1, 1, 1, 0, 0>}>'
     " : (!heads, !kv, !kv) -> tensor<1x8x4x16xbf16>",
     '"llm.act"(%x) <{kind = "silu"}> : (!x) -> !x',
     '"llm.swiglu"(%g, %u) : (!x, !x) -> !x',
@@ -91,7 +92,6 @@ LINES = [
     '"tensor.permute"(%x) <{order = array<i64: 1, 0>}> : (!local) -> tensor<64x4xf32, #lanes0>',
     '"tensor.concat"(%x, %x) <{axis = 0 : i64}> : (!local, !local) -> tensor<8x64xf32, #lanes1>',
     '"tensor.relayout"(%x) : (tensor<1x64xf32, #lanes1>) -> tensor<4x16xf32, #lanes0>',
-    '"tensor.append"(%h, %n) : (tensor<2x8x16xbf16, #lanes1>, tensor<2x1x16xbf16, #lanes0>) -> tensor<2x9x16xbf16, #lanes1>',
     '"tensor.pad"(%x) <{value = 0.0 : f64}> : (!half) -> tensor<4x80xbf16, #lanes0>',
 ]
 OTHERS = {"builtin.module", "func.func", "func.return", "chip.local", "chip.global"}  # no results, or any size
@@ -100,7 +100,7 @@ FREE = {  # what the result's type says, since nothing else does
     "llm.table": {"shape", "place"},
     "tensor.weight": {"shape", "element"},
     "tensor.rope_table": {"shape"},
-    "tensor.packed_weight": {"shape", "bits"},
+    "tensor.packed_weight": {"shape", "scheme"},
     "tensor.load": {"layout"},
     "tensor.gather": {"layout", "place"},
     "tensor.reshape": {"shape"},  # of as many items
@@ -124,7 +124,7 @@ def others(type: Type) -> Iterator[tuple[str, Type]]:
     """Types that differ in one thing, and in which."""
     if isinstance(type, PackedType):
         yield "shape", replace(type, rows=type.rows * 2)
-        yield "bits", replace(type, bits=8 if type.bits == 4 else 4)
+        yield "scheme", replace(type, scheme=None)
         yield "place", replace(type, local=not type.local)
         return
     assert isinstance(type, TensorType)

@@ -86,7 +86,7 @@ def changed(model: Tiny, net: Net, function: Function) -> float:
     """The smallest cosine of a changed function's outputs with those of the model."""
     inputs = model.inputs(net)
     wanted = model.run(net, "llm", inputs)
-    broken = Net(net.name, net.layer, {"llm": function, "tensor": function})
+    broken = Net(net.name, net.instance, {"llm": function, "tensor": function})
     found = model.run(broken, "tensor", inputs)
     return min(compare(a, b).cosine for a, b in zip(found, wanted, strict=True))
 

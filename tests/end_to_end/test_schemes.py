@@ -56,7 +56,7 @@ class PartlyCodes(Weights):
 
 def load_mixed(*arguments: object) -> tuple[ImportedModel, Weights]:
     model, weights = load_model(*arguments)  # type: ignore[arg-type]
-    for group in model.layers:
+    for group in model.nets:
         for function in group.module.functions():
             for op in function.block.ops:
                 if isinstance(op, llm.WeightOp) and op.name in SCHEMES:

@@ -114,7 +114,7 @@ def test_rope_and_norms_are_recognized_whole(qwen3):
 
 def test_a_prompt_sees_what_came_before_and_a_step_what_the_client_says(qwen3):
     """The history is padded: which of its tokens are there, only the client's mask knows."""
-    for function in (f for layer in qwen3.layers for f in layer.module.functions()):
+    for function in (f for group in qwen3.nets if group.of_layers for f in group.module.functions()):
         kinds = {op.visible.kind for op in walk(function) if isinstance(op, llm.AttentionOp)}
         assert kinds == {"causal" if function.sym_name == "block" else "masked"}
 

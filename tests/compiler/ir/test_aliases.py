@@ -3,6 +3,7 @@
 import pytest
 
 import dialects
+import tests.compiler.ir.toy  # noqa: F401  (defines the ops)
 from compiler.diagnostics import UserError
 from compiler.ir.line import op_line
 from compiler.ir.parser import parse_body, parse_module
@@ -50,7 +51,7 @@ def test_what_gets_no_shorter_is_written_out():
 
 
 def test_different_values_of_one_word_are_numbered():
-    packed = "!tensor.packed<rows = 64, columns = 64, bits = 4, group = {}, symmetric = false, scale = bf16>"
+    packed = "!tensor.packed<rows = 64, columns = 64, element = bf16, scheme = #weights.scheme<bits = 4, group = {}, zeros = true, scale = bf16>>"
     weight = '%w{i} = "tensor.packed_weight"() <{{sources = ["w"], row = 0 : i64, column = 0 : i64}}>'
     lines = [f"{weight.format(i=i)} : () -> {packed.format(group)}" for i, group in enumerate((32, 64))]
     lines += ['"func.return"(%w0, %w0, %w0, %w1, %w1, %w1) : (' + ", ".join([packed.format(32)] * 3 + [packed.format(64)] * 3) + ") -> ()"]

@@ -17,9 +17,9 @@ from passes import load_all
 from passes.llm_to_tensor.pieces import Part, parts_within
 from passes.manager import PassManager, parse_pipeline
 from passes.ranges import Range
-from runtime_sim.compare import compare
 from runtime_sim.interpret.chip import ChipProgram
 from runtime_sim.interpret.rules import interpret
+from tests.compare import compare
 from tests.helpers import as_net, parse_ir, random_tensor
 
 load_all()
