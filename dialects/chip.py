@@ -108,6 +108,9 @@ class Const(Attribute):
         return None if right else "is no number of a type that instructions take"
 
 
+Items = tuple[Value, View, Shape4]  # of a buffer, n x c x h x w of them as the view has them
+
+
 def constant(value: float, dtype: ElementType) -> Const:
     """The bit pattern of `value`: IEEE bits for f32, two's complement in 32 bits for integers."""
     packed = struct.pack("<f", value) if dtype == F32 else struct.pack("<i", int(value))
@@ -259,6 +262,10 @@ class Instruction(Op):
         """The other engine must have finished its instruction of this id; 0 for none."""
         return cast(int, self.attributes.get("chip.wait", 0))
 
+    def written(self) -> Items:
+        """What it writes, in the strides of the view if they are not those of the shape."""
+        return self.operands[0], self.attributes["res"], self.attributes["shape"]
+
     def accesses(self, spec: ChipSpec) -> Iterator[Access]:
         """Every byte range read or written, as the hull per operand."""
         raise NotImplementedError
@@ -355,7 +362,7 @@ class ArOp(TiuOp):
             if isinstance(view, View):
                 assert buffer is not None
                 yield local_access(buffer, view, shape, spec, write=False)
-        yield local_access(self.dst, self.res, shape, spec, write=True)
+        yield local_access(*self.written(), spec, write=True)
 
     def fields(self, place: Placement) -> Fields:
         shape = cast(Shape4, self.shape)
@@ -427,7 +434,7 @@ class SelectOp(TiuOp):
         yield local_access(self.src0, self.opd0, shape, spec, write=False)
         yield local_access(self.src1, self.opd1, shape, spec, write=False)
         yield local_access(self.src2, self.opd2, shape, spec, write=False)
-        yield local_access(self.dst, self.res, shape, spec, write=True)
+        yield local_access(*self.written(), spec, write=True)
 
     def fields(self, place: Placement) -> Fields:
         out = shape_fields("res0", cast(Shape4, self.shape))
@@ -467,14 +474,16 @@ class MatmulOp(TiuOp):
     def _right_shape(self) -> Shape4:
         return (1, self.k, 1, self.n) if self.kind == "nn" else (1, self.n, 1, self.k)
 
+    def written(self) -> Items:
+        return self.dst, self.res, (1, self.m, 1, self.n)
+
     def accesses(self, spec: ChipSpec) -> Iterator[Access]:
-        result: Shape4 = (1, self.m, 1, self.n)
         yield local_access(self.left, self.opd0, (1, self.m, 1, self.k), spec, write=False)
         yield local_access(self.right, self.opd1, self._right_shape(), spec, write=False)
-        start = View(F32 if self.accumulate else self.res.dtype, self.res.offset, self.res.lane)
+        dst, view, shape = self.written()
         if self.accumulate:
-            yield local_access(self.dst, start, result, spec, write=False)
-        yield local_access(self.dst, self.res, result, spec, write=True)
+            yield local_access(dst, View(F32, view.offset, view.lane), shape, spec, write=False)
+        yield local_access(dst, view, shape, spec, write=True)
 
     def fields(self, place: Placement) -> Fields:
         _, rows, _, columns = self._right_shape()
@@ -526,7 +535,7 @@ class SfuOp(TiuOp):
             yield lane_access(
                 self.table, self.opd1, spec.lanes, self.terms * self.opd1.dtype.bytes, write=False
             )
-        yield local_access(self.dst, self.res, shape, spec, write=True)
+        yield local_access(*self.written(), spec, write=True)
 
     def fields(self, place: Placement) -> Fields:
         out = shape_fields("res0", cast(Shape4, self.shape)) | {
@@ -570,9 +579,12 @@ class PoolOp(TiuOp):
         n, c, h, w = self.shape
         return n, c, h - self.kernel[0] + 1, w - self.kernel[1] + 1
 
+    def written(self) -> Items:
+        return self.dst, self.res, self.result_shape()
+
     def accesses(self, spec: ChipSpec) -> Iterator[Access]:
         yield local_access(self.src, self.opd0, cast(Shape4, self.shape), spec, write=False)
-        yield local_access(self.dst, self.res, self.result_shape(), spec, write=True)
+        yield local_access(*self.written(), spec, write=True)
 
     def fields(self, place: Placement) -> Fields:
         out = shape_fields("res0", self.result_shape())
@@ -621,7 +633,7 @@ class LanesOp(TiuOp):
 
     def accesses(self, spec: ChipSpec) -> Iterator[Access]:
         yield local_access(self.src, self.opd0, self.source_shape(), spec, write=False)
-        yield local_access(self.dst, self.res, cast(Shape4, self.shape), spec, write=True)
+        yield local_access(*self.written(), spec, write=True)
 
     def fields(self, place: Placement) -> Fields:
         _, channels, _, width = self.source_shape()
@@ -670,7 +682,7 @@ class DmaTensorOp(DmaOp):
 
     def accesses(self, spec: ChipSpec) -> Iterator[Access]:
         yield any_access(self.src, self.opd0, self.source_shape(), spec, write=False)
-        yield any_access(self.dst, self.res, cast(Shape4, self.shape), spec, write=True)
+        yield any_access(*self.written(), spec, write=True)
 
     def fields(self, place: Placement) -> Fields:
         out = {"stride_enable": 1, "nchw_copy": 1, "src_data_format": PRECISION[self.opd0.dtype.name]}
@@ -719,16 +731,20 @@ class DmaMatrixOp(DmaOp):
     def _blocks(self) -> int:
         return -(-self.columns // self.block)
 
-    def accesses(self, spec: ChipSpec) -> Iterator[Access]:
-        yield self._access(self.src, self.opd0, spec, write=False)
-        yield self._access(self.dst, self.res, spec, write=True)
+    def written(self) -> Items:
+        return self._items(self.dst, self.res)
 
-    def _access(self, buffer: Value, view: View, spec: ChipSpec, write: bool) -> Access:
+    def accesses(self, spec: ChipSpec) -> Iterator[Access]:
+        yield any_access(*self._items(self.src, self.opd0), spec, write=False)
+        yield any_access(*self.written(), spec, write=True)
+
+    def _items(self, buffer: Value, view: View) -> Items:
+        """The matrix in one of the memories: by rows in DDR, by rows of blocks in local memory."""
         if isinstance(buffer.type, GlobalType):
             rows = View(view.dtype, view.offset, 0, (0, self.row_stride, 0, 1))
-            return global_access(buffer, rows, (1, self.rows, 1, self.columns), write)
+            return buffer, rows, (1, self.rows, 1, self.columns)
         blocks = View(view.dtype, view.offset, view.lane, (self.n_stride, self.c_stride, 0, 1))
-        return local_access(buffer, blocks, (self.rows, self._blocks(), 1, self.block), spec, write)
+        return buffer, blocks, (self.rows, self._blocks(), 1, self.block)
 
     def fields(self, place: Placement) -> Fields:
         out = {"stride_enable": 1, "src_data_format": PRECISION[self.opd0.dtype.name]}
@@ -773,12 +789,15 @@ class DmaGatherOp(DmaOp):
     def isa_kind(self) -> str:
         return "copy"
 
+    def written(self) -> Items:
+        rows = View(self.res.dtype, self.res.offset, self.res.lane, (0, self.c_stride, self.width, 1))
+        return self.dst, rows, (1, self.channels, self.rows, self.width)
+
     def accesses(self, spec: ChipSpec) -> Iterator[Access]:
         yield global_access(self.table, self.opd0, (1, 1, self.table_rows, self.width), write=False)
         index = View(UI32, self.opd1.offset, 0, (0, self.index_stride, 1, 0))
         yield global_access(self.index, index, (1, self.channels, self.rows, 1), write=False)
-        result = View(self.res.dtype, self.res.offset, self.res.lane, (0, self.c_stride, self.width, 1))
-        yield any_access(self.dst, result, (1, self.channels, self.rows, self.width), spec, write=True)
+        yield any_access(*self.written(), spec, write=True)
 
     def fields(self, place: Placement) -> Fields:
         out = {"stride_enable": 1, "src_data_format": PRECISION[self.opd0.dtype.name]}

@@ -93,7 +93,7 @@ class ChipProgram:
         for op in self.ops:
             yield self.instruction(op)
             if observe is not None:
-                observe(op, self.read(*written(op)))
+                observe(op, self.read(*op.written()))
 
     def instruction(self, op: chip.Instruction) -> Instruction:
         """The instruction with every field, as decoding it would give; ids and waits play no part."""
@@ -135,27 +135,6 @@ def run_function(
 ) -> list[np.ndarray]:
     """Run a function once; see `ChipProgram`."""
     return ChipProgram(function, spec, weights, exact).run(inputs, observe)
-
-
-def written(op: chip.Instruction) -> tuple[Value, View, Shape4]:
-    """The buffer an instruction writes, and the items (n, c, h, w) in it."""
-    buffer = op.operands[0]
-    view: View = op.attributes["res"]
-    if isinstance(op, chip.MatmulOp):
-        return buffer, view, (1, op.m, 1, op.n)
-    if isinstance(op, chip.PoolOp):
-        return buffer, view, op.result_shape()
-    if isinstance(op, chip.DmaMatrixOp):
-        if isinstance(buffer.type, GlobalType):
-            strided = View(view.dtype, view.offset, 0, (0, op.row_stride, 0, 1))
-            return buffer, strided, (1, op.rows, 1, op.columns)
-        strided = View(view.dtype, view.offset, view.lane, (op.n_stride, op.c_stride, 0, 1))
-        return buffer, strided, (op.rows, -(-op.columns // op.block), 1, op.block)
-    if isinstance(op, chip.DmaGatherOp):
-        strided = View(view.dtype, view.offset, view.lane, (0, op.c_stride, op.width, 1))
-        return buffer, strided, (1, op.channels, op.rows, op.width)
-    n, c, h, w = op.attributes["shape"]
-    return buffer, view, (n, c, h, w)
 
 
 def _round_up(value: int, unit: int) -> int:

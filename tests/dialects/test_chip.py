@@ -165,3 +165,33 @@ def test_an_unknown_space_is_refused():
 def test_the_bits_of_numbers_are_those_of_numpy():
     for value in (0.1, -3.7e8, 1e-30):
         assert chip.constant(value, F32).bits == int(np.float32(value).view(np.uint32))
+
+
+MATRIX = {"rows": 3, "columns": 40, "block": 16, "row_stride": 50, "n_stride": 8, "c_stride": 4}
+FILLED = View(F32)
+
+
+@pytest.mark.parametrize(
+    ("instruction", "strides", "shape"),
+    [
+        (chip.DmaMatrixOp(LOCAL, DDR, **MATRIX, res=FILLED, opd0=FILLED), (8, 4, 0, 1), (3, 3, 1, 16)),
+        (chip.DmaMatrixOp(DDR, LOCAL, **MATRIX, res=FILLED, opd0=FILLED), (0, 50, 0, 1), (1, 3, 1, 40)),
+        (chip.LanesOp(LOCAL, OTHER, kind="cw_ts", shape=(1, 5, 1, 7), res=FILLED, opd0=FILLED), (), (1, 5, 1, 7)),
+        (
+            chip.PoolOp(
+                LOCAL, OTHER, kind="max", shape=(1, 2, 6, 7), kernel=(2, 3), res=FILLED, opd0=FILLED
+            ),
+            (),
+            (1, 2, 5, 5),
+        ),
+        (
+            chip.MatmulOp(
+                LOCAL, OTHER, OTHER, kind="nn", m=3, k=4, n=5, res=FILLED, opd0=View(BF16), opd1=View(BF16)
+            ),
+            (),
+            (1, 3, 1, 5),
+        ),
+    ],
+)
+def test_instructions_say_which_items_they_write(instruction, strides, shape):
+    assert instruction.written() == (instruction.operands[0], View(F32, strides=strides), shape)

@@ -7,12 +7,11 @@ import pytest
 
 from compiler.ir.types import F32, TensorType
 from compiler.target.chips.bm1684x import BM1684X
-from dialects import chip
 from dialects.chip import GlobalOp, GlobalType, Instruction, LocalOp, View
 from dialects.weights import Floats
 from passes import load_all
 from passes.manager import PassManager, parse_pipeline
-from runtime_sim.interpret.chip import ChipProgram, run_function, written
+from runtime_sim.interpret.chip import ChipProgram, run_function
 from runtime_sim.machine.errors import SimulationError
 from tests.helpers import parse_ir
 
@@ -131,15 +130,3 @@ def test_a_write_behind_a_region_is_refused():
     output.buffer.type, output.tensor = GlobalType(69 * 64), TensorType((69, 16), F32)
     with pytest.raises(SimulationError, match="64 bytes after region 'output'"):
         run_function(function, BM1684X, [X], weights)
-
-
-def test_what_an_instruction_wrote_is_known_for_every_kind():
-
-
-    local, ddr = LocalOp(types=[chip.LocalType(64)]).results[0], GlobalOp(space="scratch", types=[GlobalType(64)])
-    view = View(F32)
-    matrix = {"rows": 3, "columns": 40, "block": 16, "row_stride": 50, "n_stride": 8, "c_stride": 4}
-    load = chip.DmaMatrixOp(local, ddr.results[0], **matrix, res=view, opd0=view)
-    store = chip.DmaMatrixOp(ddr.results[0], local, **matrix, res=view, opd0=view)
-    assert written(load)[1:] == (View(F32, strides=(8, 4, 0, 1)), (3, 3, 1, 16))
-    assert written(store)[1:] == (View(F32, strides=(0, 50, 0, 1)), (1, 3, 1, 40))
