@@ -56,6 +56,28 @@ class RoundsOperands(Op):
     """Trait of the ops that read activations in their own element type, and never more exactly."""
 
 
+class Projects(RoundsOperands):
+    """Trait of the ops that multiply activations by weights; only they decode what is stored as codes."""
+
+    @property
+    def projections(self) -> tuple[Value[TensorType], ...]:
+        """The weights [N, K]."""
+        raise NotImplementedError
+
+
+class IsWeight(Op):
+    """Trait of the ops that give a parameter or what rows of parameters make, stored as their types say."""
+
+
+class LeadsToAttention(Op):
+    """Trait of the ops that a query, key or value may pass between its projection and the attention."""
+
+    @property
+    def passed(self) -> Value:
+        """The operand that comes from the projection."""
+        return self.operands[0]
+
+
 def is_read_rounded(value: Value) -> bool:
     """Whether all that read the value, as it is or with its axes permuted, do so in its element type."""
     return all(
@@ -70,7 +92,7 @@ def is_read_rounded(value: Value) -> bool:
 
 
 @op("llm.weight")
-class WeightOp(Op):
+class WeightOp(IsWeight):
     """A parameter of the model, by name; its values stay in the checkpoint.
 
     The name is relative to the layer ("self_attn.q_proj.weight"), since one module serves every layer
@@ -87,7 +109,7 @@ class WeightOp(Op):
 
 
 @op("llm.concat_weights")
-class ConcatWeightsOp(Op):
+class ConcatWeightsOp(IsWeight):
     """Weights of several linears as one, joined along the output axis (0); known at compile time.
 
     Shapes: [N_i, K] each -> [sum N_i, K]; biases [N_i] -> [sum N_i].
@@ -108,7 +130,7 @@ class ConcatWeightsOp(Op):
 
 
 @op("llm.slice_weights")
-class SliceWeightsOp(Op):
+class SliceWeightsOp(IsWeight):
     """Rows start, start + step, ... before stop of a weight [N, K] or a bias [N]; known at compile time."""
 
     weight: Operand[TensorType]
@@ -185,7 +207,7 @@ class EmbeddingOp(Op):
 
 
 @op("llm.linear")
-class LinearOp(RoundsOperands):
+class LinearOp(Projects):
     """y = x @ weight.T + bias + residual, accumulated in float32 and rounded once.
 
     Shapes: x [..., K], weight [N, K], bias [N], residual and y [..., N].
@@ -199,6 +221,10 @@ class LinearOp(RoundsOperands):
     residual: OptionalOperand[TensorType]
     y: Result[TensorType]
 
+    @property
+    def projections(self) -> tuple[Value[TensorType], ...]:
+        return (self.weight,)
+
     def infer_types(self) -> tuple[TensorType, ...]:
         x = self.x.type
         return (TensorType((*x.shape[:-1], self.weight.type.shape[0]), x.element),)
@@ -210,7 +236,7 @@ class LinearOp(RoundsOperands):
 
 
 @op("llm.gated_linear")
-class GatedLinearOp(RoundsOperands):
+class GatedLinearOp(Projects):
     """y = act(x @ gate_weight.T + gate_bias) * (x @ up_weight.T + up_bias), rounded once.
 
     Shapes: x [..., K], weights [F, K], biases [F], y [..., F]. Source: Shazeer 2020, "GLU variants".
@@ -226,12 +252,16 @@ class GatedLinearOp(RoundsOperands):
     act: Attr[Activation] = "silu"
     y: Result[TensorType]
 
+    @property
+    def projections(self) -> tuple[Value[TensorType], ...]:
+        return self.gate_weight, self.up_weight
+
     def infer_types(self) -> tuple[TensorType, ...]:
         x = self.x.type
         return (TensorType((*x.shape[:-1], self.gate_weight.type.shape[0]), x.element),)
 
     def verify(self) -> None:
-        for weight, bias in ((self.gate_weight, self.gate_bias), (self.up_weight, self.up_bias)):
+        for weight, bias in zip(self.projections, (self.gate_bias, self.up_bias), strict=True):
             check_projection(self, self.x.type, weight.type, bias.type if bias else None)
         if self.gate_weight.type != self.up_weight.type:
             self.fail(f"gate weight {self.gate_weight.type} and up weight {self.up_weight.type} differ")
@@ -273,7 +303,7 @@ class _Unary(Op):
 
 
 @op("llm.rms_norm")
-class RmsNormOp(_Unary):
+class RmsNormOp(_Unary, LeadsToAttention):
     """y = x / sqrt(mean(x**2, last axis) + eps) * (weight + offset), in float32, rounded once.
 
     Shapes: x and y [..., K]; weight [K], or none. The offset is 0, or 1 in Gemma.
@@ -293,7 +323,7 @@ class RmsNormOp(_Unary):
 
 
 @op("llm.layer_norm")
-class LayerNormOp(_Unary):
+class LayerNormOp(_Unary, LeadsToAttention):
     """y = (x - mean) / sqrt(var + eps) * weight + bias over the last axis, in float32, rounded once.
 
     Shapes: x and y [..., K]; weight and bias [K], or [heads, K] where x is [..., heads, K].
@@ -316,7 +346,7 @@ class LayerNormOp(_Unary):
 
 
 @op("llm.rope")
-class RopeOp(_Unary):
+class RopeOp(_Unary, LeadsToAttention):
     """Rotate the first `rotary_dim` of each head by the angles of its position, in float32, rounded once.
 
     With a, b = the rotated part x[..., :R] and its partner:
@@ -345,7 +375,7 @@ class RopeOp(_Unary):
 
 
 @op("llm.kv_concat")
-class KvConcatOp(RoundsOperands):
+class KvConcatOp(RoundsOperands, LeadsToAttention):
     """Append the keys or values of this call to the history.
 
     Shapes: history [1, h, H, D], new [1, h, S, D], y [1, h, T, D].
@@ -356,6 +386,10 @@ class KvConcatOp(RoundsOperands):
     history: Operand[TensorType]
     new: Operand[TensorType]
     y: Result[TensorType]
+
+    @property
+    def passed(self) -> Value:
+        return self.new
 
     def infer_types(self) -> tuple[TensorType, ...]:
         return (concatenated((self.history, self.new), 2),)
@@ -531,7 +565,7 @@ class PowOp(_Unary):
 
 
 @op("llm.clamp")
-class ClampOp(_Unary):
+class ClampOp(_Unary, LeadsToAttention):
     """y = min(max(x, min), max); either bound may be absent."""
 
     min: OptionalAttr[float]
@@ -617,7 +651,7 @@ class _Reshaped(Op):
 
 
 @op("llm.reshape")
-class ReshapeOp(_Reshaped):
+class ReshapeOp(_Reshaped, LeadsToAttention):
     """The same elements in row-major order under another shape."""
 
     def verify(self) -> None:
@@ -626,7 +660,7 @@ class ReshapeOp(_Reshaped):
 
 
 @op("llm.permute")
-class PermuteOp(Op):
+class PermuteOp(LeadsToAttention):
     """Axis i of y is axis order[i] of x."""
 
     x: Operand[TensorType]
@@ -707,5 +741,5 @@ def _check_readers(op: Op, weight: Value[TensorType]) -> None:
     if scheme_of(weight.type) is None:
         return
     for user in weight.users:
-        if not isinstance(user, LinearOp | GatedLinearOp | ConcatWeightsOp | SliceWeightsOp):
+        if not isinstance(user, Projects | IsWeight):
             user.fail(f"reads {weight.type}, which only linears can")

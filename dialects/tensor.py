@@ -136,11 +136,27 @@ class Accumulates(MadeAnywhere):
         y: Result[TensorType]
 
 
+class ViewLike(TensorOp):
+    """Trait of the ops that make nothing: their result is data of the blob, or lies in the operand."""
+
+
+class Materializes(TensorOp):
+    """Trait of the ops that give weights a place in local memory, in a form which arithmetic reads."""
+
+
+class ReadsWholeWeights(TensorOp):
+    """Trait of the ops that take a weight as it is stored in DDR; `tile-weights` cuts it for them."""
+
+
+class TakesPowers(TensorOp):
+    """Trait of the ops that are computed by powers of two, with a table of constants in every lane."""
+
+
 # --------------------------------------------------------------------------------------------- DDR and back
 
 
 @op("tensor.weight")
-class WeightOp(TensorOp):
+class WeightOp(ViewLike):
     """A checkpoint tensor in DDR, or several joined along axis 0, in the result's element type.
 
     One that is stored by a scheme is only read by linears, as their weight, until `tile-weights` cuts it.
@@ -154,12 +170,12 @@ class WeightOp(TensorOp):
             self.fail("names no weights, or gives an array that is not in DDR")
         if scheme_of(self.result_.type) is not None:
             for user in self.result_.users:
-                if not isinstance(user, LinearOp | GatedLinearOp):
+                if not isinstance(user, ReadsWholeWeights):
                     user.fail(f"reads {self.result_.type}, which only linears can")
 
 
 @op("tensor.packed_weight")
-class PackedWeightOp(TensorOp):
+class PackedWeightOp(ViewLike):
     """A rectangle of the joined sources, packed: the type's rows from `row`, columns from
     `column`.
 
@@ -179,7 +195,7 @@ class PackedWeightOp(TensorOp):
 
 
 @op("tensor.rope_table")
-class RopeTableOp(TensorOp):
+class RopeTableOp(ViewLike):
     """[positions, 2 d] f32 in DDR: a row is cos (d), sin of the first half (d/2), minus sin of the second
     (d/2).
     """
@@ -199,7 +215,7 @@ def is_loaded(source: PackedType, value: Type) -> bool:
 
 
 @op("tensor.load")
-class LoadOp(MadeAnywhere):
+class LoadOp(MadeAnywhere, Materializes):
     """Bring an array from DDR into local memory, in the layout of the result's type."""
 
     source: Operand[Type]
@@ -324,7 +340,7 @@ class Unary(TensorOp):
 
 
 @op("tensor.exp2")
-class Exp2Op(Unary, MadeAnywhere):
+class Exp2Op(Unary, MadeAnywhere, TakesPowers):
     """2 to the x, for x <= 0; 0 below -126.5."""
 
 
@@ -357,7 +373,7 @@ class CastOp(MadeAnywhere):
 
 
 @op("tensor.gate")
-class GateOp(MadeAnywhere):
+class GateOp(MadeAnywhere, TakesPowers):
     """silu(gate) * up, in f32: x / (1 + e**-x), with x limited to -87..87 in the exponent."""
 
     shapes = "gate[...] up[...] y[...]"
@@ -443,7 +459,7 @@ class ArgmaxOp(TensorOp):
 
 
 @op("tensor.dequantize")
-class DequantizeOp(TensorOp):
+class DequantizeOp(Materializes):
     """(code - zero) * scale of a packed tile in local memory, rounded once to [rows, columns] of 16 bit.
 
     A tile of 16-bit weights is that array already.
@@ -462,7 +478,7 @@ class DequantizeOp(TensorOp):
 
 
 @op("tensor.linear")
-class LinearOp(Accumulates):
+class LinearOp(Accumulates, ReadsWholeWeights):
     """y = x @ w.T + accumulator in f32; x [..., k] of 16 bit, w [n, k], accumulator and y [..., n].
 
     With w in DDR the op stands for the whole weight, stored as its type says; `tile-weights` leaves only
@@ -486,7 +502,7 @@ class LinearOp(Accumulates):
 
 
 @op("tensor.gated_linear")
-class GatedLinearOp(TensorOp):
+class GatedLinearOp(ReadsWholeWeights):
     """silu(x @ gate.T) * (x @ up.T), rounded to x's type; gate and up are whole weights [n, k] in DDR.
 
     biases: none, or two f32 rows [1, .., n] in DDR that are added to the products.
@@ -583,7 +599,7 @@ class Movement(TensorOp):
 
 
 @op("tensor.slice")
-class SliceOp(Movement):
+class SliceOp(Movement, ViewLike):
     """x[starts : starts + sizes], axis by axis."""
 
     x: Operand[TensorType]
@@ -606,7 +622,7 @@ class SliceOp(Movement):
 
 
 @op("tensor.reshape")
-class ReshapeOp(Movement, MadeAnywhere):
+class ReshapeOp(Movement, MadeAnywhere, ViewLike):
     """The same items in row-major order under another shape; the axis over the lanes is not split or
     merged.
     """
@@ -621,7 +637,7 @@ class ReshapeOp(Movement, MadeAnywhere):
 
 
 @op("tensor.permute")
-class PermuteOp(Movement, MadeAnywhere):
+class PermuteOp(Movement, MadeAnywhere, ViewLike):
     """Axis i of y is axis order[i] of x."""
 
     x: Operand[TensorType]
@@ -641,7 +657,7 @@ class PermuteOp(Movement, MadeAnywhere):
 
 
 @op("tensor.concat")
-class ConcatOp(Movement, MadeAnywhere):
+class ConcatOp(Movement, MadeAnywhere, Materializes):
     """The parts one after the other along `axis`."""
 
     parts: VariadicOperand[TensorType]

@@ -14,7 +14,7 @@ from compiler.ir.core import Op, Value
 from compiler.ir.module import Function
 from compiler.ir.types import TensorType
 from dialects import tensor
-from dialects.chip import GlobalOp, Instruction, LocalOp, LocalType
+from dialects.chip import BufferOp, GlobalOp, Instruction, LocalType
 from driver.bisect.dumps import DumpedNet, Stage
 from driver.bisect.values import SAME, cosine, where
 from passes.emit_bmodel import address_of
@@ -92,13 +92,13 @@ def places_of(
 
 def buffers_of(function: Function) -> list[Value]:
     """In the order in which they are declared, which passes keep."""
-    return [op.buffer for op in function.block.ops if isinstance(op, LocalOp | GlobalOp)]
+    return [op.results[0] for op in function.block.ops if isinstance(op, BufferOp)]
 
 
 def accumulators(function: Function) -> Iterator[Value]:
     """Values whose place holds the sum at the end."""
     for op in function.block.ops:
-        if isinstance(op, tensor.LinearOp | tensor.MatmulOp) and op.accumulator is not None:
+        if isinstance(op, tensor.Accumulates) and op.accumulator is not None:
             yield op.accumulator
 
 

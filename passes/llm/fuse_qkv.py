@@ -13,17 +13,6 @@ from dialects import llm
 from dialects.contents import Content
 from passes.manager import Pass
 
-# Ops between a projection and the attention, with the number of the operand that comes from the projection.
-ON_THE_WAY: dict[type, int] = {
-    llm.ReshapeOp: 0,
-    llm.PermuteOp: 0,
-    llm.RopeOp: 0,
-    llm.RmsNormOp: 0,
-    llm.LayerNormOp: 0,
-    llm.ClampOp: 0,
-    llm.KvConcatOp: 1,
-}
-
 
 @dataclass(frozen=True)
 class FuseQkv(Pass):
@@ -58,8 +47,8 @@ def fuse_qkv(op: llm.AttentionOp, rw: Rewriter) -> None:
 
 def projection(value: Value) -> llm.LinearOp | None:
     """The linear that an operand of an attention comes from."""
-    while isinstance(owner := value.owner, Op) and type(owner) in ON_THE_WAY:
-        value = owner.operands[ON_THE_WAY[type(owner)]]
+    while isinstance(owner := value.owner, llm.LeadsToAttention):
+        value = owner.passed
     return value.defining(llm.LinearOp)
 
 

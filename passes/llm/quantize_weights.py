@@ -33,13 +33,14 @@ class QuantizeWeights(Pass):
         for function in module.functions():
             if net_of(function).quantizable:
                 for op in walk(function):
-                    for weight in weights_of(op):
-                        self.store(weight, op)
+                    if isinstance(op, llm.Projects):
+                        for weight in op.projections:
+                            self.store(weight, op)
 
     def store(self, weight: Value, reader: Op) -> None:
         """Give the parameters that a linear's weight is made of a scheme, and with them what is made."""
         maker = weight.owner
-        if not isinstance(maker, llm.WeightOp | llm.ConcatWeightsOp | llm.SliceWeightsOp):
+        if not isinstance(maker, llm.IsWeight):
             return
         for part in maker.operands:
             self.store(part, reader)
@@ -53,10 +54,3 @@ class QuantizeWeights(Pass):
         if problem := scheme.problem_in(weight.shape):
             reader.fail(f"has a weight {weight} that {scheme} cannot store: it {problem}")
         return replace(weight, layout=scheme)
-
-
-def weights_of(op: Op) -> tuple[Value, ...]:
-    """The operands of a linear that can be stored as codes."""
-    if isinstance(op, llm.LinearOp):
-        return (op.weight,)
-    return (op.gate_weight, op.up_weight) if isinstance(op, llm.GatedLinearOp) else ()

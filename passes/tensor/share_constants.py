@@ -18,9 +18,6 @@ from passes.manager import Pass
 from passes.options import at_least
 from passes.tensor_to_chip.placed import buffer_bytes
 
-MADE = (tensor.LoadOp, tensor.DequantizeOp, tensor.ConcatOp)  # what has a buffer of its own
-VIEWS = (tensor.WeightOp, tensor.PackedWeightOp, tensor.SliceOp, tensor.ReshapeOp, tensor.PermuteOp)
-
 
 @dataclass(frozen=True)
 class ShareConstants(Pass):
@@ -57,13 +54,15 @@ def equal_constants(function: Function) -> Iterable[list[Op]]:
     numbers: dict[Value, int] = {}  # of each constant; equal for equal values
     known: dict[Hashable, int] = {}
     for op in function.block.ops:
-        if isinstance(op, (*MADE, *VIEWS)) and all(x in numbers for x in op.operands):
+        if isinstance(op, tensor.Materializes | tensor.ViewLike) and all(x in numbers for x in op.operands):
             operands = tuple(numbers[x] for x in op.operands)
             key = type(op), operands, repr(op.attributes), op.results[0].type
             numbers[op.results[0]] = known.setdefault(key, len(known))
     found: dict[int, list[Op]] = defaultdict(list)
     for value, number in numbers.items():
-        if isinstance(value.owner, MADE) and not tensor.in_ddr(value.type) and is_read(value, numbers):
+        if tensor.in_ddr(value.type) or not is_read(value, numbers):
+            continue
+        if isinstance(value.owner, tensor.Materializes):
             found[number].append(value.owner)
     return found.values()
 
@@ -71,6 +70,6 @@ def equal_constants(function: Function) -> Iterable[list[Op]]:
 def is_read(value: Value, constants: Container[Value]) -> bool:
     """Whether it is of use by itself, not only to make another constant of."""
     return any(
-        not isinstance(user, MADE) or any(result not in constants for result in user.results)
+        not isinstance(user, tensor.Materializes) or any(result not in constants for result in user.results)
         for user in value.users
     )

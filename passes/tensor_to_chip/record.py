@@ -27,7 +27,7 @@ def plan_record(low: Lowering, ops: Sequence[Op]) -> None:
     parts = [
         LanePart(source, op.results[0].type.shape[-1], over_lanes=True) for op, source in columns.items()
     ]
-    if any(isinstance(op, tensor.Exp2Op | tensor.GateOp) for op in ops):
+    if any(isinstance(op, tensor.TakesPowers) for op in ops):
         parts.append(LanePart(exp2_source(), len(exp2_source().values), over_lanes=False))
     record = LaneRecord(tuple(dict.fromkeys(parts)), low.spec.lanes, low.spec.eu_bytes)
     places = load_record(low, record)
