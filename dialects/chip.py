@@ -22,8 +22,8 @@ from compiler.ir.module import Function
 from compiler.ir.types import F32, UI32, Attribute, ElementType, TensorType, Type, attr_def, type_def
 from compiler.sizes import round_up
 from compiler.target import families, isa
-from compiler.target.chips import ChipSpec
 from compiler.target.isa import split_address
+from compiler.target.spec import ChipSpec
 from dialects import nets
 from dialects.weights import WeightSource
 

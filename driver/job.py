@@ -173,13 +173,11 @@ class Job:
         self.blobs.append(blob)
         for function in module.functions():
             source = blob if blob.size else None
-            yield function, bmodel_net(
-                function, instance.layer, self.encoded(function), source, self.options.spec
-            )
+            yield function, bmodel_net(function, instance.layer, self.encoded(function), source)
 
     def encoded(self, function: Function) -> CommandStreams:
         if function not in self._streams:
-            self._streams[function] = encode(function, self.options.spec)
+            self._streams[function] = encode(function)
         return self._streams[function]
 
     def pieces(self, module: ModuleOp) -> list[Piece]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from compiler.diagnostics import UserError
 from compiler.files import checkpoint_root, nearest_existing, reason
-from compiler.target.chips import ChipSpec, chip, compiled_chips
+from compiler.target.chips import chip, compiled_chips
+from compiler.target.spec import ChipSpec
 
 MODES = ("bf16", "w8bf16", "w4bf16", "f16", "w8f16", "w4f16")
 MAX_JOBS = 1024

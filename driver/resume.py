@@ -13,7 +13,7 @@ from compiler.ir.module import Function
 from compiler.ir.parser import parse_module
 from compiler.ir.types import Type
 from compiler.target.attribute import set_target
-from compiler.target.chips import ChipSpec
+from compiler.target.spec import ChipSpec
 from dialects.builtin import ModuleOp
 from dialects.chip import GlobalOp
 from dialects.contents import READY, contents

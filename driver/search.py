@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from math import log as logarithm
 
-from compiler.target.chips import ChipSpec
+from compiler.target.attribute import target_of
 from compiler.target.isa import isa_for
+from compiler.target.spec import ChipSpec
 from compiler.target.timing import estimate
 from dialects.builtin import ModuleOp
 from driver.pipelines import Effort
@@ -67,7 +68,6 @@ class Search:
     def __init__(self, lower: Lower, place: Place, input_length: int, spec: ChipSpec):
         self.lower = lower
         self.place = place
-        self.spec = spec
         self.placed = 0  # instructions so far
         self.axes = {
             "tile_bytes": [count * spec.work_bytes for count in TILES],
@@ -111,7 +111,7 @@ class Search:
             filled = replace(effort, fill=fill)
             self.placed += size_of(lowered)
             try:
-                return Candidate(filled, module_cost(self.place(lowered, filled), self.spec))
+                return Candidate(filled, module_cost(self.place(lowered, filled)))
             except DoesNotFit as error:
                 problem = error
         assert problem is not None
@@ -123,12 +123,13 @@ def size_of(module: ModuleOp) -> int:
     return sum(len(function.block.ops) for function in module.functions())
 
 
-def module_cost(module: ModuleOp, spec: ChipSpec) -> float:
+def module_cost(module: ModuleOp) -> float:
     """See `Candidate`."""
+    spec = target_of(module)
     isa = isa_for(spec)
     cost = 0.0
     for function in module.functions():
-        streams = encode(function, spec)
+        streams = encode(function)
         tiu, dma = isa.decode("tiu", streams.tiu), isa.decode("dma", streams.dma)
         for cautious in (False, True):
             cost += logarithm(max(1, estimate(tiu, dma, spec, cautious=cautious).total))

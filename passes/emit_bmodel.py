@@ -16,8 +16,8 @@ from compiler.bmodel import (
 )
 from compiler.ir.core import Value
 from compiler.ir.module import Function
+from compiler.target.attribute import target_of
 from compiler.target.isa import isa_for
-from compiler.target.spec import ChipSpec
 from dialects.chip import GlobalOp, Instruction, LocalOp, Placement
 from dialects.nets import KEY, NetInput, NetOutput, net_of
 from dialects.weights import region_name
@@ -27,8 +27,9 @@ STREAM_ALIGNMENT = 128  # bytes; the runtime reads past the end of a shorter str
 END = {"tiu": "sys", "dma": "dma_sys"}
 
 
-def encode(function: Function, spec: ChipSpec) -> CommandStreams:
+def encode(function: Function) -> CommandStreams:
     """Both queues of a function whose buffers have addresses and whose instructions have ids and waits."""
+    spec = target_of(function)
     place = Placement(spec, address_of, spec.lane_bytes)
     isa = isa_for(spec)
     queues: dict[str, list[bytes]] = {"tiu": [], "dma": []}
@@ -62,10 +63,10 @@ def padded(stream: bytes) -> bytes:
 
 
 def bmodel_net(
-    function: Function, layer: int | None, streams: CommandStreams, blob: BlobSource | None, spec: ChipSpec
+    function: Function, layer: int | None, streams: CommandStreams, blob: BlobSource | None
 ) -> Net:
     """The net of one stage that is bound to a layer; those of one function share `streams`, not `blob`."""
-    net, attributes = net_of(function), function.attributes
+    net, attributes, spec = net_of(function), function.attributes, target_of(function)
     tag = spec.io_tag if net.io_alone else 0  # commands add it to what the file says of I/O memory of its own
     stage = Stage(
         inputs=tensors(function, "input", net.inputs, tag),
@@ -75,7 +76,7 @@ def bmodel_net(
         io_address=attributes.get("bm.io_address", tag) - tag,
         io_size=attributes.get("bm.io_bytes", 0),
         cores=[streams],
-        coeff=None if blob is None else Coeff(spec.coeff_base, blob, locations(function, spec)),
+        coeff=None if blob is None else Coeff(spec.coeff_base, blob, locations(function, spec.coeff_base)),
     )
     return Net(net.name_for(layer), AddrMode.IO_ALONE if net.io_alone else AddrMode.BASIC, [stage])
 
@@ -96,9 +97,9 @@ def tensor_info(op: GlobalOp, name: str, tag: int) -> TensorInfo:
     return TensorInfo(name, op.tensor.element.name, address_of(op.buffer) - tag, op.tensor.shape)
 
 
-def locations(function: Function, spec: ChipSpec) -> tuple[WeightLocation, ...]:
+def locations(function: Function, base: int) -> tuple[WeightLocation, ...]:
     regions = [(op, region_name(weight_source(op))) for op in globals_of(function, "weight")]
     return tuple(
-        WeightLocation(name, address_of(op.buffer) - spec.coeff_base, op.buffer.type.bytes)
+        WeightLocation(name, address_of(op.buffer) - base, op.buffer.type.bytes)
         for op, name in regions
     )

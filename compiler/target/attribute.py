@@ -9,7 +9,8 @@ from __future__ import annotations
 from compiler.diagnostics import UserError
 from compiler.ir.core import Op
 from compiler.ir.module import Module
-from compiler.target.chips import CHIPS, ChipSpec
+from compiler.target.chips import CHIPS
+from compiler.target.spec import ChipSpec
 
 TARGET = "bm.target"
 

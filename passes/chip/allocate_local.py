@@ -12,7 +12,7 @@ from compiler.diagnostics import CompileError
 from compiler.ir.core import Op, Value
 from compiler.ir.module import Function, Module
 from compiler.target.attribute import target_of
-from compiler.target.chips import ChipSpec
+from compiler.target.spec import ChipSpec
 from dialects.chip import DmaOp, Instruction, LocalOp
 from dialects.contents import Content
 from passes.chip.banks import Banks

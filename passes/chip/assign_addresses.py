@@ -11,7 +11,7 @@ from typing import ClassVar
 from compiler.ir.module import Function, Module
 from compiler.sizes import round_up
 from compiler.target.attribute import target_of
-from compiler.target.chips import ChipSpec
+from compiler.target.spec import ChipSpec
 from dialects.chip import GlobalOp
 from dialects.contents import Content
 from dialects.nets import has_memory_of_its_own

@@ -11,7 +11,7 @@ import numpy as np
 from compiler.ir.core import Op, Value
 from compiler.ir.module import Function, Module
 from compiler.target.attribute import target_of
-from compiler.target.chips import ChipSpec
+from compiler.target.spec import ChipSpec
 from dialects.chip import DmaOp, GlobalOp, Instruction, LocalOp
 from dialects.contents import Content
 from passes.chip.allocate_local import lives, require_room

@@ -9,7 +9,7 @@ from typing import ClassVar
 from compiler.ir.core import Op
 from compiler.ir.module import Function, Module
 from compiler.target.attribute import target_of
-from compiler.target.chips import ChipSpec
+from compiler.target.spec import ChipSpec
 from dialects.chip import Access, DmaOp, GlobalOp, Instruction, checked_accesses
 from dialects.contents import Content
 from passes.manager import Pass

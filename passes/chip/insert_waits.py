@@ -10,7 +10,7 @@ import numpy as np
 from compiler.ir.core import Value
 from compiler.ir.module import Function, Module
 from compiler.target.attribute import target_of
-from compiler.target.chips import ChipSpec
+from compiler.target.spec import ChipSpec
 from dialects.chip import Access, GlobalType, Instruction, LocalOp, checked_accesses
 from dialects.contents import Content
 from passes.manager import Pass

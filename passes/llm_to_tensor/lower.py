@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from compiler.ir.module import Function, Module
 from compiler.target.attribute import target_of
-from compiler.target.chips import ChipSpec
+from compiler.target.spec import ChipSpec
 from dialects.contents import Content
 from dialects.nets import token_count
 from passes.llm_to_tensor import attention, linear, movement, named, norms

@@ -11,7 +11,7 @@ from compiler.ir.core import Op, Value
 from compiler.ir.module import Function, Module
 from compiler.ir.rewrite import Rewriter
 from compiler.target.attribute import target_of
-from compiler.target.chips import ChipSpec
+from compiler.target.spec import ChipSpec
 from dialects import tensor
 from dialects.contents import Content
 from passes.manager import Pass

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from compiler.ir.module import Builder, Function, Module
 from compiler.target.attribute import target_of
-from compiler.target.chips import ChipSpec
+from compiler.target.spec import ChipSpec
 from dialects.contents import Content
 from passes.manager import Pass
 from passes.tensor_to_chip import arithmetic, matmul, movement

@@ -9,9 +9,10 @@ from enum import Enum
 from compiler.bmodel import AddrMode, BModel, CommandStreams, Net, Stage, TensorInfo
 from compiler.bmodel.container import tensor_bytes
 from compiler.diagnostics import UserError
-from compiler.target.chips import ChipSpec, chip_of_file
+from compiler.target.chips import chip_of_file
 from compiler.target.isa import Instruction, isa_for
 from compiler.target.layout import Engine
+from compiler.target.spec import ChipSpec
 from runtime_sim.launch.queues import CoreProgram
 
 DEVICE_BYTES = 64 << 30  # of memory; boards have 16 GB

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from compiler.bmodel.writer import atomic_file
-from compiler.target.chips import ChipSpec
 from compiler.target.costs import LOAD
+from compiler.target.spec import ChipSpec
 from compiler.target.timing import Timeline
 from runtime_sim.launch.queues import CoreProgram
 from runtime_sim.tool.disasm import operands

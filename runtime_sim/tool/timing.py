@@ -11,9 +11,9 @@ from typing import Any
 
 from compiler.bmodel import read_bmodel
 from compiler.diagnostics import UserError
-from compiler.target.chips import ChipSpec
 from compiler.target.costs import Costs
 from compiler.target.isa import Instruction
+from compiler.target.spec import ChipSpec
 from compiler.target.timing import ModelTiming, NetTiming, Timeline, cycles, measure
 from compiler.target.timing.report import bound, busy, total
 from runtime_sim.launch.loader import Program, StageProgram

@@ -62,7 +62,7 @@ def test_the_last_dump_holds_the_streams(dumped):
     bmodel = read_bmodel(path)
     for function in module.functions():
         (streams,) = bmodel.net(f"{function.sym_name}_1").stages[0].cores
-        assert encode(function, options.spec) == streams
+        assert encode(function) == streams
 
 
 def test_the_order_of_hashes_does_not_matter(dumped):

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from compiler.diagnostics import UserError
 from compiler.target.spec import ChipSpec
 
-__all__ = ["CHIPS", "ChipSpec", "chip", "chip_of_file", "compiled_chips"]
+__all__ = ["CHIPS", "chip", "chip_of_file", "compiled_chips"]
 
 
 def records(folders: Iterable[str]) -> dict[str, ChipSpec]:
