@@ -40,11 +40,12 @@ def measure(title: str, arguments: list[str]) -> None:
 def simulate(bmodel: Path, tokens: int) -> None:
     """Print how long the simulator takes for a whole prompt and for one token after it."""
     from compiler.bmodel import read_bmodel
+    from compiler.client_nets import layer_count
     from runtime_sim.launch.runtime import Runtime
     from runtime_sim.launch.session import Session
 
     runtime = Runtime(read_bmodel(bmodel), exact=False)
-    layers = sum(runtime.has_net(f"block_{i}") for i in range(1000))
+    layers = layer_count(runtime.has_net)
     session = Session(runtime)
     prompt = [100 + i % 1000 for i in range(tokens - 1)]
     for title, action in (

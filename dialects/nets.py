@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from compiler.client_nets import kind_of, net_name
 from compiler.ir.module import Function
 from compiler.ir.types import Attribute, FunctionType, TensorType, Type, attr_def
 
@@ -88,12 +89,12 @@ class NetAttr(Attribute):
     def name_for(self, layer: int | None) -> str:
         """The name in the file of the net that is bound to a layer, or to the model."""
         assert (layer is None) == (self.bound == "model"), f"net {self.name} is bound to a {self.bound}"
-        return self.name if layer is None else f"{self.name}_{layer}"
+        return net_name(self.name, layer)
 
     def makes(self, name: str) -> bool:
         """Whether a net of the file that is called so is this one, bound to any layer."""
-        stem, _, layer = name.rpartition("_")
-        return name == self.name if self.bound == "model" else stem == self.name and layer.isdecimal()
+        kind, layer = kind_of(name)
+        return name == self.name if self.bound == "model" else kind == self.name and layer is not None
 
     def problem(self) -> str | None:
         names = [each.name for each in (*self.inputs, *self.outputs)]

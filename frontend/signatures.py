@@ -6,6 +6,7 @@ Source: Sophgo's LLM-TPU programs, and the files that tpu-mlir makes for them.
 
 from __future__ import annotations
 
+from compiler import client_nets
 from dialects.nets import NetAttr, NetInput, NetOutput
 
 IDS = NetInput("input_ids", tokens=1)  # [1, tokens] i32
@@ -16,9 +17,10 @@ HISTORY = (NetInput("history_k", kept="session"), NetInput("history_v", kept="se
 STATES_OUT = NetOutput("output_states", tokens=1)
 CACHES = (NetOutput("k_cache", tokens=1), NetOutput("v_cache", tokens=1))  # [1, tokens, heads, D]
 
-EMBEDDING = NetAttr("embedding", inputs=(IDS,), outputs=(STATES_OUT,))
-EMBEDDING_CACHE = NetAttr("embedding_cache", inputs=(IDS,), outputs=(STATES_OUT,))
-BLOCK = NetAttr("block", "layer", True, (STATES, POSITIONS, MASK), (STATES_OUT, *CACHES))
-BLOCK_CACHE = NetAttr("block_cache", "layer", True, (*BLOCK.inputs, *HISTORY), BLOCK.outputs)
+EMBEDDING = NetAttr(client_nets.EMBEDDING, inputs=(IDS,), outputs=(STATES_OUT,))
+EMBEDDING_CACHE = NetAttr(client_nets.EMBEDDING_CACHE, inputs=(IDS,), outputs=(STATES_OUT,))
+BLOCK = NetAttr(client_nets.BLOCK, "layer", True, (STATES, POSITIONS, MASK), (STATES_OUT, *CACHES))
+BLOCK_CACHE = NetAttr(client_nets.BLOCK_CACHE, "layer", True, (*BLOCK.inputs, *HISTORY), BLOCK.outputs)
 # Of one token: hidden [1, hidden] to [1, 1] i32.
-LM_HEAD = NetAttr("lm_head", inputs=(NetInput("hidden_states"),), outputs=(NetOutput("token_id"),))
+HIDDEN, TOKEN = NetInput("hidden_states"), NetOutput("token_id")
+LM_HEAD = NetAttr(client_nets.LM_HEAD, inputs=(HIDDEN,), outputs=(TOKEN,))

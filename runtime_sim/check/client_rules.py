@@ -6,26 +6,35 @@ that bind the addresses of one net to those of another. Source: Sophgo's LLM-TPU
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 
 from compiler.bmodel import AddrMode, BModel, Net, Stage, TensorInfo
+from compiler.client_nets import (
+    BLOCK,
+    BLOCK_CACHE,
+    EMBEDDING,
+    EMBEDDING_CACHE,
+    LAYER_NETS,
+    LOOK_UPS,
+    NEEDED,
+    kind_of,
+    layer_count,
+)
 from runtime_sim.launch.loader import Program
 
 Signature = Sequence[tuple[str, tuple[int, ...]]]  # data type and shape of each input or output
 
 ACTIVATIONS = ("bf16", "f16")  # element types of states, masks and caches
 
-_TABLE_NETS = ("embedding", "embedding_cache")
-_KNOWN = re.compile(r"(block|block_cache)_\d+|embedding|embedding_cache|lm_head")
+_BLOCK, _CACHE, _HEAD = NEEDED
 
 
 def model_problems(program: Program) -> Iterator[str]:
     bmodel = program.bmodel
-    if not bmodel.has_net("block_0"):
+    if not bmodel.has_net(_BLOCK):
         return
     yield from _name_problems(bmodel)
-    if not bmodel.has_net("block_cache_0") or not bmodel.has_net("lm_head"):
+    if not all(map(bmodel.has_net, NEEDED)):
         return
     yield from shape_problems(bmodel)
     yield from _address_problems(bmodel)
@@ -33,7 +42,7 @@ def model_problems(program: Program) -> Iterator[str]:
 
 def shape_problems(bmodel: BModel) -> Iterator[str]:
     """What a session cannot do without: inputs and outputs of the right kind, where clients look for them."""
-    for name in ("block_0", "block_cache_0", "lm_head"):
+    for name in NEEDED:
         if not bmodel.has_net(name):
             yield f"it has no net '{name}'"
             return
@@ -41,32 +50,25 @@ def shape_problems(bmodel: BModel) -> Iterator[str]:
     yield from _shape_problems(bmodel)
 
 
-def layer_count(bmodel: BModel) -> int:
-    count = 0
-    while bmodel.has_net(f"block_{count}") and bmodel.has_net(f"block_cache_{count}"):
-        count += 1
-    return count
-
-
 def _name_problems(bmodel: BModel) -> Iterator[str]:
-    layers = layer_count(bmodel)
-    tables = [name for name in _TABLE_NETS if bmodel.has_net(name)]
+    layers = layer_count(bmodel.has_net)
+    tables = [name for name in LOOK_UPS if bmodel.has_net(name)]
     if len(tables) == 1:
-        yield f"it has {tables[0]} and not {' or '.join(set(_TABLE_NETS) - set(tables))}"
-    if not bmodel.has_net("lm_head"):
-        yield "it has no lm_head"
+        yield f"it has {tables[0]} and not {' or '.join(set(LOOK_UPS) - set(tables))}"
+    if not bmodel.has_net(_HEAD):
+        yield f"it has no {_HEAD}"
     for net in bmodel.nets:
-        index = net.name.rpartition("_")[2]
-        if not _KNOWN.fullmatch(net.name):
+        kind, layer = kind_of(net.name)
+        if kind not in ((*LOOK_UPS, _HEAD) if layer is None else LAYER_NETS):
             yield f"net {net.name} is none that a client knows, and clients count layers by counting nets"
-        elif index.isdigit() and int(index) >= layers:
+        elif layer is not None and layer >= layers:
             yield f"net {net.name} is beyond the {layers} layers that have both of their nets"
 
 
 def _mode_problems(bmodel: BModel) -> Iterator[str]:
     """Only memory of its own keeps a cache from one launch to the next."""
     for net in bmodel.nets:
-        wanted = AddrMode.IO_ALONE if net.name.startswith("block_cache_") else AddrMode.BASIC
+        wanted = AddrMode.IO_ALONE if kind_of(net.name)[0] == BLOCK_CACHE else AddrMode.BASIC
         if net.addr_mode is not wanted:
             yield f"net {net.name} has addr_mode {net.addr_mode.name}, clients need {wanted.name}"
 
@@ -74,7 +76,7 @@ def _mode_problems(bmodel: BModel) -> Iterator[str]:
 def _shape_problems(bmodel: BModel) -> Iterator[str]:
     signatures = _signatures(bmodel)
     for net in bmodel.nets:
-        kind = net.name.rstrip("0123456789").rstrip("_")
+        kind, _ = kind_of(net.name)
         if kind not in signatures:
             continue
         stage = net.stages[0]
@@ -92,7 +94,7 @@ def _text(signature: Signature) -> str:
 
 def _signatures(bmodel: BModel) -> dict[str, tuple[Signature, Signature]]:
     """Inputs and outputs of each kind of net, from the sizes of block_0 and block_cache_0."""
-    block, cache = bmodel.net("block_0").stages[0], bmodel.net("block_cache_0").stages[0]
+    block, cache = bmodel.net(_BLOCK).stages[0], bmodel.net(_CACHE).stages[0]
     rows, hidden = _dims(block.inputs, 0, 3)[1:]
     history, heads, head_dim = _dims(cache.inputs, 3, 4)[1:]
     act = cache.outputs[0].dtype if cache.outputs else "bf16"
@@ -102,11 +104,11 @@ def _signatures(bmodel: BModel) -> dict[str, tuple[Signature, Signature]]:
     states, keys = (act, (1, rows, hidden)), (act, (1, rows, heads, head_dim))
     state, mask = (act, (1, 1, hidden)), (act, (1, 1, 1, history + 1))
     return {
-        "embedding": ([("i32", (1, rows))], [states]),
-        "embedding_cache": ([("i32", (1, 1))], [state]),
-        "block": ([states, ("i32", (1, rows)), (act, (1, 1, rows, rows))], [states, keys, keys]),
-        "block_cache": ([state, ("i32", (1, 1)), mask, caches, caches], [state, row, row]),
-        "lm_head": ([(act, (1, hidden))], [("i32", (1, 1))]),
+        EMBEDDING: ([("i32", (1, rows))], [states]),
+        EMBEDDING_CACHE: ([("i32", (1, 1))], [state]),
+        BLOCK: ([states, ("i32", (1, rows)), (act, (1, 1, rows, rows))], [states, keys, keys]),
+        BLOCK_CACHE: ([state, ("i32", (1, 1)), mask, caches, caches], [state, row, row]),
+        _HEAD: ([(act, (1, hidden))], [("i32", (1, 1))]),
     }
 
 
@@ -118,13 +120,13 @@ def _dims(tensors: Sequence[TensorInfo], index: int, rank: int) -> tuple[int, ..
 
 def _address_problems(bmodel: BModel) -> Iterator[str]:
     """Layers after the first read positions and mask where the client wrote them for the first."""
-    blocks = [net for net in bmodel.nets if re.fullmatch(r"block_\d+", net.name)]
-    first = _offsets(bmodel.net("block_0"))
+    blocks = [net for net in bmodel.nets if kind_of(net.name)[0] == BLOCK]
+    first = _offsets(bmodel.net(_BLOCK))
     for net in blocks:
         if _offsets(net) != first:
-            yield f"net {net.name} has its inputs and outputs elsewhere in the shared memory than block_0"
-    if bmodel.has_net("embedding"):
-        source, target = bmodel.net("embedding").stages[0], bmodel.net("block_0").stages[0]
+            yield f"net {net.name} has its inputs and outputs elsewhere in the shared memory than {_BLOCK}"
+    if bmodel.has_net(EMBEDDING):
+        source, target = bmodel.net(EMBEDDING).stages[0], bmodel.net(_BLOCK).stages[0]
         yield from _handover_problems(source, target)
 
 
@@ -138,4 +140,4 @@ def _handover_problems(source: Stage, target: Stage) -> Iterator[str]:
     given, taken = source.outputs[0], target.inputs[0]
     distance = abs((given.address - source.ctx_address) - (taken.address - target.ctx_address))
     if 0 < distance < min(given.size, taken.size):
-        yield "embedding's output and block_0's input 0 overlap in part"
+        yield f"{EMBEDDING}'s output and {_BLOCK}'s input 0 overlap in part"

@@ -12,18 +12,20 @@ from pathlib import Path
 import numpy as np
 
 from compiler.bmodel import BModel, TensorInfo
+from compiler.client_nets import BLOCK_CACHE, EMBEDDING, net_name
 from compiler.diagnostics import UserError
 from compiler.files import open_file
 from runtime_sim.arrays import Array
 from runtime_sim.launch.runtime import NUMPY_TYPES
 
 NAME = "embedding.bin"
+STEP = net_name(BLOCK_CACHE, 0)  # whose first input is a row
 _CHUNK = 1 << 22
 
 
 def needs_table(bmodel: BModel) -> bool:
     """Whether the file is part of a language model whose embedding is not among its nets."""
-    return bool(bmodel.embedding_sha256) and not bmodel.has_net("embedding")
+    return bool(bmodel.embedding_sha256) and not bmodel.has_net(EMBEDDING)
 
 
 def open_table(path: Path, bmodel: BModel, state: TensorInfo) -> Array:
@@ -60,10 +62,10 @@ def _sha256(path: Path) -> str:
 
 def table_problem(path: Path, bmodel: BModel) -> str:
     """Why the table is not the one that a sound file has beside it; empty when it is, or none is needed."""
-    if not needs_table(bmodel) or not bmodel.has_net("block_cache_0"):
+    if not needs_table(bmodel) or not bmodel.has_net(STEP):
         return ""
     try:
-        open_table(path, bmodel, bmodel.net("block_cache_0").stages[0].inputs[0])
+        open_table(path, bmodel, bmodel.net(STEP).stages[0].inputs[0])
     except UserError as error:
         return error.message
     return ""

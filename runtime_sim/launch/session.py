@@ -13,6 +13,7 @@ from functools import cached_property
 
 import numpy as np
 
+from compiler.client_nets import EMBEDDING, EMBEDDING_CACHE, LAYER_NETS, LM_HEAD, layer_count, net_name
 from compiler.diagnostics import UserError
 from compiler.progress import track
 from runtime_sim.arrays import Array
@@ -42,9 +43,9 @@ class Session:
         self.runtime = runtime
         self.table = embedding
         self.blocks, self.caches = _layers(runtime)
-        self.lm_head = _need(runtime, "lm_head")
-        self.embedding = None if embedding is not None else _need(runtime, "embedding")
-        self.embedding_cache = None if embedding is not None else _need(runtime, "embedding_cache")
+        self.lm_head = _need(runtime, LM_HEAD)
+        self.embedding = None if embedding is not None else _need(runtime, EMBEDDING)
+        self.embedding_cache = None if embedding is not None else _need(runtime, EMBEDDING_CACHE)
         self.sizes = _sizes(self.blocks, self.caches)
         self.masked = MASK_WORDS[self.caches[0].inputs[0].info.dtype]
         self.length = 0  # tokens whose keys and values are in the caches
@@ -207,10 +208,8 @@ def _need(runtime: Runtime, name: str) -> RuntimeNet:
 
 def _layers(runtime: Runtime) -> tuple[list[RuntimeNet], list[RuntimeNet]]:
     """Blocks and caches of all layers, up to the first that lacks either."""
-    blocks, caches = [_need(runtime, "block_0")], [_need(runtime, "block_cache_0")]
-    while runtime.has_net(f"block_{len(blocks)}") and runtime.has_net(f"block_cache_{len(blocks)}"):
-        blocks.append(runtime.net(f"block_{len(blocks)}"))
-        caches.append(runtime.net(f"block_cache_{len(caches)}"))
+    layers = range(max(1, layer_count(runtime.has_net)))
+    blocks, caches = ([_need(runtime, net_name(kind, layer)) for layer in layers] for kind in LAYER_NETS)
     return blocks, caches
 
 

@@ -9,6 +9,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from compiler.bmodel import read_bmodel
+from compiler.client_nets import EMBEDDING
 from compiler.diagnostics import UserError
 from compiler.progress import note
 from runtime_sim.check.client_rules import shape_problems
@@ -94,8 +95,7 @@ def open_session(file: Path, config: Path, exact: bool) -> Session:
     if problem := next(shape_problems(bmodel), None):
         raise UserError(f"{file} is not a language model: {problem}")
     runtime, path = Runtime(bmodel, exact=exact), config / embedding.NAME
-    if bmodel.has_net("embedding") or not (path.exists() or embedding.needs_table(bmodel)):
+    if bmodel.has_net(EMBEDDING) or not (path.exists() or embedding.needs_table(bmodel)):
         return Session(runtime)
-    return Session(
-        runtime, embedding.open_table(path, bmodel, bmodel.net("block_cache_0").stages[0].inputs[0])
-    )
+    state = bmodel.net(embedding.STEP).stages[0].inputs[0]
+    return Session(runtime, embedding.open_table(path, bmodel, state))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from compiler.bmodel import read_bmodel
+from compiler.client_nets import BLOCK, EMBEDDING, net_name
 from compiler.diagnostics import UserError
 from compiler.target.costs import Costs
 from compiler.target.isa import Instruction
@@ -130,7 +131,7 @@ def _later(instruction: Instruction, others: int) -> Instruction:
 
 def _prompt_length(program: Program) -> int:
     """The tokens of a prefill: the rows of the embedding, or of the first block."""
-    for name in ("embedding", "block_0"):
+    for name in (EMBEDDING, net_name(BLOCK, 0)):
         if program.bmodel.has_net(name):
             shapes = [tensor.shape for tensor in program.net(name).stages[0].inputs[:1]]
             return int(shapes[0][1]) if shapes and len(shapes[0]) > 1 else 0

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from compiler.client_nets import LOOK_UPS
 from compiler.diagnostics import UserError
 from compiler.progress import counter, note, say
 from runtime_sim.arrays import Array
@@ -119,7 +120,7 @@ def verify_file(file: Path, reference: Path, ir: Path | None = None, bisect_net:
 def limits_of(net: str, session: Session, min_cosine: float | None) -> Limits:
     """Of a net by what it is and by its weights; `min_cosine` replaces two of them."""
     limits = EXACT
-    if not net.startswith("embedding"):
+    if net not in LOOK_UPS:
         limits = LIMITS[weight_bits(session.runtime.net(net).program.stage)]
     if min_cosine is None:
         return limits

@@ -8,6 +8,16 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
+from compiler.client_nets import (
+    BLOCK,
+    BLOCK_CACHE,
+    EMBEDDING,
+    EMBEDDING_CACHE,
+    GREEDY_HEAD,
+    LM_HEAD,
+    layer_count,
+    net_name,
+)
 from compiler.target.costs import LOAD, MOVE, STORE, Costs
 from compiler.target.isa import Instruction
 from compiler.target.spec import ChipSpec
@@ -178,25 +188,23 @@ class ModelTiming:
     @cached_property
     def layers(self) -> int:
         """Layers whose two nets are both there, counted from 0 as clients do."""
-        count = 0
-        while f"block_{count}" in self.nets and f"block_cache_{count}" in self.nets:
-            count += 1
-        return count
+        return layer_count(self.nets.__contains__)
 
     @property
     def is_whole(self) -> bool:
-        return self.layers > 0 and "lm_head" in self.nets
+        return self.layers > 0 and LM_HEAD in self.nets
 
     def prefill(self) -> list[NetTiming]:
         """The nets that a prompt runs through, as often as they run."""
-        return self._chain("embedding", "block")
+        return self._chain(EMBEDDING, BLOCK)
 
     def decode(self) -> list[NetTiming]:
         """The nets that one token runs through."""
-        return self._chain("embedding_cache", "block_cache")
+        return self._chain(EMBEDDING_CACHE, BLOCK_CACHE)
 
     def _chain(self, embedding: str, block: str) -> list[NetTiming]:
-        names = [embedding, *(f"{block}_{i}" for i in range(self.layers)), "lm_head", "greedy_head"]
+        blocks = [net_name(block, layer) for layer in range(self.layers)]
+        names = [embedding, *blocks, LM_HEAD, GREEDY_HEAD]
         return [self.nets[name] for name in names if name in self.nets]
 
     def seconds(self, cycles: float) -> float:
