@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.diagnostics import UserError
+from compiler.weights.scheme import Scheme
 from frontend.checkpoint import Checkpoint, StoredTensor
 from frontend.folder import adapter_not_merged, quantized_already
 from frontend.values import check_finite, count_beyond, exceeds, largest, limited
@@ -73,6 +74,7 @@ class Weights:
 
     tensors: Mapping[str, StoredTensor]
     half: npt.DTypeLike = ml_dtypes.bfloat16
+    schemes: Mapping[str, Scheme] = field(default_factory=dict)  # of the parameters that are stored as codes
     beyond: set[str] = field(default_factory=set)  # parameters read so far that had to be clipped
 
     @property

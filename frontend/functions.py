@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,6 +12,7 @@ from compiler.ir.core import Value
 from compiler.ir.location import NameLoc
 from compiler.ir.module import Builder
 from compiler.ir.types import F32, I32, ElementType, TensorType
+from compiler.weights.scheme import Scheme
 from dialects import llm
 from dialects.builtin import FuncOp, ReturnOp
 from dialects.nets import KEY, NetAttr
@@ -24,12 +25,23 @@ from frontend.tables import Use
 HEADS_FIRST = (0, 2, 1, 3)  # between the client's [1, S, h, D] and the model's [1, h, S, D]
 
 
+@dataclass(frozen=True)
+class Types:
+    """All activations and parameters are of one element type; `schemes` has the parameters that are codes."""
+
+    element: ElementType
+    schemes: Mapping[str, Scheme] = field(default_factory=dict)
+
+    def parameter(self, name: str, shape: tuple[int, ...]) -> TensorType:
+        return TensorType(shape, self.element, self.schemes.get(name))
+
+
 @dataclass
 class GraphReader:
     """Adds the ops of recorded nodes to one function."""
 
     function: FuncOp
-    element: ElementType
+    types: Types
     prefix: str = ""  # of parameters that are named relative to the layer
     constants: Iterator[Use] = field(default_factory=lambda: iter(()))  # what each constant is, in order
     table_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
@@ -38,7 +50,7 @@ class GraphReader:
     values: dict[int, Any] = field(default_factory=dict)  # by id of the GraphValue
 
     def __post_init__(self) -> None:
-        self.emit = Emitter(Builder(self.function.block), self.element)
+        self.emit = Emitter(Builder(self.function.block), self.types.element)
 
     def bind(self, recorded: GraphValue, value: Value) -> None:
         self.values[id(recorded)] = value
@@ -69,7 +81,7 @@ class GraphReader:
         (full_name,) = node.args
         inside = self.prefix and full_name.startswith(self.prefix)
         name = full_name.removeprefix(self.prefix) if inside else f"/{full_name}"
-        type = TensorType(node.results[0].shape, self.element)
+        type = self.types.parameter(full_name, node.results[0].shape)
         return self.emit(llm.WeightOp, name=name, types=[type])
 
     def _constant(self, node: Node) -> Value | float:
@@ -119,7 +131,7 @@ def block_function(
     layer: LayerCapture,
     uses: list[Use],
     tables: dict[str, tuple[int, ...]],
-    element: ElementType,
+    types: Types,
 ) -> GraphReader:
     """A layer as a function up to its results; the caller may go on from the hidden state and finishes it.
 
@@ -128,18 +140,18 @@ def block_function(
     inputs = {node.args[0]: node.results[0] for node in layer.graph.nodes if node.name == "input"}
     _, tokens, hidden = inputs["hidden"].shape
     history = inputs["history_k"].shape[2] if "history_k" in inputs else 0
-    types = {
-        "x": TensorType((1, tokens, hidden), element),
+    given = {
+        "x": TensorType((1, tokens, hidden), types.element),
         "position_ids": TensorType((1, tokens), I32),
-        "mask": TensorType((1, 1, tokens, history + tokens), element),
+        "mask": TensorType((1, 1, tokens, history + tokens), types.element),
     }
     for key in ("history_k", "history_v"):
         if key in inputs:
             _, heads, length, width = inputs[key].shape
-            types[key] = TensorType((1, length, heads, width), element)
-    function = function_for(net, types)
-    args = dict(zip(types, function.args, strict=True))
-    reader = GraphReader(function, element, f"{layer.path}.", iter(uses), tables, args["position_ids"])
+            given[key] = TensorType((1, length, heads, width), types.element)
+    function = function_for(net, given)
+    args = dict(zip(given, function.args, strict=True))
+    reader = GraphReader(function, types, f"{layer.path}.", iter(uses), tables, args["position_ids"])
     _bind_inputs(reader, layer.graph, args)
     reader.run(live_nodes(layer.graph))
     return reader
@@ -173,13 +185,13 @@ def function_for(net: NetAttr, types: dict[str, TensorType]) -> FuncOp:
     return function
 
 
-def embedding_function(net: NetAttr, run: Capture, element: ElementType) -> FuncOp:
+def embedding_function(net: NetAttr, run: Capture, types: Types) -> FuncOp:
     """From ids to what the first layer takes."""
     (ids,) = run.graph.inputs
     function = function_for(net, {"ids": TensorType(ids.shape, I32)})
     target = run.layers[0].given
     nodes = run.graph.slice_to([target], [])
-    reader = GraphReader(function, element, constants=iter(numbers(nodes)))
+    reader = GraphReader(function, types, constants=iter(numbers(nodes)))
     reader.bind(ids, function.args[0])
     reader.run(nodes)
     return reader.finish(reader.get(target))
@@ -196,12 +208,12 @@ def head_nodes(run: Capture) -> tuple[list[Node], GraphValue, list[Node]]:
     raise UserError(f"cannot import the model: the logits are not a linear of {run.head_weight}")
 
 
-def head_function(run: Capture, element: ElementType) -> FuncOp:
+def head_function(run: Capture, types: Types) -> FuncOp:
     """From one hidden state [1, E] to the token [1, 1] of the largest logit."""
     _, hidden, nodes = head_nodes(run)
     width = hidden.shape[-1]
-    function = function_for(LM_HEAD, {"hidden": TensorType((1, width), element)})
-    reader = GraphReader(function, element, constants=iter(numbers(nodes)), free_rank=True)
+    function = function_for(LM_HEAD, {"hidden": TensorType((1, width), types.element)})
+    reader = GraphReader(function, types, constants=iter(numbers(nodes)), free_rank=True)
     reader.bind(hidden, function.args[0])
     reader.run(nodes)
     logits = reader.get(run.logits)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,14 @@ from torch import nn
 
 from compiler.diagnostics import UserError
 from compiler.ir.types import BF16, ElementType
+from compiler.weights.scheme import Scheme
 from dialects.builtin import FuncOp, ModuleOp
 from dialects.nets import NetAttr
 from frontend.build import native_model
-from frontend.capture import Capture, capture_model
+from frontend.capture import Capture, LayerCapture, capture_model
 from frontend.config import read_config
 from frontend.functions import (
+    Types,
     block_function,
     embedding_function,
     head_function,
@@ -36,12 +39,14 @@ def import_model(
     seq_length: int,
     max_input_length: int | None = None,
     dtype: ElementType = BF16,
+    schemes: Mapping[str, Scheme] | None = None,
 ) -> ImportedModel:
     """Trace a model at these lengths: that of a folder, of a parsed config.json, or from `native_model`.
 
     `seq_length` is the number of positions, `max_input_length` that of prefill tokens (the same by default),
-    `dtype` the element type of activations and parameters in the modules. Raises UserError for a model that
-    is not understood; nothing of the checkpoint but its configuration is read.
+    `dtype` the element type of activations and parameters in the modules, `schemes` says which parameters are
+    stored as codes, by full name. Raises UserError for a model that is not understood; nothing of the
+    checkpoint but its configuration is read.
     """
     model = config if isinstance(config, nn.Module) else native_model(settings_of(config))
     prefill_length = max_input_length or seq_length
@@ -49,7 +54,7 @@ def import_model(
     decode = capture_model(model, 1, position=seq_length - 1, history=seq_length)
     whole = prefill if prefill_length == seq_length else capture_model(model, seq_length)
     short = capture_model(model, SHORT)
-    return Importer(model, prefill, decode, whole, short, dtype).run()
+    return Importer(model, prefill, decode, whole, short, Types(dtype, schemes or {})).run()
 
 
 def settings_of(config: str | Path | dict[str, Any]) -> dict[str, Any]:
@@ -66,38 +71,46 @@ class Importer:
         decode: Capture,
         whole: Capture,
         short: Capture,
-        dtype: ElementType,
+        types: Types,
     ) -> None:
         self.model: Any = model
         self.prefill, self.decode, self.whole, self.short = prefill, decode, whole, short
-        self.dtype = dtype
+        self.types = types
         self.tables = Tables()
 
     def run(self) -> ImportedModel:
+        parameters = parameter_shapes(self.model)
+        assert self.types.schemes.keys() <= parameters.keys(), "a scheme is of no parameter"
         layers = [self._layer_group(indices) for indices in self._distinct_layers()]
         embedding = ModuleOp.of(
-            embedding_function(EMBEDDING, self.prefill, self.dtype),
-            embedding_function(EMBEDDING_CACHE, self.decode, self.dtype),
+            embedding_function(EMBEDDING, self.prefill, self.types),
+            embedding_function(EMBEDDING_CACHE, self.decode, self.types),
         )
-        lm_head = ModuleOp.of(head_function(self.decode, self.dtype))
+        lm_head = ModuleOp.of(head_function(self.decode, self.types))
         around = [NetGroup(module, [Instance()]) for module in (embedding, lm_head)]
         return ImportedModel(
             nets=[*around, *layers],
             tables=self.tables.arrays,
-            parameters=parameter_shapes(self.model),
+            parameters=parameters,
             tied=dict(self.model.all_tied_weights_keys),
         )
 
     def _distinct_layers(self) -> list[list[int]]:
-        """Layers whose graphs are alike in every run; the last one stands alone, for the final norm."""
+        """Layers whose graphs and schemes are alike; the last one stands alone, for the final norm."""
         groups: dict[Any, list[int]] = {}
         count = len(self.prefill.layers)
         for index in range(count):
             runs = [run.layers[index] for run in (self.prefill, self.decode, self.whole)]
             check_masks(runs[2].path, live_nodes(runs[2].graph), self.whole.logits.shape[1])
             prints = tuple(layer.graph.fingerprint(f"{layer.path}.") for layer in runs)
-            groups.setdefault((prints, index == count - 1), []).append(index)
+            key = (prints, self._stored(runs[0]), index == count - 1)
+            groups.setdefault(key, []).append(index)
         return list(groups.values())
+
+    def _stored(self, layer: LayerCapture) -> frozenset[tuple[str, Scheme]]:
+        """The parameters of a layer that are stored as codes, by the names that its module gives them."""
+        prefix, names = f"{layer.path}.", self.types.schemes.keys() & layer.graph.parameters.keys()
+        return frozenset((name.removeprefix(prefix), self.types.schemes[name]) for name in names)
 
     def _layer_group(self, indices: list[int]) -> NetGroup:
         runs = [run.layers[indices[0]] for run in (self.prefill, self.decode, self.whole, self.short)]
@@ -110,7 +123,7 @@ class Importer:
     def _block(self, net: NetAttr, run: Capture, index: int, uses: list[Use]) -> FuncOp:
         layer = run.layers[index]
         shapes = {name: table.shape for name, table in self.tables.arrays.items()}
-        reader = block_function(net, layer, uses, shapes, self.dtype)
+        reader = block_function(net, layer, uses, shapes, self.types)
         hidden = reader.get(layer.graph.outputs[0])
         keys_and_values = kv_results(reader, layer)
         if index == len(run.layers) - 1:

@@ -3,23 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pytest
 
-from compiler.ir.types import BF16, F16, TensorType
+from compiler.ir.types import BF16, F16
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Quantized, Weight, rectangle
 from compiler.weights.tile import unpack
-from dialects import llm
 from dialects.chip import GlobalOp
 from dialects.weights import Packed, region_name, stored_bits
 from driver.options import ConvertOptions
-from frontend.binding import Weights
-from frontend.imported import ImportedModel
-from frontend.load import load_model
+from frontend import load
+from frontend.binding import Weights, bind
 from runtime_sim.launch.loader import Region
-from tests.end_to_end import tiny
 from tests.end_to_end.tiny import ROUNDING, SUMMING, Tiny, check_close
 
 # What is not named here is left to -q w4bf16.
@@ -30,6 +28,7 @@ SCHEMES = {
     "self_attn.o_proj.weight": Scheme(4, 128, False, BF16),
     "mlp.down_proj.weight": Scheme(8, 64, False, F16),
 }
+LAYERS = 2
 IN_CODES = ("self_attn.k_proj.weight", "mlp.down_proj.weight")
 
 
@@ -54,22 +53,20 @@ class PartlyCodes(Weights):
         return super().read(name, rows)
 
 
-def load_mixed(*arguments: object) -> tuple[ImportedModel, Weights]:
-    model, weights = load_model(*arguments)  # type: ignore[arg-type]
-    for group in model.nets:
-        for function in group.module.functions():
-            for op in function.block.ops:
-                if isinstance(op, llm.WeightOp) and op.name in SCHEMES:
-                    op.y.type = TensorType(op.y.type.shape, op.y.type.element, SCHEMES[op.name])
-    return model, PartlyCodes(weights.tensors, weights.half)
+def bind_mixed(*arguments: Any) -> Weights:
+    weights = bind(*arguments)
+    layers = [f"model.layers.{layer}." for layer in range(LAYERS)]
+    schemes = {layer + name: scheme for layer in layers for name, scheme in SCHEMES.items()}
+    return PartlyCodes(weights.tensors, weights.half, schemes)
 
 
 @pytest.fixture(scope="module")
 def mixed(tiny_checkpoint, tmp_path_factory) -> Tiny:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(tiny, "load_model", load_mixed)
+        patch.setattr(load, "bind", bind_mixed)
+        checkpoint = tiny_checkpoint("llama", layers=LAYERS, intermediate=384)
         out = tmp_path_factory.mktemp("mixed") / "out"
-        return Tiny(ConvertOptions(tiny_checkpoint("llama", intermediate=384), 64, "w4bf16", out_dir=out))
+        return Tiny(ConvertOptions(checkpoint, 64, "w4bf16", out_dir=out))
 
 
 @pytest.mark.parametrize("name", ["block_1", "block_cache_1"])

@@ -7,12 +7,13 @@ import json
 import numpy as np
 import pytest
 
-from compiler.diagnostics import UserError
+from compiler.diagnostics import CompileError, UserError
 from compiler.ir.location import NameLoc
 from compiler.ir.module import walk
 from compiler.ir.printer import print_module
 from compiler.ir.types import F16
 from compiler.ir.verify import verify
+from compiler.weights.scheme import Scheme
 from dialects import llm
 from frontend.aten import visible
 from frontend.build import native_model
@@ -151,6 +152,44 @@ def test_element_type_is_chosen_by_the_caller():
 def test_layers_that_differ_are_modules_of_their_own():
     imported = import_model(config("smollm3", num_hidden_layers=5, no_rope_layers=[1, 0, 1, 0, 1]), 8)
     assert layers_of(imported) == [[0, 2], [1, 3], [4]]
+
+
+UP, DOWN = "mlp.up_proj.weight", "mlp.down_proj.weight"
+FOUR, EIGHT = Scheme(4, 32, True, F16), Scheme(8, 64, False, F16)
+
+
+def stored(*layers: dict[str, Scheme]) -> ImportedModel:
+    """A model of so many layers whose parameters are stored as given, and the others as they are."""
+    names = {f"model.layers.{i}.{name}": form for i, layer in enumerate(layers) for name, form in layer.items()}
+    return import_model(config("llama", num_hidden_layers=len(layers)), 8, schemes=names)
+
+
+def test_layers_whose_weights_are_stored_otherwise_are_modules_of_their_own():
+    four, eight = {UP: FOUR, DOWN: EIGHT}, {UP: EIGHT, DOWN: EIGHT}
+    assert layers_of(stored(four, eight, four, {UP: FOUR}, {}, {}, eight)) == [[0, 2], [1], [3], [4, 5], [6]]
+
+
+def test_a_weight_has_the_scheme_that_it_is_stored_in():
+    imported = stored({UP: FOUR, DOWN: EIGHT}, {})
+    for net in ("block_0", "block_cache_0"):
+        function = imported.find(net)[1]
+        found = {op.name: op.y.type.layout for op in walk(function) if isinstance(op, llm.WeightOp)}
+        assert {name: form for name, form in found.items() if form is not None} == {UP: FOUR, DOWN: EIGHT}
+    text = print_module(imported.find("block_0")[0].module)
+    assert "#w4_32 = #weights.scheme<bits = 4, group = 32, zeros = true, scale = f16>" in text
+    assert "#weights.scheme" not in print_module(imported.find("block_1")[0].module)
+
+
+def test_the_head_may_be_stored_as_codes():
+    imported = import_model(config("llama"), 8, schemes={"lm_head.weight": EIGHT})
+    assert "#w8_64" in print_module(imported.find("lm_head")[0].module)
+    verify(imported.find("lm_head")[0].module)
+
+
+def test_codes_where_rows_are_looked_up_are_refused():
+    imported = import_model(config("llama"), 8, schemes={"model.embed_tokens.weight": EIGHT})
+    with pytest.raises(CompileError, match="which only linears can"):
+        verify(imported.find("embedding")[0].module)
 
 
 def test_rope_tables_of_two_kinds_of_layers_have_names_of_their_own():
