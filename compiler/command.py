@@ -13,12 +13,12 @@ from contextlib import suppress
 from typing import Any, NoReturn
 
 from compiler import __version__
-from compiler.diagnostics import CompileError, UserError, printable
+from compiler.diagnostics import CompileError, UserError, log, printable
 from compiler.files import FULL_DISK
 from compiler.interrupt import MESSAGE, interruptible
 
 INTERRUPTED = 128 + signal.SIGINT
-OURS = ("compiler", "dialects", "passes", "runtime_sim")
+OURS = ("compiler", "dialects", "frontend", "passes", "runtime_sim", "driver")
 TORCH = "pip install torch --index-url https://download.pytorch.org/whl/cpu"
 
 
@@ -117,7 +117,6 @@ def show_log(verbose: bool) -> None:
     """Print the compiler's log to stderr: notes always, the stages to a terminal or when asked for."""
     handler = logging.StreamHandler()
     handler.setFormatter(LogFormat())
-    log = logging.getLogger("compiler")
     log.handlers = [handler]
     log.setLevel(logging.DEBUG if verbose else logging.INFO if sys.stderr.isatty() else logging.WARNING)
 

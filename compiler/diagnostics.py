@@ -1,7 +1,8 @@
-"""Errors that name the place in the model, both numbers, and how to see it again."""
+"""Errors that name the place in the model, both numbers, and how to see it again; notes, for what is none."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,9 @@ if TYPE_CHECKING:
 
 LINE = 1000  # characters of a message's line that are shown
 LONGEST_WORD = 100  # characters of somebody's file that a message repeats
+
+# The one log: warnings are notes to the user, the rest is what is being done. `command.show_log` prints it.
+log = logging.getLogger("compiler")
 
 
 def printable(text: str) -> str:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import logging
 from fnmatch import fnmatch
 from pathlib import Path
 
-from compiler.diagnostics import UserError
+from compiler.diagnostics import UserError, log
 from compiler.files import JSON_BYTES, checkpoint_root, read_bytes, reason
-
-log = logging.getLogger("compiler")
 
 CLIENT_FILES = (
     "config.json",

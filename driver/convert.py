@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from pathlib import Path
 
 from compiler.bmodel import BModel
-from compiler.diagnostics import CompileError, UserError
+from compiler.diagnostics import CompileError, UserError, log
 from compiler.files import open_file
 from compiler.ir.types import element
 from compiler.progress import note
@@ -16,7 +15,7 @@ from driver.job import Job
 from driver.options import ConvertOptions
 from driver.output import CONFIG, staged_output
 from driver.pipelines import default_pipeline
-from driver.write import size_of, write
+from driver.write import file_bytes, write
 from frontend.binding import Weights
 from frontend.config import read_config
 from frontend.load import load_model
@@ -26,8 +25,6 @@ from runtime_sim.check.contract import check_file
 from runtime_sim.launch.loader import Program
 from runtime_sim.tool.timing import report
 from runtime_sim.tool.verify import verify_file
-
-log = logging.getLogger("compiler")
 
 
 def convert(options: ConvertOptions) -> Path | None:
@@ -115,7 +112,7 @@ def note_conversion(options: ConvertOptions, weights: Weights) -> None:
 
 def cost_of(bmodel: BModel) -> str:
     """What the file would take, on disk and in time."""
-    lines = [f"{size_of(bmodel) / 1e6:.1f} MB", *report(Program(bmodel))]
+    lines = [f"{file_bytes(bmodel) / 1e6:.1f} MB", *report(Program(bmodel))]
     return "\n".join(lines)
 
 
@@ -133,9 +130,7 @@ def verify(path: Path, options: ConvertOptions) -> None:
 
 
 def prove(bmodel: BModel) -> None:
-    """Check the finished programs as if they came from elsewhere: waits, addresses, and what clients rely
-    on.
-    """
+    """Check the finished programs as if they came from elsewhere: waits, addresses, what clients need."""
     problems = check_file(Program(bmodel), hashes=False)
     if problems:  # also where Python leaves out assertions
         raise AssertionError("\n".join(["the compiled programs are not sound:", *problems]))

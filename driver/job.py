@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from compiler.bmodel import BModel, CommandStreams, Net
-from compiler.diagnostics import UserError
+from compiler.diagnostics import UserError, log
 from compiler.ir.module import Function, Module
 from compiler.progress import track
 from compiler.target.attribute import set_target
@@ -31,8 +30,6 @@ from passes.chip.assign_addresses import globals_of, weight_source
 from passes.emit_bmodel import address_of, bmodel_net, encode
 from passes.manager import PassManager, parse_pipeline
 from runtime_sim.tokens.notes import tokenizer_noted
-
-log = logging.getLogger("compiler")
 
 
 @contextmanager
@@ -71,9 +68,7 @@ class Job:
                 self.nets.append(NetGroup(self.compiled(group), group.instances))
 
     def compiled(self, group: NetGroup) -> ModuleOp:
-        """The module after the passes: those that its dump names, the given ones, or the default ones tuned
-        to local memory.
-        """
+        """The module after the passes: its dump's, the given ones, or the default ones tuned to memory."""
         if group.name in self.dumps:
             return self.resumed(group)
         if self.options.passes is not None:
@@ -100,9 +95,7 @@ class Job:
         return f"-s {self.options.seq_length}: {problem}; use a shorter sequence"
 
     def tuned(self, group: NetGroup) -> ModuleOp:
-        """Layers that differ little want the same tuning: a search is only made where no earlier one
-        serves.
-        """
+        """Layers that differ little want one tuning: a search is made where no earlier one serves."""
         kind = kind_of(group.module)
         if kind in self._efforts:
             try:
@@ -152,7 +145,7 @@ class Job:
         manager.run(copy)
         return copy
 
-    # ------------------------------------------------------------------------------------------- the result
+    # ---- the result ----
 
     def bmodel(self) -> BModel:
         """Nets of one name follow each other by layer, and names in the order of the model's groups."""

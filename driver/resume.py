@@ -94,7 +94,7 @@ def check_nets(path: Path, found: ModuleOp, expected: ModuleOp) -> None:
             raise UserError(f"{path} has {net_of(have)}\nthe model needs {net_of(want)}")
 
 
-# ------------------------------------------------------------------------------------------------- weights
+# ---- weights ----
 
 
 def check_sources(module: ModuleOp, shapes: Mapping[str, Any], tables: Mapping[str, Any]) -> None:
@@ -105,12 +105,12 @@ def check_sources(module: ModuleOp, shapes: Mapping[str, Any], tables: Mapping[s
             for source in parts_of(op.source):
                 if problem := problem_of(source, shapes, tables):
                     op.fail(f"holds {source}, but {problem}")
-            size = size_of(op.source, shapes, tables)
+            size = stored_bytes(op.source, shapes, tables)
             if size != op.buffer.type.bytes:
                 op.fail(f"holds {size} bytes of {op.source} in {op.buffer.type}")
 
 
-def size_of(source: WeightSource, shapes: Mapping[str, Any], tables: Mapping[str, Any]) -> int:
+def stored_bytes(source: WeightSource, shapes: Mapping[str, Any], tables: Mapping[str, Any]) -> int:
     """Bytes that a source becomes."""
     match source:
         case Joined(names, dtype):

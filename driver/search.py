@@ -1,14 +1,12 @@
-"""Choose how a module uses local memory: compile it in a few ways and keep the one that is estimated to be
-fastest.
-"""
+"""Choose how a module uses local memory: compile it in a few ways, and keep the fastest by the estimates."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from math import log as logarithm
 
+from compiler.diagnostics import log
 from compiler.target.attribute import target_of
 from compiler.target.isa import isa_for
 from compiler.target.spec import ChipSpec
@@ -17,8 +15,6 @@ from dialects.builtin import ModuleOp
 from driver.pipelines import Effort
 from passes.chip.allocate_local import DoesNotFit
 from passes.emit_bmodel import encode
-
-log = logging.getLogger("compiler")
 
 Lower = Callable[[Effort], ModuleOp]  # to instructions in program order
 Place = Callable[[ModuleOp, Effort], ModuleOp]  # a copy of them with addresses; raises DoesNotFit
@@ -30,9 +26,7 @@ BUDGET = 60_000  # instructions to place in trials, some 15 seconds' worth, befo
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to compile and its cost: the sum over the module's functions of the logarithms of both estimates,
-    in cycles.
-    """
+    """A way to compile, and its cost: the sum of the logarithms of all functions' cycles in each estimate."""
 
     effort: Effort
     cost: float
@@ -109,7 +103,7 @@ class Search:
         problem = None
         for fill in FILLS if not effort.tile_bytes else FILLS[:1]:
             filled = replace(effort, fill=fill)
-            self.placed += size_of(lowered)
+            self.placed += op_count(lowered)
             try:
                 return Candidate(filled, module_cost(self.place(lowered, filled)))
             except DoesNotFit as error:
@@ -118,7 +112,7 @@ class Search:
         return problem
 
 
-def size_of(module: ModuleOp) -> int:
+def op_count(module: ModuleOp) -> int:
     """The number of ops in its functions."""
     return sum(len(function.block.ops) for function in module.functions())
 

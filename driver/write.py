@@ -6,6 +6,7 @@ import hashlib
 from pathlib import Path
 
 from compiler.bmodel import BModel, write_bmodel
+from compiler.bmodel.schema import PAGE_BYTES
 from compiler.ir.types import ElementType, element
 from compiler.progress import counter
 from compiler.weights.stored import convert
@@ -22,7 +23,7 @@ def write(job: Job, bmodel: BModel, output: Output) -> None:
     """The embedding, the bmodel and its list of nets."""
     options = job.options
     embedding = table_of(job.model).y.type.bytes if options.embedding_disk else 0
-    require_space(options.out_dir, output.folder, size_of(bmodel) + embedding)
+    require_space(options.out_dir, output.folder, file_bytes(bmodel) + embedding)
     if options.embedding_disk:
         table = output.folder / EMBEDDING
         sha256 = write_embedding(job.model, job.weights, element(options.half), table)
@@ -52,11 +53,12 @@ def write_embedding(model: ImportedModel, weights: Weights, half: ElementType, p
     return digest.hexdigest()
 
 
-def size_of(bmodel: BModel) -> int:
+def file_bytes(bmodel: BModel) -> int:
+    """About what the file takes: its weights, and a page for what else a net has in it."""
     blobs = {
         stage.coeff.blob.key: stage.coeff.size for net in bmodel.nets for stage in net.stages if stage.coeff
     }
-    return sum(blobs.values()) + 4096 * len(bmodel.nets)
+    return sum(blobs.values()) + PAGE_BYTES * len(bmodel.nets)
 
 
 def listing(bmodel: BModel) -> str:

@@ -6,7 +6,6 @@ core_model_loading, 5.x). They are not documented as public, an update may chang
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -17,13 +16,11 @@ import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 
-from compiler.diagnostics import UserError
+from compiler.diagnostics import UserError, log
 from compiler.weights.scheme import Scheme
 from frontend.checkpoint import Checkpoint, StoredTensor
 from frontend.folder import adapter_not_merged, quantized_already
 from frontend.values import check_finite, count_beyond, exceeds, largest, limited
-
-log = logging.getLogger(__name__)
 
 FLOATS = ("bfloat16", "float16", "float32", "float64")
 STALE_BUFFERS = (r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$")  # in old checkpoints; computed anew today

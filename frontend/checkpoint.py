@@ -7,7 +7,6 @@ offsets count from.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import struct
@@ -21,11 +20,9 @@ import numpy as np
 import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 
-from compiler.diagnostics import UserError, shown
+from compiler.diagnostics import UserError, log, shown
 from compiler.files import checkpoint_root, open_file, parse_json_object, read_json_object, reason
 from frontend.folder import INDEX_FILE, SINGLE_FILE, note_adapter, without_weights
-
-log = logging.getLogger(__name__)
 
 LONGEST_KEY = 300  # characters; published ones stay below 120
 

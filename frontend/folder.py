@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 import os
 from pathlib import Path
 from typing import Any
 
-from compiler.diagnostics import UserError
+from compiler.diagnostics import UserError, log
 from compiler.files import checkpoint_root, read_json_object
-
-log = logging.getLogger(__name__)
 
 SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"

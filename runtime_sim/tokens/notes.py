@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from compiler.diagnostics import UserError
+from compiler.diagnostics import UserError, log
 from runtime_sim.tokens.text import Text
-
-log = logging.getLogger("compiler.tokenizer")
 
 USELESS = "%s; chat will not work"
 UNKNOWN = "the tokenizer has %d tokens for which the embedding (%d rows) has no row, first %d (%r)"

@@ -53,6 +53,7 @@ def test_a_missing_library_is_named_with_what_installs_it():
     assert str(other).endswith("pip install transformers")
 
 
-def test_a_module_of_ours_that_is_missing_is_our_mistake():
-    error = ModuleNotFoundError("No module named 'passes.x'", name="passes.x")
+@pytest.mark.parametrize("folder", sorted(path.parent.name for path in ROOT.glob("*/__init__.py")))
+def test_a_module_of_ours_that_is_missing_is_our_mistake(folder):
+    error = ModuleNotFoundError(f"No module named '{folder}.x'", name=f"{folder}.x")
     assert not_installed(error, "compiling") is error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import errno
-import logging
 import os
 import signal
 import subprocess
@@ -17,7 +16,7 @@ from typing import Any
 import pytest
 
 from compiler.command import run_command, show_log
-from compiler.diagnostics import CompileError, UserError
+from compiler.diagnostics import CompileError, UserError, log
 from driver.cli import convert_main, convert_parser
 from driver.options import ConvertOptions
 
@@ -135,8 +134,8 @@ def test_errors_of_the_compiler_itself_are_not_hidden(error):
 @pytest.mark.parametrize(("verbose", "lines"), [(False, ["note: b"]), (True, ["a", "note: b"])])
 def test_only_notes_are_printed_off_a_terminal(capsys, verbose, lines):
     show_log(verbose)
-    logging.getLogger("compiler.convert").info("a")
-    logging.getLogger("compiler.convert").warning("b")
+    log.info("a")
+    log.warning("b")
     assert capsys.readouterr().err.splitlines() == lines
 
 

@@ -35,7 +35,7 @@ def tried(monkeypatch) -> Callable[..., tuple[Effort, list[Effort]]]:
         cost: Callable[[Effort], float], fits: Callable[[Effort], bool] = lambda effort: True, size: int = 1
     ) -> tuple[Effort, list[Effort]]:
         monkeypatch.setattr(search, "module_cost", cost)
-        monkeypatch.setattr(search, "size_of", lambda effort: size)
+        monkeypatch.setattr(search, "op_count", lambda effort: size)
         tried: list[Effort] = []
 
         def place(lowered: Effort, effort: Effort) -> Effort:

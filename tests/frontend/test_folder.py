@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
-from compiler.diagnostics import UserError
+from compiler.diagnostics import UserError, log
 from frontend.checkpoint import Checkpoint
 from frontend.config import read_config
 
@@ -62,6 +62,7 @@ def test_an_adapter_beside_its_model_is_left_out_with_a_note(tmp_path, caplog):
     save_file({"w": np.ones(2)}, tmp_path / "model.safetensors")
     assert list(Checkpoint(tmp_path)) == ["w"]
     assert "the adapter (adapter_config.json) is left out" in caplog.text
+    assert {record.name for record in caplog.records} == {log.name}, "only what the log gets is printed as a note"
 
 
 @pytest.mark.parametrize("name", ["quantize_config.json", "quant_config.json", "hf_quant_config.json"])
