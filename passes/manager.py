@@ -148,7 +148,8 @@ def _refusal(step: Pass, content: str, maker: str | None, source: str) -> str:
     origin = f"{maker}, before it, leaves" if maker else f"{source} has"
     first = [cls.name for cls in passes_that_end(Content[content.upper()]) if not cls.leaves & ~step.takes]
     hint = "once is enough" if maker == step.name else f"run it before {maker}" if maker else ""
-    hint = f"run {first[0]} first" if first else hint
+    done = bool(Content[content.upper()] & step.leaves) and not maker
+    hint = f"run {first[0]} first" if first else "leave it out, its work is done" if done else hint
     return f"pass {step.name} takes {step.takes}\n{origin} {content}{': ' if hint else ''}{hint}"
 
 

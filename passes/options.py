@@ -12,6 +12,7 @@ from typing import Any
 from compiler.diagnostics import UserError
 
 SHOWN = 60  # characters of a wrong value in a message
+WORDS = {int: "a whole number", float: "a number", bool: "true or false"}  # for types in messages
 
 
 def option(default: Any, expected: str, holds: Callable[[Any], bool]) -> Any:
@@ -54,7 +55,7 @@ def parse_option(pass_name: str, option: str, hint: Any, text: str) -> Any:
             return float(text)
     except ValueError:
         pass
-    raise wrong_option(pass_name, option, text, str(getattr(hint, "__name__", hint)))
+    raise wrong_option(pass_name, option, text, WORDS.get(hint, str(hint)))
 
 
 def option_text(value: Any) -> str:

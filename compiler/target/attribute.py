@@ -30,7 +30,10 @@ def set_target(module: Module, spec: ChipSpec, source: str = "the module") -> No
     """Say which chip a module is for; UserError, about `source`, when it says another already."""
     said = module.attributes.setdefault(TARGET, spec.name)
     if said != spec.name:
-        raise UserError(f"{source} is for {said!r} ({TARGET}), but -c asks for {spec.name!r}")
+        raise UserError(
+            f"{source} is for {said!r} ({TARGET}), but -c asks for {spec.name!r}: "
+            f"give IR for {spec.name}, or another -c"
+        )
 
 
 def check_target(module: Op) -> None:

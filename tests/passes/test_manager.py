@@ -59,8 +59,8 @@ def test_pipelines_parse_and_print(text, passes):
         ("toy-fuse{x=1}", "pass toy-fuse has no option 'x'; known: none"),
         ("toy-options{counts=1}", "no option 'counts'; known: count, share, fast, word, sizes, limit"),
         ("toy-options", "pass toy-options needs option 'count'"),
-        ("toy-options{count=many}", "option count of pass toy-options is 'many', expected int"),
-        ("toy-options{count=1 fast=yes}", "option fast of pass toy-options is 'yes', expected bool"),
+        ("toy-options{count=many}", "option count of pass toy-options is 'many', expected a whole number"),
+        ("toy-options{count=1 fast=yes}", "option fast of pass toy-options is 'yes', expected true or false"),
         ("toy-options{count=1", "braces do not match"),
         ("toy-options{count=1}}", "braces do not match"),
         ("toy-options{count=1 count=2}", "given option count twice"),
@@ -75,7 +75,7 @@ def test_pipelines_parse_and_print(text, passes):
         ("llm-to-tensor{tail=-1}", "expected a number from 0 on"),
         ("hoist-loads{fill=nan}", "expected a number from 0 to 1"),
         ("hoist-loads{fill=2}", "expected a number from 0 to 1"),
-        (f"toy-options{{count={'9' * 5000}}}", r"is '9{60}\.\.\.', expected int"),
+        (f"toy-options{{count={'9' * 5000}}}", r"is '9{60}\.\.\.', expected a whole number"),
     ],
 )
 def test_wrong_pipelines_are_the_users_mistake(text, message):
