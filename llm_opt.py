@@ -23,7 +23,7 @@ from compiler.target.attribute import set_target
 from compiler.target.chips import chip
 from passes.manager import HEADER, PassManager, list_passes, parse_pipeline, passes_left, pipeline_text
 
-EXAMPLE = "llm_opt.py ir/block_0.01.canonicalize.mlir -p 'fuse-swiglu,fuse-qkv' --print-ir-after-change"
+EXAMPLE = "llm_opt.py ir/block_0.05.canonicalize.mlir -p 'fuse-swiglu,fuse-qkv' --print-ir-after-change"
 
 
 def parse_args(argv: Sequence[str] | None) -> argparse.Namespace:

@@ -1,4 +1,4 @@
-"""Turn chip functions into the command streams and the nets of a bmodel."""
+"""After the last pass: chip functions to the command streams and the nets of a bmodel."""
 
 from __future__ import annotations
 

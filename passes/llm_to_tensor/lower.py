@@ -1,4 +1,4 @@
-"""Lower what a transformer says to arrays on lanes."""
+"""The pass llm-to-tensor: what a transformer says to arrays on lanes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Lower arrays to buffers and instructions."""
+"""The pass tensor-to-chip: arrays to buffers and instructions."""
 
 from __future__ import annotations
 

@@ -67,7 +67,7 @@ def cycles(instruction: Instruction, spec: ChipSpec, cautious: bool = False, ban
     """What one instruction takes once it has started.
 
     The plain figure is the vendor's estimate; the cautious one adds latency and time to begin, and `banks`
-    what results in the bank of an operand cost (see `costs.py`).
+    what results in the bank of an operand cost; see `DmaModel` and `TiuModel`.
     """
     model = _models(spec, cautious, banks)[instruction.engine]
     return model.cycles(instruction.name, instruction.kind, instruction.fields)
