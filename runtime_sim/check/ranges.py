@@ -8,8 +8,10 @@ inside this file, because BM1688 has 4-bit ones.
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from math import prod
 from typing import NamedTuple
 
+from compiler.sizes import round_up
 from compiler.target.isa import ALIGNED, COMPACT, PER_CHANNEL, STRIDED, Instruction
 from compiler.target.spec import ChipSpec
 
@@ -63,7 +65,7 @@ def _everything(spec: ChipSpec) -> list[Access]:
     return [Access("all", False, True, boxes), Access("all", True, True, boxes)]
 
 
-# --- tensors in local memory --------------------------------------------------------------------------------
+# ---- tensors in local memory ----
 
 
 def local_boxes(address: int, shape: Shape, strides: Shape, nibbles: int, spec: ChipSpec) -> list[Box]:
@@ -106,7 +108,7 @@ def _runs(loops: list[tuple[int, int]], item: int) -> list[tuple[int, int]]:
             return []
         if count == 1 or stride == 0:
             continue
-        if stride * item <= run or _product(outer) * count > MAX_BOXES:
+        if stride * item <= run or prod(inner for inner, _ in outer) * count > MAX_BOXES:
             run += (count - 1) * stride * item
             run += sum((inner_count - 1) * inner_stride for inner_count, inner_stride in outer)
             outer = []
@@ -118,21 +120,10 @@ def _runs(loops: list[tuple[int, int]], item: int) -> list[tuple[int, int]]:
     return [(start, start + run) for start in starts]
 
 
-def _product(loops: list[tuple[int, int]]) -> int:
-    result = 1
-    for count, _ in loops:
-        result *= count
-    return result
-
-
-def _round_up(value: int, multiple: int) -> int:
-    return -(-value // multiple) * multiple
-
-
 def _packed_strides(address: int, shape: Shape, align: int, spec: ChipSpec) -> Shape:
     """Rows of h*w items back to back, channels of a lane at multiples of `align` items."""
     _, c, h, w = shape
-    c_str = _round_up(h * w, align)
+    c_str = round_up(h * w, align)
     slots = -(-(address // spec.lane_bytes + c) // spec.lanes)
     return slots * c_str, c_str, w, 1
 
@@ -182,7 +173,7 @@ class _Tiu:
 
     def line_aligned(self, operand: str, shape: Shape, nibbles: int, write: bool = False) -> Access:
         n, c, h, w = shape
-        return self.aligned(operand, (n, c, h, _round_up(w, _eu_items(nibbles, self.spec))), nibbles, write)
+        return self.aligned(operand, (n, c, h, round_up(w, _eu_items(nibbles, self.spec))), nibbles, write)
 
     def by_code(self, operand: str, nibbles: int, write: bool = False) -> Access:
         """An operand of the result's shape whose `*_str` code names its layout."""
@@ -197,7 +188,7 @@ class _Tiu:
         return self.aligned(operand, shape, nibbles, write)
 
 
-# --- TIU instructions ---------------------------------------------------------------------------------------
+# ---- TIU instructions ----
 
 Rule = Callable[[str, Fields, ChipSpec], Iterator[Access] | list[Access] | None]
 
@@ -336,7 +327,7 @@ def _none(kind: str, fields: Fields, spec: ChipSpec) -> list[Access]:
     return []
 
 
-# --- DMA instructions ---------------------------------------------------------------------------------------
+# ---- DMA instructions ----
 
 
 def local_address(address: int, spec: ChipSpec) -> int | None:

@@ -56,7 +56,7 @@ def find_race(cores: Sequence[CoreProgram], spec: ChipSpec) -> Race | None:
     """The first pair of conflicting accesses without an order; Deadlock when the program cannot end."""
     steps = list(run_order(cores, alternating()))
     found = [accesses(step.instruction, spec) for step in steps]
-    memories = _Memories(steps, found, spec)
+    memories = _Memories(steps, found)
     clocks = _Clocks(2 * len(cores))
     for step, touched in zip(steps, found, strict=True):
         if race := memories.visit(step, touched, clocks.start(step)):
@@ -94,7 +94,7 @@ def _latest(clocks: list[Clock]) -> Clock:
 class _Memories:
     """Local memory of each core and the memory they share; only what two queues touch is looked at."""
 
-    def __init__(self, steps: Sequence[Step], found: Sequence[list[Access]], spec: ChipSpec) -> None:
+    def __init__(self, steps: Sequence[Step], found: Sequence[list[Access]]) -> None:
         self.steps = {(step.queue, step.number): step for step in steps}
         self.queues = 1 + max((step.queue for step in steps), default=1)
         self.memories: dict[int | None, _Memory] = {}

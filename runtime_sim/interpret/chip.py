@@ -15,6 +15,7 @@ import numpy as np
 from compiler.ir.core import Op, Value
 from compiler.ir.module import Function
 from compiler.ir.types import Attribute
+from compiler.sizes import round_up
 from compiler.target.isa import Instruction, isa_for
 from compiler.target.spec import ChipSpec
 from dialects import chip
@@ -55,10 +56,10 @@ class ChipProgram:
         end = 0
         for op in found:
             self._addresses[op.buffer] = end
-            end = _round_up(end + op.buffer.type.bytes, self.spec.eu_bytes)
+            end = round_up(end + op.buffer.type.bytes, self.spec.eu_bytes)
         if self.spec.dma_local_base + end * self.spec.lanes > self.spec.ddr_base:
             raise SimulationError(f"local buffers of {end} bytes per lane reach into the addresses of DDR")
-        return _round_up(max(end, lane_bytes), PAGE)
+        return round_up(max(end, lane_bytes), PAGE)
 
     def _place_globals(self) -> dict[Value, int]:
         if all(op.address is not None for op in self.globals):
@@ -66,7 +67,7 @@ class ChipProgram:
         addresses, end = {}, self.spec.ddr_base
         for op in self.globals:
             addresses[op.buffer] = end
-            end = _round_up(end + op.buffer.type.bytes, PAGE) + PAGE
+            end = round_up(end + op.buffer.type.bytes, PAGE) + PAGE
         return addresses
 
     def _map(self, op: GlobalOp, weights: WeightBytes | None) -> np.ndarray:
@@ -135,7 +136,3 @@ def run_function(
 ) -> list[np.ndarray]:
     """Run a function once; see `ChipProgram`."""
     return ChipProgram(function, spec, weights, exact).run(inputs, observe)
-
-
-def _round_up(value: int, unit: int) -> int:
-    return -(-value // unit) * unit

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Protocol
 
 import numpy as np
-import numpy.typing as npt
 
 from compiler.ir.types import ElementType
 from compiler.weights.scheme import Scheme
-
-Array = npt.NDArray[Any]
+from runtime_sim.arrays import Array
 
 MIDDLE_OF_4_BITS = 8  # what 0 is stored as, where no zero points are
 

@@ -13,7 +13,8 @@ import numpy as np
 from compiler.ir.types import TensorType
 from compiler.weights.scheme import scheme_of
 from dialects import llm
-from runtime_sim.interpret.codes import Array, decoded
+from runtime_sim.arrays import Array
+from runtime_sim.interpret.codes import decoded
 from runtime_sim.interpret.rules import Data, simulates, supplies
 
 HIDDEN = np.float32(-9984)  # what a client adds at least to the scores of keys that it hides

@@ -10,7 +10,8 @@ from compiler.ir.core import Op, Value
 from compiler.ir.module import Function
 from compiler.ir.types import TensorType
 from compiler.weights.scheme import Scheme
-from runtime_sim.interpret.codes import Array, Codes
+from runtime_sim.arrays import Array
+from runtime_sim.interpret.codes import Codes
 
 Rule = TypeVar("Rule", bound=Callable[..., Any])
 Observer = Callable[[Op, Sequence[Array]], None]

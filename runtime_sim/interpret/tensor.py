@@ -12,7 +12,8 @@ import numpy as np
 from compiler.ir.types import ElementType
 from compiler.weights.scheme import Scheme, scheme_of
 from dialects import tensor
-from runtime_sim.interpret.codes import Array, decoded
+from runtime_sim.arrays import Array, DType
+from runtime_sim.interpret.codes import decoded
 from runtime_sim.interpret.rules import Data, simulates, supplies
 
 LOWEST_EXPONENT = np.float32(-126.5)  # what rounds to less has no normal f32
@@ -24,7 +25,7 @@ def wide(x: Array) -> Array:
     return x.astype(np.float32, copy=False)
 
 
-def narrow(x: Array, dtype: np.dtype) -> Array:
+def narrow(x: Array, dtype: DType) -> Array:
     """Rounded to nearest even; parameters beyond the range of f16 become its largest number."""
     values = wide(x) if x.dtype != dtype else x
     if dtype == np.float16:

@@ -1,6 +1,6 @@
 """The embedding of files compiled with --embedding_disk: a table of rows in `config/embedding.bin`.
 
-It belongs to one bmodel, which has its sha256; files of older compilers and of the vendor's have not.
+It belongs to one bmodel, which has its sha256; files of the vendor's compiler have not.
 """
 
 from __future__ import annotations

@@ -93,7 +93,7 @@ class Program:
         net = self.net(name)
         stage = net.stages[0]
         parts = [[self._decode(core, name) for core in part] for part in stage.parts]
-        spans = _spans(net, stage, self.spec)
+        spans = _spans(stage, self.spec)
         return [StageProgram(name, net.addr_mode, stage, part, spans, self.spec) for part in parts]
 
     def _load(self, net: Net, index: int) -> StageProgram:
@@ -104,7 +104,7 @@ class Program:
             raise UserError(f"net {net.name} has no instructions")
         check_tensors(net, stage)
         cores = [self._decode(streams, net.name) for streams in stage.cores]
-        return StageProgram(net.name, net.addr_mode, stage, cores, _spans(net, stage, self.spec), self.spec)
+        return StageProgram(net.name, net.addr_mode, stage, cores, _spans(stage, self.spec), self.spec)
 
     def _decode(self, streams: CommandStreams, net: str) -> CoreProgram:
         key = (streams.tiu, streams.dma)
@@ -152,7 +152,7 @@ def name_list(bmodel: BModel) -> str:
     return ", ".join(names if len(names) <= 8 else [*names[:5], "...", *names[-2:]])
 
 
-def _spans(net: Net, stage: Stage, spec: ChipSpec) -> list[Span]:
+def _spans(stage: Stage, spec: ChipSpec) -> list[Span]:
     spans = [Span(Region.NEURON, stage.ctx_address, stage.ctx_size)]
     if stage.io_size:
         spans.append(Span(Region.IO, stage.io_address | spec.io_tag, stage.io_size))

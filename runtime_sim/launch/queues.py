@@ -15,9 +15,7 @@ from compiler.target.isa import Instruction
 
 ENGINES = ("tiu", "dma")
 
-Meeting = tuple[
-    int, int
-]  # a message and how many times it was used before: one meeting of senders and waiters
+Meeting = tuple[int, int]  # of senders and waiters: a message, and how many times it was used before
 Choose = Callable[[list[int]], int]  # picks one of the queues that may go on
 
 

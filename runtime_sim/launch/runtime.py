@@ -37,9 +37,7 @@ NUMPY_TYPES: dict[str, DType] = {
     "ui32": np.dtype(np.uint32),
 }
 DDR_POISON = 0xA5  # what memory holds before anything is written: neither zeros nor NaNs, which hide mistakes
-
-
-POISONED_BYTES = 1 << 28
+POISONED_BYTES = 1 << 28  # of one memory; a larger one is left as the system gives it
 
 
 @dataclass(frozen=True, eq=False)

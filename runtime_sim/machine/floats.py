@@ -25,6 +25,7 @@ F16 = np.dtype(np.float16)
 BF16 = np.dtype(ml_dtypes.bfloat16)
 TINY = np.float32(2.0**-126)  # the smallest normal f32
 ROUNDS_TO_TINY = 2.0**-126 * (1 - 2.0**-9)  # the smallest product that is TINY when rounded to bf16
+INVALID = np.array(0xFFC00000, np.uint32).view(F32)  # the f32 NaN that products and roots give
 NAN_16 = 0x7FFF  # what a 16-bit NaN result looks like
 
 # Where the control register lies in glibc's fenv_t (32-bit words), and its bits that flush inputs and

@@ -203,21 +203,13 @@ class Verifier:
 def check_same_model(session: Session, reference: Reference) -> None:
     """UserError when the sizes alone say that the file was made of something else."""
     sizes, state = session.sizes, session.caches[0].inputs[0].info
-    vocabulary = len(session.table) if session.table is not None else table_length(session.embedding)
     for what, here, there in (
         ("layers", sizes.layers, len(reference.layers)),
         ("values in a state", state.shape[-1], reference.hidden),
-        ("rows in the embedding", vocabulary or reference.vocabulary, reference.vocabulary),
+        ("rows in the embedding", session.vocabulary or reference.vocabulary, reference.vocabulary),
     ):
         if here != there:
             raise UserError(f"not the same model: the file has {here} {what}, the reference {there}")
-
-
-def table_length(net: RuntimeNet | None) -> int:
-    """How many rows an embedding picks from, by its instructions; 0 when they do not say."""
-    cores = net.program.cores if net else ()
-    found = {i.fields["src_hsize"] for core in cores for i in core.dma if i.name == "dma_gather"}
-    return found.pop() if len(found) == 1 else 0
 
 
 def program_of(net: RuntimeNet) -> object:

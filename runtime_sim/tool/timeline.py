@@ -95,7 +95,7 @@ def _interned(values: Sequence[str]) -> dict[str, Any]:
 
 def _memory(core: CoreProgram, timeline: Timeline, spec: ChipSpec) -> dict[str, Any]:
     """Pieces of local memory: [start, end, writer, last reader]; instructions as 2 * place, plus 1 if DMA."""
-    order = _by_end(core, timeline)
+    order = _by_end(timeline)
     streams = (core.tiu, core.dma)
     found = pieces([streams[code % 2][code // 2] for code in order], spec)
     return {
@@ -104,7 +104,7 @@ def _memory(core: CoreProgram, timeline: Timeline, spec: ChipSpec) -> dict[str, 
     }
 
 
-def _by_end(core: CoreProgram, timeline: Timeline) -> Sequence[int]:
+def _by_end(timeline: Timeline) -> Sequence[int]:
     """All instructions in an order in which they may run: as they end."""
     ends = [
         (end, start, 2 * place + dma)

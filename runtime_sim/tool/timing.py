@@ -138,7 +138,7 @@ def _prompt_length(program: Program) -> int:
     return 0
 
 
-# --- text ---------------------------------------------------------------------------------------------------
+# ---- text ----
 
 
 def _lines(measured: Measured, details: bool) -> Iterator[str]:

@@ -96,7 +96,7 @@ def _id_enabled(instruction: Instruction, spec: ChipSpec) -> Iterator[str]:
         yield "cmd_id_en is 0"
 
 
-# --- DMA fields ---------------------------------------------------------------------------------------------
+# ---- DMA fields ----
 
 MOVES = ("dma_tensor", "dma_cw_transpose")
 

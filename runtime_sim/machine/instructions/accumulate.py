@@ -12,14 +12,12 @@ from __future__ import annotations
 import numpy as np
 
 from runtime_sim.arrays import Floats
-from runtime_sim.machine.floats import F32, settle
+from runtime_sim.machine.floats import F32, INVALID, settle
 
 F64 = np.dtype(np.float64)
 I32 = np.dtype(np.int32)
 KEPT_BITS = 24  # bits kept below the leading bit of the largest product
 CHUNK = 1 << 17  # products held at once: two arrays of them stay in the second-level cache
-INVALID = np.array(0xFFC00000, np.uint32).view(F32)  # the NaN that the unit produces
-
 SMALLEST = np.float32(2.0**-102)  # from this largest product on, 2**(E - 24) is a normal f32
 
 

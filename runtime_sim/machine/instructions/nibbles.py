@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
+from compiler.sizes import round_up
 from compiler.target.isa import ALIGNED, STRIDED
 from runtime_sim.arrays import Array, DType
 from runtime_sim.machine.errors import SimulationError
-from runtime_sim.machine.instructions.operands import U8, Operands, round_up
+from runtime_sim.machine.instructions.operands import U8, Operands
 from runtime_sim.machine.memory import Pieces
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from compiler.sizes import round_up
 from compiler.target.isa import ALIGNED, COMPACT, PER_CHANNEL, PRECISION, STRIDED, Instruction
 from compiler.target.spec import ChipSpec
 from runtime_sim.arrays import Array, DType
@@ -45,10 +46,6 @@ def is_float(dtype: DType) -> bool:
 def raw_of(dtype: DType) -> DType:
     """The unsigned integer of the same width."""
     return RAW[dtype.itemsize]
-
-
-def round_up(value: int, unit: int) -> int:
-    return -(-value // unit) * unit
 
 
 def layout_strides(layout: int, shape: Shape, item: int, spec: ChipSpec, lane: int) -> tuple[int, ...]:

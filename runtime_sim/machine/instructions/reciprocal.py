@@ -9,10 +9,9 @@ from __future__ import annotations
 import numpy as np
 
 from runtime_sim.arrays import Flags, Floats
-from runtime_sim.machine.floats import F32, settle
+from runtime_sim.machine.floats import F32, INVALID, settle
 
 MAGIC = np.int32(0x5F3759DF)
-INVALID = np.array(0xFFC00000, np.uint32).view(F32)  # the NaN that the unit produces
 HALF, THREE_HALVES = np.float32(0.5), np.float32(1.5)
 
 

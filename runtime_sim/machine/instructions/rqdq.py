@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from compiler.sizes import round_up
 from compiler.target.isa import Instruction
 from runtime_sim.arrays import Array, DType
 from runtime_sim.machine.core import Core
@@ -17,7 +18,6 @@ from runtime_sim.machine.instructions.operands import (
     Plan,
     dtype_of,
     elementwise,
-    round_up,
 )
 from runtime_sim.machine.memory import Pieces
 

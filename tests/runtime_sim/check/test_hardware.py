@@ -405,7 +405,7 @@ def test_an_unknown_instruction_is_left_alone():
     assert problems_of(instruction, X) == []
 
 
-# --- streams ------------------------------------------------------------------------------------------------
+# ---- streams ----
 
 
 def test_sentences_name_the_instruction():
@@ -437,7 +437,7 @@ def test_the_second_core_is_named():
     assert "core 1 tiu 2 (ar.add): opd0 at 0x10010 is not a multiple of 64 bytes" in found
 
 
-# --- compiled programs --------------------------------------------------------------------------------------
+# ---- compiled programs ----
 
 
 @pytest.fixture(scope="module")

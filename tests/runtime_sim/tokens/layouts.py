@@ -89,7 +89,7 @@ def records(tokenizer_words: Iterable[tuple[int, AddedToken]]) -> dict[str, Any]
     return {str(number): {key: getattr(token, key) for key in keys} for number, token in tokenizer_words}
 
 
-# ---------------------------------------------------------------------------------------------- vocabularies
+# ---- vocabularies ----
 
 
 def with_merges(words: Iterable[str], merges: list[tuple[str, str]]) -> dict[str, int]:
@@ -161,7 +161,7 @@ def begins_with(tokenizer: Tokenizer, word: str) -> Tokenizer:
     return tokenizer
 
 
-# -------------------------------------------------------------------------------------------------- layouts
+# ---- layouts ----
 
 
 def llama2(folder: Path) -> None:

@@ -124,7 +124,7 @@ def test_the_static_parts_are_read_from_the_file(tmp_path):
     assert "dynamic" in measured.incomplete["add"]
 
 
-# --- the page -----------------------------------------------------------------------------------------------
+# ---- the page ----
 
 
 def page_data(path):

@@ -12,7 +12,7 @@ from transformers import AutoConfig, AutoModelForCausalLM
 
 from compiler.diagnostics import UserError
 from runtime_sim.launch.session import Session
-from runtime_sim.tool import launches, verify
+from runtime_sim.tool import verify
 from runtime_sim.tool.reference import Reference
 from tests.runtime_sim.launch.fake_runtime import FakeRuntime
 
@@ -157,7 +157,7 @@ def test_another_number_of_layers_is_refused(report, tiny_checkpoint):
     ],
 )
 def test_another_size_is_refused(report, runtime, tiny_checkpoint, monkeypatch, options, message):
-    monkeypatch.setattr(launches, "table_length", lambda net: 1024)
+    monkeypatch.setattr(Session, "vocabulary", 1024)
     with pytest.raises(UserError, match=f"not the same model: .*{message}"):
         report(reference=tiny_checkpoint("qwen3", **options))
 
