@@ -96,9 +96,7 @@ def main() -> None:
 
 
 def large_checkpoint(folder: Path) -> Path:
-    """The random checkpoint; made once, in another process, since what this one holds is counted in its
-    children.
-    """
+    """The random checkpoint; made once, in another process: what this one holds counts in its children."""
     if not (folder / "config.json").exists():
         from tests.checkpoints import make_checkpoint
 

@@ -13,7 +13,6 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
-from math import prod
 from typing import ClassVar, Literal, cast
 
 from compiler.ir.core import Op, Value
@@ -120,7 +119,7 @@ def constant(value: float, dtype: ElementType) -> Const:
 def aligned_strides(shape: Shape4, dtype: ElementType, spec: ChipSpec, lane: int = 0) -> Shape4:
     """Strides of the EU-aligned layout: each channel of a lane starts on a multiple of the EU's bytes."""
     _, c, h, w = shape
-    c_stride = round_up(h * w, spec.eu_bytes // dtype.bytes)
+    c_stride = round_up(h * w, spec.eu_items(dtype.bytes))
     return -(-(lane + c) // spec.lanes) * c_stride, c_stride, w, 1
 
 
@@ -153,9 +152,7 @@ class Access:
 
 @dataclass(frozen=True)
 class Placement:
-    """The chip and the address of every buffer: bytes in the lane for local ones, a 40-bit address for
-    DDR.
-    """
+    """The chip, and every buffer's address: a byte in the lane for local ones, a 40-bit address in DDR."""
 
     spec: ChipSpec
     address: Callable[[Value], int]
@@ -316,7 +313,7 @@ def shape_fields(prefix: str, shape: Shape4) -> Fields:
     return {f"{prefix}_{axis}": size for axis, size in zip("nchw", shape, strict=True)}
 
 
-# ------------------------------------------------------------------------------------------------------ TIU
+# ---- TIU ----
 
 
 class TiuOp(Instruction):
@@ -400,9 +397,7 @@ class ArOp(TiuOp):
 
 
 def same_layout(strides: tuple[int, ...], shape: Shape4, view: View, spec: ChipSpec) -> bool:
-    """Whether `strides` address the EU-aligned layout of `shape`; the stride of an axis of size 1 does not
-    matter.
-    """
+    """Whether `strides` are those of the EU-aligned layout of `shape`, but for axes of size 1."""
     rows = (shape[0], -(-(view.lane + shape[1]) // spec.lanes), shape[2], shape[3])
     expected = aligned_strides(shape, view.dtype, spec, view.lane)
     return all(size == 1 or have == want for size, have, want in zip(rows, strides, expected, strict=True))
@@ -410,8 +405,9 @@ def same_layout(strides: tuple[int, ...], shape: Shape4, view: View, spec: ChipS
 
 @op("chip.select")
 class SelectOp(TiuOp):
-    """res = (opd0 == opd1) ? opd2 : opd3 over `shape` (also > and <); opd0 and opd1 aligned or one value
-    per lane.
+    """res = (opd0 == opd1) ? opd2 : opd3 over `shape`, and so with > and <.
+
+    opd0 and opd1 are aligned, or one value per lane.
     """
 
     family = "cmp"
@@ -506,9 +502,11 @@ class MatmulOp(TiuOp):
 
 @op("chip.sfu")
 class SfuOp(TiuOp):
-    """kind "rsqrt": dst = 1/sqrt(src) by four Newton steps; "taylor": the polynomial whose `terms`
-    coefficients lie,
-    constant term first, in every lane of `table`. Both over `shape` in the EU-aligned layout."""
+    """A function of each item over `shape`, in the EU-aligned layout.
+
+    kind "rsqrt": dst = 1 / sqrt(src) by four Newton steps; "taylor": a polynomial of src, whose `terms`
+    coefficients lie in every lane of `table`, constant term first.
+    """
 
     family = "sfu"
 
@@ -552,8 +550,7 @@ class SfuOp(TiuOp):
 class PoolOp(TiuOp):
     """Reduce windows of `kernel` (h, w) of src (`shape`, EU-aligned f32), stride 1.
 
-    kind "avg": the sum of f32(x * scale) in two accumulators, by the parity of the position; "max": the
-    largest.
+    kind "avg": the sum of f32(x * scale), even and odd positions in two accumulators; "max": the largest.
     """
 
     family = "pord"
@@ -642,7 +639,7 @@ class LanesOp(TiuOp):
         return out | {"res0_addr": place.tiu(self.dst, self.res), "opd0_addr": place.tiu(self.src, self.opd0)}
 
 
-# ------------------------------------------------------------------------------------------------------ DMA
+# ---- DMA ----
 
 
 class DmaOp(Instruction):
@@ -813,7 +810,3 @@ class DmaGatherOp(DmaOp):
         ):
             out |= split_address(name, place.dma(buffer, view))
         return out
-
-
-def bytes_of(shape: tuple[int, ...], dtype: ElementType) -> int:
-    return prod(shape) * dtype.bytes

@@ -131,9 +131,7 @@ def net_of(function: Function) -> NetAttr:
 
 
 def has_memory_of_its_own(function: Function) -> bool:
-    """Whether no other net may work in the memory of its inputs and outputs; a function that says nothing
-    shares it.
-    """
+    """Whether no other net may work in the memory of its inputs and outputs; without `bm.net` they may."""
     return KEY in function.attributes and net_of(function).io_alone
 
 

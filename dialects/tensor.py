@@ -8,7 +8,6 @@ no data.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import TYPE_CHECKING, Literal
@@ -17,7 +16,7 @@ from compiler.ir.core import Op, Value
 from compiler.ir.define import Attr, Operand, OptionalAttr, OptionalOperand, Result, VariadicOperand, op
 from compiler.ir.types import F32, I32, Attribute, ElementType, TensorType, Type, attr_def, type_def
 from compiler.weights.scheme import Scheme, scheme_of
-from dialects.shapes import check_axis, check_concatenation
+from dialects.shapes import broadcast, check_axis, check_broadcast, check_concatenation
 
 
 @attr_def("tensor.lanes")
@@ -85,8 +84,13 @@ def in_ddr(type_: Type) -> bool:
     return isinstance(type_, TensorType) and (type_.layout is None or isinstance(type_.layout, Scheme))
 
 
+def axis_over_lanes(type_: TensorType) -> int | None:
+    """The axis whose items go round the lanes; None in DDR, and where every lane has all of them."""
+    return type_.layout.axis if isinstance(type_.layout, Lanes) else None
+
+
 def is_over_lanes(type_: TensorType, axis: int) -> bool:
-    return isinstance(type_.layout, Lanes) and type_.layout.axis == axis
+    return axis_over_lanes(type_) == axis
 
 
 def is_column(type_: TensorType) -> bool:
@@ -152,7 +156,7 @@ class TakesPowers(TensorOp):
     """Trait of the ops that are computed by powers of two, with a table of constants in every lane."""
 
 
-# --------------------------------------------------------------------------------------------- DDR and back
+# ---- DDR and back ----
 
 
 @op("tensor.weight")
@@ -176,8 +180,7 @@ class WeightOp(ViewLike):
 
 @op("tensor.packed_weight")
 class PackedWeightOp(ViewLike):
-    """A rectangle of the joined sources, packed: the type's rows from `row`, columns from
-    `column`.
+    """A rectangle of the joined sources, packed: the type's rows from `row`, its columns from `column`.
 
     With `each`, the rows are an equal share of every source, from its row `row` on, one share after the
     other.
@@ -196,9 +199,7 @@ class PackedWeightOp(ViewLike):
 
 @op("tensor.rope_table")
 class RopeTableOp(ViewLike):
-    """[positions, 2 d] f32 in DDR: a row is cos (d), sin of the first half (d/2), minus sin of the second
-    (d/2).
-    """
+    """[positions, 2 d] f32 in DDR: a row is cos (d), sin of the first half, minus sin of the second half."""
 
     cos: Attr[str]
     sin: Attr[str]
@@ -266,20 +267,7 @@ class GatherOp(MadeAnywhere):
             self.fail(f"gives {self.rows.type}, expected the items of {self.table.type}")
 
 
-# ----------------------------------------------------------------------------------------------- arithmetic
-
-
-def broadcast_shape(op_: Op, shapes: Sequence[tuple[int, ...]]) -> tuple[int, ...]:
-    """numpy's rule for shapes of equal rank."""
-    if len({len(shape) for shape in shapes}) > 1:
-        op_.fail(f"shapes {list(map(list, shapes))} differ in rank")
-    result = []
-    for sizes in zip(*shapes, strict=True):
-        wide = {size for size in sizes if size != 1}
-        if len(wide) > 1:
-            op_.fail(f"shapes {list(shapes)} do not broadcast")
-        result.append(wide.pop() if wide else 1)
-    return tuple(result)
+# ---- arithmetic ----
 
 
 class Binary(MadeAnywhere):
@@ -293,14 +281,16 @@ class Binary(MadeAnywhere):
     def infer_types(self) -> tuple[Type, ...]:
         types = [self.tensor(i) for i in range(len(self.operands))]
         layout = next((t.layout for t in types if isinstance(t.layout, Lanes)), types[0].layout)
-        return (TensorType(broadcast_shape(self, [t.shape for t in types]), types[0].element, layout),)
+        return (TensorType(broadcast(types[0].shape, types[-1].shape), types[0].element, layout),)
 
     def verify(self) -> None:
         if (self.rhs is None) == (self.scalar is None):
             self.fail("needs either rhs or scalar")
         self.require_local()
-        if self.rhs is not None and self.rhs.type.element != self.lhs.type.element:
-            self.fail(f"takes {self.lhs.type} and {self.rhs.type}, expected one element type")
+        if self.rhs is not None:
+            check_broadcast(self, self.lhs.type.shape, self.rhs.type.shape)
+            if (self.lhs.type.rank, self.lhs.type.element) != (self.rhs.type.rank, self.rhs.type.element):
+                self.fail(f"takes {self.lhs.type} and {self.rhs.type}, expected one rank and element type")
 
 
 @op("tensor.add")
@@ -356,9 +346,7 @@ class ReciprocalOp(Unary):
 
 @op("tensor.cast")
 class CastOp(MadeAnywhere):
-    """Round to nearest, ties to even, into the result's element type and layout (the same lanes, maybe
-    packed).
-    """
+    """Round to nearest even, to the result's element type and layout: the same lanes, maybe packed."""
 
     shapes = "x[...] y[...]"
 
@@ -406,8 +394,8 @@ class ReduceOp(TensorOp):
     def infer_types(self) -> tuple[Type, ...]:
         type_ = self.tensor(0)
         shape = tuple(1 if i == self.axis else size for i, size in enumerate(type_.shape))
-        over_lanes = isinstance(type_.layout, Lanes) and type_.layout.axis == self.axis
-        return (TensorType(shape, type_.element, Replicated() if over_lanes else type_.layout),)
+        layout = Replicated() if is_over_lanes(type_, self.axis) else type_.layout
+        return (TensorType(shape, type_.element, layout),)
 
     def verify(self) -> None:
         self.require_local()
@@ -417,8 +405,9 @@ class ReduceOp(TensorOp):
 
 @op("tensor.rope")
 class RopeOp(MadeAnywhere):
-    """Rotate halves: y = [x1 cos - x2 sin, x2 cos + x1 sin]; x [..., d] f32, rows [..., 2 d] as in
-    `RopeTableOp`.
+    """Rotate halves: y = [x1 cos - x2 sin, x2 cos + x1 sin]; x [..., d] f32, rows [..., 2 d].
+
+    A row is as in `RopeTableOp`.
     """
 
     shapes = "x[..., D] rows[*, W] y[..., D]"
@@ -455,7 +444,7 @@ class ArgmaxOp(TensorOp):
             self.fail(f"takes {self.x.type}, expected f32 with axis 1 over the lanes")
 
 
-# --------------------------------------------------------------------------------------------------- matmul
+# ---- matmul ----
 
 
 @op("tensor.dequantize")
@@ -565,16 +554,16 @@ def in_lanes(type_: TensorType) -> object:
 
 def form_of(type_: TensorType) -> str:
     """Whether one token's items lie over the lanes in a row, or by heads [..., h, d]."""
-    axis, rank = (type_.layout.axis if isinstance(type_.layout, Lanes) else -1), len(type_.shape)
-    if prod(type_.shape[:axis]) != 1:
+    axis, rank = axis_over_lanes(type_), len(type_.shape)
+    if axis is None or prod(type_.shape[:axis]) != 1:
         return "neither"
     return {rank - 1: "row", rank - 2: "heads"}.get(axis, "neither")
 
 
 def check_product(op_: TensorOp, x: TensorType, y: TensorType) -> None:
     """The left operand is 16 bit; it and the result lie with rows over the lanes, or as a column."""
-    axis, rank = (x.layout.axis if isinstance(x.layout, Lanes) else -1), len(x.shape)
-    if axis not in (rank - 2, rank - 1) or not is_over_lanes(y, axis) or x.element.bits != 16:
+    axis, rank = axis_over_lanes(x), len(x.shape)
+    if axis is None or axis not in (rank - 2, rank - 1) or not is_over_lanes(y, axis) or x.element.bits != 16:
         op_.fail(f"makes {y} of {x}, expected 16 bit, with rows or a single row's items over the lanes")
     if axis == rank - 1 and prod(x.shape[:-1]) != 1:
         op_.fail(f"takes several rows with their items over the lanes, {x}")
@@ -591,7 +580,7 @@ def check_whole_weight(op_: TensorOp, w: Value[TensorType], x: TensorType) -> No
         op_.fail(f"takes {w.type} as a whole weight, expected a tensor.weight of {x.element}")
 
 
-# -------------------------------------------------------------------------------------------- data movement
+# ---- data movement ----
 
 
 class Movement(TensorOp):
@@ -623,9 +612,7 @@ class SliceOp(Movement, ViewLike):
 
 @op("tensor.reshape")
 class ReshapeOp(Movement, MadeAnywhere, ViewLike):
-    """The same items in row-major order under another shape; the axis over the lanes is not split or
-    merged.
-    """
+    """The same items in row-major order under another shape; the axis over the lanes stays one axis."""
 
     x: Operand[TensorType]
     y: Result[TensorType]
@@ -678,9 +665,11 @@ class ConcatOp(Movement, MadeAnywhere, Materializes):
 
 @op("tensor.relayout")
 class RelayoutOp(Movement):
-    """The same items in row-major order, other axes over the lanes: a row [1, h d] over the lanes becomes
-    heads
-    [h, d] with heads over the lanes, or the reverse."""
+    """The same items in row-major order with another axis over the lanes.
+
+    A row [.., 1, h d] with its items over the lanes becomes [.., h, d] with heads over the lanes, or the
+    reverse.
+    """
 
     x: Operand[TensorType]
     y: Result[TensorType]

@@ -57,9 +57,7 @@ class Packed(WeightSource):
 @attr_def("weights.rope_table")
 @dataclass(frozen=True)
 class RopeTable(WeightSource):
-    """f32 rows [cos (d) | sin of the first half | minus sin of the second half], from two tables of width
-    d.
-    """
+    """f32 rows [cos | sin of the first half | minus sin of the second half], from two tables of one width."""
 
     cos: str
     sin: str
@@ -85,9 +83,7 @@ class Iota(WeightSource):
 @attr_def("weights.lane_part")
 @dataclass(frozen=True)
 class LanePart(Attribute):
-    """`count` f32 numbers of a record: dealt over the lanes, item i to lane i mod lanes, or whole in every
-    lane.
-    """
+    """`count` f32 numbers of a record: item i on lane i mod lanes, or all of them on every lane."""
 
     source: WeightSource
     count: int
@@ -97,9 +93,7 @@ class LanePart(Attribute):
 @attr_def("weights.lane_record")
 @dataclass(frozen=True)
 class LaneRecord(WeightSource):
-    """The same number of bytes for every lane, one lane after the other: the parts, each in whole EU
-    widths.
-    """
+    """As many bytes for every lane, one lane after the other: its parts, each in whole EU widths."""
 
     parts: tuple[LanePart, ...]
     lanes: int
@@ -115,7 +109,7 @@ class LaneRecord(WeightSource):
         return sum(self.part_bytes(part) for part in self.parts)
 
 
-# ------------------------------------------------------------------------------------- their names in a file
+# ---- their names in a file ----
 
 _TILE = re.compile(r"#chip\.packed<.*\], row = \d+, rows = \d+, column = \d+, columns = \d+, bits = (\d+), ")
 _ROWS = re.compile(r"#chip\.joined<.*\], dtype = b?f(16)>")

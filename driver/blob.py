@@ -179,7 +179,6 @@ class WeightBlob:
                     waiting.append(pool.submit(self._bytes_of, later))
                 yield from zip(group, waiting.popleft().result(), strict=True)
 
-
     def _bytes_of(self, pieces: Sequence[Piece]) -> list[Array]:
         return list(self.materializer.pieces([piece.source for piece in pieces]))
 

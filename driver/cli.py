@@ -151,5 +151,3 @@ def _add_developer_flags(group: argparse._ArgumentGroup) -> None:
         help="weights quantized at once (default: one per CPU)",
     )
     add("-v", "--verbose", action="store_true", help="say what is being done")
-
-

@@ -146,7 +146,7 @@ class Op:
     def _make_results(self, types: Sequence[Type]) -> None:
         self.results = tuple([Value(t, self, i) for i, t in enumerate(types)])
 
-    # What a dialect defines.
+    # ---- what a dialect defines ----
 
     def infer_types(self) -> Sequence[Type]:
         """Result types from operands and attributes; ops without results need not define it."""
@@ -157,7 +157,7 @@ class Op:
     def verify(self) -> None:
         """Check what no type can say; call ``fail`` when it does not hold."""
 
-    # Reading.
+    # ---- reading ----
 
     @property
     def operands(self) -> tuple[Value, ...]:
@@ -184,10 +184,6 @@ class Op:
     def next_op(self) -> Op | None:
         return self._next
 
-    @property
-    def previous_op(self) -> Op | None:
-        return self._previous
-
     def has_uses(self) -> bool:
         return any(result._uses for result in self.results)
 
@@ -202,7 +198,7 @@ class Op:
         self.parent.ops.number()
         return self._order < other._order
 
-    # Changing.
+    # ---- changing ----
 
     def set_operand(self, index: int, value: Value) -> None:
         operands = self._operands
@@ -241,10 +237,6 @@ class Op:
     def move_before(self, anchor: Op) -> None:
         self.detach()
         block_of(anchor).ops.insert(self, anchor)
-
-    def move_after(self, anchor: Op) -> None:
-        self.detach()
-        block_of(anchor).ops.insert(self, anchor._next)
 
     def clone(self, mapping: dict[Value, Value] | None = None) -> Op:
         """A copy with its regions; ``mapping`` gives replacements for operands and receives the results."""

@@ -64,10 +64,6 @@ class Builder:
     def before(cls, op: Op) -> Builder:
         return cls(block_of(op), op)
 
-    @classmethod
-    def after(cls, op: Op) -> Builder:
-        return cls(block_of(op), op._next)
-
     def add(self, op: OpT) -> OpT:
         self.block.ops.insert(op, self.anchor)
         return op

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from typing import Any
 
-from compiler.diagnostics import UserError
+from compiler.diagnostics import UserError, printable
 from compiler.ir.core import Block, Op, Region, Value
 from compiler.ir.define import OPS, Schema
 from compiler.ir.literals import TextError
@@ -50,11 +50,6 @@ def parse_body(text: str, file: str = "<text>", args: Sequence[tuple[str, Type]]
     return Region(block)
 
 
-def plain(text: str) -> str:
-    """Text of somebody else's file for a terminal: what does not print is written as its code."""
-    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
-
-
 class _Builder:
     """Resolves names, innermost scope first: ``values`` holds every name that is visible at the moment."""
 
@@ -75,9 +70,8 @@ class _Builder:
     def error(self, message: str, line: int, col: int) -> UserError:
         lines = self.text.split("\n")
         shown = lines[line - 1].strip() if line <= len(lines) else ""
-        return UserError(
-            plain(message), position=FileLoc(self.file, line, col), ir_line=plain(shown[:SHOWN]) or None
-        )
+        position, ir_line = FileLoc(self.file, line, col), printable(shown[:SHOWN]) or None
+        return UserError(printable(message), position=position, ir_line=ir_line)
 
     def refuse(self, syntax: OpSyntax, message: str) -> UserError:
         return self.error(f"'{syntax.name}' op {message}", syntax.line, syntax.col)

@@ -178,9 +178,6 @@ class TensorType(Type):
         """Bytes when packed without gaps; sub-byte elements share bytes."""
         return (self.size * self.element.bits + 7) // 8
 
-    def with_shape(self, *shape: int) -> TensorType:
-        return TensorType(shape, self.element, self.layout)
-
 
 @dataclass(frozen=True)
 class FunctionType(Type):

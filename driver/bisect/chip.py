@@ -29,7 +29,7 @@ from runtime_sim.launch.queues import Deadlock
 Array = npt.NDArray[Any]
 
 
-# ------------------------------------------------------------------------------------- tensor level to chip
+# ---- tensor level to chip ----
 
 
 def first_placed(net: DumpedNet, before: Stage, stage: Stage) -> str | None:
@@ -122,7 +122,7 @@ def read(program: ChipProgram, place: Placed, buffer: Value) -> Array:
     return found
 
 
-# ---------------------------------------------------------------------------------------- chip level to chip
+# ---- chip level to chip ----
 
 
 class Written:
@@ -157,7 +157,7 @@ def first_instruction(net: DumpedNet, before: Stage, stage: Stage) -> str | None
     return None
 
 
-# ----------------------------------------------------------------------------------------- chip level to file
+# ---- chip level to file ----
 
 
 def differs_in_file(net: DumpedNet, last: Stage) -> str:

@@ -58,7 +58,7 @@ class Life:
         return self.op.buffer.type.bytes
 
 
-def lives(function: Function, spec: ChipSpec) -> list[Life]:
+def lives(function: Function) -> list[Life]:
     """The life of every local buffer that is used, in order of first use."""
     found: dict[Value, Life] = {}
     for position, op in enumerate(function.block.ops):
@@ -74,7 +74,7 @@ def lives(function: Function, spec: ChipSpec) -> list[Life]:
 
 
 def allocate(function: Function, spec: ChipSpec) -> None:
-    found = lives(function, spec)
+    found = lives(function)
     for wanted in (outlasting_stores(function, found, spec), found):
         try:
             return in_program_order(function, wanted, spec)
@@ -130,9 +130,7 @@ def starts(gaps: list[tuple[int, int]], life: Life, spec: ChipSpec) -> Iterator[
 
 
 def largest_first(function: Function, found: list[Life], spec: ChipSpec) -> None:
-    """Each buffer at the lowest place free for all its life, the largest first: slower to work out, and
-    tighter.
-    """
+    """Each buffer at the lowest place free for all its life, the largest first: slower, and tighter."""
     order = sorted(found, key=lambda life: (-life.bytes, life.first))
     first, last, starts, stops = (np.zeros(len(order), np.int64) for _ in range(4))
     for count, life in enumerate(order):
@@ -148,9 +146,10 @@ def largest_first(function: Function, found: list[Life], spec: ChipSpec) -> None
 
 
 def free_ranges(taken: list[tuple[int, int]], size: int, spec: ChipSpec) -> list[tuple[int, int]]:
-    """The free ranges [start, stop) of at least `size` bytes, between taken ones, which are sorted by their
-    start
-    and may overlap; all are whole EU widths."""
+    """The free ranges [start, stop) of at least `size` bytes; all are whole EU widths.
+
+    `taken` is sorted by start, and may overlap.
+    """
     free, end = [], 0
     for start, stop in [*taken, (spec.lane_bytes, spec.lane_bytes)]:
         if start - end >= size:

@@ -1,5 +1,7 @@
-"""Give every DDR region the address by which DMA commands name it: coefficients, then I/O, then scratch, one
-behind the other or each from a base of its own, as the chip has it.
+"""Give every region of DDR the address by which DMA commands name it.
+
+Weights come first, then inputs and outputs, then scratch: one behind the other, or each from a base of its
+own, as the chip has it.
 """
 
 from __future__ import annotations
@@ -24,13 +26,13 @@ WEIGHT_ALIGNMENT = 256  # bytes; a shorter DMA burst costs as much
 
 @dataclass(frozen=True)
 class AssignAddresses(Pass):
-    """chip -> chip. All functions of the module share one coefficient blob, so equal sources get equal
-    addresses.
+    """chip -> chip. Place weights, inputs, outputs and scratch memory in DDR.
 
-    In each function inputs and outputs follow each other in the order of the signature, integers last, then
-    scratch. So what `embedding` writes and what a block reads first start at the same place, as clients that
-    copy from one to the other need. They are part of the scratch memory, except where the client keeps an
-    input for a session: such a net has memory of its own for them.
+    All functions of the module share one blob of weights, so equal sources get equal addresses. In each
+    function inputs and outputs follow each other in the order of the signature, integers last, then scratch.
+    So what `embedding` writes and what a block reads first start at the same place, as clients that copy from
+    one to the other need. They are part of the scratch memory, except where the client keeps an input for a
+    session: such a net has memory of its own for them.
     """
 
     name: ClassVar[str] = "assign-addresses"

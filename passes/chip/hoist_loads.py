@@ -43,7 +43,7 @@ class HoistLoads(Pass):
 
 def hoist_loads(function: Function, spec: ChipSpec, capacity: int) -> None:
     *ops, _ = list(function.block.ops)
-    live = live_bytes(function, spec, len(ops))
+    live = live_bytes(function, len(ops))
     require_room(function, live, spec)
     places = load_places(ops, live, spec, capacity)
     order = [(places[i], False, i) if i in places else (i, True, i) for i in range(len(ops))]
@@ -85,10 +85,10 @@ def split_commands(ops: list[Op]) -> tuple[deque[int], deque[int]]:
     return loads, others
 
 
-def live_bytes(function: Function, spec: ChipSpec, length: int) -> np.ndarray:
+def live_bytes(function: Function, length: int) -> np.ndarray:
     """Bytes of the buffers alive at each position of the program."""
     change = np.zeros(length + 1, np.int64)
-    for life in lives(function, spec):
+    for life in lives(function):
         change[life.first] += life.bytes
         change[life.last + 1] -= life.bytes
     return np.cumsum(change[:-1])

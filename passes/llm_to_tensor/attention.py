@@ -27,9 +27,7 @@ def rope(low: Lowering, op: llm.RopeOp) -> Value:
 
 
 def score_scale(op: llm.RopeOp) -> float | None:
-    """The factor of the scores, if y is only ever a query: it then goes into the few numbers of the
-    table's rows.
-    """
+    """The factor of the scores, if y is only ever a query: it then goes into the table's few numbers."""
     scales = {
         user.scale if isinstance(user, llm.AttentionOp) and user.q is op.y else None for user in op.y.users
     }

@@ -102,7 +102,7 @@ class Lowering(ABC):
         if result is not None:
             self.current.values[op.results[0]] = result
 
-    # --------------------------------------------------------------------- what depends on how many tokens
+    # ---- what depends on how many tokens ----
 
     def phases(self, ops: list[Op]) -> list[list[Op]]:
         """Ops that are lowered for each run before the next ones are for any."""
@@ -166,7 +166,7 @@ class Lowering(ABC):
     def attention(self, op: llm.AttentionOp, q: Value, kv: KeyValues, mask: Value) -> Value:
         """q of 16 bit in units of the scores -> [1, tokens, heads, d]."""
 
-    # ----------------------------------------------------------------------------------------------- values
+    # ---- values ----
 
     def get(self, value: Value) -> Value:
         """The local f32 or 16-bit array of an llm value; an argument is loaded, this run's tokens of it."""
@@ -230,7 +230,7 @@ class Lowering(ABC):
                 return self.build.permute(halves[user.y], inverse)
         return self._rounded(value, self.client_layout)
 
-    # ------------------------------------------------------------------------------- weights and tables
+    # ---- weights and tables ----
 
     def parameter(self, value: Value) -> Parameter:
         found = self.current.values.get(value)

@@ -111,9 +111,7 @@ class Prefill(Lowering):
         return self.build.cast(part, value.type.element, part.type.layout)
 
     def _token_parts(self, value: Value) -> Iterator[Value]:
-        """This run's tokens in f32, so many at a time as take little room; of an argument, only those are
-        loaded.
-        """
+        """This run's tokens in f32, as many at a time as take little room; of an argument, just those."""
         row_bytes = F32.bytes * value.type.shape[-1]
         most = max(1, self.build.spec.work_bytes // row_bytes) * self.lanes
         parts = -(-self.count // most)

@@ -7,10 +7,10 @@ from dataclasses import replace
 from compiler.ir.core import Op
 from compiler.ir.types import F32, I32, TensorType
 from dialects import chip, tensor
-from dialects.tensor import Lanes, Replicated
+from dialects.tensor import Lanes, Replicated, axis_over_lanes
 from dialects.weights import Iota
 from passes.tensor_to_chip.constants import exp2_table, lane_numbers
-from passes.tensor_to_chip.context import Lowering, axis_of, lowers
+from passes.tensor_to_chip.context import Lowering, lowers
 from passes.tensor_to_chip.emitter import MAX_ITEMS
 from passes.tensor_to_chip.placed import Placed
 
@@ -78,7 +78,7 @@ def rope(low: Lowering, op: tensor.RopeOp) -> None:
     low.emit.ar("add", result.slice((*zeros, half), (*lead, half)), part(0, half), part(1, 0))
 
 
-# ----------------------------------------------------------------------------------------------- reductions
+# ---- reductions ----
 
 
 @lowers(tensor.ReduceOp)
@@ -94,9 +94,7 @@ def reduce(low: Lowering, op: tensor.ReduceOp) -> None:
 
 
 def reduce_lanes(low: Lowering, x: Placed, kind: str, scale: float) -> Placed:
-    """Reduce a column: in each lane, then the 64 partial results on lane 0, spread to all lanes and
-    reduced there.
-    """
+    """Reduce a column: in each lane, then all lanes' results, by way of lane 0, again in each lane."""
     emit, lanes = low.emit, low.spec.lanes
     partial = emit.pool(kind, as_lane_rows(low, x))
     row = emit.new((1, lanes), F32, Lanes(0))
@@ -151,7 +149,7 @@ def columns_of(low: Lowering, op: Op) -> Placed:
     """The operand [1, n] as [lanes, columns]; lanes of the last column beyond n hold the lowest number."""
     emit, lanes = low.emit, low.spec.lanes
     source = low.get(op.operands[0])
-    assert source.axis == axis_of(op.operands[0].type) == 1
+    assert source.axis == axis_over_lanes(op.operands[0].type) == 1
     count = source.shape[1]
     columns = -(-count // lanes)
     x = emit.new((lanes, columns), F32, Lanes(0))

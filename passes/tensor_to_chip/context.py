@@ -13,16 +13,12 @@ from compiler.ir.module import Builder
 from compiler.ir.types import Attribute, TensorType
 from compiler.target.spec import ChipSpec
 from dialects import chip, tensor
-from dialects.tensor import Lanes
+from dialects.tensor import axis_over_lanes
 from passes.conversion import Rules
 from passes.tensor_to_chip.emitter import Emitter
 from passes.tensor_to_chip.placed import CannotView, Placed, default_strides
 
 lowers = Rules("the chip")
-
-
-def axis_of(type_: TensorType) -> int | None:
-    return type_.layout.axis if isinstance(type_.layout, Lanes) else None
 
 
 class Lowering:
@@ -37,7 +33,7 @@ class Lowering:
         self.tables: dict[Attribute, Placed] = {}  # constants in all lanes, by where they come from
         self.recorded: dict[Op, Placed] = {}  # loads that the record of constants serves
 
-    # ----------------------------------------------------------------------------------------- destinations
+    # ---- destinations ----
 
     def plan(self, ops: list[Op]) -> None:
         """Decide, from the last op to the first, which values are produced inside another's buffer."""
@@ -84,19 +80,18 @@ class Lowering:
                 inverse = [op.order.index(i) for i in range(len(op.order))]
                 self._want(op.x, place.permute(inverse))
             else:
-                self._want(op.x, place.reshape(op.x.type.shape, axis_of(op.x.type)))
+                self._want(op.x, place.reshape(op.x.type.shape, axis_over_lanes(op.x.type)))
         except CannotView:
             return
 
-    # -------------------------------------------------------------------------------------------------- DDR
+    # ---- DDR ----
 
     def scratch(self, type_: TensorType) -> Placed:
         return self.in_ddr(type_, space="scratch")
 
     def in_ddr(self, type_: TensorType, **where: Any) -> Placed:
         """A fresh row-major array in DDR."""
-        size = chip.bytes_of(type_.shape, type_.element)
-        op = self.emit.add(chip.GlobalOp(types=[chip.GlobalType(size)], **where))
+        op = self.emit.add(chip.GlobalOp(types=[chip.GlobalType(type_.bytes)], **where))
         return self.row_major(op.results[0], type_)
 
     def row_major(self, buffer: Value, type_: TensorType) -> Placed:
@@ -106,7 +101,7 @@ class Lowering:
             step *= type_.shape[axis]
         return Placed(buffer, type_.element, type_.shape, tuple(strides), None, self.spec.lanes)
 
-    # ----------------------------------------------------------------------------------------------- values
+    # ---- values ----
 
     def get(self, value: Value) -> Placed:
         return self.placed[value]

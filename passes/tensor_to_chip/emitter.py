@@ -15,7 +15,7 @@ from compiler.ir.types import F32, I8, I32, Attribute, ElementType, TensorType
 from compiler.sizes import round_up
 from compiler.target.spec import ChipSpec
 from dialects import chip
-from dialects.tensor import Lanes, Replicated
+from dialects.tensor import Lanes, Replicated, axis_over_lanes
 from passes.tensor_to_chip.placed import CannotView, Placed, buffer_bytes, default_strides
 
 Operand = Placed | float  # an array, or one number for all positions
@@ -48,7 +48,7 @@ class Emitter:
             op.loc = self.loc
         return self.builder.add(op)
 
-    # ---------------------------------------------------------------------------------------------- buffers
+    # ---- buffers ----
 
     def buffer(self, bytes_: int) -> Value:
         return self.add(chip.LocalOp(types=[chip.LocalType(bytes_)])).results[0]
@@ -57,15 +57,12 @@ class Emitter:
         return self.of_type(TensorType(tuple(shape), dtype, layout))
 
     def of_type(self, type_: TensorType) -> Placed:
-        axis = type_.layout.axis if isinstance(type_.layout, Lanes) else None
         buffer = self.buffer(buffer_bytes(type_, self.spec))
         strides = default_strides(type_, self.spec)
-        return Placed(buffer, type_.element, type_.shape, strides, axis, self.spec.lanes)
+        return Placed(buffer, type_.element, type_.shape, strides, axis_over_lanes(type_), self.spec.lanes)
 
     def like(self, model: Placed, dtype: ElementType = F32) -> Placed:
-        """A fresh array of the same shape on the same lanes, in the aligned layout (compact if nothing
-        follows).
-        """
+        """A fresh array of the same shape on the same lanes: aligned, but compact where nothing follows."""
         if model.axis is None:
             return self.new(model.shape, dtype, Replicated())
         compact = all(size == 1 for size in model.shape[model.axis + 1 :])
@@ -79,12 +76,10 @@ class Emitter:
             self.weights[source] = self.add(op).results[0]
         return self.weights[source]
 
-    # ----------------------------------------------------------------------------------------- instructions
+    # ---- instructions ----
 
     def ar(self, kind: str, res: Placed, a: Operand, b: Operand | None = None, **attrs: Any) -> Placed:
-        """Element-wise `kind`; arrays broadcast along axes of size 1, numbers take the other operand's
-        type.
-        """
+        """Element-wise `kind`; axes of size 1 broadcast, and numbers take the type of the other operand."""
         arrays = [x for x in (res, a, b) if isinstance(x, Placed)]
         if len({x.lane for x in arrays if x.axis is not None}) > 1:
             raise CannotView(f"operands of {kind} start on lanes {', '.join(str(x.lane) for x in arrays)}")
@@ -177,10 +172,8 @@ class Emitter:
         return step.shape, 0, step.strides[0]
 
     def pool(self, kind: str, x: Placed, scale: float = 1.0) -> Placed:
-        """Reduce the last axis of an aligned array; a multiple of the EU's width goes in two steps, down
-        then across.
-        """
-        width = self.spec.eu_bytes // x.dtype.bytes
+        """Reduce the last axis of an aligned array; whole EU widths go in two steps, down then across."""
+        width = self.spec.eu_items(x.dtype.bytes)
         columns = x.shape[-1]
         if columns % width or columns == width:
             return self._pool(kind, x, (1, columns), scale)
@@ -279,7 +272,7 @@ class Emitter:
             self.add(chip.DmaTensorOp(dst.buffer, src.buffer, kind=kind, shape=shape, res=res, opd0=opd0))
 
 
-# ------------------------------------------------------------------------------------------------ iteration
+# ---- iteration ----
 
 
 def lane_axis(arrays: Sequence[Placed]) -> int | None:
@@ -287,8 +280,7 @@ def lane_axis(arrays: Sequence[Placed]) -> int | None:
 
 
 def steps(arrays: Sequence[Placed], spec: ChipSpec) -> Iterator[Step]:
-    """Cover the first array's shape with instructions: one axis over the lanes, at most three others, more
-    unrolled.
+    """Cover the first array's shape with instructions: an axis over the lanes, three others, more unrolled.
 
     A vector over the lanes that fills whole rows of lanes is taken as one row with several items per lane.
     """

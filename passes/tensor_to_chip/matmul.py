@@ -1,6 +1,4 @@
-"""Matrix products: rows of the left operand and of the result on the same lanes, the right one read by
-all.
-"""
+"""Matrix products: rows of the left operand and the result on the same lanes, the right one read by all."""
 
 from __future__ import annotations
 
@@ -105,9 +103,7 @@ def linear(low: Lowering, op: Op) -> None:
 
 
 def destination(low: Lowering, op: tensor.LinearOp | tensor.MatmulOp) -> tuple[Placed, bool]:
-    """Where the sum is built, and whether on what is there: it replaces its accumulator, whose last use
-    this must be.
-    """
+    """Where the sum is built, and whether on what is there: then this must be its accumulator's last use."""
     start = op.accumulator
     if start is None:
         return low.result(op), False
@@ -121,7 +117,7 @@ def destination(low: Lowering, op: tensor.LinearOp | tensor.MatmulOp) -> tuple[P
 def as_column(low: Lowering, x: Placed) -> Placed:
     """A vector [.., n] over the lanes as the matrix [n, 1], one item in each EU-wide slot."""
     assert x.axis is not None
-    slot = low.spec.eu_bytes // x.dtype.bytes
+    slot = low.spec.eu_items(x.dtype.bytes)
     require(x.strides[x.axis] == slot or x.lane_rows == 1, f"{list(x.shape)} does not lie in slots")
     return replace(x, shape=(x.shape[x.axis], 1), strides=(slot, 1), axis=0)
 
@@ -167,7 +163,7 @@ def matrix_at(x: Placed, index: tuple[int, ...]) -> Placed:
 
 def is_matrix(low: Lowering, x: Placed) -> bool:
     """Whether rows of lanes follow each other at the pitch that matrix operands imply."""
-    return x.lane_rows == 1 or x.strides[0] == round_up(x.shape[1], low.spec.eu_bytes // x.dtype.bytes)
+    return x.lane_rows == 1 or x.strides[0] == round_up(x.shape[1], low.spec.eu_items(x.dtype.bytes))
 
 
 def require(holds: bool, reason: str) -> None:

@@ -7,14 +7,14 @@ from dataclasses import replace
 from compiler.ir.core import Op
 from compiler.ir.types import I32, UI8, TensorType
 from dialects import chip, tensor
-from dialects.tensor import Lanes, PackedType, Replicated
+from dialects.tensor import Lanes, PackedType, Replicated, axis_over_lanes
 from dialects.weights import Joined, Packed, RopeTable
-from passes.tensor_to_chip.context import Lowering, axis_of, lowers
+from passes.tensor_to_chip.context import Lowering, lowers
 from passes.tensor_to_chip.emitter import MAX_ITEMS
 from passes.tensor_to_chip.matmul import tile_of
 from passes.tensor_to_chip.placed import CannotView, Placed
 
-# ------------------------------------------------------------------------------------------------- renaming
+# ---- renaming ----
 
 
 @lowers(tensor.SliceOp)
@@ -30,7 +30,7 @@ def permute(low: Lowering, op: tensor.PermuteOp) -> None:
 @lowers(tensor.ReshapeOp)
 def reshape(low: Lowering, op: tensor.ReshapeOp) -> None:
     type_ = op.results[0].type
-    low.put(op, low.get(op.operands[0]).reshape(type_.shape, axis_of(type_)))
+    low.put(op, low.get(op.operands[0]).reshape(type_.shape, axis_over_lanes(type_)))
 
 
 @lowers(tensor.ConcatOp)
@@ -60,7 +60,7 @@ def pad(low: Lowering, op: tensor.PadOp) -> None:
         low.emit.fill(tail, op.value)
 
 
-# ------------------------------------------------------------------------------------------------------ DDR
+# ---- DDR ----
 
 
 @lowers(tensor.WeightOp)
@@ -95,7 +95,7 @@ def packed_weight(low: Lowering, op: tensor.PackedWeightOp) -> None:
 def load(low: Lowering, op: tensor.LoadOp) -> None:
     source, type_ = low.get(op.operands[0]), op.results[0].type
     if op in low.recorded:
-        low.put_or_copy(op, low.recorded[op].reshape(type_.shape, axis_of(type_)))
+        low.put_or_copy(op, low.recorded[op].reshape(type_.shape, axis_over_lanes(type_)))
     elif isinstance(type_, PackedType):
         load_packed(low, op, source)
     elif isinstance(type_.layout, Replicated):
@@ -223,7 +223,7 @@ def emit_gather(
     )
 
 
-# --------------------------------------------------------------------------------------------- across lanes
+# ---- across lanes ----
 
 
 @lowers(tensor.RelayoutOp)
@@ -269,7 +269,7 @@ def column_from_heads(low: Lowering, op: Op) -> None:
 
 
 def head_sizes(low: Lowering, op: Op, type_: TensorType) -> tuple[int, int]:
-    axis, width, lanes = axis_of(type_), type_.shape[-1], low.spec.lanes
+    axis, width, lanes = axis_over_lanes(type_), type_.shape[-1], low.spec.lanes
     heads = 1 if axis is None else type_.shape[axis]
     if width % lanes:
         op.fail(f"head size {width} is not a multiple of {lanes}")

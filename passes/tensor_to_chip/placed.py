@@ -12,7 +12,7 @@ from compiler.ir.types import ElementType, TensorType
 from compiler.sizes import round_up
 from compiler.target.spec import ChipSpec
 from dialects.chip import GlobalType, View
-from dialects.tensor import Lanes
+from dialects.tensor import Lanes, axis_over_lanes
 
 
 class CannotView(Exception):
@@ -148,12 +148,12 @@ def matching_axes(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list
 def default_strides(type_: TensorType, spec: ChipSpec) -> tuple[int, ...]:
     """The strides of a fresh buffer of this type; see `tensor.Lanes`."""
     strides = [0] * len(type_.shape)
-    axis = type_.layout.axis if isinstance(type_.layout, Lanes) else -1
+    axis = axis_over_lanes(type_)
     step = 1
     for i in reversed(range(len(type_.shape))):
         if i == axis:
             compact = isinstance(type_.layout, Lanes) and type_.layout.compact
-            step = step if compact else round_up(step, spec.eu_bytes // type_.element.bytes)
+            step = step if compact else round_up(step, spec.eu_items(type_.element.bytes))
         strides[i] = step
         step *= -(-type_.shape[i] // spec.lanes) if i == axis else type_.shape[i]
     return tuple(strides)
@@ -162,7 +162,7 @@ def default_strides(type_: TensorType, spec: ChipSpec) -> tuple[int, ...]:
 def buffer_bytes(type_: TensorType, spec: ChipSpec) -> int:
     """Bytes per lane of a fresh local buffer."""
     strides = default_strides(type_, spec)
-    axis = type_.layout.axis if isinstance(type_.layout, Lanes) else -1
+    axis = axis_over_lanes(type_)
     sizes = [-(-n // spec.lanes) if i == axis else n for i, n in enumerate(type_.shape)]
     items = max((n * stride for n, stride in zip(sizes, strides, strict=True)), default=1)
     return round_up(items * type_.element.bytes, spec.eu_bytes)

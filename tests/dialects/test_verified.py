@@ -170,7 +170,7 @@ MALFORMED = {
     ),
     "sums of two element types": (
         f'%y = "tensor.add"(%a, %b) : (tensor<4x64xf32, {ROWS}>, tensor<4x64xbf16, {ROWS}>) -> tensor<4x64xf32, {ROWS}>',
-        "expected one element type",
+        "expected one rank and element type",
     ),
     "arithmetic that is f32's, in bf16": (
         f'%y = "tensor.exp2"(%x) : (tensor<4x64xbf16, {ROWS}>) -> tensor<4x64xbf16, {ROWS}>',

@@ -106,7 +106,7 @@ def _wait(child: int, limits: Limits) -> tuple[int, int, str]:
     return code, peak, "time" if late else "memory" if peak > limits.memory else ""
 
 
-# ------------------------------------------------------------------------------------------------- the child
+# ---- the child ----
 
 
 def _be_child(case: Case, folder: Path, logs: Path, limits: Limits) -> None:
@@ -189,7 +189,7 @@ def _verdict(check: Callable[[], object]) -> str:
     return ""
 
 
-# ------------------------------------------------------------------------------------------------ the folder
+# ---- the folder ----
 
 
 def snapshot(folder: Path) -> dict[str, tuple[int, int, int, int]]:

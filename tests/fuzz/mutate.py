@@ -36,7 +36,7 @@ def short(value: Any, limit: int = 60) -> str:
     return text if len(text) <= limit else f"{text[:limit]}... ({len(text)} characters)"
 
 
-# ------------------------------------------------------------------------------------------------------ JSON
+# ---- JSON ----
 
 Place = tuple[Any, Any]  # a dict and one of its keys, or a list and an index
 
@@ -137,7 +137,7 @@ def _key_twice(rng: Random, text: str) -> tuple[str, str]:
     return f"{text[: member.start()]}{member[1]}: {other},\n{text[member.start() :]}", f"{member[1]} twice"
 
 
-# ----------------------------------------------------------------------------------------------------- bytes
+# ---- bytes ----
 
 
 def spoil_bytes(rng: Random, data: bytes, start: int = 0, stop: int | None = None) -> tuple[bytes, str]:
@@ -189,7 +189,7 @@ def cut(rng: Random, data: bytes) -> tuple[bytes, str]:
     return data[:size], f"cut to {size} of {len(data)} bytes"
 
 
-# ------------------------------------------------------------------------------------------------------ text
+# ---- text ----
 
 TOKEN = re.compile(r"\d+|\w+|\s+|[^\w\s]")
 

@@ -124,7 +124,7 @@ def test_patterns_may_be_methods_and_see_several_classes():
 def test_ops_inserted_before_and_after_are_visited():
     @rewrite(MulOp)
     def wrap(op: MulOp, rw: Rewriter) -> None:
-        if op.previous_op is None:
+        if not isinstance(op.lhs.owner, SiluOp):
             silu = rw.insert_before(op, SiluOp(op.lhs))
             op.lhs = silu.y
             rw.insert_after(op, SwigluOp(op.y, op.rhs))

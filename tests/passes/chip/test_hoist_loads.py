@@ -172,14 +172,14 @@ def test_hoisting_changes_no_result_and_bounds_the_memory(drawn, fill):
     count = sum(move.kind == "load" for move in drawn[0])
     inputs = [rng.standard_normal((64, 16)).astype(np.float32) for _ in range(count)]
     wanted = [a.tobytes() for a in run_function(function, SPEC, inputs)]
-    peak = live_bytes(function, SPEC, len(function.block.ops)).max()
+    peak = live_bytes(function, len(function.block.ops)).max()
     first = first_uses(list(function.block.ops))
     loads = [op for op in dma_of(function) if first.get(op.operands[0]) is op]
     PassManager(parse_pipeline(f"hoist-loads{{fill={fill}}}")).run(module)
     assert [op for op in dma_of(function) if op in loads] == loads
     assert [a.tobytes() for a in run_function(function, SPEC, inputs)] == wanted
     bound = max(peak, fill * SPEC.lane_bytes)
-    assert live_bytes(function, SPEC, len(function.block.ops)).max() <= bound
+    assert live_bytes(function, len(function.block.ops)).max() <= bound
 
 
 def dma_of(function) -> list[Instruction]:

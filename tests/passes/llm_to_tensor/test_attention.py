@@ -158,7 +158,7 @@ def test_a_long_history_comes_in_pieces_that_fit(history):
     PassManager(parse_pipeline(f"tensor-to-chip,{LOCATE}")).run(lowered)  # DoesNotFit if it were too large
 
 
-# ------------------------------------------------------------------------------------------- what is visible
+# ---- what is visible ----
 
 
 @pytest.mark.parametrize("kind", ["masked", "all"])
@@ -190,7 +190,7 @@ def loads_of(module: Module) -> list[tensor.LoadOp]:
     return [op for op in module.functions()[0].block.ops if isinstance(op, tensor.LoadOp)]
 
 
-# --------------------------------------------------------------------------------------------------- numbers
+# ---- numbers ----
 
 
 @pytest.mark.parametrize("mask", ["bf16", "f32"])
