@@ -116,10 +116,10 @@ _ROWS = re.compile(r"#chip\.joined<.*\], dtype = b?f(16)>")
 
 
 def region_name(source: WeightSource | LanePart) -> str:
-    """What the list of weights in a bmodel calls a region.
+    """What the list of weights in a bmodel calls a region; nothing else in the file says what its bytes are.
 
-    The text is a part of the file's format, read by `stored_bits`: how the IR prints sources may change, and
-    files stay what they are.
+    It looks like an attribute of the IR and is a format of its own: the IR may change, equal programs give
+    equal files, and `stored_bits` reads them all.
     """
     match source:
         case Packed(names, row, column, tile, each, pieces):
