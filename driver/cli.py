@@ -58,74 +58,32 @@ def folder(text: str) -> Path:
 
 def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add(
-        "-m",
-        "--model_path",
-        type=folder,
-        required=True,
-        metavar="DIR",
-        help="folder with config.json and safetensors",
-    )
-    add(
-        "-s",
-        "--seq_length",
-        type=int,
-        required=True,
-        metavar="N",
-        help="tokens of a conversation: prompt and answer",
-    )
-    add(
-        "--max_input_length",
-        type=int,
-        default=0,
-        metavar="N",
-        help="tokens of a prompt (default: as many as -s)",
-    )
-    add(
-        "-q",
-        "--quantize",
-        choices=MODES,
-        required=True,
-        metavar="MODE",
-        help=f"{', '.join(MODES)}: the type of activations, and blocks with weights of 4 or 8 bits",
-    )
-    add(
-        "-g",
-        "--q_group_size",
-        type=int,
-        default=64,
-        metavar="N",
-        help="weights that share a scale in w4 and w8 (default: 64)",
-    )
+    text = "folder with config.json and safetensors"
+    add("-m", "--model_path", type=folder, required=True, metavar="DIR", help=text)
+    text = "tokens of a conversation: prompt and answer"
+    add("-s", "--seq_length", type=int, required=True, metavar="N", help=text)
+    text = "tokens of a prompt (default: as many as -s)"
+    add("--max_input_length", type=int, default=0, metavar="N", help=text)
+    text = f"{', '.join(MODES)}: the type of activations, and blocks with weights of 4 or 8 bits"
+    add("-q", "--quantize", choices=MODES, required=True, metavar="MODE", help=text)
+    text = "weights that share a scale in w4 and w8 (default: 64)"
+    add("-g", "--q_group_size", type=int, default=64, metavar="N", help=text)
     add("--symmetric", action="store_true", help="w4 without zero points: smaller, a little less exact")
 
 
 def _add_chip_flags(group: argparse._ArgumentGroup) -> None:
-    names = ", ".join(compiled_chips())
-    group.add_argument("-c", "--chip", default="bm1684x", help=f"{names} (default: bm1684x)")
-    group.add_argument(
-        "--num_device", type=int, default=1, metavar="N", help="chips that share a model (default: 1)"
-    )
-    group.add_argument(
-        "--num_core", type=int, default=0, metavar="N", help="cores of the chip to use (default: 0, all)"
-    )
+    add, names = group.add_argument, ", ".join(compiled_chips())
+    add("-c", "--chip", default="bm1684x", help=f"{names} (default: bm1684x)")
+    add("--num_device", type=int, default=1, metavar="N", help="chips that share a model (default: 1)")
+    add("--num_core", type=int, default=0, metavar="N", help="cores of the chip to use (default: 0, all)")
 
 
 def _add_output_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add(
-        "-o",
-        "--out_dir",
-        type=folder,
-        default=Path("tmp"),
-        metavar="DIR",
-        help="where to write (default: ./tmp)",
-    )
-    add(
-        "--embedding_disk",
-        action="store_true",
-        help="write the embedding as config/embedding.bin, not as nets",
-    )
+    text = "where to write (default: ./tmp)"
+    add("-o", "--out_dir", type=folder, default=Path("tmp"), metavar="DIR", help=text)
+    text = "write the embedding as config/embedding.bin, not as nets"
+    add("--embedding_disk", action="store_true", help=text)
     add("--dry_run", action="store_true", help="say what it would cost; write nothing")
     add("--verify", action="store_true", help="run each net of the result and compare it with the model")
 
@@ -134,20 +92,9 @@ def _add_developer_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     add("--dump-ir", type=folder, metavar="DIR", help="write the IR after each pass into DIR")
     add("--stop-after", metavar="PASS", help="stop after this pass; write no bmodel")
-    add(
-        "--resume-ir",
-        type=Path,
-        metavar="FILE",
-        action="append",
-        help="a file that --dump-ir wrote, maybe edited: its module goes on from there; again for others",
-    )
+    text = "a file that --dump-ir wrote, maybe edited: its module goes on from there; again for others"
+    add("--resume-ir", type=Path, metavar="FILE", action="append", help=text)
     add("--passes", metavar="PIPELINE", help="run these passes instead of the chip's: 'a,b{option=value}'")
-    add(
-        "-j",
-        "--jobs",
-        type=int,
-        default=0,
-        metavar="N",
-        help="weights quantized at once (default: one per CPU)",
-    )
+    text = "weights quantized at once (default: one per CPU)"
+    add("-j", "--jobs", type=int, default=0, metavar="N", help=text)
     add("-v", "--verbose", action="store_true", help="say what is being done")

@@ -158,7 +158,7 @@ class Output:
         replaced = (self.name, LOG, CONFIG, MANIFEST)
         for path in [path for folder in remains(self.work) for path in folder.iterdir()]:
             target = self.out / path.name
-            if path.name not in replaced and not _is_abandoned(path) and not _is_same(path, target):
+            if path.name not in replaced and not _is_same(path, target):
                 path.rename(target)
 
 
@@ -220,18 +220,8 @@ def _entries(folder: Path) -> Iterator[Path]:
     for path in sorted(folder.iterdir()) if folder.exists() else []:
         if path.name == CONFIG and path.is_dir() and not path.is_symlink():
             yield from sorted(path.iterdir())
-        elif path.name != MANIFEST and not _is_abandoned(path):
+        elif path.name != MANIFEST:
             yield path
-
-
-def _is_abandoned(path: Path) -> bool:
-    """Whether it is where an early version of the compiler was going to write; goes with the old folder."""
-    number = path.name.removeprefix(".partial-")
-    return number != path.name and number.isdigit() and _is_empty_folder(path)
-
-
-def _is_empty_folder(path: Path) -> bool:
-    return stat.S_ISDIR(path.lstat().st_mode) and os.access(path, os.R_OK) and not any(path.iterdir())
 
 
 def _names(folder: Path) -> set[str]:

@@ -339,20 +339,6 @@ def test_a_hidden_folder_of_the_user_is_not_emptied(tmp_path):
     assert files(tmp_path / ".out.partial") == {"mine": "0"}
 
 
-def test_what_an_older_version_left_when_it_was_killed_is_not_in_the_way(tmp_path):
-    (tmp_path / "out" / ".partial-1").mkdir(parents=True)
-    (tmp_path / "out" / ".partial-2").touch()
-    write(tmp_path / "out", "1")
-    assert sorted(os.listdir(tmp_path / "out")) == [MANIFEST, ".partial-2", "config", NAME, "model.log"]
-
-
-def test_a_folder_of_such_a_name_with_something_in_it_is_kept(tmp_path):
-    (tmp_path / "out" / ".partial-1" / "config").mkdir(parents=True)
-    with pytest.raises(UserError, match=r"\.partial-1 is in the way"):
-        write(tmp_path / "out", "1")
-    assert (tmp_path / "out" / ".partial-1" / "config").is_dir()
-
-
 def test_too_little_space_is_refused(tmp_path):
     require_space(tmp_path / "out", tmp_path, 10_000)
     with pytest.raises(UserError, match=r"no space for -o .*/out: needs 1000000000.00 GB"):
