@@ -52,6 +52,7 @@ def parser() -> Parser:
     commands = result.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_looking(commands)
     _add_running(commands)
+    _add_talking(commands)
     return result
 
 
@@ -62,7 +63,7 @@ def _add_looking(commands: Commands) -> None:
     disasm = _add(
         commands, "disasm", "the instructions of a net, one a line, in an order in which they may run"
     )
-    disasm.add_argument("net")
+    _add_net(disasm)
     disasm.add_argument("--engine", choices=("tiu", "dma"), help="only this engine's queue")
 
     timing = _add(commands, "timing", "how long each net and the model take, in two estimates; and why")
@@ -77,37 +78,40 @@ def _add_looking(commands: Commands) -> None:
     check.add_argument("--no-hash", action="store_true", help="do not read all weights to check their sha256")
 
     diff = _add(commands, "diff", "what differs between two files")
-    diff.add_argument("other", type=Path)
+    diff.add_argument("other", type=Path, help="the .bmodel to compare it with")
 
 
 def _add_running(commands: Commands) -> None:
     run = _add(commands, "run", "run one net")
-    run.add_argument("net")
-    run.add_argument("--input", type=Path, required=True, help=".npz with an array for each input name")
-    run.add_argument("--output", type=Path, required=True, help=".npz to write")
+    _add_net(run)
+    text = ".npz with an array for each input name"
+    run.add_argument("--input", type=Path, required=True, metavar="FILE", help=text)
+    run.add_argument("--output", type=Path, required=True, metavar="FILE", help=".npz to write")
     _add_exact(run)
 
     verify = _add(commands, "verify", "compare each net with the Hugging Face model in float32")
-    verify.add_argument("--reference", type=Path, required=True, help="the model's folder")
-    verify.add_argument("--prompt", help="text to run on (default: fixed arbitrary tokens)")
-    verify.add_argument(
-        "--min-cosine", type=float, help="fail below this (default: 0.9 with 4-bit weights, 0.995, 0.999)"
-    )
+    verify.add_argument("--reference", type=Path, required=True, metavar="DIR", help="the model's folder")
+    text = "text to run on (default: fixed arbitrary tokens)"
+    verify.add_argument("--prompt", metavar="TEXT", help=text)
+    text = "fail below this (default: 0.9 with 4-bit weights, 0.995 with 8, 0.999 with 16)"
+    verify.add_argument("--min-cosine", type=float, metavar="X", help=text)
     text = "folder of llm_convert.py --dump-ir: find the pass and the op where the first wrong net parts"
     verify.add_argument("--ir", type=Path, metavar="DIR", help=text)
     verify.add_argument("--bisect", metavar="NET", help="look into this net, right or wrong; needs --ir")
     verify.set_defaults(bisect_net=_bisect_net)
     _add_exact(verify)
 
+
+def _add_talking(commands: Commands) -> None:
     chat = _add(commands, "chat", "answer a prompt, greedily, with tokenizer and template of config/")
-    chat.add_argument("--prompt", required=True, help="what to ask; - reads it from standard input")
-    chat.add_argument("--max-tokens", type=int, help="stop after this many (default: what the caches hold)")
-    chat.add_argument(
-        "--config", type=Path, help="folder of the tokenizer (default: config/ beside the file)"
-    )
-    chat.add_argument(
-        "--raw", action="store_true", help="continue the prompt as it is, without chat template"
-    )
+    text = "what to ask; - reads it from standard input"
+    chat.add_argument("--prompt", required=True, metavar="TEXT", help=text)
+    text = "stop after this many (default: what the caches hold)"
+    chat.add_argument("--max-tokens", type=int, metavar="N", help=text)
+    text = "folder of the tokenizer (default: config/ beside the file)"
+    chat.add_argument("--config", type=Path, metavar="DIR", help=text)
+    text = "continue the prompt as it is, without chat template"
+    chat.add_argument("--raw", action="store_true", help=text)
     _add_exact(chat)
 
 
@@ -122,6 +126,10 @@ def _add(commands: Commands, name: str, text: str) -> Parser:
     command = commands.add_parser(name, help=text, description=description, example=example)
     command.add_argument("file", type=Path, help="the .bmodel")
     return command
+
+
+def _add_net(command: Parser) -> None:
+    command.add_argument("net", help="such as block_0; `info` lists them")
 
 
 def _add_exact(command: Parser) -> None:

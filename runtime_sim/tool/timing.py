@@ -66,6 +66,8 @@ class Measured:
 
 
 def run(arguments: Namespace) -> int:
+    if arguments.ir and not arguments.html:
+        raise UserError("--ir needs --html: the page is what names the modules")
     if arguments.html:
         check_output(arguments.html)
     measured = measure_file(Program(read_bmodel(arguments.file)), only=arguments.net)

@@ -203,6 +203,12 @@ def test_a_folder_without_dumps_is_an_error(tool, tmp_path):
     assert "--dump-ir" in errors
 
 
+def test_dumps_without_a_page_are_refused(tool, tmp_path):
+    code, _, errors = tool(add_model(), "--ir", tmp_path)
+    assert code == 2
+    assert errors == "error: --ir needs --html: the page is what names the modules\n"
+
+
 @pytest.mark.shared
 @pytest.mark.parametrize("chip", ["bm1684x", "bm1688"])
 @pytest.mark.parametrize("net", ["block_0", "block_cache_0"])
