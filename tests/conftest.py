@@ -10,7 +10,9 @@ import hypothesis
 import pytest
 
 import runtime_sim  # noqa: F401  (before numpy: it keeps products to one thread)
+from runtime_sim.tokens import confined
 from tests.checkpoints import make_checkpoint
+from tests.runtime_sim.tokens.forked import Forked
 
 hypothesis.settings.register_profile("tests", deadline=None)  # a busy machine is not a mistake
 hypothesis.settings.load_profile("tests")
@@ -28,3 +30,9 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., P
         return made[key]
 
     return make
+
+
+@pytest.fixture
+def forked_tokenizers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tokenizers come at once, instead of after an import of transformers for each."""
+    monkeypatch.setattr(confined, "start", Forked)

@@ -22,6 +22,8 @@ from tests.runtime_sim.check.programs import (
     toy_tokens,
 )
 
+pytestmark = pytest.mark.usefixtures("forked_tokenizers")
+
 SHAPE = (ADD_TILES, 64, 48)
 
 

@@ -12,6 +12,8 @@ from compiler.bmodel import write_bmodel
 from runtime_sim.tool import chat
 from tests.runtime_sim.check.programs import ROWS, VOCABULARY, toy_model, toy_table, toy_tokens
 
+pytestmark = pytest.mark.usefixtures("forked_tokenizers")
+
 
 @pytest.fixture
 def config(tmp_path):

@@ -19,7 +19,7 @@ from contextlib import suppress
 from dataclasses import astuple, dataclass
 from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 ANSWER_SECONDS = 120  # until an answer comes: a busy machine may give a process little of its time
 ANSWER_BYTES = 64 << 20
@@ -53,6 +53,14 @@ class Refused(Exception):
     """There is no answer; the reason in one line."""
 
 
+class Process(Protocol):
+    """As much of a `subprocess.Popen` as is needed here."""
+
+    def wait(self, timeout: float | None = None) -> int: ...
+
+    def kill(self) -> None: ...
+
+
 class Confined:
     """The other end of a process that runs `main(words)` of a module, which hands the words on to `serve`.
 
@@ -62,16 +70,8 @@ class Confined:
     def __init__(self, module: str, argument: str, first: Limits, each: Limits, **environment: str) -> None:
         self._pipe, far = Pipe()
         self._limits, self._each = first, each
-        start = START.format(sep=os.pathsep, module=module)
-        words = [argument, str(far.fileno()), json.dumps([astuple(first), astuple(each)])]
-        self._process = subprocess.Popen(
-            [sys.executable, "-c", start, os.pathsep.join(sys.path), *words],
-            pass_fds=[far.fileno()],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, **environment},
-        )
+        limits = json.dumps([astuple(first), astuple(each)])
+        self._process = start(module, [argument, limits], far, environment)
         far.close()
         weakref.finalize(self, _end, self._process)
 
@@ -103,7 +103,20 @@ class Confined:
         return f"it crashes, or needs more than {self._limits.megabytes} MB"
 
 
-def _end(process: subprocess.Popen[bytes], patience: float = 0) -> int:
+def start(module: str, words: Sequence[str], pipe: Connection, environment: dict[str, str]) -> Process:
+    """A process that calls `main` of a module with the words and the number of its end of a pipe."""
+    code = START.format(sep=os.pathsep, module=module)
+    return subprocess.Popen(
+        [sys.executable, "-c", code, os.pathsep.join(sys.path), *words, str(pipe.fileno())],
+        pass_fds=[pipe.fileno()],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env={**os.environ, **environment},
+    )
+
+
+def _end(process: Process, patience: float = 0) -> int:
     """Kill a process that does not end by itself; its exit code."""
     with suppress(subprocess.TimeoutExpired):
         return process.wait(patience)
@@ -113,7 +126,7 @@ def _end(process: subprocess.Popen[bytes], patience: float = 0) -> int:
 
 def serve(words: Sequence[str], make: Callable[[str], object]) -> None:
     """In the process: make an object of the argument, then call its methods as asked, until nobody asks."""
-    argument, number, limits = words
+    argument, limits, number = words
     pipe = Connection(int(number))
     first, each = (Limits(*amounts) for amounts in json.loads(limits))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

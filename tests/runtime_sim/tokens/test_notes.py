@@ -7,6 +7,8 @@ import pytest
 from runtime_sim.tokens.notes import tokenizer_noted
 from tests.runtime_sim.tokens import layouts
 
+pytestmark = pytest.mark.usefixtures("forked_tokenizers")
+
 
 @pytest.fixture
 def notes(caplog, tmp_path):

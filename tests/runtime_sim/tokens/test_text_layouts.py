@@ -5,6 +5,8 @@ import pytest
 from runtime_sim.tokens.text import Text
 from tests.runtime_sim.tokens.layouts import LAYOUTS, Layout
 
+pytestmark = pytest.mark.usefixtures("forked_tokenizers")
+
 transformers = pytest.importorskip("transformers")
 
 PHRASES = [
