@@ -50,7 +50,7 @@ $(MODEL)/config.json: | setup
 	$(BIN)/python demo/make_smollm2.py $(MODEL)
 
 test: setup ## run the tests that need neither network nor the vendor's files
-	$(BIN)/python -m pytest -n auto -m "not vendor and not fuzz and not mlir" $(ARGS)
+	$(BIN)/python -m pytest -n auto --dist worksteal -m "not vendor and not fuzz and not mlir" $(ARGS)
 
 conformance: setup ## compare with the vendor's runtime and C-model (downloads them once)
 	$(BIN)/python -m pytest -n 2 -m vendor $(ARGS)

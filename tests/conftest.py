@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -9,6 +11,7 @@ from typing import Any
 import hypothesis
 import pytest
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # workers share the cores; torch's threads wait in loops
 import runtime_sim  # noqa: F401  (before numpy: it keeps products to one thread)
 from runtime_sim.tokens import confined
 from tests.checkpoints import make_checkpoint
@@ -16,6 +19,12 @@ from tests.runtime_sim.tokens.forked import Forked
 
 hypothesis.settings.register_profile("tests", deadline=None)  # a busy machine is not a mistake
 hypothesis.settings.load_profile("tests")
+
+
+def pytest_collection_finish() -> None:
+    """What is imported stays: the collector need not look at it again, nor processes that fork copy it."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

@@ -35,6 +35,7 @@ from runtime_sim.tool.reference import Reference
 from runtime_sim.tool.verify import Suspect
 
 LAYER = "model.layers.0"
+SIZES = {"hidden": 128, "heads": 2, "kv_heads": 1, "intermediate": 256}
 
 
 class Compiled:
@@ -67,7 +68,7 @@ class Compiled:
 
 @pytest.fixture(scope="module")
 def compiled(tiny_checkpoint, tmp_path_factory):
-    return Compiled(tiny_checkpoint("qwen3", layers=3), tmp_path_factory.mktemp("bisect"))
+    return Compiled(tiny_checkpoint("qwen3", layers=3, **SIZES), tmp_path_factory.mktemp("bisect"))
 
 
 @pytest.fixture
@@ -312,7 +313,7 @@ def partings(compiled: Compiled, name: str) -> Iterator[str]:
 
 def test_dumps_of_another_model_are_refused(compiled, dumps):
     for path in dumps.iterdir():
-        path.write_text(path.read_text().replace("x256x", "x512x"))
+        path.write_text(path.read_text().replace("x128x", "x512x"))
     with pytest.raises(UserError, match="was not made with this file: its inputs are"):
         compiled.report("block_0", dumps)
 

@@ -31,7 +31,9 @@ CASES = {
     "another bmodel": lambda out: write(out, "1", "other.bmodel", embedding="1"),
     "links and files": lambda out: (make_user_folder(out), write(out, "1"), write(out, "1", "other.bmodel")),
 }
-SAMPLE = 6  # of the lines of a run, in each case and for each signal; tests/fuzz takes them all
+RICHEST = "links and files"
+ONCE = [(RICHEST, signal.SIGINT), (RICHEST, signal.SIGHUP)]  # one handler takes them and SIGTERM
+SAMPLE = 4  # of the lines of a run, in each case and for each signal; tests/fuzz takes them all
 
 
 @pytest.fixture(autouse=True)
@@ -80,6 +82,10 @@ def stop_and_check(folder: Path, case: str, number: int, line: int, between: boo
     return check_after(out, old, new, between)
 
 
+def crossed(*numbers: int) -> list[tuple[str, int]]:
+    return [(case, number) for case in CASES for number in numbers]
+
+
 def lines_of(folder: Path, case: str) -> list[str]:
     folder.mkdir()
     CASES[case](folder / "out")
@@ -92,8 +98,7 @@ def around(lines: list[str], *calls: str) -> list[int]:
     return sorted({index + after for index in found for after in (0, 1)})
 
 
-@pytest.mark.parametrize("number", EXIT_CODES)
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "number"), [*crossed(signal.SIGKILL, signal.SIGTERM), *ONCE])
 def test_a_stopped_run_leaves_the_old_or_the_new(tmp_path, case, number):
     lines = lines_of(tmp_path / "count", case)
     sample = random.Random(f"{case} {number}").sample(range(len(lines)), SAMPLE)
@@ -101,16 +106,15 @@ def test_a_stopped_run_leaves_the_old_or_the_new(tmp_path, case, number):
         stop_and_check(tmp_path / str(line), case, number, line)
 
 
-@pytest.mark.parametrize("number", EXIT_CODES)
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM])
 def test_where_folders_cannot_be_exchanged_the_next_run_ends_the_work(tmp_path, monkeypatch, number):
     monkeypatch.setattr("driver.workspace._exchange", lambda one, other: False)
-    lines = lines_of(tmp_path / "count", "links and files")
+    lines = lines_of(tmp_path / "count", RICHEST)
     for line in around(lines, "out.rename", "(work / NEW).rename"):
-        stop_and_check(tmp_path / str(line), "links and files", number, line, between=True)
+        stop_and_check(tmp_path / str(line), RICHEST, number, line, between=True)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
-@pytest.mark.parametrize("case", CASES)
+@pytest.mark.parametrize(("case", "number"), [*crossed(errno.ENOSPC), (RICHEST, errno.EROFS), (RICHEST, errno.EIO)])
 def test_a_failing_disk_leaves_the_old_or_the_new(tmp_path, case, number):
     for call in range(1, 40, 3):
         folder = tmp_path / str(call)

@@ -11,6 +11,7 @@ from dialects import tensor
 from driver.pipelines import Effort, default_pipeline
 from tests.end_to_end.tiny import SUMMING, Tiny, check_close
 
+ONE = {"layers": 1, "heads": 2, "kv_heads": 1}
 KEEP = 131072
 
 
@@ -25,22 +26,22 @@ KEEP = 131072
     ],
 )
 def test_runs_of_tokens_change_no_bit(tiny, family, mode, length, effort):
-    whole = tiny(family, mode, {}, {"seq_length": length})
+    whole = tiny(family, mode, ONE, {"seq_length": length})
     pipeline = default_pipeline(whole.options, effort)
-    cut = tiny(family, mode, {}, {"seq_length": length, "passes": pipeline})
-    net = whole.nets["block_1"]
+    cut = tiny(family, mode, ONE, {"seq_length": length, "passes": pipeline})
+    net = whole.nets["block_0"]
     inputs = whole.inputs(net)
     for stage in ("tensor", "chip", "file"):
-        wanted, found = whole.run(net, stage, inputs), cut.run(cut.nets["block_1"], stage, inputs)
+        wanted, found = whole.run(net, stage, inputs), cut.run(cut.nets["block_0"], stage, inputs)
         if stage == "tensor":  # keys of earlier runs are a sum of their own, which numpy rounds
             check_close(net, found, wanted, SUMMING)
         else:
             assert [a.tobytes() for a in found] == [a.tobytes() for a in wanted], stage
 
 
-@pytest.mark.parametrize("name", ["block_1", "block_cache_1"])
+@pytest.mark.parametrize("name", ["block_0", "block_cache_0"])
 def test_long_rows_of_scores_are_worked_on_in_parts(tiny, tmp_path, monkeypatch, name):
-    whole = tiny("llama", "bf16", {}, {"seq_length": 128})
+    whole = tiny("llama", "bf16", ONE, {"seq_length": 128})
     monkeypatch.setattr(ChipSpec, "work_bytes", 256)  # 64 scores: half the keys of one head
     parts = Tiny(replace(whole.options, out_dir=tmp_path / "out"))
     powers = [count_of(tensor.Exp2Op, model.nets[name].stages["tensor"]) for model in (whole, parts)]
@@ -60,11 +61,11 @@ def test_long_rows_of_scores_are_worked_on_in_parts(tiny, tmp_path, monkeypatch,
     ],
 )
 def test_kept_weights_are_dequantized_once_for_all_runs(tiny, effort, linears, dequantized):
-    whole = tiny("llama", "w4bf16", {}, {"seq_length": 192})
+    whole = tiny("llama", "w4bf16", ONE, {"seq_length": 192})
     pipeline = default_pipeline(whole.options, effort)
-    cut = tiny("llama", "w4bf16", {}, {"seq_length": 192, "passes": pipeline})
+    cut = tiny("llama", "w4bf16", ONE, {"seq_length": 192, "passes": pipeline})
     for kind, times in ((tensor.LinearOp, linears), (tensor.DequantizeOp, dequantized)):
-        counts = [count_of(kind, model.nets["block_1"].stages["tensor"]) for model in (whole, cut)]
+        counts = [count_of(kind, model.nets["block_0"].stages["tensor"]) for model in (whole, cut)]
         assert counts[1] == times * counts[0] > 0
 
 

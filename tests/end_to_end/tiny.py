@@ -102,6 +102,12 @@ class Tiny:
                     name = net_of(function).name_for(instance.layer)
                     self.nets.setdefault(name, Net(name, instance)).stages[stage] = function
 
+    @property
+    def last_layer(self) -> tuple[str, str]:
+        """The names of its nets, which have the final norm as well."""
+        index = max(net.instance.layer for net in self.nets.values() if net.instance.layer is not None)
+        return f"block_{index}", f"block_cache_{index}"
+
     @cached_property
     def path(self) -> Path:
         bmodel = self.job.bmodel()

@@ -61,14 +61,14 @@ def test_parse_of_print_is_the_attribute(value):
     assert same(parse_attribute(attribute_text(value)), value)
 
 
-@relaxed
+@settings(relaxed, max_examples=20)
 @given(modules())
 def test_numbered_values_read_back_the_same(module):
     text = print_module(module, names=False, locations=False)
     assert print_module(parse_module(text), names=False, locations=False) == text
 
 
-@relaxed
+@settings(relaxed, max_examples=20)
 @given(modules(), st.sampled_from(["<{", "}>", ": (", "({"]))
 def test_a_comment_anywhere_changes_nothing(module, where):
     """Comments inside a property list or signature force the fine rules of the grammar."""

@@ -71,7 +71,7 @@ PLACE = "allocate-local,assign-addresses,insert-waits"
 
 
 @given(st.integers(1, 4).flatmap(lambda n: moves(n).map(lambda found: (found, n))))
-@settings(max_examples=150)
+@settings(max_examples=60)
 def test_waits_are_enough_and_each_is_needed(drawn):
     module = program_of(*drawn)
     PassManager(parse_pipeline(PLACE)).run(module)

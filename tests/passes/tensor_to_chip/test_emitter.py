@@ -50,7 +50,7 @@ def layouts(axis: int) -> st.SearchStrategy[Lanes]:
 
 
 @given(operands())
-@settings(max_examples=200)
+@settings(max_examples=80)
 def test_steps_cover_each_item_once_with_its_operand(pair):
     result, source = pair
     found = []
@@ -73,7 +73,7 @@ def test_steps_cover_each_item_once_with_its_operand(pair):
 
 
 @given(operands(), st.booleans())
-@settings(max_examples=100)
+@settings(max_examples=50)
 def test_dma_steps_pair_each_item_with_its_place_in_ddr(pair, to_ddr):
     local, _ = pair
     step, strides = 1, []

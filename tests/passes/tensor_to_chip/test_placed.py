@@ -63,7 +63,7 @@ def splits(size: int) -> st.SearchStrategy[tuple[int, ...]]:
 
 
 @given(places(), st.data())
-@settings(max_examples=300)
+@settings(max_examples=100)
 def test_reshapes_agree_with_numpy_or_are_refused(place, data):
     if data.draw(st.booleans()):  # a part, whose axes do not follow each other
         place = place.slice([0] * len(place.shape), [data.draw(st.integers(1, n)) for n in place.shape])

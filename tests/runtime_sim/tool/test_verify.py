@@ -192,7 +192,9 @@ def test_a_reference_that_lacks_a_weight_is_refused(report, folder, tmp_path):
 @pytest.mark.parametrize("model_type", ["phi", "gpt_neox", "persimmon", "gpt2", "gemma3_text", "cohere"])
 def test_references_of_other_make_are_traced(tmp_path, model_type):
     sizes = {"hidden_size": 64, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 128}
-    config = AutoConfig.for_model(model_type, vocab_size=128, **({} if model_type == "gpt2" else sizes))
+    if model_type == "gpt2":
+        sizes = {"n_embd": 64, "n_layer": 2, "n_head": 4}
+    config = AutoConfig.for_model(model_type, vocab_size=128, **sizes)
     AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
     reference = Reference(tmp_path)
     tokens = list(range(1, 21))
