@@ -8,14 +8,14 @@ same name, give the same shape and are equally many on both sides are compared o
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from compiler.ir.core import Op
+from compiler.ir.core import Op, Value
 from compiler.ir.line import op_line
 from compiler.ir.location import UNKNOWN
 from compiler.ir.types import TensorType
@@ -38,6 +38,7 @@ class Made:
     number: int
     op: Op
     array: Array
+    constant: bool = False  # made of weights alone
 
     @property
     def place(self) -> str:
@@ -58,13 +59,16 @@ class Values:
     """An observer for `rules.interpret`: all float arrays made at a known place, in order."""
 
     made: list[Made] = field(default_factory=list)
+    constants: set[Value] = field(default_factory=set)
 
     def __call__(self, op: Op, results: Sequence[Array]) -> None:
+        if constant := self.constants.issuperset(op.operands):
+            self.constants.update(op.results)
         if op.loc == UNKNOWN or not op.operands:  # named data, not something computed
             return
         for value, array in zip(op.results, results, strict=True):
             if isinstance(value.type, TensorType) and value.type.element.is_float:
-                self.made.append(Made(len(self.made), op, array))
+                self.made.append(Made(len(self.made), op, array, constant))
 
 
 @dataclass(frozen=True)
@@ -96,14 +100,25 @@ def pairs(old: Sequence[Made], new: Sequence[Made], same_level: bool) -> Iterato
 
 
 def places(old: Sequence[Made], new: Sequence[Made]) -> Iterator[Pair]:
-    """Places by their last values; what else the other side made there, in other sizes, does not matter."""
-    there = grouped([made for made in new if not only_leaves(made.op)], lambda made: made.place)
-    for place, wanted in {made.place: made for made in old if not only_leaves(made.op)}.items():
+    """Places by the last values that leave them, each compared with what is closest to it among those of its
+    size. What else the other side made there does not matter.
+    """
+    there = grouped(filter(leaves, new), lambda made: made.place)
+    for place, wanted in {made.place: made for made in filter(leaves, old)}.items():
         same_size = [made for made in there[place] if made.array.size == wanted.array.size]
         if same_size:
-            yield Pair(same_size[-1], cosine(same_size[-1].array, wanted.array))
+            yield Pair(same_size[-1], max(cosine(made.array, wanted.array) for made in same_size))
         elif there[place]:
             yield from in_runs(there[place], wanted.array)
+
+
+def leaves(made: Made) -> bool:
+    """Whether a value is what its place computes: no constant, such as a bias, and no step on the way, as
+    the product of two tiles or probabilities, which may be as large.
+    """
+    users = [user for result in made.op.results for user in result.users]
+    inner = bool(users) and all(str(user.loc) == made.place and not user.is_terminator for user in users)
+    return not (made.constant or inner or only_leaves(made.op))
 
 
 def only_leaves(op: Op) -> bool:
@@ -113,20 +128,29 @@ def only_leaves(op: Op) -> bool:
 
 
 def in_runs(made: list[Made], wanted: Array) -> Iterator[Pair]:
-    """A value that is made part by part, by runs over the tokens or by tiles of a weight."""
+    """A value that is made part by part, by runs over the tokens, by tiles of a weight, or by both.
+
+    Only if ops like the last one made as many arrays as there are parts of that shape.
+    """
     last = made[-1]
-    parts = [each.array for each in made if each.array.shape == last.array.shape]
-    count, rest = divmod(wanted.size, last.array.size)
-    if rest == 0 and 1 < count <= len(parts):
-        axes = range(last.array.ndim)
-        yield Pair(last, max(worst_part(parts, wanted, count, axis) for axis in axes))
+    parts = [each.array for each in made if each.name == last.name and each.array.shape == last.array.shape]
+    cuts = cuts_like(wanted, last.array.shape)
+    if 1 < len(cuts) <= len(parts):
+        yield Pair(last, min(max(cosine(part, cut) for part in parts) for cut in cuts))
 
 
-def worst_part(parts: list[Array], wanted: Array, count: int, axis: int) -> float:
-    """Cut `wanted` along an axis; how close the part is that nothing comes close to."""
-    shape = [size * (count if i == axis else 1) for i, size in enumerate(parts[0].shape)]
-    cuts = np.split(wanted.reshape(shape), count, axis)
-    return min(max(cosine(part, cut) for part in parts) for cut in cuts)
+def cuts_like(whole: Array, shape: tuple[int, ...]) -> list[Array]:
+    """`whole` cut along its axes into parts of a shape, where axes of size 1 may be more or fewer; none if it
+    does not come out even.
+    """
+    if whole.ndim != len(shape):
+        whole, shape = whole.squeeze(), tuple(size for size in shape if size != 1)
+    if whole.ndim != len(shape) or any(size % part for size, part in zip(whole.shape, shape, strict=True)):
+        return []
+    found = [whole]
+    for axis, part in enumerate(shape):
+        found = [cut for each in found for cut in np.split(each, each.shape[axis] // part, axis)]
+    return found
 
 
 def twins(old: Sequence[Made], new: Sequence[Made], names: set[str] | None) -> Iterator[Pair]:
@@ -138,7 +162,7 @@ def twins(old: Sequence[Made], new: Sequence[Made], names: set[str] | None) -> I
                 yield Pair(made, cosine(made.array, wanted.array))
 
 
-def grouped(values: Sequence[Made], key: Callable[[Made], Hashable]) -> dict[Hashable, list[Made]]:
+def grouped(values: Iterable[Made], key: Callable[[Made], Hashable]) -> dict[Hashable, list[Made]]:
     groups: dict[Hashable, list[Made]] = defaultdict(list)
     for made in values:
         groups[key(made)].append(made)
