@@ -1,32 +1,15 @@
 """Rules of files: a sound one passes, each broken rule is named."""
 
-from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from compiler.bmodel import AddrMode, BModel, BytesBlob, Coeff, Net, Stage, read_bmodel, write_bmodel
+from compiler.bmodel import BytesBlob, Coeff, read_bmodel, write_bmodel
 from compiler.target.isa import split_address
 from runtime_sim.check.contract import check_file
 from runtime_sim.launch.loader import Program
+from tests.runtime_sim.check.changes import with_stage
 from tests.runtime_sim.check.programs import DDR, PAGE, add_model, changed_model, toy_model
-
-
-@pytest.fixture
-def problems(tmp_path) -> Callable[..., list[str]]:
-    def check(model: BModel) -> list[str]:
-        write_bmodel(tmp_path / "m.bmodel", model)
-        return check_file(Program(read_bmodel(tmp_path / "m.bmodel")))
-
-    return check
-
-
-def with_net(model: BModel, name: str, change: Callable[[Net], Net]) -> BModel:
-    return replace(model, nets=[change(net) if net.name == name else net for net in model.nets])
-
-
-def with_stage(model: BModel, name: str, change: Callable[[Stage], Stage]) -> BModel:
-    return with_net(model, name, lambda net: replace(net, stages=[change(net.stages[0])]))
 
 
 @pytest.mark.parametrize("model", [add_model(), toy_model(), toy_model(layers=1)])
@@ -92,77 +75,3 @@ def test_wrong_hashes(tmp_path):
     program = Program(read_bmodel(tmp_path / "m.bmodel"))
     assert check_file(program) == ["net embedding: the check code of its weights is not their sha256"]
     assert check_file(program, hashes=False) == []
-
-
-def renamed(name: str) -> Callable[[Net], Net]:
-    return lambda net: replace(net, name=name)
-
-
-def moved(stage: Stage) -> Stage:
-    """Everything one page further in the scratch memory."""
-    return replace(stage, ctx_address=stage.ctx_address - PAGE, ctx_size=stage.ctx_size + PAGE)
-
-
-def reshaped(which: str, index: int, **changes) -> Callable[[Stage], Stage]:
-    def change(stage: Stage) -> Stage:
-        tensors = list(getattr(stage, which))
-        tensors[index] = replace(tensors[index], **changes)
-        return replace(stage, **{which: tensors})
-
-    return change
-
-
-TOY = toy_model()
-CLIENT_RULES = {
-    "extra net": (with_net(TOY, "lm_head", renamed("my_head")), "net my_head is none that a client knows"),
-    "no head": (with_net(TOY, "lm_head", renamed("my_head")), "it has no lm_head"),
-    "no cache": (
-        with_net(TOY, "block_cache_1", renamed("block_cache_7")),
-        "net block_1 is beyond the 1 layers",
-    ),
-    "half embedding": (
-        with_net(TOY, "embedding", renamed("block_1x")),
-        "it has embedding_cache and not embedding",
-    ),
-    "basic cache": (
-        with_net(TOY, "block_cache_1", lambda net: replace(net, addr_mode=AddrMode.BASIC)),
-        "net block_cache_1 has addr_mode BASIC, clients need IO_ALONE",
-    ),
-    "alone block": (
-        with_net(TOY, "block_0", lambda net: replace(net, addr_mode=AddrMode.IO_ALONE)),
-        "net block_0 has addr_mode IO_ALONE, clients need BASIC",
-    ),
-    "moved block": (with_stage(TOY, "block_1", moved), "net block_1 has its inputs and outputs elsewhere"),
-    "float token": (
-        with_stage(TOY, "lm_head", reshaped("outputs", 0, dtype="f32")),
-        "net lm_head has the outputs f32[1, 1], clients need i32[1, 1]",
-    ),
-    "short mask": (
-        with_stage(TOY, "block_cache_0", reshaped("inputs", 2, shape=(1, 1, 1, 12))),
-        "net block_cache_0 has the inputs",
-    ),
-    "lost input": (
-        with_stage(TOY, "block_1", lambda stage: replace(stage, inputs=stage.inputs[:2])),
-        "net block_1 has the inputs bf16[1, 8, 8], i32[1, 8], clients need bf16[1, 8, 8], i32[1, 8], bf16[1, 1, 8, 8]",
-    ),
-    "no cache inputs": (
-        with_stage(TOY, "block_cache_0", lambda stage: replace(stage, inputs=stage.inputs[:3])),
-        "net block_cache_0 has the inputs",
-    ),
-}
-
-
-@pytest.mark.parametrize("case", CLIENT_RULES)
-def test_rules_of_clients(problems, case):
-    model, message = CLIENT_RULES[case]
-    found = problems(model)
-    assert any(message in problem for problem in found), found
-
-
-def test_partial_overlap_at_the_handover(problems):
-    """embedding's output a few bytes from block_0's input, measured from the start of the scratch memory."""
-    block = TOY.net("block_0").stages[0]
-    at = block.inputs[0].address - block.ctx_address
-    base = TOY.net("embedding").stages[0].ctx_address
-    model = with_stage(TOY, "embedding", reshaped("outputs", 0, address=base + at + 16))
-    assert "embedding's output and block_0's input 0 overlap in part" in problems(model)

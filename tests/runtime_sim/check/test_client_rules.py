@@ -1,0 +1,84 @@
+"""Rules that chat programs rely on: a model that breaks one, and what is said of it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from compiler.bmodel import AddrMode, Net, Stage
+from tests.runtime_sim.check.changes import with_net, with_stage
+from tests.runtime_sim.check.programs import PAGE, toy_model
+
+
+def renamed(name: str) -> Callable[[Net], Net]:
+    return lambda net: replace(net, name=name)
+
+
+def moved(stage: Stage) -> Stage:
+    """Everything one page further in the scratch memory."""
+    return replace(stage, ctx_address=stage.ctx_address - PAGE, ctx_size=stage.ctx_size + PAGE)
+
+
+def reshaped(which: str, index: int, **changes) -> Callable[[Stage], Stage]:
+    def change(stage: Stage) -> Stage:
+        tensors = list(getattr(stage, which))
+        tensors[index] = replace(tensors[index], **changes)
+        return replace(stage, **{which: tensors})
+
+    return change
+
+
+TOY = toy_model()
+CLIENT_RULES = {
+    "extra net": (with_net(TOY, "lm_head", renamed("my_head")), "net my_head is none that a client knows"),
+    "no head": (with_net(TOY, "lm_head", renamed("my_head")), "it has no lm_head"),
+    "no cache": (
+        with_net(TOY, "block_cache_1", renamed("block_cache_7")),
+        "net block_1 is beyond the 1 layers",
+    ),
+    "half embedding": (
+        with_net(TOY, "embedding", renamed("block_1x")),
+        "it has embedding_cache and not embedding",
+    ),
+    "basic cache": (
+        with_net(TOY, "block_cache_1", lambda net: replace(net, addr_mode=AddrMode.BASIC)),
+        "net block_cache_1 has addr_mode BASIC, clients need IO_ALONE",
+    ),
+    "alone block": (
+        with_net(TOY, "block_0", lambda net: replace(net, addr_mode=AddrMode.IO_ALONE)),
+        "net block_0 has addr_mode IO_ALONE, clients need BASIC",
+    ),
+    "moved block": (with_stage(TOY, "block_1", moved), "net block_1 has its inputs and outputs elsewhere"),
+    "float token": (
+        with_stage(TOY, "lm_head", reshaped("outputs", 0, dtype="f32")),
+        "net lm_head has the outputs f32[1, 1], clients need i32[1, 1]",
+    ),
+    "short mask": (
+        with_stage(TOY, "block_cache_0", reshaped("inputs", 2, shape=(1, 1, 1, 12))),
+        "net block_cache_0 has the inputs",
+    ),
+    "lost input": (
+        with_stage(TOY, "block_1", lambda stage: replace(stage, inputs=stage.inputs[:2])),
+        "net block_1 has the inputs bf16[1, 8, 8], i32[1, 8], clients need bf16[1, 8, 8], i32[1, 8], bf16[1, 1, 8, 8]",
+    ),
+    "no cache inputs": (
+        with_stage(TOY, "block_cache_0", lambda stage: replace(stage, inputs=stage.inputs[:3])),
+        "net block_cache_0 has the inputs",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", CLIENT_RULES)
+def test_rules_of_clients(problems, case):
+    model, message = CLIENT_RULES[case]
+    found = problems(model)
+    assert any(message in problem for problem in found), found
+
+
+def test_partial_overlap_at_the_handover(problems):
+    """embedding's output a few bytes from block_0's input, measured from the start of the scratch memory."""
+    block = TOY.net("block_0").stages[0]
+    at = block.inputs[0].address - block.ctx_address
+    base = TOY.net("embedding").stages[0].ctx_address
+    model = with_stage(TOY, "embedding", reshaped("outputs", 0, address=base + at + 16))
+    assert "embedding's output and block_0's input 0 overlap in part" in problems(model)
