@@ -11,28 +11,13 @@ import numpy as np
 import pytest
 
 import runtime_sim.interpret.llm  # noqa: F401  (registers the rules)
-from compiler.ir.types import BF16, F16, F32, TensorType
+from compiler.ir.types import BF16, F16
 from compiler.weights.scheme import Scheme
 from dialects import llm
 from runtime_sim.interpret.codes import decoded
-from runtime_sim.interpret.rules import Data, Run, interpret
+from runtime_sim.interpret.rules import interpret
 from tests.helpers import parse_ir, random_tensor
-
-
-def run(text: str, *inputs: np.ndarray, **named: np.ndarray) -> np.ndarray:
-    """The result of one op, given by its text with operands %0, %1, ... in order of appearance."""
-    module, _ = parse_ir(text)
-    (result,) = interpret(module.function("test"), inputs, named.__getitem__, named)
-    return result
-
-
-def types(*arrays: np.ndarray) -> str:
-    names = {np.dtype(np.float32): "f32", np.dtype(ml_dtypes.bfloat16): "bf16", np.dtype(np.int32): "i32"}
-    return ", ".join(f"tensor<{'x'.join(map(str, a.shape))}x{names[a.dtype]}>" for a in arrays)
-
-
-def f64(x: np.ndarray) -> np.ndarray:
-    return x.astype(np.float64)
+from tests.runtime_sim.interpret.single import f64, run, types
 
 
 def test_linear_adds_bias_and_residual_and_rounds_once():
@@ -89,17 +74,6 @@ def test_decoding_rounds_once_to_the_weights_own_type():
     scheme = Scheme(4, 2, False, F16)
     assert decoded(stored, scheme, F16).tolist() == [[3.0078125, 0]]
     assert decoded(stored, scheme, BF16).tolist() == [[3.015625, 0]]
-
-
-def test_codes_that_nobody_supplies_are_named():
-    w = "tensor<4x4xbf16, #weights.scheme<bits = 4, group = 4, zeros = false, scale = bf16>>"
-    text = f"""
-        %w = "llm.weight"() <{{name = "w"}}> : () -> {w}
-        %y = "llm.linear"(%x, %w) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}>
-           : (tensor<4x4xbf16>, {w}) -> tensor<4x4xbf16>
-    """
-    with pytest.raises(ValueError, match="nothing says what codes w is stored as"):
-        interpret(parse_ir(text)[0].functions()[0], [np.eye(4, dtype=ml_dtypes.bfloat16)], {}.__getitem__)
 
 
 @pytest.mark.parametrize(
@@ -262,49 +236,3 @@ def test_embedding_scales_in_float32():
     )
     exact = (table.astype(np.float32)[[2, 0]] * np.float32(1.7)).astype(ml_dtypes.bfloat16)
     np.testing.assert_array_equal(y[0], exact)
-
-
-def test_named_data_comes_by_name_in_the_type_of_the_op():
-    text = """
-    %w = "llm.weight"() <{name = "w"}> : () -> tensor<2xbf16>
-    %t = "llm.table"() <{name = "t"}> : () -> tensor<3x2xf32>
-    %r = "llm.gather_rows"(%t, %ids) : (tensor<3x2xf32>, tensor<1x2xi32>) -> tensor<1x2x2xf32>
-    %y = "llm.mul"(%w, %r) : (tensor<2xbf16>, tensor<1x2x2xf32>) -> tensor<1x2x2xbf16>
-    """
-    table = np.arange(6, dtype=np.float32).reshape(3, 2)
-    y = run(text, np.array([[2, 1]], np.int32), w=np.array([1.0, 0.5], np.float32), t=table)
-    np.testing.assert_array_equal(f64(y), [[[4, 2.5], [2, 1.5]]])
-
-
-def test_rule_that_gives_another_shape_than_the_op_is_found_out():
-    module, _ = parse_ir('%y = "llm.neg"(%x) : (tensor<2xf32>) -> tensor<2xf32>')
-    function = module.function("test")
-    next(iter(function.block.ops)).results[0].type = TensorType((3,), F32)
-    with pytest.raises(ValueError, match=r"rule of llm.neg .* float32\[2\], expected tensor<3xf32>"):
-        interpret(function, [np.zeros(2, np.float32)], {}.__getitem__)
-
-
-CHAIN = """
-    %a = "llm.neg"(%x) : (tensor<2xf32>) -> tensor<2xf32>
-    %b = "llm.neg"(%a) : (tensor<2xf32>) -> tensor<2xf32>
-    %c = "llm.add"(%b, %x) : (tensor<2xf32>, tensor<2xf32>) -> tensor<2xf32>
-"""
-
-
-def test_observer_sees_each_op_in_order():
-    module, _ = parse_ir(CHAIN)
-    seen = []
-    observer = lambda op, results: seen.append((op.opname, results[0].tolist()))  # noqa: E731
-    interpret(module.function("test"), [np.array([1, 2], np.float32)], {}.__getitem__, observer=observer)
-    assert seen == [("llm.neg", [-1, -2]), ("llm.neg", [1, 2]), ("llm.add", [2, 4])]
-
-
-def test_values_are_dropped_after_their_last_use():
-    module, _ = parse_ir(CHAIN)
-    function = module.function("test")
-    live = []
-    run = Run(Data({}.__getitem__), lambda op, results: live.append(len(run.values)))
-    run.values[function.args[0]] = np.zeros(2, np.float32)
-    run.block(function)
-    assert live == [2, 3, 3]  # before the operands of the op at hand go
-    assert len(run.values) == 1

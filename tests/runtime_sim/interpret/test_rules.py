@@ -1,0 +1,70 @@
+"""The interpreter: arrays by name, observers, lifetimes, and rules that give something else than they should."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+import runtime_sim.interpret.llm  # noqa: F401  (registers the rules)
+from compiler.ir.types import F32, TensorType
+from runtime_sim.interpret.rules import Data, Run, interpret
+from tests.helpers import parse_ir
+from tests.runtime_sim.interpret.single import f64, run
+
+
+def test_codes_that_nobody_supplies_are_named():
+    w = "tensor<4x4xbf16, #weights.scheme<bits = 4, group = 4, zeros = false, scale = bf16>>"
+    text = f"""
+        %w = "llm.weight"() <{{name = "w"}}> : () -> {w}
+        %y = "llm.linear"(%x, %w) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}>
+           : (tensor<4x4xbf16>, {w}) -> tensor<4x4xbf16>
+    """
+    with pytest.raises(ValueError, match="nothing says what codes w is stored as"):
+        interpret(parse_ir(text)[0].functions()[0], [np.eye(4, dtype=ml_dtypes.bfloat16)], {}.__getitem__)
+
+
+def test_named_data_comes_by_name_in_the_type_of_the_op():
+    text = """
+    %w = "llm.weight"() <{name = "w"}> : () -> tensor<2xbf16>
+    %t = "llm.table"() <{name = "t"}> : () -> tensor<3x2xf32>
+    %r = "llm.gather_rows"(%t, %ids) : (tensor<3x2xf32>, tensor<1x2xi32>) -> tensor<1x2x2xf32>
+    %y = "llm.mul"(%w, %r) : (tensor<2xbf16>, tensor<1x2x2xf32>) -> tensor<1x2x2xbf16>
+    """
+    table = np.arange(6, dtype=np.float32).reshape(3, 2)
+    y = run(text, np.array([[2, 1]], np.int32), w=np.array([1.0, 0.5], np.float32), t=table)
+    np.testing.assert_array_equal(f64(y), [[[4, 2.5], [2, 1.5]]])
+
+
+def test_rule_that_gives_another_shape_than_the_op_is_found_out():
+    module, _ = parse_ir('%y = "llm.neg"(%x) : (tensor<2xf32>) -> tensor<2xf32>')
+    function = module.function("test")
+    next(iter(function.block.ops)).results[0].type = TensorType((3,), F32)
+    with pytest.raises(ValueError, match=r"rule of llm.neg .* float32\[2\], expected tensor<3xf32>"):
+        interpret(function, [np.zeros(2, np.float32)], {}.__getitem__)
+
+
+CHAIN = """
+    %a = "llm.neg"(%x) : (tensor<2xf32>) -> tensor<2xf32>
+    %b = "llm.neg"(%a) : (tensor<2xf32>) -> tensor<2xf32>
+    %c = "llm.add"(%b, %x) : (tensor<2xf32>, tensor<2xf32>) -> tensor<2xf32>
+"""
+
+
+def test_observer_sees_each_op_in_order():
+    module, _ = parse_ir(CHAIN)
+    seen = []
+    observer = lambda op, results: seen.append((op.opname, results[0].tolist()))  # noqa: E731
+    interpret(module.function("test"), [np.array([1, 2], np.float32)], {}.__getitem__, observer=observer)
+    assert seen == [("llm.neg", [-1, -2]), ("llm.neg", [1, 2]), ("llm.add", [2, 4])]
+
+
+def test_values_are_dropped_after_their_last_use():
+    module, _ = parse_ir(CHAIN)
+    function = module.function("test")
+    live = []
+    run = Run(Data({}.__getitem__), lambda op, results: live.append(len(run.values)))
+    run.values[function.args[0]] = np.zeros(2, np.float32)
+    run.block(function)
+    assert live == [2, 3, 3]  # before the operands of the op at hand go
+    assert len(run.values) == 1
