@@ -1,0 +1,17 @@
+"""`diff`: the first difference of two files."""
+
+from dataclasses import replace
+
+from compiler.bmodel import write_bmodel
+from tests.runtime_sim.check.programs import add_model, changed_model, toy_model
+
+
+def test_diff(tool, tmp_path):
+    write_bmodel(tmp_path / "other.bmodel", changed_model(add_model(), "tiu", 2, cmd_id_dep=3))
+    code, out, _ = tool(add_model(), "diff", tmp_path / "other.bmodel")
+    assert (code, out) == (1, "net add: tiu 2: ar.add cmd_id_dep 4 | 3\n")
+    write_bmodel(tmp_path / "other.bmodel", add_model())
+    assert tool(add_model(), "diff", tmp_path / "other.bmodel")[0] == 0
+    write_bmodel(tmp_path / "other.bmodel", toy_model())
+    out = tool(replace(toy_model(), nets=toy_model().nets[1:]), "diff", tmp_path / "other.bmodel")[1]
+    assert out == "net embedding: only in the second\n"

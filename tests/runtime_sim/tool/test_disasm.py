@@ -1,0 +1,24 @@
+"""`disasm`: operands, waits, engines."""
+
+from tests.runtime_sim.check.programs import ADD_TILES, add_model
+
+
+def test_disasm_shows_operands_and_waits(tool):
+    code, out, _ = tool(add_model(), "disasm", "add")
+    assert code == 0
+    lines = out.splitlines()
+    assert len(lines) == ADD_TILES * 4 + 2
+    (add,) = (line for line in lines if line.startswith("tiu     2"))
+    assert (
+        add.split()
+        == (
+            "tiu 2 after dma 4 ar.add res0 bf16[1, 64, 1, 48]@0x18000 opd0 bf16@0x10000 opd1 bf16@0x14000 tsk_opd_num=2"
+        ).split()
+    )
+    (store,) = (line for line in lines if line.startswith("dma     7"))
+    assert "dst [1, 64, 1, 48]@neuron+0xc000" in store
+
+
+def test_disasm_of_one_engine(tool):
+    _, out, _ = tool(add_model(), "disasm", "add", "--engine", "tiu")
+    assert {line.split()[0] for line in out.splitlines()} == {"tiu"}

@@ -1,0 +1,23 @@
+"""`info`: nets, memory and weights, in words and as JSON."""
+
+import json
+
+from tests.runtime_sim.check.programs import toy_model
+
+
+def test_info_shows_nets_memory_and_weights(tool):
+    code, out, _ = tool(toy_model(), "info")
+    assert code == 0
+    assert "BM1684X, 7 nets" in out
+    assert "weights 640 bytes in 1 blobs" in out
+    assert "block_0 .. 1 (2 nets): basic, 1 tiu 12 dma, weights none" in out
+    assert "<- old_k bf16[1, 12, 1, 2] at 0x100003000" in out
+
+
+def test_info_as_json(tool):
+    code, out, _ = tool(toy_model(), "info", "--json")
+    record = json.loads(out)
+    assert code == 0
+    assert [net["name"] for net in record["nets"]][:2] == ["embedding", "embedding_cache"]
+    assert record["memory"]["blobs"] == 1
+    assert record["nets"][4]["stages"][0]["inputs"][0]["shape"] == [1, 1, 8]
