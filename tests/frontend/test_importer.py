@@ -1,4 +1,4 @@
-"""Signatures, grouping and names of an imported model, and the models that are refused."""
+"""Whole imported models: groups of layers, tables, schemes, and masks that no client writes."""
 
 from __future__ import annotations
 
@@ -8,65 +8,24 @@ import numpy as np
 import pytest
 
 from compiler.diagnostics import CompileError, UserError
-from compiler.ir.location import NameLoc
 from compiler.ir.module import walk
 from compiler.ir.printer import print_module
 from compiler.ir.types import F16
 from compiler.ir.verify import verify
 from compiler.weights.scheme import Scheme
 from dialects import llm
-from frontend.aten import visible
 from frontend.build import native_model
 from frontend.imported import ImportedModel
 from frontend.importer import import_model
 from passes import load_all
 from passes.manager import PassManager, parse_pipeline
-from tests.frontend.oracle import RECOGNIZED, SMALL
-
-
-def config(model_type: str, **settings: object) -> dict[str, object]:
-    return {**SMALL, **settings, "model_type": model_type}
+from tests.frontend.models import QWEN3, check_refused, config, layers_of
+from tests.frontend.oracle import RECOGNIZED
 
 
 @pytest.fixture(scope="module")
 def qwen3():
-    return import_model(config("qwen3", head_dim=32, tie_word_embeddings=True), 24, 16)
-
-
-def signature(model: ImportedModel, net: str) -> str:
-    return str(model.find(net)[1].function_type)
-
-
-def layers_of(model: ImportedModel) -> list[list[int | None]]:
-    """The layers of each distinct module."""
-    return [[instance.layer for instance in group.instances] for group in model.nets if group.of_layers]
-
-
-def test_signatures_are_those_of_the_client(qwen3):
-    assert signature(qwen3, "block_0") == (
-        "(tensor<1x16x64xbf16>, tensor<1x16xi32>, tensor<1x1x16x16xbf16>)"
-        " -> (tensor<1x16x64xbf16>, tensor<1x16x2x32xbf16>, tensor<1x16x2x32xbf16>)"
-    )
-    assert signature(qwen3, "block_cache_0") == (
-        "(tensor<1x1x64xbf16>, tensor<1x1xi32>, tensor<1x1x1x25xbf16>, tensor<1x24x2x32xbf16>,"
-        " tensor<1x24x2x32xbf16>) -> (tensor<1x1x64xbf16>, tensor<1x1x2x32xbf16>, tensor<1x1x2x32xbf16>)"
-    )
-    assert signature(qwen3, "embedding") == "(tensor<1x16xi32>) -> tensor<1x16x64xbf16>"
-    assert signature(qwen3, "embedding_cache") == "(tensor<1x1xi32>) -> tensor<1x1x64xbf16>"
-    assert signature(qwen3, "lm_head") == "(tensor<1x64xbf16>) -> tensor<1x1xi32>"
-
-
-def test_modules_are_valid_and_every_op_knows_its_module(qwen3):
-    for group in qwen3.nets:
-        verify(group.module)
-        for op in walk(group.module):
-            if op.opname.startswith("llm."):
-                assert op.loc.names(), op
-
-
-def test_weight_has_the_location_of_its_module(qwen3):
-    locations = {op.name: op.loc for op in walk(qwen3.find("block_0")[1]) if isinstance(op, llm.WeightOp)}
-    assert locations["self_attn.q_proj.weight"] == NameLoc("model.layers.0.self_attn.q_proj")
+    return import_model(QWEN3, 24, 16)
 
 
 def test_equal_layers_are_one_module_and_the_last_ends_with_the_norm(qwen3):
@@ -76,18 +35,6 @@ def test_equal_layers_are_one_module_and_the_last_ends_with_the_norm(qwen3):
             function = qwen3.find(f"{name}_{layer}")[1]
             weights = [op.name for op in walk(function) if isinstance(op, llm.WeightOp)]
             assert ("/model.norm.weight" in weights) is expected
-
-
-def test_weight_names_resolve_to_parameters_of_the_right_shape(qwen3):
-    seen = set()
-    for group in qwen3.nets:
-        for op in walk(group.module):
-            if isinstance(op, llm.WeightOp):
-                name = group.instances[-1].parameter_name(op.name)
-                assert qwen3.parameters[name] == op.y.type.shape
-                seen.add(name)
-    assert seen == {name for name in qwen3.parameters if ".layers.0." not in name}
-    assert qwen3.tied == {"lm_head.weight": "model.embed_tokens.weight"}
 
 
 def test_relative_name_needs_a_layer(qwen3):
@@ -111,27 +58,6 @@ def test_rope_and_norms_are_recognized_whole(qwen3):
     assert kinds.count("llm.rope") == 2
     assert kinds.count("llm.rms_norm") == 4
     assert not {"llm.pow", "llm.mean", "llm.rsqrt", "llm.concat", "llm.neg"} & set(kinds)
-
-
-def test_a_prompt_sees_what_came_before_and_a_step_what_the_client_says(qwen3):
-    """The history is padded: which of its tokens are there, only the client's mask knows."""
-    for function in (f for group in qwen3.nets if group.of_layers for f in group.module.functions()):
-        kinds = {op.visible.kind for op in walk(function) if isinstance(op, llm.AttentionOp)}
-        assert kinds == {"causal" if function.sym_name == "block" else "masked"}
-
-
-@pytest.mark.parametrize(
-    ("mask", "shown"),
-    [
-        ("causal", llm.Visible("causal")),
-        ("full", llm.Visible("all")),
-        ("sliding window of 7", llm.Visible("window", 7)),
-        ("custom", llm.Visible("masked")),
-        ("decode", llm.Visible("masked")),
-    ],
-)
-def test_each_kind_of_mask_says_what_is_visible(mask, shown):
-    assert visible(mask) == shown
 
 
 def test_import_is_reproducible_and_takes_a_built_model():
@@ -212,26 +138,12 @@ REFUSED = {
         r"layers\.0 has a sliding window of 7 attention mask .* shorter sequence length",
     ),
     "encoder": (config("bert"), r"bert\.encoder\.layer\.0 has a full attention mask where a causal one"),
-    "experts": (config("mixtral"), r"mixture of experts is not supported yet, in model\.layers\.0\.mlp"),
-    "own attention": (config("gptj"), r"gptj model: its attention does not use the library's"),
-    "position embedding": (
-        config("opt"),
-        r"constant .* outside of the layers, in model\.decoder\.embed_posi",
-    ),
-    "state space": (config("mamba"), r"cannot trace the model: .* in backbone\.layers\.0"),
-    "linear attention": (config("qwen3_next"), r"keeps state that is not keys and values .*\.linear_attn"),
-    "two streams": (config("gemma4_text"), r"model\.layers\.0 takes 2 computed values, expected one"),
-    "unknown type": (config("llamma"), r"unknown model_type 'llamma'"),
-    "bad value": (config("llama", num_attention_heads=5), r"cannot build the llama model"),
 }
 
 
 @pytest.mark.parametrize("case", REFUSED)
 def test_model_that_is_not_understood_is_refused_by_name(case):
-    settings, message = REFUSED[case]
-    with pytest.raises(UserError, match=message) as caught:
-        import_model(settings, 16)
-    assert str(caught.value).count("\n") < 2
+    check_refused(*REFUSED[case])
 
 
 LONGROPE = {
@@ -253,50 +165,3 @@ def test_tables_that_only_a_short_run_has_otherwise_are_refused(settings):
     assert import_model(config("llama", **settings), 16).tables
     with pytest.raises(UserError, match="depend on the length of the input"):
         import_model(config("llama", **settings), 17)
-
-
-@pytest.mark.parametrize(
-    ("settings", "message"),
-    [
-        (
-            {"rope_scaling": {"type": "mrope"}},
-            r"rope_scaling.type is 'mrope', which is unknown\nknown: default, ",
-        ),
-        (
-            {"rope_parameters": {"rope_type": "su"}},
-            r"rope_parameters.rope_type is 'su', which is unknown\nknown: ",
-        ),
-        ({"hidden_act": "swiglu"}, r"hidden_act is 'swiglu', which is unknown\nknown: .*gelu"),
-    ],
-)
-def test_words_that_the_library_does_not_know_are_named_by_key(settings, message):
-    with pytest.raises(UserError, match=message):
-        native_model(config("llama", **settings))
-
-
-@pytest.mark.parametrize(("model_type", "positions"), [("gpt_bigcode", 10**5), ("codegen", 10**8)])
-def test_buffers_that_would_fill_memory_are_refused(model_type, positions):
-    settings = config(model_type, n_positions=positions)
-    del settings["max_position_embeddings"]
-    with pytest.raises(UserError, match=r"cannot build the \w+ model: it keeps \d+ numbers beside its weights"):
-        native_model(settings)
-
-
-def test_keys_of_classifiers_and_of_calls_do_not_matter():
-    asked = {
-        "num_labels": 10**9,
-        "id2label": [1],
-        "problem_type": "x",
-        "return_dict": False,
-        "use_cache": False,
-    }
-    model = import_model(config("llama", **asked, output_hidden_states=True, output_attentions=True), 8)
-    plain = import_model(config("llama"), 8)
-    for ours, theirs in zip(model.nets, plain.nets, strict=True):
-        assert print_module(ours.module) == print_module(theirs.module)
-
-
-def test_window_as_long_as_the_sequence_is_a_causal_mask():
-    assert import_model(config("mistral", sliding_window=16), 16).nets
-    with pytest.raises(UserError, match="sliding window of 16"):
-        import_model(config("mistral", sliding_window=16), 17, 8)

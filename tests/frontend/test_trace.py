@@ -11,39 +11,7 @@ from torch.nn import functional as F
 from compiler.diagnostics import UserError
 from frontend.graph import Graph
 from frontend.trace import Recorder
-
-
-class Body(nn.Module):
-    """A module whose forward is the function under test."""
-
-    def __init__(self, function):
-        super().__init__()
-        self.weight = nn.Parameter(torch.empty(4, 4, device="meta"))
-        self.register_buffer("saved", torch.ones(4))
-        self.register_buffer("computed", torch.arange(4.0), persistent=False)
-        self.function = function
-
-    def forward(self, x):
-        return self.function(self, x)
-
-
-class Outer(nn.Module):
-    def __init__(self, function):
-        super().__init__()
-        self.inner = Body(function)
-
-    def forward(self, x):
-        return self.inner(x)
-
-
-def record(function, *shape: int) -> Graph:
-    """The graph of `function(module, x)` on x of that shape, [2, 4] by default."""
-    model = Outer(function)
-    recorder = Recorder(model)
-    with recorder.recording():
-        result = model(recorder.input(shape or (2, 4), torch.float32, "x"))
-        recorder.graph.outputs = [result.read()]
-    return recorder.graph
+from tests.frontend.recorded import Outer, record
 
 
 def names(graph: Graph) -> list[str]:
@@ -146,23 +114,6 @@ def test_write_of_a_traced_value_into_a_real_tensor_is_refused():
 
     with pytest.raises(UserError, match=r"aten.copy_.* writes a traced value into a constant"):
         record(write)
-
-
-def test_fingerprint_ignores_the_prefix_and_sees_constants():
-    def scaled(by):
-        return record(lambda m, x: F.linear(x, m.weight) * (m.computed * by)).fingerprint("inner.")
-
-    assert scaled(1.0) == scaled(1.0)
-    assert scaled(1.0) != scaled(2.0)
-
-
-def test_fingerprint_sees_parameter_names_and_operand_order():
-    def of(function, prefix="inner."):
-        return record(function).fingerprint(prefix)
-
-    assert of(lambda m, x: x + m.saved) != of(lambda m, x: x + m.weight[0])
-    assert of(lambda m, x: x - x.neg()) != of(lambda m, x: x.neg() - x)
-    assert of(lambda m, x: x + m.saved) != of(lambda m, x: x + m.saved, prefix="other.")
 
 
 def test_parameters_are_back_after_recording():

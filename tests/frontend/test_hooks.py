@@ -1,0 +1,40 @@
+"""Attention, masks, experts and caches of transformers, as they are recorded."""
+
+from __future__ import annotations
+
+import pytest
+
+from compiler.diagnostics import UserError
+from compiler.ir.module import walk
+from dialects import llm
+from frontend.importer import import_model
+from tests.frontend.models import QWEN3, check_refused, config
+
+
+@pytest.fixture(scope="module")
+def qwen3():
+    return import_model(QWEN3, 24, 16)
+
+
+def test_a_prompt_sees_what_came_before_and_a_step_what_the_client_says(qwen3):
+    """The history is padded: which of its tokens are there, only the client's mask knows."""
+    for function in (f for group in qwen3.nets if group.of_layers for f in group.module.functions()):
+        kinds = {op.visible.kind for op in walk(function) if isinstance(op, llm.AttentionOp)}
+        assert kinds == {"causal" if function.sym_name == "block" else "masked"}
+
+
+def test_window_as_long_as_the_sequence_is_a_causal_mask():
+    assert import_model(config("mistral", sliding_window=16), 16).nets
+    with pytest.raises(UserError, match="sliding window of 16"):
+        import_model(config("mistral", sliding_window=16), 17, 8)
+
+
+REFUSED = {
+    "experts": (config("mixtral"), r"mixture of experts is not supported yet, in model\.layers\.0\.mlp"),
+    "linear attention": (config("qwen3_next"), r"keeps state that is not keys and values .*\.linear_attn"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_model_that_is_not_understood_is_refused_by_name(case):
+    check_refused(*REFUSED[case])
