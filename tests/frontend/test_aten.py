@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-import pytest
+import inspect
+from collections.abc import Callable
+from typing import Any
 
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import runtime_sim.interpret.llm  # noqa: F401  (registers the rules)
+from compiler.diagnostics import UserError
+from compiler.ir.types import F32, TensorType
 from dialects import llm
-from frontend.aten import visible
+from dialects.builtin import FuncOp
+from dialects.nets import NetAttr, NetInput, NetOutput
+from frontend.aten import HANDLERS, visible
+from frontend.functions import GraphReader, Types, function_for, live_nodes, numbers
+from runtime_sim.interpret.rules import interpret
+from tests.frontend.recorded import record
 
 
 @pytest.mark.parametrize(
@@ -20,3 +35,109 @@ from frontend.aten import visible
 )
 def test_each_kind_of_mask_says_what_is_visible(mask, shown):
     assert visible(mask) == shown
+
+
+# One function or more for each handler; `m` has weight [4, 4], saved [4] and computed [4], x is [2, 3, 4].
+CASES: dict[str, tuple[Callable[[Any, torch.Tensor], torch.Tensor], ...]] = {
+    "linear": (lambda m, x: F.linear(x, m.weight), lambda m, x: F.linear(x, m.weight, m.saved)),
+    "matmul": (lambda m, x: torch.matmul(x, x.transpose(1, 2)),),
+    "softmax": (lambda m, x: F.softmax(x, dim=-1), lambda m, x: F.softmax(x, dim=1)),
+    "layer_norm": (lambda m, x: F.layer_norm(x, (4,), m.saved, m.saved, 1e-3), lambda m, x: F.layer_norm(x, (4,))),
+    "rms_norm": (lambda m, x: F.rms_norm(x, (4,), m.saved, 1e-3),),
+    "aten.add": (lambda m, x: x + x * 2, lambda m, x: 3 + x, lambda m, x: x + m.saved),
+    "aten.mul": (lambda m, x: x * x, lambda m, x: 3 * x, lambda m, x: m.saved * x),
+    "aten.sub": (lambda m, x: x - x * 3, lambda m, x: x - 3, lambda m, x: m.saved - x),
+    "aten.rsub": (lambda m, x: 3 - x,),
+    "aten.div": (lambda m, x: x / (x + 9), lambda m, x: x / 3, lambda m, x: x / m.saved),
+    "aten.pow": (lambda m, x: x**2, lambda m, x: (x + 9) ** 1.5, lambda m, x: (x + 9) ** -0.5),
+    "aten.sqrt": (lambda m, x: (x + 9).sqrt(),),
+    "aten.reciprocal": (lambda m, x: (x + 9).reciprocal(), lambda m, x: 1 / (x + 9)),
+    "aten.neg": (lambda m, x: -x,),
+    "aten.rsqrt": (lambda m, x: (x + 9).rsqrt(),),
+    "aten.clamp": (lambda m, x: x.clamp(-0.5, 0.5), lambda m, x: x.clamp(min=0.1), lambda m, x: x.clamp(max=0.1)),
+    "aten.mean": (lambda m, x: x.mean(-1, keepdim=True), lambda m, x: x.mean(1)),
+    "aten.sum": (lambda m, x: x.sum(-1, keepdim=True), lambda m, x: x.sum(dim=[0])),
+    "aten.silu": (lambda m, x: F.silu(x),),
+    "aten.gelu": (lambda m, x: F.gelu(x), lambda m, x: F.gelu(3 * x, approximate="tanh")),
+    "aten.relu": (lambda m, x: F.relu(x),),
+    "aten.sigmoid": (lambda m, x: x.sigmoid(),),
+    "aten.tanh": (lambda m, x: x.tanh(),),
+    "aten.alias": (lambda m, x: torch.ops.aten.alias(x) * 1,),
+    "aten.detach": (lambda m, x: x.detach() * 1,),
+    "aten.clone": (lambda m, x: x.clone(),),
+    "aten.copy": (lambda m, x: torch.ops.aten.copy(x, x[:1] + 1),),
+    "aten.view": (lambda m, x: x.view(3, 8), lambda m, x: x.view(4, -1)),
+    "aten._unsafe_view": (lambda m, x: x.transpose(0, 2).reshape(-1, 6),),
+    "aten.unsqueeze": (lambda m, x: x.unsqueeze(1), lambda m, x: x.unsqueeze(-1)),
+    "aten.squeeze": (lambda m, x: x[:1].squeeze(0), lambda m, x: x[:1, :, :1].squeeze(), lambda m, x: x.squeeze(0)),
+    "aten.expand": (lambda m, x: x[:, :1].expand(-1, 5, -1), lambda m, x: x.expand(2, 2, 3, 4)),
+    "aten.permute": (lambda m, x: x.permute(2, 0, -2),),
+    "aten.transpose": (lambda m, x: x.transpose(0, -1),),
+    "aten.t": (lambda m, x: x[0].t(),),
+    "aten.slice": (lambda m, x: x[:, 1:], lambda m, x: x[..., ::2], lambda m, x: x[..., -3:-1]),
+    "aten.select": (lambda m, x: x[:, 1], lambda m, x: x[..., -1]),
+    "aten.split_with_sizes": (lambda m, x: x.split([1, 2], dim=1)[1],),
+    "aten.split": (lambda m, x: x.split(3, dim=-1)[1],),
+    "aten.unbind": (lambda m, x: x.unbind(1)[2],),
+    "aten.cat": (lambda m, x: torch.cat((x, -x), -1), lambda m, x: torch.cat((x[..., 4:], x), -1)),
+    "aten.stack": (lambda m, x: torch.stack((x, -x), 1), lambda m, x: torch.stack((x, -x), -1)),
+    "aten.slice_scatter": (lambda m, x: torch.ops.aten.slice_scatter(x, -x[:, 1:2], 1, 1, 2),),
+}
+# `test_hooks.py` and `test_oracle.py` have what our own hooks record; the others are kinds of the same handler.
+ELSEWHERE = {"llm.attention", "llm.kv_concat", "aten.embedding"}
+
+
+class Values:
+    """What `m` holds when a function runs for real."""
+
+    weight = torch.linspace(-1, 1, 16).reshape(4, 4)
+    saved = torch.tensor([0.5, -1.0, 2.0, 0.25])
+    computed = torch.arange(4.0)
+
+
+def imported(function: Any, shape: tuple[int, ...]) -> FuncOp:
+    graph = record(function, *shape)
+    net = NetAttr("test", inputs=(NetInput("x"),), outputs=(NetOutput("y"),))
+    func = function_for(net, {"x": TensorType(shape, F32)})
+    nodes = live_nodes(graph)
+    reader = GraphReader(func, Types(F32), "inner.", iter(numbers(nodes)))
+    reader.bind(graph.inputs[0], func.args[0])
+    reader.run(nodes)
+    return reader.finish(reader.get(graph.outputs[0]))
+
+
+@pytest.mark.parametrize(("name", "function"), [(name, each) for name, cases in CASES.items() for each in cases])
+def test_a_handler_computes_what_torch_does(name, function, monkeypatch):
+    called = []
+    handler = HANDLERS[name]
+    signature = inspect.signature(handler)
+    spy = lambda *args, **kwargs: (called.append(name), handler(*args, **kwargs))[1]  # noqa: E731
+    spy.__signature__ = signature
+    monkeypatch.setitem(HANDLERS, name, spy)
+    x = torch.from_numpy(np.random.default_rng(0).normal(size=(2, 3, 4)).astype(np.float32))
+    (found,) = interpret(imported(function, (2, 3, 4)), [x.numpy()], lambda name: getattr(Values, name).numpy())
+    np.testing.assert_allclose(found, function(Values, x).numpy(), rtol=1e-5, atol=1e-6)
+    assert called
+
+
+def test_every_handler_has_a_case():
+    tried = {HANDLERS[name] for name in CASES} | {HANDLERS[name] for name in ELSEWHERE}
+    assert [name for name, handler in HANDLERS.items() if handler not in tried] == []
+
+
+@pytest.mark.parametrize(
+    ("function", "message"),
+    [
+        (lambda m, x: torch.add(x, x, alpha=2), "aten.add.Tensor: alpha other than 1, in inner"),
+        (lambda m, x: x.mean((0, 1)), "a reduction over several axes"),
+        (lambda m, x: 2.0**x, "a number in place of a tensor|a power of a tensor"),
+        (lambda m, x: x**x, "a power of a tensor"),
+        (lambda m, x: F.layer_norm(x, (3, 4)), "a norm over more than the last axis"),
+        (lambda m, x: F.rms_norm(x, (4,)), "a norm whose eps depends on the number format"),
+        (lambda m, x: torch.ops.aten.slice_scatter(x, x[..., ::2], 2, 0, 4, 2), "a write with a step"),
+        (lambda m, x: x.erf(), "aten.erf.default: it has no counterpart in the llm dialect"),
+    ],
+)
+def test_what_a_handler_does_not_take_is_refused_by_name(function, message):
+    with pytest.raises(UserError, match=message):
+        imported(function, (2, 3, 4))

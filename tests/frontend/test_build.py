@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+import torch
+from torch import nn
 
 from compiler.diagnostics import UserError
 from compiler.ir.printer import print_module
@@ -62,3 +64,14 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_model_that_is_not_understood_is_refused_by_name(case):
     check_refused(*REFUSED[case])
+
+
+def test_parameters_have_no_memory_and_buffers_are_computed():
+    model = native_model(config("llama"))
+    assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
+    assert not any(parameter.requires_grad for parameter in model.parameters())
+    (frequency,) = {name: buffer for name, buffer in model.named_buffers() if "original" not in name}.values()
+    exact = 1 / 10000 ** (torch.arange(0, 16, 2) / 16)
+    torch.testing.assert_close(frequency, exact)
+    assert not model.training
+    assert nn.Linear(2, 2).weight.device.type == "cpu"  # modules built later are as usual

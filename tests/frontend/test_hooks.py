@@ -7,6 +7,8 @@ import pytest
 from compiler.diagnostics import UserError
 from compiler.ir.module import walk
 from dialects import llm
+from frontend import hooks
+from frontend.hooks import mask_kind
 from frontend.importer import import_model
 from tests.frontend.models import QWEN3, check_refused, config
 
@@ -38,3 +40,25 @@ REFUSED = {
 @pytest.mark.parametrize("case", REFUSED)
 def test_model_that_is_not_understood_is_refused_by_name(case):
     check_refused(*REFUSED[case])
+
+
+MASKS = {
+    "causal": lambda batch, head, query, key: key <= query,
+    "full": lambda batch, head, query, key: True,
+    "sliding window of 5": lambda batch, head, query, key: (key <= query) & (key > query - 5),
+    "custom": lambda batch, head, query, key: (key <= query) & (key // 8 == query // 8),
+}
+
+
+@pytest.mark.parametrize("kind", MASKS)
+def test_a_mask_is_known_by_its_function(monkeypatch, kind):
+    assert mask_kind(MASKS[kind], 19) == kind
+    monkeypatch.setattr(hooks, "ROWS_AT_ONCE", 6)
+    assert mask_kind(MASKS[kind], 19) == kind
+
+
+@pytest.mark.parametrize("row", [0, 11, 18])
+def test_one_row_that_differs_makes_a_mask_its_own(monkeypatch, row):
+    monkeypatch.setattr(hooks, "ROWS_AT_ONCE", 6)
+    odd = lambda batch, head, query, key: (key <= query) ^ ((query == row) & (key == 1))  # noqa: E731
+    assert mask_kind(odd, 19) == "custom"
