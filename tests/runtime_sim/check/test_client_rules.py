@@ -6,8 +6,10 @@ from dataclasses import replace
 import pytest
 
 from compiler.bmodel import AddrMode, Net, Stage
+from runtime_sim.check.client_rules import model_problems, shape_problems
+from runtime_sim.launch.loader import Program
 from tests.runtime_sim.check.changes import with_net, with_stage
-from tests.runtime_sim.check.programs import PAGE, toy_model
+from tests.runtime_sim.check.programs import PAGE, add_model, toy_model
 
 
 def renamed(name: str) -> Callable[[Net], Net]:
@@ -82,3 +84,26 @@ def test_partial_overlap_at_the_handover(problems):
     base = TOY.net("embedding").stages[0].ctx_address
     model = with_stage(TOY, "embedding", reshaped("outputs", 0, address=base + at + 16))
     assert "embedding's output and block_0's input 0 overlap in part" in problems(model)
+
+
+def test_a_session_is_told_what_it_lacks():
+    """The rules of a session alone: addresses are for other clients, names beyond the three are no matter."""
+    assert list(shape_problems(TOY)) == []
+    assert list(shape_problems(with_net(TOY, "lm_head", renamed("x")))) == ["it has no net 'lm_head'"]
+    assert list(shape_problems(with_net(TOY, "block_cache_0", renamed("x")))) == ["it has no net 'block_cache_0'"]
+    assert list(shape_problems(with_stage(TOY, "block_1", moved))) == []
+    assert len(list(shape_problems(with_net(TOY, "block_0", alone)))) == 1
+
+
+def alone(net: Net) -> Net:
+    return replace(net, addr_mode=AddrMode.IO_ALONE)
+
+
+def test_sizes_of_nothing_are_refused():
+    empty = with_stage(TOY, "embedding", reshaped("inputs", 0, shape=(1, 0)))
+    assert any("net embedding has the inputs i32[1, 0]" in problem for problem in shape_problems(empty))
+
+
+def test_what_is_no_language_model_needs_none_of_it():
+    assert list(model_problems(Program(add_model()))) == []
+    assert list(model_problems(Program(TOY))) == []

@@ -8,7 +8,8 @@ import pytest
 
 import runtime_sim.interpret.llm  # noqa: F401  (registers the rules)
 from compiler.ir.types import F32, TensorType
-from runtime_sim.interpret.rules import Data, Run, interpret
+from dialects import llm
+from runtime_sim.interpret.rules import RULES, Data, Run, interpret
 from tests.helpers import parse_ir
 from tests.runtime_sim.interpret.single import f64, run
 
@@ -68,3 +69,16 @@ def test_values_are_dropped_after_their_last_use():
     run.block(function)
     assert live == [2, 3, 3]  # before the operands of the op at hand go
     assert len(run.values) == 1
+
+
+def test_arguments_of_another_type_are_named():
+    function = parse_ir(CHAIN)[0].function("test")
+    for array in (np.zeros(3, np.float32), np.zeros(2, np.float64)):
+        with pytest.raises(ValueError, match=r"argument x of test gives float\d\d\[\d\], expected tensor<2xf32>"):
+            interpret(function, [array], {}.__getitem__)
+
+
+def test_an_op_without_a_rule_is_named(monkeypatch):
+    monkeypatch.delitem(RULES, llm.AddOp)
+    with pytest.raises(NotImplementedError, match=r"no simulation rule for llm\.add"):
+        interpret(parse_ir(CHAIN)[0].function("test"), [np.zeros(2, np.float32)], {}.__getitem__)

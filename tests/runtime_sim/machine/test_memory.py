@@ -5,7 +5,7 @@ import pytest
 
 from runtime_sim.machine.errors import SimulationError
 from runtime_sim.machine.machine import Machine
-from runtime_sim.machine.memory import FlatMemory, split_channels
+from runtime_sim.machine.memory import FlatMemory, LocalMemory, split_channels
 from tests.runtime_sim.machine.instructions.board import DDR, LANE, Board, X, at, shape_fields, sizes
 
 ONE = shape_fields((1, 1, 1, 1))
@@ -88,3 +88,58 @@ def test_regions_share_the_arrays_bytes():
     memory.map(1 << 33, data)
     memory.view((1 << 33) + 4, (1,), (1,), np.dtype(np.uint32))[0] = 9
     assert list(data) == [0, 9, 0, 0]
+
+
+BYTE, WORD = np.dtype(np.uint8), np.dtype(np.uint32)
+
+
+def test_local_tensors_end_with_their_lane():
+    memory = LocalMemory(lanes=4, lane_bytes=64)
+    memory.pieces(3 * 64, (1, 1, 2, 8), (16, 16, 8, 1), WORD)
+    memory.pieces(3 * 64 + 60, (1, 1, 1, 1), (1, 1, 1, 1), WORD)
+    memory.pieces(0, (1, 8, 1, 8), (0, 8, 8, 1), WORD)
+    for address, shape, strides, end in (
+        (0, (1, 1, 2, 8), (16, 16, 9, 1), 68),
+        (32, (1, 1, 1, 9), (9, 9, 9, 1), 68),
+        (0, (2, 1, 1, 1), (16, 1, 1, 1), 68),
+        (0, (1, 9, 1, 1), (1, 8, 1, 1), 68),
+        (3 * 64, (1, 6, 1, 1), (1, 8, 1, 1), 68),  # from the last lane on it takes a third slot
+    ):
+        with pytest.raises(SimulationError, match=f"ends at byte {end}, a lane has 64"):
+            memory.pieces(address, shape, strides, WORD)
+
+
+def test_items_of_a_local_tensor_are_where_its_strides_say():
+    memory = LocalMemory(lanes=4, lane_bytes=64)
+    memory.bytes[:] = np.arange(256)
+    shape, strides = (2, 7, 2, 3), (20, 9, 4, 1)
+    found = np.concatenate(
+        [piece.reshape(2, -1, 2, 3) for piece in memory.pieces(2 * 64 + 1, shape, strides, BYTE)], axis=1
+    )
+    for n, c, h, w in np.ndindex(shape):
+        slot, lane = divmod(2 + c, 4)
+        assert found[n, c, h, w] == lane * 64 + 1 + 20 * n + 9 * slot + 4 * h + w
+
+
+def test_tensors_that_repeat_without_end_are_refused():
+    with pytest.raises(SimulationError, match="reads local memory over and over"):
+        LocalMemory(lanes=4, lane_bytes=64).pieces(0, (1, 1, 1, 1025), (0, 0, 0, 0), BYTE)
+    memory = FlatMemory()
+    memory.map(0, np.zeros(16, np.uint8))
+    with pytest.raises(SimulationError, match="more than one instruction can move"):
+        memory.view(0, (1 << 16, 1 << 16), (0, 0), BYTE)
+
+
+def test_a_view_may_take_a_whole_region_and_no_byte_more():
+    memory = FlatMemory()
+    memory.map(1 << 32, np.arange(8, dtype=np.uint8), "first")
+    memory.map((1 << 32) + 8, np.arange(8, 16, dtype=np.uint8))
+    assert memory.view(1 << 32, (2, 4), (4, 1), BYTE).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert memory.view((1 << 32) + 8, (1,), (1,), BYTE).tolist() == [8]
+    for address, shape, message in (
+        (1 << 32, (9,), "9 bytes at 0x100000000 end 1 bytes after region 'first'"),
+        ((1 << 32) - 1, (2,), "2 bytes at 0xffffffff are in no mapped memory"),
+        ((1 << 32) + 16, (1,), "in no mapped memory"),
+    ):
+        with pytest.raises(SimulationError, match=message):
+            memory.view(address, shape, (1,), BYTE)
