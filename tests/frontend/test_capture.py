@@ -50,11 +50,19 @@ def test_layers_are_cut_out_of_the_run(llama, tokens, history):
 
 
 def test_a_run_leaves_the_model_as_it_was(llama):
-    threads = torch.get_num_threads()
     capture_model(llama, 4)
     assert not any("forward" in vars(layer) for layer in llama.model.layers)
     assert all(type(parameter) is nn.Parameter for parameter in llama.parameters())
-    assert torch.get_num_threads() == threads
+
+
+def test_a_run_leaves_torch_its_threads(llama):
+    threads = torch.get_num_threads()
+    torch.set_num_threads(threads + 1)
+    try:
+        capture_model(llama, 4)
+        assert torch.get_num_threads() == threads + 1
+    finally:
+        torch.set_num_threads(threads)
 
 
 def test_a_model_without_a_list_of_its_layers_is_refused(llama, monkeypatch):
