@@ -5,23 +5,10 @@ import struct
 
 import pytest
 
-from compiler.bmodel import BytesBlob, read_bmodel, write_bmodel
+from compiler.bmodel import read_bmodel
 from compiler.bmodel.flatbuffer import decode, encode
 from compiler.diagnostics import UserError
-from tests.compiler.bmodel.test_bmodel_file import model, stage
-
-
-@pytest.fixture
-def good(tmp_path):
-    path = tmp_path / "good.bmodel"
-    write_bmodel(path, model(stage(BytesBlob(b"w" * 5000)), stage(BytesBlob(b"v"))))
-    return path.read_bytes()
-
-
-def read_bytes(tmp_path, data):
-    path = tmp_path / "bad.bmodel"
-    path.write_bytes(data)
-    return read_bmodel(path)
+from tests.compiler.bmodel.models import read_bytes
 
 
 @pytest.mark.parametrize(
@@ -109,43 +96,9 @@ def prune(record):
     return record
 
 
-def test_every_bit_of_header_description_and_streams_counts(tmp_path, good):
-    rng = random.Random(1)
-    end = 64 + struct.unpack_from("<I", good, 8)[0]
-    places = [*range(64), *rng.sample(range(64, end), 100), *rng.sample(range(end, end + 2 * 4096), 100)]
-    for place in places:
-        data = bytearray(good)
-        data[place] ^= 1 << rng.randrange(8)
-        with pytest.raises(UserError):
-            read_bytes(tmp_path, data)
-
-
-def test_bytes_after_the_end_count(tmp_path, good):
-    with pytest.raises(UserError, match="damaged"):
-        read_bytes(tmp_path, good + b"more")
-
-
-def test_a_file_without_a_digest_is_read_and_known_as_such(tmp_path, good):
-    assert read_bytes(tmp_path, good).has_digest
-    assert not read_bytes(tmp_path, good[:32] + bytes(32) + good[64:]).has_digest
-
-
 @pytest.mark.parametrize("name", ["a\x1b[2J", "two\nlines", "\u202eback", "a" * 300])
 def test_names_that_cannot_be_printed_are_refused(tmp_path, good, name):
     for path in (("name",), ("parameter", 0, "input_tensor", 0, "name")):
         with pytest.raises(UserError, match=r"printable characters") as error:
             read_bytes(tmp_path, changed(good, ("net", 0, *path), name))
         assert str(error.value).isprintable()
-
-
-def test_a_list_that_many_tables_share_is_not_read_for_each():
-    """Small as a file, without end as objects: the list of nets names one and the same, with a long list."""
-    long, short = ({"name": "n", "parameter": [{"ctx_sizes": [1] * size}]} for size in (1000, 1))
-    bomb = bytearray(encode({"chip": "", "net": [long] + [short] * 2000}))
-    (nets,) = (at for at in range(0, 400, 4) if struct.unpack_from("<I", bomb, at)[0] == 2001)
-    target = nets + 4 + struct.unpack_from("<I", bomb, nets + 4)[0]
-    assert len(decode(bomb)["net"][0]["parameter"][0]["ctx_sizes"]) == 1000
-    for at in range(nets + 4, nets + 4 + 4 * 2001, 4):
-        struct.pack_into("<I", bomb, at, target - at)
-    with pytest.raises(UserError, match="without end"):
-        decode(bomb)
