@@ -1,4 +1,4 @@
-"""What is not written down: attributes and parameters that are their declared defaults."""
+"""What is not written down: attributes that are their declared defaults."""
 
 import pytest
 
@@ -6,10 +6,9 @@ from compiler.diagnostics import CompileError
 from compiler.ir.core import Block, Region
 from compiler.ir.define import OPS
 from compiler.ir.parser import parse_body
-from compiler.ir.syntax import parse_attribute
 from compiler.ir.types import BF16, TensorType
 from compiler.ir.verify import verify
-from tests.compiler.ir.toy import LinearOp, View
+from tests.compiler.ir.toy import LinearOp
 from tests.helpers import parse_ir
 
 
@@ -28,20 +27,6 @@ def test_a_default_is_not_printed_and_is_there_after_reading():
 
 def test_what_is_not_the_default_is_printed():
     assert 'act = "relu", group = 32 : i64' in str(linear(act="relu", group=32))
-
-
-@pytest.mark.parametrize(
-    ("value", "text"),
-    [
-        (View(BF16), "#toy.view<dtype = bf16>"),
-        (View(BF16, scale=1), "#toy.view<dtype = bf16>"),
-        (View(BF16, scale=-0.0), "#toy.view<dtype = bf16, scale = -0.0>"),
-        (View(BF16, name="a", exact=True), '#toy.view<dtype = bf16, name = "a", exact = true>'),
-    ],
-)
-def test_parameters(value, text):
-    assert str(value) == text
-    assert parse_attribute(text) == value
 
 
 def test_an_attribute_with_a_default_may_not_be_missing():

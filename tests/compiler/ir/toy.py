@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import dialects.builtin  # noqa: F401  (defines modules and functions)
 from compiler.ir.core import Op, Region
 from compiler.ir.define import (
     Attr,
@@ -15,6 +16,7 @@ from compiler.ir.define import (
     VariadicResult,
     op,
 )
+from compiler.ir.parser import parse_body
 from compiler.ir.rewrite import Rewriter, rewrite
 from compiler.ir.types import BF16, Attribute, ElementType, TensorType, Type, attr_def, type_def
 
@@ -142,4 +144,10 @@ def fuse_swiglu(op: MulOp, rw: Rewriter) -> None:
     rw.replace(op, SwigluOp(silu.x, op.rhs, loc=op.loc))
 
 
-ROW = TensorType((4, 8), BF16)
+ROW, ROW_TEXT = TensorType((4, 8), BF16), "tensor<4x8xbf16>"
+
+
+def parse_op(text: str) -> Op:
+    """The first op of a text."""
+    (op, *_) = parse_body(text).block.ops
+    return op
