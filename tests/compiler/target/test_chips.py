@@ -8,6 +8,8 @@ import pytest
 
 from compiler.diagnostics import UserError
 from compiler.target.chips import CHIPS, chip, chip_of_file
+from compiler.target.chips.bm1684x import BM1684X
+from compiler.target.chips.bm1688 import BM1688
 from compiler.target.costs import Costs
 from compiler.target.spec import ChipSpec
 
@@ -71,3 +73,7 @@ def test_aliases_and_capitals_are_understood(name, meant):
 def test_an_unknown_name_is_answered_with_the_known_ones():
     with pytest.raises(UserError, match=r"'bm1690'.*bm1684x, bm1688, cv186ah"):
         chip("bm1690")
+
+
+def test_a_cycle_is_one_of_the_slower_clock():
+    assert (BM1684X.mhz, BM1688.mhz) == (1000, 750)

@@ -1,4 +1,4 @@
-"""Cycles of single instructions: facts of the vendor's estimate, and what the cautious one adds."""
+"""Cycles of single instructions of the TIU: facts of the vendor's estimate, and what the cautious one adds."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from compiler.target.chips.bm1684x import BM1684X
 from compiler.target.chips.bm1688 import BM1688
 from compiler.target.chips.cv186ah import CV186AH
-from compiler.target.isa import PER_CHANNEL, PRECISION, STRIDED, Instruction, isa_for, split_address
+from compiler.target.isa import PER_CHANNEL, PRECISION, STRIDED, Instruction, isa_for
 from compiler.target.timing import cycles
 from tests.compiler.target.timing.instructions import (
     BF16,
@@ -17,19 +17,14 @@ from tests.compiler.target.timing.instructions import (
     I8,
     I32,
     ar,
-    gather,
     make,
     matmul,
-    matrix,
     on_8,
-    rows_of,
     shaped,
-    tensor,
 )
 
 # Tokens x hidden of SmolLM2: 8 rounds of lanes.
 TOKENS = (1, 512, 576, 1)
-
 
 IN_PLACE = {"opd0_addr": 0x10000}
 UNPACK = {"res0_str": STRIDED, "opd0_str": STRIDED, "res0_h_str": 2, "opd1_const": 1, "opd1_addr": 15}
@@ -77,7 +72,6 @@ AR_FACTS = [
 
 POOL = {"opd1_const": 1, "opd3_const": 1, **F32_IN_OUT}
 
-
 # One row of 64 in two blocks, times 640 columns in five blocks.
 BLOCKED = {**F32_IN_OUT, "res0_c": 5, "res0_w": 128, "opd0_n": 1, "opd0_c": 2, "opd0_w": 32, "opd1_w": 32}
 
@@ -117,49 +111,9 @@ OTHER_TIU_FACTS = [
 ]  # fmt: skip
 
 
-DMA_FACTS = [
-    ("load rows", tensor("copy", *rows_of(512, 576)), 10919),
-    ("store rows", tensor("copy", *rows_of(512, 576), store=True), 14393),
-    ("h joins w where rows touch", tensor("copy", (1, 512, 576, 1), (294912, 576, 1, 1)), 10919),
-    ("h joins w", tensor("copy", (1, 64, 2, 64), (0, 32768, 64, 1)), 303),
-    ("h of stride w, w of none", tensor("copy", (1, 64, 2, 1), (0, 32768, 1, 5)), 303),
-    ("h far apart, w of 1", tensor("copy", (1, 64, 2, 1), (0, 32768, 7, 1)), 606),
-    ("one far h", tensor("copy", (1, 64, 1, 128), (0, 32768, 7, 1)), 303),
-    ("one w of any stride", tensor("copy", (1, 64, 1, 1), (0, 32768, 7, 9)), 303),
-    ("another shape on the other side", tensor("copy", (1, 1, 1, 4096), (32768, 512, 512, 1), nchw_copy=0,
-     store=True, dst_nsize=1, dst_csize=8, dst_hsize=1, dst_wsize=512), 399),
-    ("its shape left out", tensor("copy", *rows_of(8, 512), nchw_copy=0, store=True), 399),
-    ("its shape not used", tensor("copy", *rows_of(8, 512), store=True, dst_nsize=1, dst_csize=1, dst_hsize=1,
-     dst_wsize=9), 399),
-    ("a row uses one channel", tensor("copy", *rows_of(1, 576)), 85),
-    ("short rows, one channel", tensor("copy", *rows_of(64, 27)), 1213),
-    ("short rows, two channels", tensor("copy", *rows_of(64, 81), item=I8), 606),
-    ("short rows, three channels", tensor("copy", *rows_of(64, 81)), 404),
-    ("short rows, four channels", tensor("copy", *rows_of(64, 108)), 303),
-    ("a column", tensor("copy", (1, 576, 1, 1), (576, 1, 1, 1)), 10919),
-    ("items apart are rows", tensor("copy", (1, 1, 1, 64), (64, 64, 64, 512)), 1213),
-    ("rows apart do not join", tensor("copy", (1, 64, 2, 128), (0, 32768, 256, 1)), 606),
-    ("the stride of c counts, not its bytes", tensor("copy", (1, 1, 1, 576), (0, 8192, 0, 1)), 21),
-    ("batches on one channel", tensor("copy", (8, 1, 1, 128), (8192, 128, 128, 1)), 151),
-    ("heads to lanes", tensor("transpose", (256, 3, 1, 64), (576, 64, 64, 1)), 3639),
-    ("tokens to lanes", tensor("transpose", (256, 1, 1, 64), (64, 64, 64, 1)), 1213),
-    ("load by n", tensor("transpose", (4, 1, 1, 2048), (2048, 64, 64, 1)), 303),
-    ("store by n where c was", tensor("transpose", (1, 4, 1, 2048), (2048, 64, 64, 1), store=True), 399),
-    ("no strides: DDR is compact", tensor("copy", (1, 512, 1, 576), (0, 0, 0, 0), stride_enable=0), 10919),
-    ("one word to all lanes", tensor("broadcast", (1, 1, 1, 1), (1, 1, 1, 1), item=I32, dst_csize=64), 4),
-    ("rows of words to all lanes", tensor("broadcast", (1, 1, 512, 1), (0, 0, 1, 1), item=I32, dst_csize=64), 2259),
-    ("a matrix over the lanes", matrix(1, 576, 9), 282),
-    ("a matrix of wide blocks", matrix(24, 16384, 256), 13559),
-    ("store a matrix", matrix(24, 16384, 256, store=True), 17873),
-    ("gather", gather(512, 64), 1024),
-    ("gather one row", gather(1, 64), 2),
-    ("end", make("dma_sys", "end"), 0),
-]  # fmt: skip
-
-
 @pytest.mark.parametrize(
     ("instruction", "expected"),
-    [pytest.param(i, n, id=text) for text, i, n in AR_FACTS + OTHER_TIU_FACTS + DMA_FACTS],
+    [pytest.param(i, n, id=text) for text, i, n in AR_FACTS + OTHER_TIU_FACTS],
 )
 def test_cycles_of_the_vendors_estimate(instruction, expected):
     assert cycles(instruction, BM1684X) == expected
@@ -174,12 +128,7 @@ CAUTIOUS_FACTS = [
     ("a root does not", shaped("sfu", "rsqrt", COLUMN, opd2_n_str=3, **F32_IN_OUT), 240 + 14),
     ("a transpose moves every item", transpose("wc_ts", 576, 512), 576 * 512 * 2 // 64 + 30),
     ("the end is free", make("sys", "end"), 0),
-    ("a load waits for DDR", tensor("copy", *rows_of(512, 576)), 10919 + 387),
-    ("a store less so", tensor("copy", *rows_of(512, 576), store=True), 14393 + 227),
-    ("rows of a gather are read and written", gather(512, 576), 25312 + 614),
-    ("a gather reads and writes whole bursts", gather(1, 64), int(256 / 64 * (1.18482 + 1.561803)) + 614),
 ]
-
 
 # Cycles before the work of one item; the families whose work was never seen count one or two.
 STARTS = [
@@ -222,19 +171,6 @@ def test_a_result_in_the_bank_of_an_operand_costs_double_only_where_banks_count(
 NEVER_SEEN = [
     ("a linear function counts two operations", shaped("lin", "mac", COLUMN, res0_prec=F32), 16),
     ("a gather counts items", shaped("sg", "pl_gather_d1coor", (1, 64, 1, 100)), 100),
-    ("fill local memory", tensor("copy", *rows_of(64, 2048), fill_constant_en=1), 6397),
-    ("copy within DDR", tensor("copy", *rows_of(512, 576), **split_address("dst", 3 << 32)), 25312),
-    ("short rows within DDR", tensor("copy", *rows_of(512, 1), **split_address("dst", 3 << 32)), 43),
-    ("gather to the lanes", gather(512, 64, **split_address("dst", BM1684X.dma_local_base)), 2426),
-    ("rows to a general command", make("dma_general", "copy", move_length=32768, src_data_format=BF16,
-     **split_address("src", BM1684X.ddr_base), **split_address("dst", BM1684X.dma_local_base)), 1213),
-    ("a short one", make("dma_general", "copy", move_length=1152, **split_address("src", BM1684X.ddr_base),
-     **split_address("dst", BM1684X.dma_local_base)), 85),
-    ("to all lanes", make("dma_general", "broadcast", move_length=580, **split_address("src", BM1684X.ddr_base),
-     **split_address("dst", BM1684X.dma_local_base)), 10),
-    ("channels and columns exchanged", tensor("collect", (1, 64, 1, 8), (512, 64, 64, 1), store=True), 64 * 8 * 4 * 1.561803 * 4),
-    ("the same as a command", make("dma_cw_transpose", "copy", src_nsize=1, src_csize=64, src_hsize=1, src_wsize=8,
-     **split_address("src", BM1684X.ddr_base), **split_address("dst", BM1684X.dma_local_base)), 64 * 8 * 4 * 1.18482),
 ]  # fmt: skip
 
 
@@ -245,17 +181,9 @@ def test_what_was_never_seen_is_charged_carefully(instruction, expected):
     assert cycles(instruction, BM1684X) == int(expected)
 
 
-def test_short_rows_within_ddr_are_whole_bursts_in_the_cautious_estimate():
-    short = tensor("copy", *rows_of(512, 1), **split_address("dst", 3 << 32))
-    assert cycles(short, BM1684X, cautious=True) == int(512 * 256 / 64 * (1.18482 + 1.561803)) + 614
-
-
 def test_fewer_iterations_than_were_seen_are_no_cheaper():
     three, one, four = (cycles(ar("div", TOKENS, 2, opd2_n_str=n), BM1684X) for n in (2, 0, 3))
     assert one == three < four
-
-
-# BM1688
 
 
 def rows_on_8(kind: str, channels: int, width: int, item: int, **fields: int) -> Instruction:
@@ -267,7 +195,6 @@ def rows_on_8(kind: str, channels: int, width: int, item: int, **fields: int) ->
 
 SQUARE = {"res0_c": 33, "res0_w": 24, "opd1_c": 17, "opd1_w": 24}
 ONE_IN_PLACE = {"tsk_opd_num": 1, "opd0_addr": 0}
-WITHIN_DDR = split_address("dst", BM1688.ddr_base + 65536)
 
 BM1688_FACTS = [
     ("a group is 16 bytes of 32 lanes", rows_on_8("add", 64, 64, BF16), 16),
@@ -278,13 +205,6 @@ BM1688_FACTS = [
     ("a copy elsewhere", rows_on_8("copy", 1, 1, BF16, tsk_opd_num=1), 1),
     ("another instruction", rows_on_8("not", 1, 1, BF16, **ONE_IN_PLACE), 2),
     ("another copy", rows_on_8("copy", 1, 2, BF16, **ONE_IN_PLACE), 2),
-    ("load rows", tensor("copy", *rows_of(64, 64), spec=BM1688), 290 + 307),
-    ("store rows", tensor("copy", *rows_of(64, 64), store=True, spec=BM1688), 170 + 307),
-    ("short rows on two channels", tensor("copy", *rows_of(16, 16), spec=BM1688), 290 + 96),
-    ("batches on two channels", tensor("copy", (8, 1, 1, 64), (256, 64, 64, 1), spec=BM1688), 290 + 76),
-    ("a copy within DDR", tensor("copy", *rows_of(64, 8), spec=BM1688, **WITHIN_DDR), 290 + 76),
-    ("a matrix", matrix(1, 1024, 32, spec=BM1688), 290 + 96),
-    ("a gather", gather(64, 64, BM1688), 290 + 614),
 ]  # fmt: skip
 
 
@@ -293,31 +213,3 @@ BM1688_FACTS = [
 )
 def test_cycles_on_bm1688(instruction, expected):
     assert cycles(instruction, BM1688) == cycles(instruction, CV186AH) == expected
-
-
-BM1688_CAUTIOUS_FACTS = [
-    ("a load has its latency already", tensor("copy", *rows_of(64, 64), spec=BM1688), 290 + 307),
-    ("so has a store", tensor("copy", *rows_of(64, 64), store=True, spec=BM1688), 170 + 307),
-    ("a gather reads, then writes", gather(64, 64, BM1688), 460 + 614),
-]
-
-
-@pytest.mark.parametrize(
-    ("instruction", "expected"), [pytest.param(i, n, id=text) for text, i, n in BM1688_CAUTIOUS_FACTS]
-)
-def test_cautious_cycles_on_bm1688(instruction, expected):
-    assert cycles(instruction, BM1688, cautious=True) == expected
-
-
-@pytest.mark.parametrize("spec", [BM1684X, BM1688], ids=lambda spec: spec.name)
-def test_a_copy_within_local_memory_is_charged_as_a_store(spec):
-    store = tensor("copy", *rows_of(64, 2048), store=True, spec=spec)
-    inside = tensor(
-        "copy", *rows_of(64, 2048), spec=spec, **split_address("src", spec.dma_local_base + 65536)
-    )
-    for cautious in (False, True):
-        assert cycles(inside, spec, cautious) == cycles(store, spec, cautious)
-
-
-def test_a_cycle_is_one_of_the_slower_clock():
-    assert (BM1684X.mhz, BM1688.mhz) == (1000, 750)
