@@ -1,4 +1,4 @@
-"""Buffers, views and the registers of instructions."""
+"""Buffers, views and the registers of instructions, and what the verifiers refuse at the op."""
 
 from __future__ import annotations
 
@@ -195,3 +195,65 @@ FILLED = View(F32)
 )
 def test_instructions_say_which_items_they_write(instruction, strides, shape):
     assert instruction.written() == (instruction.operands[0], View(F32, strides=strides), shape)
+
+
+LOCAL_TYPE = "!chip.local<bytes = 256>"
+DDR_TYPE = "!chip.global<bytes = 16384>"
+VIEW_TEXT = "#chip.view<dtype = f32>"
+
+MALFORMED = {
+    "a region that does not go into its pieces": (
+        '%g = "chip.global"() <{space = "weight", source = #weights.packed<names = ["w"], row = 0, column = 0,'
+        ' tile = #weights.tile<rows = 64, columns = 32, stored = bf16, lanes = 64, section = 64>, pieces = 3>}>'
+        ' : () -> !chip.global<bytes = 4096>',
+        "does not go into its pieces or shares",
+    ),
+    "a region of an impossible tile": (
+        '%g = "chip.global"() <{space = "weight", source = #weights.packed<names = ["w"], row = 0, column = 0,'
+        ' tile = #weights.tile<rows = 64, columns = 32, stored = f32, lanes = 64, section = 64>>}>'
+        ' : () -> !chip.global<bytes = 4096>',
+        "expected 16 bits or a scheme",
+    ),
+    "a kind of instruction that there is not": (
+        f'%l = "chip.local"() : () -> {LOCAL_TYPE}\n'
+        f'"chip.ar"(%l, %l) <{{kind = "frobnicate", shape = array<i64: 1, 64, 1, 64>, res = {VIEW_TEXT},'
+        f" opd0 = {VIEW_TEXT}, operandSegmentSizes = array<i32: 1, 1, 0>}}> : ({LOCAL_TYPE}, {LOCAL_TYPE}) -> ()",
+        "kind is 'frobnicate', expected one of mul",
+    ),
+    "a source without a buffer": (
+        f'%l = "chip.local"() : () -> {LOCAL_TYPE}\n'
+        f'"chip.ar"(%l) <{{kind = "copy", shape = array<i64: 1, 64, 1, 64>, res = {VIEW_TEXT}, opd0 = {VIEW_TEXT},'
+        f" operandSegmentSizes = array<i32: 1, 0, 0>}}> : ({LOCAL_TYPE}) -> ()",
+        "takes a buffer with a view, or a constant",
+    ),
+    "three strides": (
+        f'%l = "chip.local"() : () -> {LOCAL_TYPE}\n'
+        f'"chip.ar"(%l, %l) <{{kind = "copy", shape = array<i64: 1, 64, 1, 64>, opd0 = {VIEW_TEXT},'
+        f" res = #chip.view<dtype = f32, strides = [1, 2, 3]>, operandSegmentSizes = array<i32: 1, 1, 0>}}>"
+        f" : ({LOCAL_TYPE}, {LOCAL_TYPE}) -> ()",
+        "not four strides or none",
+    ),
+    "a transfer that converts": (
+        f'%l = "chip.local"() : () -> {LOCAL_TYPE}\n%g = "chip.global"() <{{space = "scratch"}}> : () -> {DDR_TYPE}\n'
+        f'"chip.dma"(%l, %g) <{{kind = "copy", shape = array<i64: 1, 64, 1, 64>, res = {VIEW_TEXT},'
+        f" opd0 = #chip.view<dtype = bf16>}}> : ({LOCAL_TYPE}, {DDR_TYPE}) -> ()",
+        "moves bf16 to f32, and a transfer converts nothing",
+    ),
+    "a transfer within local memory": (
+        f'%l = "chip.local"() : () -> {LOCAL_TYPE}\n'
+        f'"chip.dma"(%l, %l) <{{kind = "copy", shape = array<i64: 1, 64, 1, 64>, res = {VIEW_TEXT},'
+        f" opd0 = {VIEW_TEXT}}}> : ({LOCAL_TYPE}, {LOCAL_TYPE}) -> ()",
+        "expected one of them in DDR",
+    ),
+    "scratch that the client sees": (
+        f'%g = "chip.global"() <{{space = "scratch", index = 0 : i64}}> : () -> {DDR_TYPE}',
+        "is no input or output",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed_ir_is_refused_at_its_op(case):
+    text, message = MALFORMED[case]
+    with pytest.raises(CompileError, match=message):
+        verify(parse_ir(text)[0])

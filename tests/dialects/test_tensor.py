@@ -1,4 +1,4 @@
-"""Types of results, and what the verifiers refuse."""
+"""Types of results, and what the verifiers refuse at the op."""
 
 from __future__ import annotations
 
@@ -90,3 +90,73 @@ def test_shapes_that_do_not_broadcast_are_refused():
     add = tensor.AddOp(*values(TensorType((4, 8), F32, Lanes(0)), TensorType((4, 7), F32, Lanes(0))))
     with pytest.raises(CompileError, match=r"do not broadcast"):
         add.verify()
+
+
+ROWS = "#tensor.lanes<axis = 0>"
+FOUR = "#weights.scheme<bits = 4, group = 32, zeros = true, scale = bf16>"
+STORED = f"tensor<32x64xbf16, {FOUR}>"
+
+MALFORMED = {
+    "zero points of 8 bits in a tile": (
+        '%w = "tensor.packed_weight"() <{sources = ["w"], row = 0 : i64, column = 0 : i64, each = false}>'
+        f' : () -> !tensor.packed<rows = 64, columns = 64, element = bf16, scheme = {FOUR.replace("4", "8")}>',
+        "stores zero points of 8-bit codes",
+    ),
+    "a load of codes as they are": (
+        f'''%w = "tensor.weight"() <{{sources = ["w"]}}> : () -> {STORED}
+        %y = "tensor.load"(%w) : ({STORED}) -> tensor<32x64xbf16, {ROWS}>''',
+        r"'tensor\.load' op reads .*, which only linears can",
+    ),
+    "a wide weight": (
+        '''%w = "tensor.weight"() <{sources = ["w"]}> : () -> tensor<32x64xf32>
+        %y = "tensor.linear"(%x, %w) : (tensor<1x8x64xbf16, #tensor.lanes<axis = 1>>, tensor<32x64xf32>)
+           -> tensor<1x8x32xf32, #tensor.lanes<axis = 1>>''',
+        "takes tensor<32x64xf32> as a whole weight, expected a tensor.weight of bf16",
+    ),
+    "a local weight of another type": (
+        f'%y = "tensor.linear"(%x, %w) : (tensor<1x8x64xbf16, #tensor.lanes<axis = 1>>, tensor<32x64xf16, {ROWS}>)'
+        ' -> tensor<1x8x32xf32, #tensor.lanes<axis = 1>>',
+        "expected bf16, rows over the lanes",
+    ),
+    "matrices that do not fit": (
+        f'%y = "tensor.matmul"(%a, %b) <{{transpose_b = false}}> : (tensor<64x128xbf16, {ROWS}>,'
+        f" tensor<5x7xbf16, {ROWS}>) -> tensor<64x7xf32, {ROWS}>",
+        "does not make tensor<64x7xf32",
+    ),
+    "arithmetic in DDR": (
+        '%y = "tensor.exp2"(%x) : (tensor<64x32xf32>) -> tensor<64x32xf32>',
+        "which is not in local memory",
+    ),
+    "a load of something else": (
+        f'%y = "tensor.load"(%x) : (tensor<64x32xf32>) -> tensor<64x16xf32, {ROWS}>',
+        "expected the same in local memory",
+    ),
+    "sums of two element types": (
+        f'%y = "tensor.add"(%a, %b) : (tensor<4x64xf32, {ROWS}>, tensor<4x64xbf16, {ROWS}>) -> tensor<4x64xf32, {ROWS}>',
+        "expected one rank and element type",
+    ),
+    "arithmetic that is f32's, in bf16": (
+        f'%y = "tensor.exp2"(%x) : (tensor<4x64xbf16, {ROWS}>) -> tensor<4x64xbf16, {ROWS}>',
+        "expected f32",
+    ),
+    "parts in several layouts": (
+        f'%y = "tensor.concat"(%a, %b) <{{axis = 1 : i64}}> : (tensor<4x8xf32, {ROWS}>,'
+        f" tensor<4x8xf32, #tensor.replicated>) -> tensor<4x16xf32, {ROWS}>",
+        "several element types or layouts",
+    ),
+    "a table of halves that are not even": (
+        '%y = "tensor.rope_table"() <{cos = "cos", sin = "sin"}> : () -> tensor<64x30xf32>',
+        "with an even d",
+    ),
+    "rows of another type than the table's": (
+        '%y = "tensor.gather"(%t, %i) : (tensor<9x64xf32>, tensor<4xi32>) -> tensor<4x64xbf16>',
+        "expected the items of tensor<9x64xf32>",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed_ir_is_refused_at_its_op(case):
+    text, message = MALFORMED[case]
+    with pytest.raises(CompileError, match=message):
+        verify(parse_ir(text)[0])

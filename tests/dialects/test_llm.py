@@ -1,0 +1,110 @@
+"""Ops of the llm dialect that read well and mean nothing: refused at the op."""
+
+from __future__ import annotations
+
+import pytest
+
+from compiler.diagnostics import CompileError
+from compiler.ir.verify import verify
+from tests.helpers import parse_ir
+
+X = "tensor<1x8x64xbf16>"
+FOUR = "#weights.scheme<bits = 4, group = 32, zeros = true, scale = bf16>"
+STORED = f"tensor<32x64xbf16, {FOUR}>"
+
+
+def attention(visible: str, keys: int = 8, masked: bool = True) -> str:
+    """Eight queries of two heads."""
+    q, kv, mask = "tensor<1x2x8x64xbf16>", f"tensor<1x2x{keys}x64xbf16>", f"tensor<1x1x8x{keys}xbf16>"
+    return (
+        f'%y = "llm.attention"(%q, %k, %v{", %m" * masked}) <{{scale = 0.125 : f64, '
+        f'visible = #llm.visible<kind = "{visible}">, operandSegmentSizes = array<i32: 1, 1, 1, {int(masked)}, 0>}}>'
+        f' : ({q}, {kv}, {kv}{f", {mask}" * masked}) -> tensor<1x8x2x64xbf16>'
+    )
+
+
+MALFORMED = {
+    "a result of another width": (
+        f'%y = "llm.linear"(%x, %w) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}>'
+        f" : ({X}, tensor<32x64xbf16>) -> tensor<1x8x99xbf16>",
+        r"y is tensor<1x8x99xbf16>, expected \[\.\.\., N\], where K = 64, N = 32",
+    ),
+    "another element type": (
+        f'%y = "llm.act"(%x) <{{kind = "silu"}}> : ({X}) -> tensor<1x8x64xf32>',
+        "gives tensor<1x8x64xf32>, expected tensor<1x8x64xbf16>",
+    ),
+    "sums that do not broadcast": (f'%y = "llm.add"(%x, %z) : ({X}, tensor<1x7x64xbf16>) -> {X}', "do not broadcast"),
+    "an axis too far": (
+        f'%y = "llm.softmax"(%x) <{{axis = 3 : i64}}> : ({X}) -> {X}',
+        "axis 3 is outside of tensor<1x8x64xbf16>",
+    ),
+    "numbers of another kind": (
+        f'%y = "llm.reshape"(%x) <{{shape = array<f64: 8.0, 64.0>}}> : ({X}) -> tensor<8x64xbf16>',
+        "attribute 'shape' is .*, expected a list of int",
+    ),
+    "codes that there are not": (
+        f'%w = "llm.weight"() <{{name = "w"}}> : () -> tensor<32x64xbf16, {FOUR.replace("4", "3")}>',
+        "which has codes of 3 bits, expected 4 or 8",
+    ),
+    "groups that split a row": (
+        f'%w = "llm.weight"() <{{name = "w"}}> : () -> tensor<32x48xbf16, {FOUR}>',
+        "input axis 48 is not a multiple of group 32",
+    ),
+    "an embedding of codes": (
+        f'''%w = "llm.weight"() <{{name = "w"}}> : () -> {STORED}
+        %y = "llm.embedding"(%x, %w) <{{scale = 1.0 : f64}}> : (tensor<1x8xi32>, {STORED}) -> tensor<1x8x64xbf16>''',
+        r"'llm\.embedding' op reads .*, which only linears can",
+    ),
+    "weights joined that are stored in different ways": (
+        f'''%a = "llm.weight"() <{{name = "a"}}> : () -> {STORED}
+        %b = "llm.weight"() <{{name = "b"}}> : () -> tensor<32x64xbf16>
+        %y = "llm.concat_weights"(%a, %b) : ({STORED}, tensor<32x64xbf16>) -> tensor<64x64xbf16, {FOUR}>''',
+        "joins weights that are stored in different ways",
+    ),
+    "codes that become plain when joined": (
+        f'''%a = "llm.weight"() <{{name = "a"}}> : () -> {STORED}
+        %y = "llm.concat_weights"(%a, %a) : ({STORED}, {STORED}) -> tensor<64x64xbf16>''',
+        "joins weights that are stored in different ways",
+    ),
+    "codes that become plain when sliced": (
+        f'''%a = "llm.weight"() <{{name = "a"}}> : () -> {STORED}
+        %y = "llm.slice_weights"(%a) <{{start = 0 : i64, stop = 8 : i64, step = 1 : i64}}>
+           : ({STORED}) -> tensor<8x64xbf16>''',
+        "which is stored in another way",
+    ),
+    "a gate and an up projection stored in different ways": (
+        f'%y = "llm.gated_linear"(%x, %g, %u) <{{act = "silu", operandSegmentSizes = array<i32: 1, 1, 1, 0, 0>}}>'
+        f" : ({X}, {STORED}, tensor<32x64xbf16>) -> tensor<1x8x32xbf16>",
+        "and up weight tensor<32x64xbf16> differ",
+    ),
+    "a causal query without a key": (
+        attention("causal", keys=4),
+        "4 keys for 8 queries: causal queries have a key each",
+    ),
+    "nothing that says which keys are visible": (
+        attention("masked", masked=False),
+        "has no mask, and nothing else says which keys are visible",
+    ),
+    "a kind of visibility that there is not": (attention("some"), "kind 'some', expected one of causal"),
+    "a window without a size": (attention("window"), "has a size that is not that of a window"),
+    "a table that is not f32": (
+        '%y = "llm.table"() <{name = "cos"}> : () -> tensor<64x16xbf16>',
+        "but tables are f32",
+    ),
+    "bounds the wrong way round": (
+        f'%y = "llm.clamp"(%x) <{{min = 1.0 : f64, max = -1.0 : f64}}> : ({X}) -> {X}',
+        "bounds from 1.0 to -1.0",
+    ),
+    "a cap that caps all": (f'%y = "llm.softcap"(%x) <{{cap = 0.0 : f64}}> : ({X}) -> {X}', "expected a positive"),
+    "an activation that there is not": (
+        f'%y = "llm.act"(%x) <{{kind = "swish"}}> : ({X}) -> {X}',
+        "attribute 'kind' is swish, expected one of silu, gelu",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_malformed_ir_is_refused_at_its_op(case):
+    text, message = MALFORMED[case]
+    with pytest.raises(CompileError, match=message):
+        verify(parse_ir(text)[0])
