@@ -1,0 +1,112 @@
+"""What has no lowering is refused by name, with the reason."""
+
+from __future__ import annotations
+
+import pytest
+
+from compiler.diagnostics import CompileError
+from tests.helpers import as_net, check_pass
+from tests.passes.llm_to_tensor.written import ROW, WEIGHT
+
+
+def heads(name: str, op: str, result: str) -> tuple[str, str]:
+    """Ops behind a split into heads of 64 tokens, whose axes a rule could take for others."""
+    x = "tensor<1x64x64x64xbf16>"
+    text = f"""
+      %h = "llm.reshape"(%x) <{{shape = array<i64: 1, 64, 64, 64>}}> : (tensor<1x64x4096xbf16>) -> {x}
+      %p = "llm.permute"(%h) <{{order = array<i64: 0, 2, 1, 3>}}> : ({x}) -> {x}
+      %y = {op} -> {result}
+    """
+    return text, name
+
+
+HEADS = "tensor<1x64x64x64xbf16>"
+
+REFUSED = {
+    "heads joined without a permute": heads(
+        r"'llm\.reshape' op takes an operand with its tokens on axis 1, not one of #tensor\.lanes<axis = 2",
+        f'"llm.reshape"(%p) <{{shape = array<i64: 1, 64, 4096>}}> : ({HEADS})',
+        "tensor<1x64x4096xbf16>",
+    ),
+    "a slice of tokens": heads(
+        r"'llm\.slice' op of tokens has no lowering",
+        f'"llm.slice"(%p) <{{axis = 2 : i64, start = 0 : i64, stop = 32 : i64, step = 1 : i64}}> : ({HEADS})',
+        "tensor<1x64x32x64xbf16>",
+    ),
+    "a sum across": heads(
+        r"'llm\.add' op takes arrays of #tensor\.lanes<axis = 1.* and #tensor\.lanes<axis = 2",
+        f'"llm.add"(%h, %p) : ({HEADS}, {HEADS})',
+        HEADS,
+    ),
+    "a rotation of tokens": (
+        """
+          %h = "llm.reshape"(%x) <{shape = array<i64: 1, 64, 64, 64>}>
+             : (tensor<1x64x4096xbf16>) -> tensor<1x64x64x64xbf16>
+          %y = "llm.rope"(%h, %c, %c) <{mode = "half", rotary_dim = 64 : i64}>
+             : (tensor<1x64x64x64xbf16>, tensor<1x1x64x64xf32>, tensor<1x1x64x64xf32>) -> tensor<1x64x64x64xbf16>
+        """,
+        r"'llm\.rope' op takes an operand with its tokens on axis 2, not one of #tensor\.lanes<axis = 1",
+    ),
+    "activations without an axis of 1": (
+        '%y = "llm.mul"(%x) <{value = 2.0 : f64}> : (tensor<96x64xbf16>) -> tensor<96x64xbf16>',
+        r"'llm\.mul' op reads an argument tensor<96x64xbf16>, expected \[1, tokens, width\]",
+    ),
+    "a weight where activations are needed": (
+        f"""
+          %w = "llm.weight"() <{{name = "w"}}> : () -> {ROW}
+          %y = "llm.add"(%x, %w) : ({ROW}, {ROW}) -> {ROW}
+        """,
+        r"'llm\.add' op takes weights or a table",
+    ),
+    "activations where a weight is needed": (
+        f'%y = "llm.linear"(%x, %w) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}> : ({ROW}, {WEIGHT}) -> {ROW}',
+        r"'llm\.linear' op takes tensor<64x64xbf16> that is computed where it needs a weight",
+    ),
+    "an activation": (
+        f"""
+          %w = "llm.weight"() <{{name = "w"}}> : () -> {WEIGHT}
+          %y = "llm.gated_linear"(%x, %w, %w) <{{act = "gelu", operandSegmentSizes = array<i32: 1, 1, 1, 0, 0>}}>
+             : ({ROW}, {WEIGHT}, {WEIGHT}) -> {ROW}
+        """,
+        r"'llm\.gated_linear' op activation 'gelu' has no lowering",
+    ),
+    "a matrix product in f32": (
+        """
+          %w = "llm.weight"() <{name = "w"}> : () -> tensor<64x64xf32>
+          %y = "llm.linear"(%x, %w) <{operandSegmentSizes = array<i32: 1, 1, 0, 0>}>
+             : (tensor<1x1x64xf32>, tensor<64x64xf32>) -> tensor<1x1x64xf32> loc("model.layers.0.mlp.up_proj")
+        """,
+        r"layers\.0\.mlp\.up_proj: 'tensor\.linear' op makes .*f32.*, expected 16 bit",
+    ),
+    "an op without a rule": (
+        f'%y = "llm.pow"(%x) <{{exponent = 3.0 : f64}}> : ({ROW}) -> {ROW}',
+        r"'llm\.pow' op has no lowering to the tensor dialect",
+    ),
+    "a rotation": (
+        """
+          %y = "llm.rope"(%x, %c, %c) <{mode = "interleaved", rotary_dim = 64 : i64}>
+             : (tensor<1x2x1x64xbf16>, tensor<1x1x1x64xf32>, tensor<1x1x1x64xf32>) -> tensor<1x2x1x64xbf16>
+        """,
+        r"'llm\.rope' op mode 'interleaved' on 64 of 64 has no lowering",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_has_no_lowering_is_named(case):
+    text, message = REFUSED[case]
+    with pytest.raises(CompileError, match=message):
+        check_pass("llm-to-tensor", before=text, after=text, state=as_net)
+
+
+def test_tokens_on_another_axis_than_1_are_refused_by_name():
+    """Hidden states of a vision tower are [patches, width]."""
+    text = '%y = "llm.mul"(%x) <{value = 2.0 : f64}> : (tensor<96x64xbf16>) -> tensor<96x64xbf16>'
+    with pytest.raises(CompileError, match=r"has the tokens of 'input_0' on axis 0, only axis 1 has a lowering"):
+        check_pass("llm-to-tensor", before=text, after=text, state=lambda module: as_net(module, {2: 0}))
+
+
+def test_a_function_that_does_not_say_where_its_tokens_are_is_refused():
+    text = f'%y = "llm.mul"(%x) <{{value = 2.0 : f64}}> : ({ROW}) -> {ROW}'
+    with pytest.raises(CompileError, match=r"does not say which net it is: it has no bm\.net"):
+        check_pass("llm-to-tensor", before=text, after=text)

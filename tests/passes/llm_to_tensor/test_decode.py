@@ -1,0 +1,56 @@
+"""One token: features over the lanes, its history and itself in attention, down to the chip."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from dialects import tensor
+from tests.helpers import as_net, check_pass
+from tests.passes.llm_to_tensor.attending import Attention, causal, padded
+from tests.passes.llm_to_tensor.written import ROW, WEIGHT, half, wide
+
+PACKED, SLOTS = "#tensor.lanes<axis = 2, compact = true>", "#tensor.lanes<axis = 2>"
+
+
+def test_one_token_has_its_features_over_the_lanes_and_adds_to_the_residual():
+    check_pass(
+        "llm-to-tensor",
+        before=f"""
+          %w = "llm.weight"() <{{name = "w"}}> : () -> {WEIGHT}
+          %y = "llm.linear"(%x, %w, %r) <{{operandSegmentSizes = array<i32: 1, 1, 0, 1>}}>
+             : ({ROW}, {WEIGHT}, {ROW}) -> {ROW}
+        """,
+        after=f"""
+          %0 = "tensor.load"(%x) : ({ROW}) -> {half(PACKED)}
+          %1 = "tensor.cast"(%0) : ({half(PACKED)}) -> {wide(SLOTS)}
+          %2 = "tensor.cast"(%1) : ({wide(SLOTS)}) -> {half(SLOTS)}
+          %3 = "tensor.weight"() <{{sources = ["w"]}}> : () -> {WEIGHT}
+          %4 = "tensor.load"(%r) : ({ROW}) -> {half(PACKED)}
+          %5 = "tensor.cast"(%4) : ({half(PACKED)}) -> {wide(SLOTS)}
+          %6 = "tensor.linear"(%2, %3, %5) : ({half(SLOTS)}, {WEIGHT}, {wide(SLOTS)}) -> {wide(SLOTS)}
+          %7 = "tensor.cast"(%6) : ({wide(SLOTS)}) -> {half(PACKED)}
+          %8 = "tensor.store"(%7) : ({half(PACKED)}) -> {ROW}
+        """,
+        state=as_net,
+    )
+
+
+
+@pytest.mark.parametrize("history", [5, 64, 100, 200, 512])
+@pytest.mark.parametrize(("heads", "kv_heads", "width"), [(4, 2, 64), (6, 3, 128), (2, 1, 64)])
+def test_one_token_sees_its_history_and_itself(history, heads, kv_heads, width):
+    Attention(1, heads, kv_heads, width, history).check(padded(history, history * 3 // 4))
+
+
+@pytest.mark.parametrize("width", [32, 96])
+def test_heads_that_are_no_whole_rows_of_lanes_are_split_and_joined_in_ddr(width):
+    attention = Attention(1, heads=8, kv_heads=4, width=width, history=100)
+    lowered = attention.check(padded(100, 60))
+    stores = [op for op in lowered.functions()[0].block.ops if isinstance(op, tensor.StoreOp)]
+    assert len(stores) == 5  # q, k and v that are split, what is joined, and the result
+    Attention(70, heads=8, kv_heads=4, width=width).check(causal(70))
+
+
+def test_one_token_without_a_history_sees_itself():
+    Attention(1).check(np.zeros(1))

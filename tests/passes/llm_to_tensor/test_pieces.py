@@ -1,0 +1,60 @@
+"""Keys and values in pieces that fit, and the rows of each that are wanted."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from compiler.ir.types import BF16, TensorType
+from compiler.target.chips.bm1684x import BM1684X
+from dialects import tensor
+from passes.llm_to_tensor.pieces import Part, history_pieces, parts_within
+from passes.manager import PassManager, parse_pipeline
+from passes.ranges import Range
+from passes.tensor.build import Build
+from tests.passes.llm_to_tensor.attending import Attention, loads_of, padded
+from tests.passes.programs import Program
+
+LOCATE = "hoist-stores,hoist-loads{fill=0.0},allocate-local"
+
+
+@pytest.mark.parametrize("history", [3072, 3000])
+def test_a_long_history_comes_in_pieces_that_fit(history):
+    attention = Attention(1, heads=8, kv_heads=8, width=128, history=history)
+    lowered = attention.check(padded(history, history - 10))
+    pieces = [op.value.type.shape[0] for op in loads_of(lowered) if op.value.type.shape[1:] == (8, 128)]
+    assert sum(pieces) == 2 * history
+    assert max(pieces) * 8 * 128 * 2 // BM1684X.lanes <= BM1684X.lane_bytes // 8
+    PassManager(parse_pipeline(f"tensor-to-chip,{LOCATE}")).run(lowered)  # DoesNotFit if it were too large
+
+
+def test_the_first_piece_is_loaded_at_once_and_the_others_when_they_are_asked_for():
+    program = Program([np.zeros((1, 3000, 8, 128), BF16.numpy)])
+    pieces = history_pieces(Build(program.builder, BM1684X), program.function.args[0])
+
+    def loaded() -> list[int]:
+        return [op.value.type.shape[0] for op in program.function.block.ops if isinstance(op, tensor.LoadOp)]
+
+    sizes = [piece.size for piece in pieces]
+    assert (len(sizes), sum(sizes), loaded()) == (3, 3000, sizes[:1])
+    for head in (0, 7, 3):
+        rows = pieces[2].head(head, Range(5, 70))
+        assert rows.type == TensorType((65, 128), BF16, tensor.Lanes(0))
+    assert loaded() == [sizes[0], sizes[2]]
+
+
+def test_parts_are_those_rows_of_each_piece_that_are_wanted():
+    whole = [Part(0, Range(0, 64)), Part(1, Range(0, 100)), Part(2, Range(0, 1))]
+    assert parts_within([64, 100, 1], Range(0, 165)) == whole
+    assert parts_within([64, 100, 1], Range(70, 164)) == [Part(1, Range(6, 100))]
+    assert parts_within([64, 64], Range(0, 64)) == whole[:1]
+
+
+@given(sizes=st.lists(st.integers(1, 9), max_size=6), start=st.integers(0, 60), size=st.integers(0, 60))
+def test_parts_are_each_wanted_token_once_and_in_order(sizes, start, size):
+    tokens = [(index, row) for index, count in enumerate(sizes) for row in range(count)]
+    parts = parts_within(sizes, Range(start, start + size))
+    assert [(part.index, row) for part in parts for row in range(part.rows.start, part.rows.stop)] == tokens[start : start + size]
+    assert all(part.rows.size > 0 for part in parts)

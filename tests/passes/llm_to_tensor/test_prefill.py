@@ -1,0 +1,121 @@
+"""Many tokens: tokens over the lanes, in runs, and which of them see which, down to the chip."""
+
+from __future__ import annotations
+
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dialects import tensor
+from passes.llm_to_tensor.prefill import token_runs
+from passes.manager import PassManager, parse_pipeline
+from tests.helpers import as_net, check_pass, parse_ir, random_tensor
+from tests.passes.llm_to_tensor.attending import Attention, causal, hidden_unless, loads_of
+from tests.passes.llm_to_tensor.written import WEIGHT, half, wide
+
+TOKENS = "#tensor.lanes<axis = 1>"
+
+
+def test_many_tokens_have_tokens_over_the_lanes():
+    x, shape = "tensor<1x70x64xbf16>", "1x70x64"
+    check_pass(
+        "llm-to-tensor",
+        before=f"""
+          %w = "llm.weight"() <{{name = "w"}}> : () -> {WEIGHT}
+          %y = "llm.linear"(%x, %w) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}> : ({x}, {WEIGHT}) -> {x}
+        """,
+        after=f"""
+          %0 = "tensor.load"(%x) : ({x}) -> {half(TOKENS, shape)}
+          %1 = "tensor.cast"(%0) : ({half(TOKENS, shape)}) -> {wide(TOKENS, shape)}
+          %2 = "tensor.cast"(%1) : ({wide(TOKENS, shape)}) -> {half(TOKENS, shape)}
+          %3 = "tensor.weight"() <{{sources = ["w"]}}> : () -> {WEIGHT}
+          %4 = "tensor.linear"(%2, %3) : ({half(TOKENS, shape)}, {WEIGHT}) -> {wide(TOKENS, shape)}
+          %5 = "tensor.cast"(%4) : ({wide(TOKENS, shape)}) -> {half(TOKENS, shape)}
+          %6 = "tensor.store"(%5) : ({half(TOKENS, shape)}) -> {x}
+        """,
+        state=as_net,
+    )
+
+
+@pytest.mark.parametrize(
+    ("tokens", "options", "runs"),
+    [(128, "tokens=64", [(0, 64), (64, 128)]), (150, "tail=1", [(0, 128), (128, 150)])],
+)
+def test_runs_of_tokens_are_lowered_one_after_the_other(tokens, options, runs):
+    x = f"tensor<1x{tokens}x64xbf16>"
+    text = f"""
+      %w = "llm.weight"() <{{name = "w"}}> : () -> {WEIGHT}
+      %y = "llm.linear"(%x, %w) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}> : ({x}, {WEIGHT}) -> {x}
+    """
+    module, _ = parse_ir(text)
+    as_net(module)
+    PassManager(parse_pipeline(f"llm-to-tensor{{{options}}}")).run(module)
+    ops = list(module.functions()[0].block.ops)
+    one = ["slice", "load", "cast", "cast", "weight", "linear", "cast", "store"]
+    assert [op.opname.removeprefix("tensor.") for op in ops] == [*one, *one, "concat", "func.return"]
+    slices = [op for op in ops if isinstance(op, tensor.SliceOp)]
+    assert [(op.starts[1], op.starts[1] + op.sizes[1]) for op in slices] == runs
+
+
+@pytest.mark.parametrize(
+    ("total", "most", "tail", "bounds"),
+    [
+        (1, 1, 0, [0, 1]),
+        (1, 64, 1, [0, 1]),
+        (64, 64, 1, [0, 64]),
+        (70, 70, 0, [0, 70]),
+        (70, 70, 1, [0, 64, 70]),
+        (70, 64, 0, [0, 64, 70]),
+        (320, 192, 0, [0, 128, 320]),  # even, not 192 and 128
+        (320, 192, 1, [0, 128, 256, 320]),
+        (512, 512, 1, [0, 448, 512]),
+        (512, 512, 2, [0, 384, 512]),
+        (512, 256, 1, [0, 192, 448, 512]),
+        (500, 128, 1, [0, 64, 192, 320, 448, 500]),
+    ],
+)
+def test_runs_are_even_and_the_tail_is_one_of_its_own(total, most, tail, bounds):
+    runs = token_runs(total, most, tail, 64)
+    assert [(run.start, run.stop) for run in runs] == list(itertools.pairwise(bounds))
+
+
+@given(
+    total=st.integers(1, 1500),
+    rows=st.integers(1, 12),
+    tail=st.integers(0, 2),
+    lanes=st.sampled_from([8, 32, 64]),
+)
+def test_runs_cover_all_tokens_once_in_whole_rows_of_lanes(total, rows, tail, lanes):
+    runs = token_runs(total, rows * lanes, tail, lanes)
+    assert [token for run in runs for token in range(run.start, run.stop)] == list(range(total))
+    assert all(run.size > 0 and run.start % lanes == 0 for run in runs)
+    last = runs.pop() if tail else None
+    assert last is None or -(-last.size // lanes) == min(tail, -(-total // lanes))
+    assert all(run.size <= rows * lanes for run in runs)
+
+
+
+@pytest.mark.parametrize(("tokens", "options"), [(5, ""), (64, ""), (150, "{tokens=64}"), (130, "{tail=1}")])
+def test_many_tokens_see_those_before(tokens, options):
+    Attention(tokens).check(causal(tokens), options)
+
+
+@pytest.mark.parametrize("kind", ["masked", "all"])
+@pytest.mark.parametrize(("tokens", "options"), [(64, ""), (150, ""), (150, "{tokens=64}"), (128, "{tail=1}")])
+def test_later_keys_are_seen_where_the_mask_shows_them(kind, tokens, options):
+    """Each query sees a third of the keys, before it and after it, also those of later runs of tokens."""
+    mask = hidden_unless(random_tensor(tokens, tokens, seed=5) > 0.4)
+    Attention(tokens, visible=f'kind = "{kind}"').check(mask, options)
+
+
+@pytest.mark.parametrize(("size", "options"), [(1, ""), (70, ""), (100, "{tokens=128}"), (500, "{tail=1}")])
+def test_a_window_sees_no_further_back(size, options):
+    behind = np.arange(300)[:, None] - np.arange(300)
+    lowered = Attention(300, visible=f'kind = "window", size = {size}').check(
+        hidden_unless((behind >= 0) & (behind < size)), options
+    )
+    columns = {op.source.type.shape[-1] for op in loads_of(lowered)} - {512}  # the width of x
+    assert max(columns) <= size + 2 * 64

@@ -1,0 +1,133 @@
+"""Arithmetic in every layout: the instructions compute what the tensor level says."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from compiler.ir.types import BF16, F16, F32
+from dialects import tensor
+from tests.passes.programs import EVERYWHERE, Program, array, packed, slots
+from tests.passes.tensor_to_chip.lowered import check, normal
+
+LAYOUTS = {  # shape and layout of a left operand
+    "tokens": ((1, 70, 48), slots(1)),
+    "a full row of tokens": ((1, 64, 32), slots(1)),
+    "heads of tokens": ((3, 66, 20), slots(1)),
+    "heads": ((6, 40), slots(0)),
+    "a column": ((1, 1, 192), slots(2)),
+    "a packed column": ((1, 1, 192), packed(2)),
+    "everywhere": ((1, 24), EVERYWHERE),
+    "packed rows": ((2, 70, 1), packed(1)),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("kind", [tensor.AddOp, tensor.SubOp, tensor.MulOp, tensor.MaxOp])
+def test_two_arrays(layout, kind):
+    shape, where = LAYOUTS[layout]
+    program = Program([normal(*shape), normal(*shape)])
+    check(program.finish(program.add(kind(program.load(where), program.load(where)))))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_an_array_and_a_number(layout):
+    shape, where = LAYOUTS[layout]
+    program = Program([normal(*shape)])
+    x = program.load(where)
+    check(program.finish(program.add(tensor.MulOp(x, scalar=0.3)), program.add(tensor.SubOp(x, scalar=2.0))))
+
+
+BROADCASTS = {  # left, right: shape and layout
+    "a row for all tokens": (((1, 70, 48), slots(1)), ((1, 1, 48), EVERYWHERE)),
+    "a number per token": (((1, 70, 48), slots(1)), ((1, 70, 1), packed(1))),
+    "a number per token, in slots": (((1, 70, 48), slots(1)), ((1, 70, 1), slots(1))),
+    "a mask for all heads": (((4, 70, 30), slots(1)), ((1, 70, 30), slots(1))),
+    "a row for all heads": (((6, 40), slots(0)), ((1, 40), EVERYWHERE)),
+    "one number for a column": (((1, 1, 192), slots(2)), ((1, 1, 1), EVERYWHERE)),
+}
+
+
+@pytest.mark.parametrize("case", BROADCASTS)
+def test_broadcast(case):
+    (left, left_layout), (right, right_layout) = BROADCASTS[case]
+    program = Program([normal(*left), normal(*right)])
+    check(program.finish(program.add(tensor.MulOp(program.load(left_layout), program.load(right_layout)))))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("half", [BF16, F16])
+def test_casts(layout, half):
+    shape, where = LAYOUTS[layout]
+    program = Program([normal(*shape), normal(*shape, dtype=half.numpy)])
+    narrow = program.make(tensor.CastOp, program.load(where), type_=array(shape, half, where))
+    wide = program.make(tensor.CastOp, program.load(where), type_=array(shape, F32, where))
+    check(program.finish(narrow, wide))
+
+
+@pytest.mark.parametrize(("source", "target"), [(slots(2), packed(2)), (packed(2), slots(2))])
+def test_a_cast_packs_and_unpacks_a_column(source, target):
+    program = Program([normal(1, 1, 192)])
+    x = program.load(source)
+    check(program.finish(program.make(tensor.CastOp, x, type_=array((1, 1, 192), BF16, target))))
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize(
+    ("kind", "sign", "tolerance"),
+    [(tensor.Exp2Op, -9, 3e-6), (tensor.RsqrtOp, 1, 3e-7), (tensor.ReciprocalOp, 1, 3e-7)],
+)
+def test_functions(layout, kind, sign, tolerance):
+    shape, where = LAYOUTS[layout]
+    program = Program([sign * (0.01 + np.abs(normal(*shape)))])
+    check(program.finish(program.add(kind(program.load(where)))), tolerance)
+
+
+@pytest.mark.parametrize("layout", ["tokens", "a column", "a packed column", "heads of tokens"])
+def test_gate(layout):
+    shape, where = LAYOUTS[layout]
+    gate, up = 20 * normal(*shape), normal(*shape)
+    gate.flat[:4] = [-300, 300, -88, 0]
+    program = Program([gate, up])
+    check(program.finish(program.add(tensor.GateOp(program.load(where), program.load(where)))), 1e-5)
+
+
+@pytest.mark.parametrize("kind", ["sum", "max"])
+@pytest.mark.parametrize(
+    ("shape", "layout"),
+    [
+        ((1, 70, 48), slots(1)),
+        ((1, 70, 21), slots(1)),
+        ((3, 66, 64), slots(1)),
+        ((6, 80), slots(0)),
+        ((1, 1, 192), packed(2)),
+        ((1, 1, 192), slots(2)),
+        ((1, 64), packed(1)),
+    ],
+)
+def test_reduce(kind, shape, layout):
+    program = Program([normal(*shape)])
+    scale = 0.25 if kind == "sum" else 1.0
+    op = tensor.ReduceOp(program.load(layout), kind=kind, axis=len(shape) - 1, scale=scale)
+    total = program.add(op)
+    if total.type.layout == EVERYWHERE:  # one number; a column shows that all lanes have it
+        total = program.add(tensor.AddOp(program.add(tensor.MulOp(op.x, scalar=0.0)), total))
+    check(program.finish(total), 1e-6)
+
+
+@pytest.mark.parametrize(("tokens", "heads"), [(70, 3), (1, 5)])
+@pytest.mark.parametrize("width", [64, 128])
+def test_rope(tokens, heads, width):
+    decode = tokens == 1
+    program = Program([normal(1, heads, tokens, width), normal(1, 1, tokens, 2 * width)])
+    x = program.load(slots(1 if decode else 2))
+    check(program.finish(program.add(tensor.RopeOp(x, program.load(EVERYWHERE if decode else slots(2))))), 1e-7)
+
+
+@pytest.mark.parametrize("count", [1, 50, 64, 1000, 4096])
+def test_argmax(count):
+    values = normal(1, count)
+    values[0, count // 2 :: 7] = values.max()  # several, of which the first counts
+    program = Program([np.pad(values, [(0, 0), (0, -count % 64)], constant_values=-1e9)])
+    x = program.add(tensor.SliceOp(program.load(slots(1)), starts=(0, 0), sizes=(1, count)))
+    check(program.finish(program.add(tensor.ArgmaxOp(x))))
