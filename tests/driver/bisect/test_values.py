@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pytest
 
 import runtime_sim.interpret.llm  # noqa: F401  (importing it registers its rules)
+from compiler.ir.core import Op
+from compiler.ir.module import Function
+from dialects import llm, tensor
 from driver.bisect.values import SAME, Made, Values, cuts_like, places
 from runtime_sim.interpret.rules import interpret
+from tests.driver.bisect.broken import LAYER, change_dump, check, ops
 from tests.helpers import parse_ir
 
 WHOLE = "tensor<1x4x8xf32>"
@@ -99,3 +105,71 @@ def test_an_array_is_cut_along_several_axes():
 @pytest.mark.parametrize("shape", [(1, 3, 4), (2, 2, 4), (32,), (1, 8, 4)])
 def test_other_shapes_are_no_parts(shape):
     assert cuts_like(np.zeros((1, 4, 8)), shape) == []
+
+
+# ---- in a whole net ----
+
+
+
+def drop_gain(place: str) -> Callable[[Function], Op]:
+    def change(function: Function) -> Op:
+        (norm,) = ops(function, llm.RmsNormOp, place)
+        norm.set_operands(norm.operands[:1], (1, 0))
+        return norm
+
+    return change
+
+
+def drop_recorded_weight(place: str) -> Callable[[Function], Op]:
+    """As it is recorded, a norm is arithmetic that ends with a product."""
+
+    def change(function: Function) -> Op:
+        products = ops(function, llm.MulOp, place)
+        (product,) = (op for op in products if any(x.defining(llm.WeightOp) for x in op.operands))
+        product.set_operands([x for x in product.operands if x.defining(llm.WeightOp) is None], (1, 0))
+        product.value = 1.0
+        return product
+
+    return change
+
+
+def swap_rope(function: Function) -> Op:
+    """Rotate the keys in the other direction: their rows of the table negated."""
+    rope = ops(function, tensor.RopeOp)[1]
+    negated = tensor.MulOp(rope.rows, scalar=-1.0, loc=rope.loc)
+    rope.parent.insert_before(rope, negated)
+    rope.set_operand(1, negated.results[0])
+    return rope
+
+
+@pytest.mark.parametrize("place", ["input_layernorm", "self_attn.q_norm", "post_attention_layernorm"])
+def test_a_norm_weight_lost_in_an_llm_pass(compiled, dumps, place):
+    line = change_dump(dumps, "fuse-qkv", drop_gain(place))
+    check(compiled.report("block_0", dumps), "fuse-qkv", f"{LAYER}.{place}", line)
+
+
+@pytest.mark.parametrize("net", ["block_0", "block_1"])
+def test_a_norm_weight_lost_in_the_import(compiled, dumps, net):
+    """Layers 0 and 1 are made from one module."""
+    change_dump(dumps, "input", drop_recorded_weight("self_attn.k_norm"))
+    report = compiled.report(net, dumps)
+    assert "before any pass" in report[-2]
+    assert f"first module: {LAYER}.self_attn.k_norm, " in report[-1]
+
+
+def test_a_wrong_rotation_in_the_import_shows_at_the_next_module(compiled, dumps):
+    def change(function: Function) -> Op:
+        negation = ops(function, llm.NegOp)[0]
+        negation.y.replace_by(negation.x)
+        return negation
+
+    change_dump(dumps, "input", change)
+    text = compiled.report("block_0", dumps)[-1]
+    assert f"first module: {LAYER}.self_attn.o_proj, " in text
+    assert f"{LAYER}.self_attn.v_proj before it agrees" in text
+
+
+@pytest.mark.parametrize("name", ["llm-to-tensor", "tile-weights"])
+def test_a_wrong_rotation_in_a_tensor_pass(compiled, dumps, name):
+    line = change_dump(dumps, name, swap_rope)
+    check(compiled.report("block_0", dumps), name, f"{LAYER}.self_attn", line)
