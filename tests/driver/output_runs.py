@@ -11,12 +11,16 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import pytest
+
 from compiler import bmodel, interrupt
+from compiler.diagnostics import UserError
 from compiler.interrupt import interruptible
 from driver import output, workspace
 from driver.output import CONFIG, EMBEDDING, LOG, MANIFEST, staged_output
 
 NAME = "m.bmodel"
+ONE = {"config/config.json": "{}", NAME: "1", "model.log": "1"}  # after one run that writes "1"
 TRACED = {module.__file__ for module in (output, workspace, interrupt, bmodel.writer)}
 FAILED = 99  # exit code of a child whose action raised
 
@@ -43,6 +47,14 @@ def write(
         (run.folder / LOG).write_text(text)
         if error is not None:
             raise error
+
+
+def refused(out: Path, message: str, name: str = NAME, **more: str | dict[str, str]) -> None:
+    """The run is a user's mistake, and changes nothing."""
+    before = files(out.parent)
+    with pytest.raises(UserError, match=message):
+        write(out, "2", name, **more)
+    assert files(out.parent) == before
 
 
 def files(folder: Path) -> dict[str, str]:

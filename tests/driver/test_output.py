@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,18 +13,9 @@ import pytest
 from compiler.diagnostics import UserError
 from driver import workspace
 from driver.output import MANIFEST, require_space, staged_output
-from tests.driver.output_runs import NAME, files, write
+from tests.driver.output_runs import NAME, ONE, files, refused, write
 
-ONE = {"config/config.json": "{}", NAME: "1", "model.log": "1"}
 TWO = {**ONE, NAME: "2", "model.log": "2"}
-
-
-def refused(out: Path, message: str, name: str = NAME, **more: str | dict[str, str]) -> None:
-    """The run is a user's mistake, and changes nothing."""
-    before = files(out.parent)
-    with pytest.raises(UserError, match=message):
-        write(out, "2", name, **more)
-    assert files(out.parent) == before
 
 
 def test_files_appear_when_all_are_written(tmp_path):
@@ -281,62 +271,6 @@ def test_a_folder_mounted_from_the_same_disk_is_refused(mounted, tmp_path):
     (tmp_path / "real out").mkdir()
     folder = mounted("--bind", str(tmp_path / "real out"))
     refused(folder, "is a mount point, which cannot be replaced")
-
-
-def test_two_runs_do_not_write_to_one_folder(tmp_path):
-    with staged_output(tmp_path / "out", NAME) as run:
-        (run.folder / NAME).write_text("1")
-        refused(tmp_path / "out", "another run is writing to -o .*/out: wait until it has ended")
-        write(tmp_path / "beside", "2")
-    assert files(tmp_path / "out") == {NAME: "1"}
-
-
-HOLD = """
-import sys
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from driver.output import staged_output
-with staged_output(Path(sys.argv[1]), "x"):
-    print("writing", flush=True)
-    sys.stdin.read()
-"""
-
-
-def test_a_killed_run_holds_no_lock_and_its_files_go(tmp_path):
-    command = [sys.executable, "-c", HOLD, str(tmp_path / "out")]
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-    with subprocess.Popen(command, **pipes) as process:
-        assert process.stdout.readline() == "writing\n"
-        refused(tmp_path / "out", "another run")
-        process.kill()
-    assert os.listdir(tmp_path) == [".out.partial"]
-    write(tmp_path / "out", "1")
-    assert os.listdir(tmp_path) == ["out"]
-
-
-def test_a_lock_that_was_removed_while_waiting_is_none(tmp_path, monkeypatch):
-    """Between opening and locking the lock of another run, that run ends and removes it."""
-    import fcntl
-
-    flock, calls = fcntl.flock, []
-
-    def late(number: int, flags: int) -> None:
-        if not calls:
-            (tmp_path / ".out.partial" / "lock").unlink()
-        calls.append(number)
-        flock(number, flags)
-
-    monkeypatch.setattr("fcntl.flock", late)
-    write(tmp_path / "out", "1")
-    assert len(calls) == 2
-    assert files(tmp_path / "out") == ONE
-
-
-def test_a_hidden_folder_of_the_user_is_not_emptied(tmp_path):
-    (tmp_path / ".out.partial").mkdir()
-    (tmp_path / ".out.partial" / "mine").write_text("0")
-    write(tmp_path / "out", "1")
-    assert files(tmp_path / ".out.partial") == {"mine": "0"}
 
 
 def test_too_little_space_is_refused(tmp_path):

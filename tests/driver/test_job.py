@@ -1,0 +1,94 @@
+"""One model on its way: nets in the order of the file, one tuning for layers that differ little."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from compiler.bmodel import AddrMode, Net
+from compiler.diagnostics import UserError
+from dialects.nets import net_of
+from driver.job import Job, kind_of
+from driver.options import ConvertOptions
+from driver.pipelines import Effort
+from frontend.binding import Weights
+from frontend.imported import NetGroup
+from frontend.importer import import_model
+from passes.chip.allocate_local import DoesNotFit
+from tests.frontend.oracle import SMALL
+
+OF_PREFILL, OF_ONE_TOKEN = [f"block_{layer}" for layer in range(3)], [f"block_cache_{layer}" for layer in range(3)]
+
+
+@pytest.fixture
+def job(tmp_path) -> Job:
+    """Of a model with three layers, of which the last is a module of its own."""
+    options = ConvertOptions(tmp_path / "model", 8, "bf16", out_dir=tmp_path / "out")
+    return Job(options, import_model({**SMALL, "model_type": "llama"}, 8), Weights({}))
+
+
+@pytest.fixture
+def blocks(job) -> list[NetGroup]:
+    return [group for group in job.model.nets if group.of_layers]
+
+
+def test_nets_of_one_name_follow_each_other_by_layer(job, monkeypatch):
+    def bound(self, module, instance):
+        for function in module.functions():
+            yield function, Net(net_of(function).name_for(instance.layer), AddrMode.BASIC, [])
+
+    monkeypatch.setattr(Job, "bound", bound)
+    job.nets = [NetGroup(group.module, group.instances[::-1]) for group in job.model.nets]
+    names = [net.name for net in job.bmodel().nets]
+    assert names == ["embedding", "embedding_cache", "lm_head", *OF_PREFILL, *OF_ONE_TOKEN]
+
+
+class Runs:
+    """Records searches and pipelines instead of compiling; a module whose turn it is in `tight` does not fit."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, *tight: int) -> None:
+        self.tight = tight
+        self.searched: list[str] = []
+        self.compiled: list[tuple[str, str]] = []
+        monkeypatch.setattr(Job, "searched", self.search)
+        monkeypatch.setattr(Job, "run_passes", self.run_passes)
+
+    def search(self, group: NetGroup) -> Effort:
+        self.searched.append(group.name)
+        return Effort(tokens=64 * len(self.searched))
+
+    def run_passes(self, name: str, module: object, pipeline: str) -> object:
+        self.compiled.append((name, pipeline))
+        if len(self.compiled) - 1 in self.tight:
+            raise DoesNotFit("too large")
+        return module
+
+
+def test_layers_that_differ_little_are_tuned_once(job, blocks, monkeypatch):
+    runs = Runs(monkeypatch)
+    first, last = blocks
+    assert kind_of(first.module) == kind_of(last.module) == ("block", "block_cache")
+    assert [job.compiled(group) for group in blocks] == [first.module, last.module]
+    assert runs.searched == ["block_0"]
+    (_, once), (_, again) = runs.compiled
+    assert "tokens=64" in once
+    assert once == again
+
+
+def test_a_layer_that_does_not_fit_with_the_tuning_of_another_gets_its_own(job, blocks, monkeypatch):
+    runs = Runs(monkeypatch, 1)
+    for group in [*blocks, blocks[0]]:
+        job.compiled(group)
+    assert runs.searched == ["block_0", "block_2"]
+    assert [name for name, _ in runs.compiled] == ["block_0", "block_2", "block_2", "block_0"]
+    assert ["tokens=128" in pipeline for _, pipeline in runs.compiled] == [False, False, True, True]
+
+
+def test_what_fits_with_no_tuning_is_told_by_what_the_user_can_change(job, blocks, monkeypatch):
+    Runs(monkeypatch, 0, 1)
+    with pytest.raises(UserError, match=r"^-s 8: .*; use a shorter sequence$"):
+        job.compiled(blocks[0])
+    (head,) = (group for group in job.model.nets if group.name == "lm_head")
+    with pytest.raises(UserError, match=f"^{Path(job.options.model_path)}: "):
+        job.compiled(head)
