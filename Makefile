@@ -21,7 +21,7 @@ CASES ?= 100
 QUESTION ?= What is the capital of France?
 
 .DEFAULT_GOAL := help
-.PHONY: help setup wheels demo test conformance mlir-check fuzz golden lint types bench clean
+.PHONY: help setup wheels demo test conformance mlir-check fuzz architectures golden lint types bench clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -64,6 +64,9 @@ mlir-check: $(VENV)/mlir ## have LLVM's own parser read dumps of every level (do
 
 fuzz: setup ## run the commands on CASES spoilt inputs of each group; failures go to build/fuzz
 	$(BIN)/python -m tests.fuzz --cases $(CASES) --out $(BUILD)/fuzz
+
+architectures: setup ## compile a small model of every architecture and compare it with Hugging Face; ARGS="phi gemma2"
+	$(BIN)/python -m tests.architectures $(ARGS)
 
 golden: setup ## rewrite what tests/golden compares with; read the diff
 	$(BIN)/python -m pytest tests/golden --rewrite-golden $(ARGS)

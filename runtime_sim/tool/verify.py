@@ -85,7 +85,7 @@ def run(arguments: Namespace) -> int:
     verifier = Verifier(session, reference, _prompt(arguments, reference, session))
     results = []
     with counter("verify", verifier.net_count, " nets") as done:
-        for result in _results(verifier, arguments.min_cosine):
+        for result in results_of(verifier, arguments.min_cosine):
             say(result.line())
             results.append(result)
             done()
@@ -143,7 +143,7 @@ def verdict(results: Sequence[Result], reference: Path) -> str:
     )
 
 
-def _results(verifier: Verifier, min_cosine: float | None) -> Iterator[Result]:
+def results_of(verifier: Verifier, min_cosine: float | None = None) -> Iterator[Result]:
     """Run net after net; each is done before the next is begun."""
     session = verifier.session
     if session.table is not None:

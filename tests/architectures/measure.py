@@ -1,0 +1,140 @@
+"""One architecture from its configuration to tokens: what it takes, and how far it is from Hugging Face."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import io
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from compiler.diagnostics import CompileError, UserError
+from compiler.ir.module import walk
+from compiler.ir.types import F32
+from driver.convert import convert
+from driver.options import ConvertOptions
+from frontend.importer import import_model
+from runtime_sim.launch.session import Session
+from runtime_sim.tool.chat import open_session
+from runtime_sim.tool.launches import Verifier
+from runtime_sim.tool.reference import Reference
+from runtime_sim.tool.verify import results_of
+from tests.architectures.configs import config_of
+from tests.frontend.oracle import INPUT_LENGTH, SEQ_LENGTH, Subject, reference_model
+
+LENGTH, PROMPT, COUNT = 48, 20, 8  # tokens of a conversation, of its prompt, of the answer
+TIE = 0.05  # of the logits' standard deviation: what rounding to bf16 may turn around
+PLAIN = {"reshape", "permute", "slice", "weight", "concat_weights", "table", "gather_rows", "linear", "add"}
+
+
+@dataclass
+class Row:
+    """What is said of one architecture; `refused` or `crashed` has the message where there is no result."""
+
+    name: str
+    ops: Sequence[str] = ()  # of the llm dialect after its passes, but those that all have
+    error: float = float("nan")  # largest difference of logits in float32, over the largest logit
+    cosine: float = float("nan")  # lowest of all nets' outputs of the compiled file
+    tokens: int = 0  # so many of COUNT are those of Hugging Face; others must be ties
+    layers: int = 0  # distinct ones
+    seconds: float = 0.0  # to compile
+    problems: Sequence[str] = ()  # what verify says
+    refused: str = ""
+    crashed: str = ""
+
+    @property
+    def bad(self) -> bool:
+        """Whether something was computed wrongly, or ended in no message."""
+        return bool(self.crashed or self.problems) or (not self.refused and not self.error < 1e-4)
+
+    def line(self) -> str:
+        if self.refused or self.crashed:
+            kind = "refused" if self.refused else "CRASHED"
+            text = " ".join((self.refused or self.crashed).split())
+            return f"{self.name:20} {kind}: {text}"
+        numbers = (
+            f"{self.error:8.0e} {self.cosine:9.6f} {self.tokens}/{COUNT} {self.layers:6} {self.seconds:6.1f}"
+        )
+        return f"{self.name:20} {numbers}  {', '.join(self.ops)}{'  WRONG: ' if self.bad else ''}{'; '.join(self.problems)}"
+
+
+def measure(name: str, folder: Path) -> Row:
+    """Make the model in `folder`, compile it as bf16, and compare each net and the tokens of a conversation."""
+    row = Row(name)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
+            _measure(row, folder)
+    except (UserError, CompileError) as error:
+        row.refused = str(error)
+    except Exception as error:  # whatever it is, the table says it
+        row.crashed = f"{type(error).__name__}: {error}"
+    return row
+
+
+def _measure(row: Row, folder: Path) -> None:
+    config = config_of(row.name)
+    reference = reference_model(config)
+    with torch.no_grad():
+        for parameter in reference.parameters():
+            parameter.copy_(parameter.bfloat16().float())
+    checkpoint, out = folder / "model", folder / "out"
+    write(reference, checkpoint)
+    subject = _subject(config, reference)
+    row.error = subject.error()
+    subject.fuse()
+    row.ops = sorted(_ops(subject) - PLAIN)
+    row.layers = sum(group.of_layers for group in subject.imported.nets)
+    start = time.monotonic()
+    file = convert(ConvertOptions(checkpoint, LENGTH, "bf16", out_dir=out))
+    row.seconds = time.monotonic() - start
+    assert file is not None
+    session = open_session(file, out / "config", exact=False)
+    _tokens(row, session, reference)
+    _verify(row, session, Reference(checkpoint))
+
+
+def write(model: Any, folder: Path) -> None:
+    """A checkpoint of bf16, with the keys that the library's own reading maps."""
+    stored = copy.deepcopy(model)  # buffers would come back rounded
+    stored.to(torch.bfloat16).save_pretrained(folder)
+
+
+def _subject(config: dict[str, Any], reference: Any) -> Subject:
+    imported = import_model(config, SEQ_LENGTH, INPUT_LENGTH, dtype=F32)
+    parameters = {name: tensor.numpy() for name, tensor in reference.state_dict().items()}
+    return Subject(reference, imported, parameters)
+
+
+def _ops(subject: Subject) -> set[str]:
+    return {
+        op.opname.removeprefix("llm.")
+        for group in subject.imported.nets
+        for op in walk(group.module)
+        if op.opname.startswith("llm.")
+    }
+
+
+def _tokens(row: Row, session: Session, reference: Any) -> None:
+    """Compare a greedy answer, token by token; Hugging Face reads what was answered so far."""
+    tokens = np.random.default_rng(3).integers(3, 512, PROMPT).tolist()
+    answer = session.generate(tokens, COUNT)
+    with torch.no_grad():
+        for token in answer:
+            logits = reference(input_ids=torch.tensor([tokens]), use_cache=False).logits[0, -1]
+            row.tokens += int(logits.argmax()) == token
+            if logits.max() - logits[token] > TIE * logits.std():
+                row.problems = [*row.problems, f"token {token} after {len(tokens)}"]
+            tokens.append(token)
+
+
+def _verify(row: Row, session: Session, reference: Reference) -> None:
+    tokens = np.random.default_rng(0).integers(3, reference.vocabulary, LENGTH).tolist()
+    results = list(results_of(Verifier(session, reference, tokens)))
+    row.problems = [*row.problems, *(problem for result in results for problem in result.problems)]
+    row.cosine = min(found.cosine for result in results for found in result.agreements.values())

@@ -1,0 +1,38 @@
+"""The rows of `make architectures`: what is right, what is refused, and what is wrong is told as such."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from runtime_sim.launch.session import Session
+from tests.architectures.measure import COUNT, measure
+
+
+def test_a_right_model_has_its_numbers(tmp_path):
+    row = measure("qwen2", tmp_path)
+    assert not row.bad, row.line()
+    assert (row.tokens, row.layers) == (COUNT, 2)
+    assert row.error < 1e-4
+    assert row.cosine > 0.999
+    assert "rope" in row.ops
+    assert f"{COUNT}/{COUNT}" in row.line()
+
+
+def test_what_is_refused_has_its_message(tmp_path):
+    row = measure("gpt2", tmp_path)
+    assert not row.bad
+    assert row.line().startswith("gpt2                 refused: cannot trace the model")
+
+
+def test_a_wrong_token_is_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(Session, "generate", lambda self, prompt, count: [3] * count)
+    row = measure("qwen2", tmp_path)
+    assert row.bad
+    assert "token 3 after 20" in row.line()
+
+
+def test_a_crash_is_no_refusal(tmp_path, monkeypatch):
+    monkeypatch.setattr(np.random, "default_rng", lambda seed: 1 / 0)
+    row = measure("qwen2", tmp_path)
+    assert row.bad
+    assert "CRASHED: ZeroDivisionError" in row.line()
