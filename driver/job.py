@@ -8,13 +8,12 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import numpy as np
-
 from compiler.bmodel import BModel, CommandStreams, Net
 from compiler.diagnostics import UserError, log
 from compiler.ir.module import Function, Module
 from compiler.progress import track
 from compiler.target.attribute import set_target
+from compiler.weights.stored import Weight
 from dialects.builtin import ModuleOp
 from dialects.nets import net_of
 from driver.blob import Materializer, Piece, WeightBlob
@@ -183,7 +182,7 @@ class Job:
         return list(found.values())
 
     def materializer(self, instance: Instance) -> Materializer:
-        def read(name: str) -> np.ndarray:
+        def read(name: str) -> Weight:
             return self.weights.read(instance.parameter_name(name))
 
         return Materializer(read, self.model.tables, instance.parameter_name)

@@ -46,7 +46,7 @@ def write_embedding(model: ImportedModel, weights: Weights, half: ElementType, p
     digest = hashlib.sha256()
     with path.open("wb") as file:
         for start in range(0, rows, EMBEDDING_ROWS):
-            values = weights.read(name, slice(start, min(start + EMBEDDING_ROWS, rows)))
+            values = weights.read_floats(name, slice(start, min(start + EMBEDDING_ROWS, rows)))
             data = convert(values, half.numpy).tobytes()
             digest.update(data)
             file.write(data)

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import ml_dtypes
@@ -18,8 +19,9 @@ import numpy.typing as npt
 
 from compiler.diagnostics import UserError, log
 from compiler.weights.scheme import Scheme
-from frontend.checkpoint import Checkpoint, StoredTensor
+from compiler.weights.stored import Quantized, Weight
 from frontend.folder import adapter_not_merged, quantized_already
+from frontend.sources.source import Source
 from frontend.values import check_finite, count_beyond, exceeds, largest, limited
 
 FLOATS = ("bfloat16", "float16", "float32", "float64")
@@ -63,24 +65,30 @@ def _home(name: str) -> str:
 
 @dataclass(frozen=True)
 class Weights:
-    """The parameters of a model by name, each read from the checkpoint when asked for.
+    """The parameters of a model by name, each read from its source when asked for.
 
-    `half` is the 16-bit type that they are converted to. What is read lies in its range: NaN and infinity are
-    a UserError, and larger values are clipped, which `note_limited` tells.
+    `half` is the 16-bit type that they are converted to. Floats that are read lie in its range: NaN and
+    infinity are a UserError, and larger values are clipped, which `note_limited` tells.
     """
 
-    tensors: Mapping[str, StoredTensor]
+    tensors: Mapping[str, Source]
     half: npt.DTypeLike = ml_dtypes.bfloat16
-    schemes: Mapping[str, Scheme] = field(default_factory=dict)  # of the parameters that are stored as codes
     beyond: set[str] = field(default_factory=set)  # parameters read so far that had to be clipped
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """The type that most parameters are stored in, counted in bytes."""
+        """The type that most floats are stored in, counted in bytes."""
         sizes: dict[np.dtype[Any], int] = {}
-        for tensor in self.tensors.values():
-            sizes[tensor.dtype] = sizes.get(tensor.dtype, 0) + tensor.nbytes
+        for source in self.tensors.values():
+            if source.dtype is not None:
+                sizes[source.dtype] = sizes.get(source.dtype, 0) + source.nbytes
         return max(sizes, key=lambda dtype: (sizes[dtype], dtype.name))
+
+    @property
+    def schemes(self) -> dict[str, Scheme]:
+        """Of the parameters that are codes already."""
+        found = {name: source.scheme for name, source in self.tensors.items()}
+        return {name: scheme for name, scheme in found.items() if scheme is not None}
 
     @property
     def limit(self) -> float:
@@ -93,20 +101,26 @@ class Weights:
         """Whether two parameters are the same stored tensor (tied)."""
         return self.tensors[one] == self.tensors[other]
 
-    def read(self, name: str, rows: slice = slice(None)) -> npt.NDArray[Any]:
+    def read(self, name: str, rows: slice = slice(None)) -> Weight:
         """The values, or those of some rows (first axis), in memory of their own; as stored if in range."""
-        tensor = self.tensors[name]
-        values = tensor.read(rows)
-        if not exceeds(values, self.limit):
+        source = self.tensors[name]
+        values = source.read(rows)
+        if isinstance(values, Quantized) or not exceeds(values, self.limit):
             return values
-        check_finite(tensor, values, rows.start or 0)
+        check_finite(source, values, rows.start or 0)
         self.beyond.add(name)
         return limited(values, self.limit)
 
+    def read_floats(self, name: str, rows: slice = slice(None)) -> npt.NDArray[Any]:
+        """The same of a parameter that no linear reads, as codes are for linears only."""
+        values = self.read(name, rows)
+        assert not isinstance(values, Quantized), f"{name} is stored as codes"
+        return values
+
     def note_limited(self) -> None:
         """Tell which of the parameters that were read had values beyond the range of `half`."""
-        tensors = sorted({self.tensors[name] for name in self.beyond}, key=lambda tensor: tensor.key)
-        counts = [f"{count_beyond(tensor.read(), self.limit)} of {tensor.key}" for tensor in tensors]
+        names = {self.tensors[name].key: name for name in self.beyond}  # one for those that are tied
+        counts = [f"{self._count_beyond(names[key])} of {key}" for key in sorted(names)]
         if counts:
             log.warning(
                 "values beyond the range of %s, +-%g, were clipped: %s",
@@ -115,26 +129,37 @@ class Weights:
                 some(counts),
             )
 
+    def _count_beyond(self, name: str) -> int:
+        values = self.tensors[name].read()
+        return 0 if isinstance(values, Quantized) else count_beyond(values, self.limit)
 
-def bind(checkpoint: Checkpoint, expected: Expected, half: npt.DTypeLike = ml_dtypes.bfloat16) -> Weights:
-    """Find every parameter in the checkpoint; UserError names what is missing, odd or of another shape."""
-    tensors: dict[str, StoredTensor] = {}
+
+def bind(
+    sources: Mapping[str, Source],
+    folder: Path,
+    expected: Expected,
+    half: npt.DTypeLike = ml_dtypes.bfloat16,
+) -> Weights:
+    """Find every parameter among what a folder's checkpoint holds, by key; UserError names what is missing,
+    odd or of another shape.
+    """
+    tensors: dict[str, Source] = {}
     extra = []
-    for key in checkpoint:
+    for key, source in sources.items():
         name = expected.rename(key)
         if name in tensors:
-            raise UserError(f"key {key} of {checkpoint.folder} is parameter {name}, as another key is too")
+            raise UserError(f"key {key} of {folder} is parameter {name}, as another key is too")
         if name in expected.shapes:
-            tensors[name] = checkpoint[key]
-            _check(key, checkpoint[key], expected.shapes[name])
+            tensors[name] = source
+            _check(source, expected.shapes[name])
         elif not any(re.search(pattern, key) for pattern in expected.ignored):
             extra.append(key)
     for pair in expected.tied.items():
-        for name, source in (pair, pair[::-1]):
-            if name not in tensors and source in tensors:
-                tensors[name] = tensors[source]
+        for name, other in (pair, pair[::-1]):
+            if name not in tensors and other in tensors:
+                tensors[name] = tensors[other]
     missing = [name for name in expected.shapes if name not in tensors]
-    _check_complete(checkpoint, expected, missing, extra)
+    _check_complete(folder, expected, missing, extra)
     return Weights({name: tensors[name] for name in expected.shapes}, half)
 
 
@@ -169,29 +194,27 @@ def _renamer(model: Any, shapes: dict[str, tuple[int, ...]]) -> Callable[[str], 
     return rename
 
 
-def _check(key: str, tensor: StoredTensor, shape: tuple[int, ...]) -> None:
-    if tensor.shape != shape:
-        raise UserError(
-            f"key {key} in {tensor.path} has shape {list(tensor.shape)}, by config.json it is {list(shape)}"
-        )
-    if tensor.dtype.name not in FLOATS:
-        raise UserError(f"key {key} in {tensor.path} is stored as {tensor.dtype}, not {', '.join(FLOATS)}")
+def _check(source: Source, shape: tuple[int, ...]) -> None:
+    where = f"key {source.key} in {source.path}"
+    if source.shape != shape:
+        raise UserError(f"{where} has shape {list(source.shape)}, by config.json it is {list(shape)}")
+    if source.dtype is not None and source.dtype.name not in FLOATS:
+        raise UserError(f"{where} is stored as {source.dtype}, not {', '.join(FLOATS)}")
 
 
-def _check_complete(checkpoint: Checkpoint, expected: Expected, missing: list[str], extra: list[str]) -> None:
+def _check_complete(folder: Path, expected: Expected, missing: list[str], extra: list[str]) -> None:
     for pattern, refuse in FOREIGN.items():
         found = next((key for key in extra if re.search(pattern, key)), None)
         if found:
-            raise refuse(checkpoint.folder, f"key {found}")
+            raise refuse(folder, f"key {found}")
     if missing:
-        raise UserError(f"{checkpoint.folder} lacks {_list(missing)}, which its config.json needs")
+        raise UserError(f"{folder} lacks {_list(missing)}, which its config.json needs")
     inside = [key for key in extra if expected.has_place_for(key)]
     if inside:
-        raise UserError(
-            f"{checkpoint.folder} holds {_list(inside)}, which the model of its config.json has no place for"
-        )
+        keys = _list(inside)
+        raise UserError(f"{folder} holds {keys}, which the model of its config.json has no place for")
     if extra:
-        log.warning("%s: %s left out, which no part of the model uses", checkpoint.folder, _list(extra))
+        log.warning("%s: %s left out, which no part of the model uses", folder, _list(extra))
 
 
 def _list(keys: list[str]) -> str:

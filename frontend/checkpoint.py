@@ -47,13 +47,14 @@ DTYPES: dict[str, npt.DTypeLike] = {
 
 @dataclass(frozen=True)
 class StoredTensor:
-    """Where the data of one key lies, and as what."""
+    """Where the data of one key lies, and as what: the `Source` of a parameter that is stored as it is."""
 
     key: str
     path: Path
     start: int  # bytes from the start of the file
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
+    scheme: None = None
 
     @property
     def nbytes(self) -> int:

@@ -24,5 +24,5 @@ def load_model(
     config = read_config(folder)
     config.check_sizes({key: tensor.shape for key, tensor in checkpoint.items()})
     native = native_model(dict(config.values))
-    weights = bind(checkpoint, expected_of(native), half.numpy)
+    weights = bind(checkpoint, folder, expected_of(native), half.numpy)
     return import_model(native, seq_length, input_length, half, weights.schemes), weights

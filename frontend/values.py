@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from compiler.diagnostics import UserError
 from compiler.weights.stored import to_float32
-from frontend.checkpoint import StoredTensor
+from frontend.sources.source import Source
 
 Array = npt.NDArray[Any]
 
@@ -25,15 +25,15 @@ def exceeds(values: Array, limit: float) -> bool:
     return values.size > 0 and peak(values) > word(values.dtype, limit)
 
 
-def check_finite(tensor: StoredTensor, values: Array, first_row: int = 0) -> None:
-    """Refuse NaN and infinity by key and index; `values` are the rows of `tensor` from `first_row` on."""
+def check_finite(source: Source, values: Array, first_row: int = 0) -> None:
+    """Refuse NaN and infinity by key and index; `values` are the rows of `source` from `first_row` on."""
     finite = np.isfinite(values)
     if finite.all():
         return
     place = np.unravel_index(int(finite.argmin()), values.shape)
     index = [int(i) + (first_row if axis == 0 else 0) for axis, i in enumerate(place)]
     raise UserError(
-        f"key {tensor.key} in {tensor.path} holds {values[place]} at index {index}\n"
+        f"key {source.key} in {source.path} holds {values[place]} at index {index}\n"
         "no model computes with that: the file is damaged, or training it failed"
     )
 

@@ -85,9 +85,12 @@ class DumpedNet:
     def materializer(self) -> Materializer:
         return KeepingMaterializer(self.read, self.model.tables)
 
-    def read(self, name: str) -> Array:
+    def read(self, name: str) -> Weight:
         """A parameter by the name that the net's module uses."""
         return self.weights.read(self.instance.parameter_name(name))
+
+    def read_floats(self, name: str) -> Array:
+        return self.weights.read_floats(self.instance.parameter_name(name))
 
     def stages(self) -> Iterator[Stage]:
         """Without those that are as the one before."""
@@ -123,7 +126,7 @@ class DumpedNet:
             if stage.level == "chip":
                 return self.chip_program(stage).run(self.inputs, observe)  # type: ignore[arg-type]
             tables, codes = self.model.tables, self.materializer.codes
-            return interpret(stage.function, self.inputs, self.read, tables, observe, codes)  # type: ignore[arg-type]
+            return interpret(stage.function, self.inputs, self.read_floats, tables, observe, codes)  # type: ignore[arg-type]
         except (SimulationError, ValueError) as error:
             raise CompileError(str(error).partition("\n")[0]) from error
 

@@ -17,6 +17,7 @@ from dialects.weights import Packed, region_name, stored_bits
 from driver.options import ConvertOptions
 from frontend import load
 from frontend.binding import Weights, bind
+from frontend.checkpoint import StoredTensor
 from runtime_sim.launch.loader import Region
 from tests.end_to_end.tiny import ROUNDING, SUMMING, Tiny, check_close
 
@@ -43,21 +44,28 @@ def codes_of(shape: tuple[int, ...], scheme: Scheme, seed: int) -> Quantized:
 
 
 @dataclass(frozen=True)
-class PartlyCodes(Weights):
-    """Weights as a quantized checkpoint has them: most are floats, some are not."""
+class Coded:
+    """A parameter that a checkpoint stores as codes; or as floats, if a program wants them as codes anyway."""
 
-    def read(self, name: str, rows: slice = slice(None)) -> Weight:  # type: ignore[override]
-        for own in IN_CODES:
-            if name.endswith(own):
-                return codes_of(self.shape(name), SCHEMES[own], len(name))
-        return super().read(name, rows)
+    floats: StoredTensor
+    scheme: Scheme
+    given: bool  # as codes
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.floats, name)
+
+    def read(self, rows: slice = slice(None)) -> Weight:
+        return codes_of(self.shape, self.scheme, len(self.key)) if self.given else self.floats.read(rows)
 
 
 def bind_mixed(*arguments: Any) -> Weights:
     weights = bind(*arguments)
-    layers = [f"model.layers.{layer}." for layer in range(LAYERS)]
-    schemes = {layer + name: scheme for layer in layers for name, scheme in SCHEMES.items()}
-    return PartlyCodes(weights.tensors, weights.half, schemes)
+    tensors = dict(weights.tensors)
+    for layer in range(LAYERS):
+        for own, scheme in SCHEMES.items():
+            name = f"model.layers.{layer}.{own}"
+            tensors[name] = Coded(tensors[name], scheme, own in IN_CODES)
+    return Weights(tensors, weights.half)
 
 
 @pytest.fixture(scope="module")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,9 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from compiler.diagnostics import UserError
+from compiler.ir.types import F16
+from compiler.weights.scheme import Scheme
+from compiler.weights.stored import Quantized
 from frontend.binding import Expected, bind, expected_of
 from frontend.checkpoint import Checkpoint
 from tests.checkpoints import LLAMA3_ROPE
@@ -35,7 +39,7 @@ OPTIONS = [
 @pytest.mark.parametrize(("family", "options"), OPTIONS)
 def test_the_tiny_checkpoints_hold_exactly_what_transformers_wants(tiny_checkpoint, family, options):
     folder = tiny_checkpoint(family, **options)
-    weights = bind(Checkpoint(folder), expected_of(model_of(folder)))
+    weights = bind(Checkpoint(folder), folder, expected_of(model_of(folder)))
     assert weights.same("lm_head.weight", "model.embed_tokens.weight") == options.get("tied", False)
     for path in folder.glob("*.safetensors"):
         for key, values in load_file(path).items():
@@ -49,7 +53,7 @@ def test_keys_without_the_models_prefix_are_found(tiny_checkpoint, tmp_path):
         {key.removeprefix("model."): values for key, values in tensors.items()},
         tmp_path / "model.safetensors",
     )
-    weights = bind(Checkpoint(tmp_path), expected_of(model_of(whole)))
+    weights = bind(Checkpoint(tmp_path), tmp_path, expected_of(model_of(whole)))
     np.testing.assert_array_equal(weights.read("model.norm.weight"), tensors["model.norm.weight"])
 
 
@@ -59,7 +63,7 @@ def test_parts_of_a_merged_parameter_are_refused(tmp_path):
     key = "model.layers.0.block_sparse_moe.experts.0.w1.weight"
     save_file({key: np.ones((8, 8), np.float32)}, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=rf"key {key} is a part of parameter .*gate_up_proj"):
-        bind(Checkpoint(tmp_path), expected_of(model_of(tmp_path)))
+        bind(Checkpoint(tmp_path), tmp_path, expected_of(model_of(tmp_path)))
 
 
 EXPECTED = Expected({"a": (2, 3), "b": (3,), "head": (2, 3)}, tied={"head": "a"})
@@ -73,7 +77,7 @@ def checkpoint_with(folder: Path, **shapes: tuple[int, ...]) -> Checkpoint:
 
 
 def test_a_tied_parameter_is_read_from_its_source(tmp_path):
-    weights = bind(checkpoint_with(tmp_path, a=(2, 3), b=(3,)), EXPECTED)
+    weights = bind(checkpoint_with(tmp_path, a=(2, 3), b=(3,)), tmp_path, EXPECTED)
     assert weights.same("head", "a")
     assert weights.shape("head") == (2, 3)
     assert weights.dtype == np.float16
@@ -81,12 +85,12 @@ def test_a_tied_parameter_is_read_from_its_source(tmp_path):
 
 
 def test_of_tied_parameters_either_may_be_stored(tmp_path):
-    weights = bind(checkpoint_with(tmp_path, head=(2, 3), b=(3,)), EXPECTED)
+    weights = bind(checkpoint_with(tmp_path, head=(2, 3), b=(3,)), tmp_path, EXPECTED)
     assert weights.same("a", "head")
 
 
 def test_a_tied_parameter_with_a_key_of_its_own_is_read_from_it(tmp_path):
-    weights = bind(checkpoint_with(tmp_path, a=(2, 3), b=(3,), head=(2, 3)), EXPECTED)
+    weights = bind(checkpoint_with(tmp_path, a=(2, 3), b=(3,), head=(2, 3)), tmp_path, EXPECTED)
     assert not weights.same("head", "a")
 
 
@@ -101,7 +105,7 @@ def test_a_tied_parameter_with_a_key_of_its_own_is_read_from_it(tmp_path):
 )
 def test_what_does_not_fit_is_named(tmp_path, shapes, message):
     with pytest.raises(UserError, match=message):
-        bind(checkpoint_with(tmp_path, **shapes), EXPECTED)
+        bind(checkpoint_with(tmp_path, **shapes), tmp_path, EXPECTED)
 
 
 PARTS = Expected(
@@ -125,17 +129,17 @@ def test_a_key_that_a_layer_would_compute_with_is_refused(tmp_path, key):
     with pytest.raises(
         UserError, match=f"holds key {key}, which the model of its config.json has no place for"
     ):
-        bind(folder, PARTS)
+        bind(folder, tmp_path, PARTS)
 
 
 @pytest.mark.parametrize("key", ["v_head.summary.weight", "model.layers.1.q.weight", "visual.blocks.0.w"])
 def test_a_key_outside_of_the_model_is_left_out_with_a_note(tmp_path, caplog, key):
-    bind(checkpoint_with(tmp_path, **PARTS.shapes, **{key: (1,)}), PARTS)
+    bind(checkpoint_with(tmp_path, **PARTS.shapes, **{key: (1,)}), tmp_path, PARTS)
     assert f"key {key} left out, which no part of the model uses" in caplog.text
 
 
 def test_many_keys_are_told_in_one_note(tmp_path, caplog):
-    bind(checkpoint_with(tmp_path, **PARTS.shapes, **{f"x{i}.w": (1,) for i in range(5)}), PARTS)
+    bind(checkpoint_with(tmp_path, **PARTS.shapes, **{f"x{i}.w": (1,) for i in range(5)}), tmp_path, PARTS)
     assert "keys x0.w, x1.w, x2.w and 2 more left out" in caplog.text
 
 
@@ -150,22 +154,47 @@ def test_many_keys_are_told_in_one_note(tmp_path, caplog):
 )
 def test_weights_in_another_form_are_told_as_such(tmp_path, key, message):
     with pytest.raises(UserError, match=message):
-        bind(checkpoint_with(tmp_path, **{key: (1,)}), PARTS)
+        bind(checkpoint_with(tmp_path, **{key: (1,)}), tmp_path, PARTS)
 
 
 def test_stale_buffers_of_old_checkpoints_are_ignored(tmp_path):
     keys = {"model.layers.0.self_attn.rotary_emb.inv_freq": (4,), "embeddings.position_ids": (1, 8)}
-    bind(checkpoint_with(tmp_path, a=(2, 3), b=(3,), **keys), EXPECTED)
+    bind(checkpoint_with(tmp_path, a=(2, 3), b=(3,), **keys), tmp_path, EXPECTED)
 
 
 def test_two_keys_of_one_parameter_are_refused(tmp_path):
     expected = Expected({"a": (2,)}, rename=lambda key: key.removeprefix("model."))
     save_file({"a": np.ones(2), "model.a": np.ones(2)}, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match="is parameter a, as another key is too"):
-        bind(Checkpoint(tmp_path), expected)
+        bind(Checkpoint(tmp_path), tmp_path, expected)
+
+
+@dataclass(frozen=True)
+class Codes:
+    """A parameter that a checkpoint stores as codes."""
+
+    key = "a"
+    path = Path("a.safetensors")
+    shape = (2, 4)
+    nbytes = 12
+    dtype = None
+    scheme = Scheme(8, 4, False, F16)
+
+    def read(self, rows: slice = slice(None)) -> Quantized:
+        return Quantized(np.ones(self.shape, np.int8)[rows], np.ones((2, 1), np.float16)[rows], None, self.scheme)
+
+
+def test_codes_are_read_as_they_are(tmp_path):
+    plain = checkpoint_with(tmp_path, b=(3,))["b"]
+    weights = bind({"a": Codes(), "b": plain}, tmp_path, Expected({"a": (2, 4), "b": (3,)}))
+    assert weights.schemes == {"a": Codes.scheme}
+    assert weights.dtype == np.float16
+    assert weights.read("a", slice(1, 2)).codes.shape == (1, 4)
+    with pytest.raises(AssertionError, match="a is stored as codes"):
+        weights.read_floats("a")
 
 
 def test_integers_are_no_weights(tmp_path):
     save_file({"a": np.ones((2, 3), np.int8), "b": np.ones(3)}, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=r"key a in .* is stored as int8"):
-        bind(Checkpoint(tmp_path), EXPECTED)
+        bind(Checkpoint(tmp_path), tmp_path, EXPECTED)

@@ -18,7 +18,7 @@ FLOATS = [BF16, np.dtype(np.float16), np.dtype(np.float32), np.dtype(np.float64)
 
 def weights_of(folder, values, half=BF16) -> Weights:
     save_file({"w": values}, folder / "model.safetensors")
-    return bind(Checkpoint(folder), Expected({"w": values.shape}), half)
+    return bind(Checkpoint(folder), folder, Expected({"w": values.shape}), half)
 
 
 def ones(dtype, **changes) -> np.ndarray:
