@@ -407,7 +407,8 @@ def same_layout(strides: tuple[int, ...], shape: Shape4, view: View, spec: ChipS
 class SelectOp(TiuOp):
     """res = (opd0 == opd1) ? opd2 : opd3 over `shape`, and so with > and <.
 
-    opd0 and opd1 are aligned, or one value per lane.
+    opd0 and opd1 are aligned, or one value per lane. One of opd2 and opd3 is the aligned src2, the other a
+    `#chip.const`.
     """
 
     family = "cmp"
@@ -422,14 +423,21 @@ class SelectOp(TiuOp):
     res: Attr[View]
     opd0: Attr[View]
     opd1: Attr[View]
-    opd2: Attr[View]
-    opd3: Attr[Const]
+    opd2: Attr[View | Const]
+    opd3: Attr[View | Const]
+
+    def verify(self) -> None:
+        super().verify()
+        if isinstance(self.opd2, View) == isinstance(self.opd3, View):
+            self.fail("takes a buffer for one of the two that it selects from, and a constant for the other")
 
     def accesses(self, spec: ChipSpec) -> Iterator[Access]:
         shape = cast(Shape4, self.shape)
         yield local_access(self.src0, self.opd0, shape, spec, write=False)
         yield local_access(self.src1, self.opd1, shape, spec, write=False)
-        yield local_access(self.src2, self.opd2, shape, spec, write=False)
+        for view in (self.opd2, self.opd3):
+            if isinstance(view, View):
+                yield local_access(self.src2, view, shape, spec, write=False)
         yield local_access(*self.written(), spec, write=True)
 
     def fields(self, place: Placement) -> Fields:
@@ -438,11 +446,12 @@ class SelectOp(TiuOp):
         out |= {"res0_addr": place.tiu(self.dst, self.res), "opd0_sign": 1}
         for name, buffer, view in (("opd0", self.src0, self.opd0), ("opd1", self.src1, self.opd1)):
             out |= {f"{name}_addr": place.tiu(buffer, view), f"{name}_str": 3 if view.strides else 0}
-        return out | {
-            "opd2_addr": place.tiu(self.src2, self.opd2),
-            "opd3_const": 1,
-            "opd3_addr": self.opd3.bits,
-        }
+        for name, payload in (("opd2", self.opd2), ("opd3", self.opd3)):
+            if isinstance(payload, Const):
+                out |= {f"{name}_const": 1, f"{name}_addr": payload.bits}
+            else:
+                out[f"{name}_addr"] = place.tiu(self.src2, payload)
+        return out
 
 
 @op("chip.matmul")

@@ -40,6 +40,7 @@ from dialects.shapes import (
     check_axis,
     check_broadcast,
     check_concatenation,
+    check_count,
     check_projection,
     check_range,
     check_row_indices,
@@ -634,6 +635,28 @@ class ArgmaxOp(Op):
 
     def infer_types(self) -> tuple[TensorType, ...]:
         return (TensorType((*self.x.type.shape[:-1], 1), I32),)
+
+
+@op("llm.topk")
+class TopkOp(Op):
+    """The k largest elements of the last axis, largest first, of equals the first; and where they are.
+
+    Shapes: x [..., N], values [..., k] of the type of x, indices [..., k] i32.
+    """
+
+    shapes = "x[..., N] values[..., K] indices[..., K]"
+
+    x: Operand[TensorType]
+    k: Attr[int]
+    values: Result[TensorType]
+    indices: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        shape = (*self.x.type.shape[:-1], self.k)
+        return TensorType(shape, self.x.type.element), TensorType(shape, I32)
+
+    def verify(self) -> None:
+        check_count(self, self.k, self.x.type)
 
 
 # ---- data movement ----

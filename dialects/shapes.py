@@ -52,6 +52,11 @@ def check_range(op: Op, x: TensorType, axis: int, bounds: tuple[int, int, int]) 
         op.fail(f"range {start}:{stop}:{step} does not fit axis {axis} of {x}")
 
 
+def check_count(op: Op, count: int, x: TensorType) -> None:
+    if not x.shape or not 1 <= count <= x.shape[-1]:
+        op.fail(f"k is {count}, expected at least 1 and no more than the last axis of {x} has")
+
+
 def check_row_indices(op: Op, table: TensorType, ids: TensorType) -> None:
     if len(table.shape) != 2 or ids.element != I32:
         op.fail(f"expected a table of two axes and i32 indices, got {table} and {ids}")

@@ -16,7 +16,9 @@ from compiler.ir.core import Op, Value
 from compiler.ir.define import Attr, Operand, OptionalAttr, OptionalOperand, Result, VariadicOperand, op
 from compiler.ir.types import F32, I32, Attribute, ElementType, TensorType, Type, attr_def, type_def
 from compiler.weights.scheme import Scheme, scheme_of
-from dialects.shapes import broadcast, check_axis, check_broadcast, check_concatenation
+from dialects.shapes import broadcast, check_axis, check_broadcast, check_concatenation, check_count
+
+MAX_EXACT = 1 << 24  # integers up to it are exact in f32, in which places are compared
 
 
 @attr_def("tensor.lanes")
@@ -442,6 +444,36 @@ class ArgmaxOp(TensorOp):
     def verify(self) -> None:
         if self.x.type.element != F32 or not is_over_lanes(self.x.type, 1):
             self.fail(f"takes {self.x.type}, expected f32 with axis 1 over the lanes")
+
+
+@op("tensor.topk")
+class TopkOp(TensorOp):
+    """The k largest of the last axis, largest first, and where they are; of equals, the lowest first.
+
+    Each row [N] lies in a lane, and the results beside it; or there is one, with its items over the lanes,
+    and every lane gets the results. Numbers are finite and above -3.4e38; -0 counts as 0.
+    """
+
+    shapes = "x[..., N] values[..., K] indices[..., K]"
+
+    x: Operand[TensorType]
+    k: Attr[int]
+    values: Result[TensorType]
+    indices: Result[TensorType]
+
+    def infer_types(self) -> tuple[Type, ...]:
+        type_ = self.tensor(0)
+        shape = (*type_.shape[:-1], self.k)
+        layout = Replicated() if is_over_lanes(type_, len(shape) - 1) else type_.layout
+        return TensorType(shape, F32, layout), TensorType(shape, I32, layout)
+
+    def verify(self) -> None:
+        self.require_local()
+        self.require_f32()
+        x = self.x.type
+        check_count(self, self.k, x)
+        if form_of(x) == "neither" or x.shape[-1] > MAX_EXACT:
+            self.fail(f"takes {x}, expected rows over the lanes, or the items of one, at most {MAX_EXACT}")
 
 
 # ---- matmul ----

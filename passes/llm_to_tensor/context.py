@@ -96,11 +96,14 @@ class Lowering(ABC):
 
     def lower(self, op: Op) -> None:
         self.op, self.build.loc = op, op.loc
-        result: Lowered | None = lowers.find(op)(self, op)
-        if isinstance(result, Value) and isinstance(result.type.layout, Lanes):
-            self.check_shape(op, result)
-        if result is not None:
-            self.current.values[op.results[0]] = result
+        found: Lowered | tuple[Lowered, ...] | None = lowers.find(op)(self, op)
+        if found is None:
+            return
+        results = found if isinstance(found, tuple) else (found,)
+        for value, result in zip(op.results, results, strict=True):
+            if isinstance(result, Value) and isinstance(result.type.layout, Lanes):
+                self.check_shape(op, value, result)
+            self.current.values[value] = result
 
     # ---- what depends on how many tokens ----
 
@@ -109,7 +112,7 @@ class Lowering(ABC):
         return [ops]
 
     @abstractmethod
-    def check_shape(self, op: Op, result: Value) -> None:
+    def check_shape(self, op: Op, value: Value, result: Value) -> None:
         """Refuse an op that would mix tokens, or be lowered as if its axes meant something else."""
 
     @abstractmethod
@@ -207,8 +210,8 @@ class Lowering(ABC):
         if found.type.element != F32:
             return found
         layout = found.type.layout
-        assert isinstance(layout, Lanes)
-        return self.build.cast(found, value.type.element, layout_of(layout))
+        layout = layout_of(layout) if isinstance(layout, Lanes) else layout
+        return self.build.cast(found, value.type.element, layout)
 
     def stored(self, value: Value) -> Value:
         """A result of the function, written to DDR."""

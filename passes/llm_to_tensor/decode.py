@@ -22,8 +22,8 @@ class Decode(Lowering):
     def __init__(self, function: Function, spec: ChipSpec):
         super().__init__(function, 1, [Range(0, 1)], spec)
 
-    def check_shape(self, op: Op, result: Value) -> None:
-        if op.results[0].type.shape != result.type.shape:
+    def check_shape(self, op: Op, value: Value, result: Value) -> None:
+        if value.type.shape != result.type.shape:
             op.fail(f"has no lowering to the tensor dialect: it would give {result.type}")
 
     def check_tokens(self, value: Value, *axes: int) -> int:

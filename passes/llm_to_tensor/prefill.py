@@ -49,8 +49,8 @@ class Prefill(Lowering):
             phases[-1].append(op)
         return phases
 
-    def check_shape(self, op: Op, result: Value) -> None:
-        shape, axis = list(op.results[0].type.shape), result.type.layout.axis
+    def check_shape(self, op: Op, value: Value, result: Value) -> None:
+        shape, axis = list(value.type.shape), result.type.layout.axis
         if shape[axis] == self.tokens:
             shape[axis] = self.count
         if tuple(shape) != result.type.shape:

@@ -23,8 +23,12 @@ class Build:
         self.loc: Location = UNKNOWN
 
     def add(self, op: Op) -> Value:
+        return self.add_all(op)[0]
+
+    def add_all(self, op: Op) -> tuple[Value, ...]:
+        """As `add`, of an op with several results."""
         op.loc = self.loc
-        return self.builder.add(op).results[0]
+        return tuple(self.builder.add(op).results)
 
     def load(self, source: Value, layout: Attribute) -> Value:
         type_ = source.type

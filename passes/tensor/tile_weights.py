@@ -127,9 +127,9 @@ class Tiler:
         return even_ranges(columns, unit, most)
 
     def is_wide(self, y: Value) -> bool:
-        """Whether y, the logits of a large vocabulary, has to be packed: an argmax reads both forms."""
+        """Whether y, the logits of a large vocabulary, has to be packed: a choice reads both forms."""
         share = buffer_bytes(y.type, self.build.spec) / self.build.spec.lane_bytes
-        only_compared = all(isinstance(user, tensor.ArgmaxOp) for user in y.users)
+        only_compared = all(isinstance(user, tensor.ArgmaxOp | tensor.TopkOp) for user in y.users)
         return tensor.is_column(y.type) and only_compared and share > SLOTS_SHARE
 
     def as_it_is(self, y: Value) -> Value:

@@ -329,6 +329,12 @@ def argmax(op: llm.ArgmaxOp, x: Array) -> Array:
     return np.asarray(np.argmax(wide(x), axis=-1, keepdims=True), np.int32)
 
 
+@simulates(llm.TopkOp)
+def topk(op: llm.TopkOp, x: Array) -> tuple[Array, Array]:
+    order = np.argsort(-wide(x), axis=-1, kind="stable")[..., : op.k]
+    return np.take_along_axis(x, order, axis=-1), order.astype(np.int32)
+
+
 # ---- data movement ----
 
 

@@ -147,6 +147,12 @@ def argmax(op: tensor.ArgmaxOp, x: Array) -> Array:
     return np.asarray(np.argmax(x, axis=-1, keepdims=True), np.int32)
 
 
+@simulates(tensor.TopkOp)
+def topk(op: tensor.TopkOp, x: Array) -> tuple[Array, Array]:
+    order = np.argsort(-x, axis=-1, kind="stable")[..., : op.k]
+    return np.take_along_axis(x, order, axis=-1), order.astype(np.int32)
+
+
 @simulates(tensor.DequantizeOp)
 def dequantize(op: tensor.DequantizeOp, packed: Array) -> Array:
     return packed.astype(op.w.type.element.numpy)

@@ -86,6 +86,10 @@ OPS = [
         LOCAL, OTHER, OTHER, OTHER, kind="sel_eq", shape=(1, 64, 1, 16), res=View(F32), opd0=View(F32),
         opd1=View(F32), opd2=View(F32), opd3=chip.constant(0.0, F32),
     ),
+    chip.SelectOp(
+        LOCAL, OTHER, OTHER, OTHER, kind="sel_eq", shape=(1, 64, 1, 16), res=View(F32), opd0=View(F32),
+        opd1=View(F32, strides=(0, 0, 0, 0)), opd2=chip.constant(-1.0, F32), opd3=View(F32, offset=64),
+    ),
     chip.MatmulOp(
         LOCAL, OTHER, OTHER, kind="nt", m=70, k=64, n=20, res=View(F32), opd0=View(BF16), opd1=View(BF16),
         accumulate=True,

@@ -96,6 +96,10 @@ MALFORMED = {
         "bounds from 1.0 to -1.0",
     ),
     "a cap that caps all": (f'%y = "llm.softcap"(%x) <{{cap = 0.0 : f64}}> : ({X}) -> {X}', "expected a positive"),
+    "more of the largest than there are": (
+        '%v, %i = "llm.topk"(%x) <{k = 65 : i64}> : (tensor<8x64xf32>) -> (tensor<8x65xf32>, tensor<8x65xi32>)',
+        "k is 65, expected at least 1 and no more than the last axis of tensor<8x64xf32> has",
+    ),
     "an activation that there is not": (
         f'%y = "llm.act"(%x) <{{kind = "swish"}}> : ({X}) -> {X}',
         "attribute 'kind' is swish, expected one of silu, gelu",

@@ -64,6 +64,7 @@ LINES = [
     '"llm.softmax"(%x) <{axis = 2 : i64}> : (!x) -> !x',
     *(f'"llm.{name}"(%x) <{{axis = 2 : i64}}> : (!x) -> tensor<1x8x1xbf16>' for name in ("mean", "reduce_sum")),
     '"llm.argmax"(%x) : (!x) -> tensor<1x8x1xi32>',
+    '"llm.topk"(%x) <{k = 5 : i64}> : (!x) -> (tensor<1x8x5xbf16>, tensor<1x8x5xi32>)',
     '"llm.reshape"(%x) <{shape = array<i64: 8, 64>}> : (!x) -> tensor<8x64xbf16>',
     '"llm.permute"(%x) <{order = array<i64: 2, 0, 1>}> : (!x) -> tensor<64x1x8xbf16>',
     '"llm.slice"(%x) <{axis = 1 : i64, start = 0 : i64, stop = 4 : i64}> : (!x) -> tensor<1x4x64xbf16>',
@@ -83,6 +84,7 @@ LINES = [
     '"tensor.reduce"(%x) <{kind = "max", axis = 1 : i64}> : (!local) -> tensor<4x1xf32, #tensor.replicated>',
     '"tensor.rope"(%x, %r) : (!local, tensor<4x128xf32, #lanes1>) -> !local',
     '"tensor.argmax"(%x) : (tensor<1x64xf32, #lanes1>) -> tensor<1x1xi32, #lanes0>',
+    '"tensor.topk"(%x) <{k = 5 : i64}> : (tensor<4x64xf32, #lanes0>) -> (tensor<4x5xf32, #lanes0>, tensor<4x5xi32, #lanes0>)',
     '"tensor.dequantize"(%x) : (!tile) -> tensor<32x64xbf16, #lanes0>',
     '"tensor.linear"(%x, %w) <{operandSegmentSizes = array<i32: 1, 1, 0>}> : (!half, !w) -> tensor<4x32xf32, #lanes0>',
     '"tensor.gated_linear"(%x, %w, %w) : (!half, !w, !w) -> tensor<4x32xbf16, #lanes0>',
@@ -116,7 +118,8 @@ def name_of(line: str) -> str:
 def one_op(line: str) -> tuple[Module, Op]:
     """A module with that op, on arguments and a whole weight."""
     sources = SOURCES if "%w" in line and name_of(line).startswith("tensor.") else ""
-    module, _ = parse_ir(f"{ALIASES}{sources}%result = {line}")
+    results = "%result, %other" if ") -> (" in line else "%result"
+    module, _ = parse_ir(f"{ALIASES}{sources}{results} = {line}")
     return module, next(op for op in module.function("test").block.ops if op.opname == name_of(line))
 
 
@@ -152,12 +155,14 @@ def test_every_op_with_results_is_here():
 def test_a_result_of_another_type_is_refused_at_the_op(line):
     module, op = one_op(line)
     verify(module)
-    right = op.result.type
     accepted = []
-    for what, wrong in others(right):
-        op.result.type = wrong
-        with pytest.raises(CompileError) as caught:
-            verify(module)
-        if caught.value.op is not op:  # the op takes it; only the function's return differs
-            accepted.append((what, str(wrong)))
+    for result in op.results:
+        right = result.type
+        for what, wrong in others(right):
+            result.type = wrong
+            with pytest.raises(CompileError) as caught:
+                verify(module)
+            if caught.value.op is not op:  # the op takes it; only the function's return differs
+                accepted.append((what, str(wrong)))
+        result.type = right
     assert {what for what, _ in accepted} <= FREE.get(op.opname, set()), accepted

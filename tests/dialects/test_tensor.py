@@ -53,6 +53,15 @@ def test_an_index_lies_on_the_first_lane():
     assert tensor.ArgmaxOp(x).results[0].type == TensorType((1, 1), I32, Lanes(0))
 
 
+def test_the_largest_lie_beside_their_row_or_on_all_lanes():
+    (x,) = values(TensorType((1, 128), F32, Lanes(1)))
+    types = [result.type for result in tensor.TopkOp(x, k=4).results]
+    assert types == [TensorType((1, 4), F32, Replicated()), TensorType((1, 4), I32, Replicated())]
+    (x,) = values(TensorType((1, 70, 128), F32, TOKENS))
+    types = [result.type for result in tensor.TopkOp(x, k=4).results]
+    assert types == [TensorType((1, 70, 4), F32, TOKENS), TensorType((1, 70, 4), I32, TOKENS)]
+
+
 X = "tensor<4x8xf32>"
 REFUSED = {
     "neither an array nor a number": (
@@ -143,6 +152,15 @@ MALFORMED = {
         f'%y = "tensor.concat"(%a, %b) <{{axis = 1 : i64}}> : (tensor<4x8xf32, {ROWS}>,'
         f" tensor<4x8xf32, #tensor.replicated>) -> tensor<4x16xf32, {ROWS}>",
         "several element types or layouts",
+    ),
+    "the largest of what lies in DDR": (
+        '%v, %i = "tensor.topk"(%x) <{k = 2 : i64}> : (tensor<8x64xf32>) -> (tensor<8x2xf32>, tensor<8x2xi32>)',
+        "which is not in local memory",
+    ),
+    "the largest of several rows over the lanes": (
+        '%v, %i = "tensor.topk"(%x) <{k = 2 : i64}> : (tensor<8x64xf32, #tensor.lanes<axis = 1>>)'
+        " -> (tensor<8x2xf32, #tensor.replicated>, tensor<8x2xi32, #tensor.replicated>)",
+        "expected rows over the lanes, or the items of one",
     ),
     "a table of halves that are not even": (
         '%y = "tensor.rope_table"() <{cos = "cos", sin = "sin"}> : () -> tensor<64x30xf32>',

@@ -227,6 +227,15 @@ def test_argmax_takes_the_first_of_equals():
     assert run(f'%y = "llm.argmax"(%x) : ({types(x)}) -> tensor<1x1xi32>', x).tolist() == [[1]]
 
 
+def test_the_largest_come_in_order_of_size_and_equals_in_order_of_place():
+    x = np.array([[1, 7, 9, 7, 3], [-0.0, 0.0, -1, 0.0, 0.0]], ml_dtypes.bfloat16)
+    text = f'%v, %i = "llm.topk"(%x) <{{k = 3 : i64}}> : ({types(x)}) -> (tensor<2x3xbf16>, tensor<2x3xi32>)'
+    module, _ = parse_ir(text)
+    values, indices = interpret(module.function("test"), [x], {}.__getitem__)
+    assert indices.tolist() == [[2, 1, 3], [0, 1, 3]]
+    assert values.tolist() == [[9, 7, 7], [0, 0, 0]]
+
+
 def test_embedding_scales_in_float32():
     ids, table = np.array([[2, 0]], np.int32), random_tensor(3, 4, dtype=ml_dtypes.bfloat16)
     y = run(

@@ -134,6 +134,13 @@ def test_argmax_takes_the_first_of_equals():
     assert found.tolist() == [[1]]
 
 
+def test_the_largest_come_in_order_of_size_and_equals_in_order_of_place():
+    op = tensor.TopkOp(value((1, 5)), k=3)
+    values, indices = rule(op, np.array([[1, 7, 9, 7, 3]], np.float32))
+    assert indices.dtype == np.int32
+    assert (values.tolist(), indices.tolist()) == ([[9, 7, 7]], [[2, 1, 3]])
+
+
 def test_a_sum_is_scaled_term_by_term():
     op = tensor.ReduceOp(value((2, 4)), kind="sum", axis=1, scale=0.25)
     assert rule(op, np.full((2, 4), 3e38, np.float32)).tolist() == [[np.float32(3e38)]] * 2
