@@ -49,7 +49,7 @@ from dialects.shapes import (
 )
 
 Activation = Literal["silu", "gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "sigmoid", "tanh"]
-RopeMode = Literal["half", "interleaved", "half_tables"]
+RopeMode = Literal["half", "interleaved", "half_tables", "pairs_to_halves"]
 VISIBLE_KINDS = ("causal", "window", "all", "masked")
 
 
@@ -354,6 +354,7 @@ class RopeOp(_Unary, LeadsToAttention):
       half         b = concat(-x[R/2:R], x[:R/2]);               y = x * cos + b * sin
       interleaved  b[2i] = -x[2i+1], b[2i+1] = x[2i];            y = x * cos + b * sin
       half_tables  the same as half, with tables of width R/2 that serve both halves
+      pairs_to_halves  half of concat(x[0:R:2], x[1:R:2]): neighbours turn, and are parted to the halves
     Shapes: x and y [1, heads, S, D]; cos and sin [1, 1, S, R] f32 (R/2 for half_tables).
     Source: Su et al. 2021, section 3.4.
     """

@@ -201,10 +201,11 @@ class PackedWeightOp(ViewLike):
 
 @op("tensor.rope_table")
 class RopeTableOp(ViewLike):
-    """[positions, 2 d] f32 in DDR: a row is cos (d), sin of the first half, minus sin of the second half."""
+    """[positions, 2 d] f32 in DDR; how a row is made of those of cos and sin: see `weights.RopeTable`."""
 
     cos: Attr[str]
     sin: Attr[str]
+    mode: Attr[Literal["half", "interleaved", "half_tables"]] = "half"
     result_: Result[TensorType]
 
     def verify(self) -> None:
@@ -407,15 +408,17 @@ class ReduceOp(TensorOp):
 
 @op("tensor.rope")
 class RopeOp(MadeAnywhere):
-    """Rotate halves: y = [x1 cos - x2 sin, x2 cos + x1 sin]; x [..., d] f32, rows [..., 2 d].
+    """y = x cos + what each item's partner gives it; x [..., d] f32, rows [..., 2 d] as in `RopeTableOp`.
 
-    A row is as in `RopeTableOp`.
+    mode half: item i and i + d/2 are partners; interleaved: neighbours 2i and 2i + 1 are; pairs_to_halves:
+    half of x with its even items first, by rows for half.
     """
 
     shapes = "x[..., D] rows[*, W] y[..., D]"
 
     x: Operand[TensorType]
     rows: Operand[TensorType]
+    mode: Attr[Literal["half", "interleaved", "pairs_to_halves"]] = "half"
     y: Result[TensorType]
 
     def infer_types(self) -> tuple[Type, ...]:

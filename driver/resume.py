@@ -117,8 +117,8 @@ def stored_bytes(source: WeightSource, shapes: Mapping[str, Any], tables: Mappin
             return sum(prod(map(int, shapes[name])) for name in names) * dtype.bytes
         case Packed(tile=tile):
             return tile.total_bytes
-        case RopeTable(cos, sin):
-            return 4 * int(tables[cos].size + tables[sin].size)
+        case RopeTable(cos, sin, mode):
+            return 4 * int(tables[cos].size + tables[sin].size) * (2 if mode == "half_tables" else 1)
         case Floats(values):
             return 4 * len(values)
         case Iota(count):

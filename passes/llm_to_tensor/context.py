@@ -45,6 +45,7 @@ class TableRows:
 
 
 Lowered = Value | Parameter | TableRows
+RopeRows = tuple[Value, Value, str, float | None]  # cos, sin, how pairs are turned, and a factor
 
 
 @dataclass
@@ -54,7 +55,7 @@ class Run:
     tokens: Range
     values: dict[Value, Lowered] = field(default_factory=dict)
     halves: dict[Value, Value] = field(default_factory=dict)  # arrays rounded to the llm value's own type
-    rope_rows: dict[tuple[Value, float | None], Value] = field(default_factory=dict)  # by cos and factor
+    rope_rows: dict[RopeRows, Value] = field(default_factory=dict)
 
 
 class Lowering(ABC):

@@ -73,7 +73,7 @@ def weight(low: Lowering, op: tensor.WeightOp) -> None:
 @lowers(tensor.RopeTableOp)
 def rope_table(low: Lowering, op: tensor.RopeTableOp) -> None:
     type_ = op.results[0].type
-    buffer = low.emit.weight(RopeTable(op.cos, op.sin), type_.bytes)
+    buffer = low.emit.weight(RopeTable(op.cos, op.sin, op.mode), type_.bytes)
     low.set(op.results[0], low.row_major(buffer, type_))
 
 

@@ -157,10 +157,15 @@ def rope_half_tables(x: Array, cos: Array, sin: Array) -> Array:
     return np.concatenate([low * cos - high * sin, high * cos + low * sin], axis=-1)
 
 
+def rope_pairs_to_halves(x: Array, cos: Array, sin: Array) -> Array:
+    return rope_half(np.concatenate([x[..., 0::2], x[..., 1::2]], axis=-1), cos, sin)
+
+
 ROPES: dict[str, Callable[[Array, Array, Array], Array]] = {
     "half": rope_half,
     "interleaved": rope_interleaved,
     "half_tables": rope_half_tables,
+    "pairs_to_halves": rope_pairs_to_halves,
 }
 
 

@@ -138,6 +138,7 @@ def test_rope_multiplies_complex_numbers(mode):
         "half": np.tile(angle, 2),
         "interleaved": np.repeat(angle, 2, axis=1),
         "half_tables": angle,
+        "pairs_to_halves": np.tile(angle, 2),
     }[mode][None, None]
     cos, sin = np.cos(wide), np.sin(wide)
     y = run(
@@ -147,9 +148,10 @@ def test_rope_multiplies_complex_numbers(mode):
         cos,
         sin,
     )
-    first = slice(0, 8, 2) if mode == "interleaved" else slice(0, 4)
-    second = slice(1, 8, 2) if mode == "interleaved" else slice(4, 8)
+    neighbours, halves = (slice(0, 8, 2), slice(1, 8, 2)), (slice(0, 4), slice(4, 8))
+    first, second = halves if mode in ("half", "half_tables") else neighbours
     turned = (x[..., first] + 1j * x[..., second]) * np.exp(1j * angle)
+    first, second = neighbours if mode == "interleaved" else halves
     np.testing.assert_allclose(y[..., first], turned.real, atol=1e-5)
     np.testing.assert_allclose(y[..., second], turned.imag, atol=1e-5)
     np.testing.assert_array_equal(y[..., 8:], x[..., 8:])

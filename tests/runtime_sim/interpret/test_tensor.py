@@ -105,17 +105,40 @@ def test_each_source_gives_its_share_of_a_tile():
     np.testing.assert_array_equal(supplied(op, a=a, b=b), np.concatenate(one))
 
 
-def test_rope_by_a_row_of_the_table_rotates_halves():
+ROPES = {  # of each mode its table, its turn, how the pairs of x lie, and those of the result
+    "half": ("half", "half", "half", "half"),
+    "half_tables": ("half_tables", "half", "half", "half"),
+    "interleaved": ("interleaved", "interleaved", "interleaved", "interleaved"),
+    "pairs_to_halves": ("half", "pairs_to_halves", "interleaved", "half"),
+}
+PAIRS = {"half": (slice(0, 8), slice(8, 16)), "interleaved": (slice(0, 16, 2), slice(1, 16, 2))}
+
+
+@pytest.mark.parametrize("mode", ROPES)
+def test_rope_by_a_row_of_the_table_turns_pairs(mode):
+    table_mode, turn, source, target = ROPES[mode]
     angle = random_tensor(1, 8, seed=2)
-    cos, sin = (np.concatenate([f(angle)] * 2, axis=1) for f in (np.cos, np.sin))
-    table = supplied(tensor.RopeTableOp(cos="cos", sin="sin", types=[TensorType((1, 32), F32)]), cos=cos, sin=sin)
+    wide = {"half": np.tile(angle, 2), "half_tables": angle, "interleaved": np.repeat(angle, 2, axis=1)}[table_mode]
+    made = tensor.RopeTableOp(cos="cos", sin="sin", mode=table_mode, types=[TensorType((1, 32), F32)])
+    table = supplied(made, cos=np.cos(wide), sin=np.sin(wide))
     x = random_tensor(2, 16)
-    op = tensor.RopeOp(value((2, 16)), value((1, 32)))
-    low, high = x[:, :8], x[:, 8:]
-    wanted = np.concatenate(
-        [low * np.cos(angle) - high * np.sin(angle), high * np.cos(angle) + low * np.sin(angle)], axis=1
-    )
-    np.testing.assert_allclose(rule(op, x, table), wanted, rtol=1e-6, atol=1e-6)
+    y = rule(tensor.RopeOp(value((2, 16)), value((1, 32)), mode=turn), x, table)
+    first, second = (x[:, part] for part in PAIRS[source])
+    turned = (first + 1j * second) * np.exp(1j * angle)
+    np.testing.assert_allclose(y[:, PAIRS[target][0]], turned.real, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(y[:, PAIRS[target][1]], turned.imag, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["half", "interleaved"])
+def test_sines_of_a_pair_that_differ_are_each_its_own_item_s(mode):
+    """y = x cos + partner(x) sin, item by item, where no angle is behind the tables."""
+    cos, sin, x = (random_tensor(1, 16, seed=seed) for seed in (1, 2, 3))
+    made = tensor.RopeTableOp(cos="cos", sin="sin", mode=mode, types=[TensorType((1, 32), F32)])
+    y = rule(tensor.RopeOp(value((1, 16)), value((1, 32)), mode=mode), x, supplied(made, cos=cos, sin=sin))
+    partner = np.empty_like(x)
+    first, second = PAIRS[mode]
+    partner[:, first], partner[:, second] = -x[:, second], x[:, first]
+    np.testing.assert_allclose(y, x * cos + partner * sin, rtol=1e-6, atol=1e-6)
 
 
 def test_the_gate_is_finite_at_both_ends():
