@@ -61,8 +61,8 @@ class Replicated(Attribute):
 class PackedType(Type):
     """A tile of weights, `rows` (outputs) over the lanes x `columns` (inputs), in the DMA's order.
 
-    Codes, scales and zeros of a scheme, which decode to the type `element`; or, without a scheme, the weights
-    themselves in that type.
+    Codes, scales, zeros and minimums of a scheme, which decode to the type `element`; or, without a
+    scheme, the weights themselves in that type.
     """
 
     rows: int

@@ -159,7 +159,8 @@ def region_name(source: WeightSource | LanePart) -> str:
 def _stored_fields(stored: ElementType | Scheme) -> dict[str, Any]:
     if isinstance(stored, ElementType):
         return {"bits": stored.bits, "group": 0, "symmetric": True, "scale": stored}
-    return {"bits": stored.bits, "group": stored.group, "symmetric": not stored.zeros, "scale": stored.scale}
+    fields = {"bits": stored.bits, "group": stored.group, "symmetric": not stored.zeros}
+    return fields | {"scale": stored.scale} | ({"minimum": True} if stored.minimum else {})
 
 
 def _named(kind: str, **values: Any) -> str:

@@ -44,14 +44,20 @@ class Stored:
     codes: np.ndarray
     scales: np.ndarray
     zeros: np.ndarray | None = None
+    minimums: np.ndarray | None = None
 
 
 STORED = [
     ("bits = 4, group = 2, zeros = true", Stored(np.uint8([[3, 15, 0, 7]]), np.float16([[0.5, -2]]), np.uint8([[3, 16]]))),
     ("bits = 4, group = 4, zeros = false", Stored(np.uint8([[3, 15, 0, 7]]), np.float16([[0.25]]))),
     ("bits = 8, group = 2, zeros = false", Stored(np.int8([[-128, 127, 0, 7]]), np.float16([[0.5, 3]]))),
+    ("bits = 8, group = 2, zeros = true", Stored(np.uint8([[0, 255, 128, 7]]), np.float16([[0.5, 3]]), np.uint8([[255, 0]]))),
+    (
+        "bits = 4, group = 2, zeros = false, minimum = true",
+        Stored(np.uint8([[0, 15, 8, 7]]), np.float16([[0.5, -3]]), minimums=np.float16([[-4, 0.25]])),
+    ),
 ]
-DECODED = [[0.0, 6.0, 32.0, 18.0], [-1.25, 1.75, -2.0, -0.25], [-64.0, 63.5, 0.0, 21.0]]
+DECODED = [[0.0, 6.0, 32.0, 18.0], [-1.25, 1.75, -2.0, -0.25], [-64.0, 63.5, 0.0, 21.0], [-127.5, 0.0, 384.0, 21.0], [-4.0, 3.5, -23.75, -20.75]]
 
 
 @pytest.mark.parametrize(("scheme", "stored", "wanted"), [(*case, w) for case, w in zip(STORED, DECODED, strict=True)])
@@ -74,6 +80,13 @@ def test_decoding_rounds_once_to_the_weights_own_type():
     scheme = Scheme(4, 2, False, F16)
     assert decoded(stored, scheme, F16).tolist() == [[3.0078125, 0]]
     assert decoded(stored, scheme, BF16).tolist() == [[3.015625, 0]]
+
+
+def test_a_minimum_is_added_before_the_sum_is_rounded():
+    """15 * 1.0009765625 is 15.0146484375, which f16 rounds to 15.015625; less 15 the difference is seen."""
+    stored = Stored(np.uint8([[15, 0]]), np.float16([[1.0009765625]]), minimums=np.float16([[-15]]))
+    scheme = Scheme(4, 2, False, F16, minimum=True)
+    assert decoded(stored, scheme, F16).tolist() == [[0.0146484375, -15]]
 
 
 @pytest.mark.parametrize(

@@ -11,12 +11,12 @@ from compiler.ir.define import OPS
 from compiler.ir.types import BF16, F16, F32, TensorType
 from compiler.weights.groups import quantize
 from compiler.weights.scheme import Scheme
-from compiler.weights.stored import rectangle
+from compiler.weights.stored import Quantized, Weight, rectangle
 from compiler.weights.tile import Tile, pack
 from dialects import tensor
 from dialects.tensor import PackedType
 from runtime_sim.interpret.rules import DATA_RULES, RULES, Data
-from tests.helpers import random_tensor
+from tests.helpers import random_codes, random_tensor
 
 BF = ml_dtypes.bfloat16
 
@@ -29,8 +29,9 @@ def rule(op, *arrays):
     return RULES[type(op)](op, *arrays)
 
 
-def supplied(op, **weights: np.ndarray):
-    data = Data(weights.__getitem__, weights, lambda name, scheme: quantize(weights[name], scheme))
+def supplied(op, **weights: Weight):
+    codes = {name: weight for name, weight in weights.items() if isinstance(weight, Quantized)}
+    data = Data(weights.__getitem__, weights, lambda name, scheme: codes.get(name) or quantize(weights[name], scheme))
     return DATA_RULES[type(op)](op, data)
 
 
@@ -51,7 +52,7 @@ def test_parameters_beyond_f16_stay_finite():
     assert supplied(op, a=np.array([1e6, -1e6], np.float32)).tolist() == [65504, -65504]
 
 
-def decode_run(data: np.ndarray, type_: PackedType, scales_at: int, zeros_at: int) -> np.ndarray:
+def decode_run(data: np.ndarray, type_: PackedType, tile: Tile) -> np.ndarray:
     """A packed tile [lanes, run] taken apart byte by byte, by what the format's description says."""
     scheme = type_.scheme
     groups = type_.columns // scheme.group
@@ -60,39 +61,52 @@ def decode_run(data: np.ndarray, type_: PackedType, scales_at: int, zeros_at: in
         slot, lane = divmod(row, len(data))
         group = slot * groups + column // scheme.group
         code = code_at(data[lane], type_, slot, column)
-        zero = zero_at(data[lane], scheme, zeros_at, group)
-        out[row, column] = (code - zero) * scale_at(data[lane], scales_at, group)
+        zero = zero_at(data[lane], scheme, tile.zeros_offset, group)
+        out[row, column] = (code - zero) * float_at(data[lane], tile.scales_offset, group)
+        if scheme.minimum:
+            out[row, column] += float_at(data[lane], tile.minimums_offset, group)
     return out
 
 
-def scale_at(run: np.ndarray, start: int, group: int) -> np.float32:
+def float_at(run: np.ndarray, start: int, group: int) -> np.float32:
     return run[start + 2 * group : start + 2 * group + 2].copy().view(BF)[0].astype(np.float32)
 
 
 def zero_at(run: np.ndarray, scheme: Scheme, start: int, group: int) -> int:
-    if scheme.bits == 8:
-        return 0
-    return int(run[start + group]) if scheme.zeros else 8
+    if scheme.zeros:
+        return int(run[start + group])
+    return 8 if scheme.bits == 4 and not scheme.minimum else 0
 
 
 def code_at(run: np.ndarray, type_: PackedType, slot: int, column: int) -> int:
     if type_.scheme.bits == 8:
-        return int(run[slot * type_.columns + column].astype(np.int8))
+        code = run[slot * type_.columns + column]
+        return int(code if type_.scheme.zeros or type_.scheme.minimum else code.astype(np.int8))
     half = type_.columns // 2
     byte = int(run[slot * half + column % half])
     return byte >> 4 if column >= half else byte & 15
 
 
-@pytest.mark.parametrize(("bits", "zeros", "group"), [(4, True, 32), (4, False, 64), (8, False, 16)])
-def test_a_packed_tile_is_what_its_bytes_say(bits, zeros, group):
-    weight = random_tensor(100, 128, seed=3).astype(BF)
-    scheme = Scheme(bits, group, zeros, BF16)
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        Scheme(4, 32, True, BF16),
+        Scheme(4, 64, False, BF16),
+        Scheme(4, 32, False, BF16, minimum=True),
+        Scheme(8, 16, False, BF16),
+        Scheme(8, 16, True, BF16),
+        Scheme(8, 32, False, BF16, minimum=True),
+    ],
+    ids=str,
+)
+def test_a_packed_tile_is_what_its_bytes_say(scheme):
+    weight = random_codes((100, 128), scheme)
     type_ = PackedType(70, 64, BF16, scheme)
     op = tensor.PackedWeightOp(sources=["w"], row=20, column=64, types=[type_])
     found = supplied(op, w=weight)
     tile = Tile(70, 64, scheme, 64, 64)
-    part = rectangle(quantize(weight, scheme), slice(20, 90), slice(64, 128))
-    wanted = decode_run(pack(tile, part), type_, tile.scales_offset, tile.zeros_offset)
+    part = rectangle(weight, slice(20, 90), slice(64, 128))
+    wanted = decode_run(pack(tile, part), type_, tile)
     np.testing.assert_array_equal(found, wanted.astype(BF))
 
 
