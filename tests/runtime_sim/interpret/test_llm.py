@@ -251,6 +251,53 @@ def test_the_largest_come_in_order_of_size_and_equals_in_order_of_place():
     assert values.tolist() == [[9, 7, 7], [0, 0, 0]]
 
 
+def test_choices_by_index_and_marks_of_them():
+    x = np.array([[5, 7, 9, 7], [1, 2, 3, 4]], np.float32)
+    ids = np.array([[2, 0], [3, 3]], np.int32)
+    taken = run(f'%y = "llm.take_along"(%x, %i) : ({types(x, ids)}) -> tensor<2x2xf32>', x, ids)
+    assert taken.tolist() == [[9, 5], [4, 4]]
+    marks = run(
+        f'%y = "llm.multi_hot"(%i) <{{size = 4 : i64}}> : ({types(ids)}) -> tensor<2x4xbf16>', ids
+    )
+    assert marks.tolist() == [[1, 0, 1, 0], [0, 0, 0, 1]]
+
+
+def test_a_mask_fills_where_it_is_not_zero_and_its_negation_elsewhere():
+    x, mask = np.array([1, 2, 3], np.float32), np.array([0, -2, 1], np.float32)
+    text = f'%y = "llm.masked_fill"(%x, %m) <{{value = 0xFFF0000000000000 : f64}}> : ({types(x, mask)}) -> {types(x)}'
+    assert run(text, x, mask).tolist() == [1, -np.inf, -np.inf]
+    assert run(f'%y = "llm.logical_not"(%x) : ({types(mask)}) -> {types(mask)}', mask).tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_each_token_goes_through_the_experts_it_chose_by_their_weights(gated):
+    count, hidden, inner, tokens = 3, 5, 4, 7
+    up, gate = random_tensor(count, inner, hidden), random_tensor(count, inner, hidden, seed=1)
+    down, x = random_tensor(count, hidden, inner, seed=2), random_tensor(tokens, hidden, seed=3)
+    biases = [random_tensor(count, n, seed=4 + n) for n in (inner, inner + 1)]
+    ids = np.array([[0, 2], [1, 0], [2, 1], [0, 1], [2, 0], [1, 2], [1, 1]], np.int32)
+    weights = random_tensor(tokens, 2, seed=9)
+    arrays = [x, ids, weights, *([gate] if gated else []), up, down, *([biases[0]] if gated else []), *biases]
+    settings = ", limit = 0.7 : f64, offset = 1.0 : f64" if gated else ""
+    y = run(
+        f'%y = "llm.experts"({", ".join(f"%a{i}" for i in range(len(arrays)))}) <{{act = "relu"{settings}, '
+        f"operandSegmentSizes = array<i32: 1, 1, 1, {int(gated)}, 1, 1, {int(gated)}, 1, 1>}}>"
+        f" : ({types(*arrays)}) -> {types(x)}",
+        *arrays,
+    )
+    for token in range(tokens):
+        expected = np.zeros(hidden)
+        for expert, weight in zip(ids[token], weights[token], strict=True):
+            gates = f64(gate)[expert] @ f64(x)[token] + biases[0][expert]
+            ups = f64(up)[expert] @ f64(x)[token] + biases[0][expert]
+            if gated:
+                inside = np.maximum(np.minimum(gates, 0.7), 0) * (np.clip(ups, -0.7, 0.7) + 1)
+            else:
+                inside = np.maximum(ups, 0)
+            expected += weight * (f64(down)[expert] @ inside + biases[1][expert])
+        np.testing.assert_allclose(y[token], expected, rtol=1e-5, atol=1e-5)
+
+
 def test_embedding_scales_in_float32():
     ids, table = np.array([[2, 0]], np.int32), random_tensor(3, 4, dtype=ml_dtypes.bfloat16)
     y = run(
