@@ -214,6 +214,18 @@ class RopeTableOp(ViewLike):
             self.fail(f"gives {type_}, expected [positions, 2 d] of f32 in DDR, with an even d")
 
 
+@op("tensor.table")
+class TableOp(ViewLike):
+    """A table of the model by name, f32 in DDR, row-major: [positions, width]."""
+
+    name: Attr[str]
+    result_: Result[TensorType]
+
+    def verify(self) -> None:
+        if self.result_.type.element != F32 or not in_ddr(self.result_.type):
+            self.fail(f"gives {self.result_.type}, expected f32 in DDR")
+
+
 def is_loaded(source: PackedType, value: Type) -> bool:
     return not source.local and value == replace(source, local=True)
 

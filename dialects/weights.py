@@ -76,6 +76,14 @@ class RopeTable(WeightSource):
         return None if self.mode in ROPE_TABLES else f"has the mode {self.mode!r}"
 
 
+@attr_def("weights.table")
+@dataclass(frozen=True)
+class Table(WeightSource):
+    """A table of the model by name, f32, row-major."""
+
+    name: str
+
+
 @attr_def("weights.floats")
 @dataclass(frozen=True)
 class Floats(WeightSource):
@@ -143,6 +151,8 @@ def region_name(source: WeightSource | LanePart) -> str:
             return _named("joined", names=names, dtype=dtype)
         case RopeTable(cos, sin, mode):
             return _named("rope_table", cos=cos, sin=sin, **({} if mode == "half" else {"mode": mode}))
+        case Table(name):
+            return _named("table", name=name)
         case Floats(values):
             return _named("floats", values=values)
         case Iota(count, step):

@@ -20,7 +20,7 @@ from compiler.weights.groups import quantize
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Array, Quantized, Weight, convert, joined, rectangle, rows_of
 from compiler.weights.tile import pack
-from dialects.weights import Floats, Iota, Joined, LaneRecord, Packed, RopeTable, WeightSource
+from dialects.weights import Floats, Iota, Joined, LaneRecord, Packed, RopeTable, Table, WeightSource
 
 ReadTensor = Callable[[str], Weight]
 
@@ -92,6 +92,10 @@ class Materializer:
     def _(self, source: RopeTable) -> Array:
         cos, sin = self.tables[source.cos], self.tables[source.sin]
         return np.concatenate(ROPE_ROWS[source.mode](cos, sin), axis=1).astype(np.float32)
+
+    @bytes_of.register
+    def _(self, source: Table) -> Array:
+        return self.tables[source.name].astype(np.float32, copy=False)
 
     @bytes_of.register
     def _(self, source: Floats) -> Array:

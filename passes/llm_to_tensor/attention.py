@@ -64,7 +64,7 @@ def gathered_rows(low: Lowering, op: llm.RopeOp) -> Value:
     if cos.ids is not sin.ids or cos.shape != sin.shape:
         op.fail("takes rows of cos and sin at different positions")
     type_ = TensorType((cos.shape[0], 2 * op.rotary_dim), F32)
-    table = tensor.RopeTableOp(cos=cos.table, sin=sin.table, mode=rows_mode(op), types=[type_])
+    table = tensor.RopeTableOp(cos=cos.name, sin=sin.name, mode=rows_mode(op), types=[type_])
     source = low.build.add(table)
     shape = (1, low.current.tokens.size, 2 * op.rotary_dim)
     gathered, beside_heads = low.position_layouts()

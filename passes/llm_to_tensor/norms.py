@@ -50,6 +50,6 @@ def binary(low: Lowering, op: llm.AddOp | llm.MulOp, kind: type[tensor.Binary]) 
         return low.build.scalar(kind, x, op.value, compact=False)
     assert op.rhs is not None
     rhs = low.f32(op.rhs)
-    if x.type.layout.axis != rhs.type.layout.axis:
+    if tensor.axis_over_lanes(rhs.type) not in (None, x.type.layout.axis):
         op.fail(f"takes arrays of {x.type.layout} and {rhs.type.layout}, which must be one")
     return low.build.binary(kind, x, rhs, compact=False)

@@ -73,6 +73,11 @@ def given(sin: Array, neighbours: bool) -> Array:
     return np.concatenate([second, -first], axis=-1)
 
 
+@supplies(tensor.TableOp)
+def table(op: tensor.TableOp, data: Data) -> Array:
+    return data.tables[op.name].reshape(op.result_.type.shape).astype(np.float32, copy=False)
+
+
 @simulates(tensor.LoadOp, tensor.StoreOp)
 def move(op: tensor.LoadOp | tensor.StoreOp, x: Array) -> Array:
     return x

@@ -15,6 +15,7 @@ from dialects.weights import (
     LaneRecord,
     Packed,
     RopeTable,
+    Table,
     region_name,
     stored_bits,
 )
@@ -55,6 +56,7 @@ NAMES = [
         '#chip.rope_table<cos = "cos", sin = "sin", mode = "interleaved">',
         None,
     ),
+    (Table("scale"), '#chip.table<name = "scale">', None),
     (Floats((0.5, 1.0)), "#chip.floats<values = [0.5, 1.0]>", None),
     (Iota(4, -64.0), "#chip.iota<count = 4, step = -64.0>", None),
     (

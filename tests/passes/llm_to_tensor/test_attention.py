@@ -5,16 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-import runtime_sim.interpret.llm
-import runtime_sim.interpret.tensor  # noqa: F401  (registers the rules)
-from compiler.target.chips.bm1684x import BM1684X
-from driver.blob import Materializer
-from passes import load_all
-from passes.manager import PassManager, parse_pipeline
-from runtime_sim.interpret.chip import ChipProgram
-from runtime_sim.interpret.rules import interpret
-from tests.compare import compare
-from tests.helpers import as_net, parse_ir, random_tensor
+from tests.helpers import random_tensor
+from tests.passes.llm_to_tensor.levels import check_levels
 
 POSITIONS = 200
 MODES = ["half", "interleaved", "half_tables", "pairs_to_halves"]
@@ -40,21 +32,6 @@ def turned(tokens: int, heads: int, width: int, mode: str, part: int) -> str:
     """
 
 
-def check(text: str, inputs: list[np.ndarray], tables: dict[str, np.ndarray]) -> None:
-    """The arrays that it becomes, and the chip, agree with the llm dialect."""
-    module, _ = parse_ir(text)
-    as_net(module, {2: 1, 3: 1, 4: 1})
-    function = module.functions()[0]
-    (wanted,) = interpret(function, inputs, {}.__getitem__, tables)
-    load_all()
-    PassManager(parse_pipeline("llm-to-tensor")).run(module)
-    (found,) = interpret(function, inputs, {}.__getitem__, tables)
-    assert compare(found, wanted).cosine > 0.99999
-    PassManager(parse_pipeline("tensor-to-chip")).run(module)
-    (on_chip,) = ChipProgram(function, BM1684X, Materializer({}.__getitem__, tables).bytes_of).run(inputs)
-    assert compare(on_chip, found).cosine > 0.99999
-
-
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("tokens", "part"), [(1, 64), (1, 16), (70, 64), (70, 24)])
 def test_heads_are_turned_as_a_whole_or_in_part(mode, tokens, part):
@@ -62,4 +39,4 @@ def test_heads_are_turned_as_a_whole_or_in_part(mode, tokens, part):
     tables = {name: random_tensor(POSITIONS, table, seed=i) for i, name in enumerate(("cos", "sin"))}
     ids = np.random.default_rng(0).permutation(POSITIONS)[None, :tokens].astype(np.int32)
     x = random_tensor(1, tokens, 3 * 64).astype("bfloat16")
-    check(turned(tokens, 3, 64, mode, part), [ids, x], tables)
+    check_levels(turned(tokens, 3, 64, mode, part), [ids, x], tables)
