@@ -30,12 +30,13 @@ from tests.frontend.oracle import INPUT_LENGTH, SEQ_LENGTH, Subject, reference_m
 
 LENGTH, PROMPT, COUNT = 48, 20, 8  # tokens of a conversation, of its prompt, of the answer
 TIE = 0.05  # of the logits' standard deviation: what rounding to bf16 may turn around
+TOO_LARGE = "its class makes a model larger than this process may hold of the common sizes"
 PLAIN = {"reshape", "permute", "slice", "weight", "concat_weights", "table", "gather_rows", "linear", "add"}
 
 
 @dataclass
 class Row:
-    """What is said of one architecture; `refused` or `crashed` has the message where there is no result."""
+    """What is said of one architecture; one of the last three has a message where there is no result."""
 
     name: str
     ops: Sequence[str] = ()  # of the llm dialect after its passes, but those that all have
@@ -47,17 +48,19 @@ class Row:
     problems: Sequence[str] = ()  # what verify says
     refused: str = ""
     crashed: str = ""
+    skipped: str = ""
 
     @property
     def bad(self) -> bool:
         """Whether something was computed wrongly, or ended in no message."""
-        return bool(self.crashed or self.problems) or (not self.refused and not self.error < 1e-4)
+        if self.refused or self.skipped:
+            return False
+        return bool(self.crashed or self.problems) or not self.error < 1e-4
 
     def line(self) -> str:
-        if self.refused or self.crashed:
-            kind = "refused" if self.refused else "CRASHED"
-            text = " ".join((self.refused or self.crashed).split())
-            return f"{self.name:20} {kind}: {text}"
+        for kind in ("refused", "CRASHED", "skipped"):
+            if text := getattr(self, kind.lower()):
+                return f"{self.name:20} {kind}: {' '.join(text.split())}"
         numbers = (
             f"{self.error:8.0e} {self.cosine:9.6f} {self.tokens}/{COUNT} {self.layers:6} {self.seconds:6.1f}"
         )
@@ -72,7 +75,12 @@ def measure(name: str, folder: Path) -> Row:
             _measure(row, folder)
     except (UserError, CompileError) as error:
         row.refused = str(error)
+    except MemoryError:
+        row.skipped = TOO_LARGE
     except Exception as error:  # whatever it is, the table says it
+        if "can't allocate memory" in str(error):  # torch has no class for it
+            row.skipped = TOO_LARGE
+            return row
         row.crashed = f"{type(error).__name__}: {error}"
     return row
 
