@@ -16,6 +16,7 @@ from compiler.ir.core import Op, Value
 from compiler.ir.define import Attr, Operand, OptionalAttr, OptionalOperand, Result, VariadicOperand, op
 from compiler.ir.types import F32, I32, Attribute, ElementType, TensorType, Type, attr_def, type_def
 from compiler.weights.scheme import Scheme, scheme_of
+from dialects.activations import Activation
 from dialects.shapes import broadcast, check_axis, check_broadcast, check_concatenation, check_count
 
 MAX_EXACT = 1 << 24  # integers up to it are exact in f32, in which places are compared
@@ -61,8 +62,8 @@ class Replicated(Attribute):
 class PackedType(Type):
     """A tile of weights, `rows` (outputs) over the lanes x `columns` (inputs), in the DMA's order.
 
-    Codes, scales, zeros and minimums of a scheme, which decode to the type `element`; or, without a
-    scheme, the weights themselves in that type.
+    Codes, scales and zeros of a scheme, which decode to the type `element`; or, without a scheme, the weights
+    themselves in that type.
     """
 
     rows: int
@@ -201,29 +202,16 @@ class PackedWeightOp(ViewLike):
 
 @op("tensor.rope_table")
 class RopeTableOp(ViewLike):
-    """[positions, 2 d] f32 in DDR; how a row is made of those of cos and sin: see `weights.RopeTable`."""
+    """[positions, 2 d] f32 in DDR: a row is cos (d), sin of the first half, minus sin of the second half."""
 
     cos: Attr[str]
     sin: Attr[str]
-    mode: Attr[Literal["half", "interleaved", "half_tables"]] = "half"
     result_: Result[TensorType]
 
     def verify(self) -> None:
         type_ = self.result_.type
         if type_.element != F32 or len(type_.shape) != 2 or type_.shape[1] % 4 or not in_ddr(type_):
             self.fail(f"gives {type_}, expected [positions, 2 d] of f32 in DDR, with an even d")
-
-
-@op("tensor.table")
-class TableOp(ViewLike):
-    """A table of the model by name, f32 in DDR, row-major: [positions, width]."""
-
-    name: Attr[str]
-    result_: Result[TensorType]
-
-    def verify(self) -> None:
-        if self.result_.type.element != F32 or not in_ddr(self.result_.type):
-            self.fail(f"gives {self.result_.type}, expected f32 in DDR")
 
 
 def is_loaded(source: PackedType, value: Type) -> bool:
@@ -328,6 +316,11 @@ class MaxOp(Binary):
     """The larger of lhs and rhs."""
 
 
+@op("tensor.min")
+class MinOp(Binary):
+    """The smaller of lhs and rhs."""
+
+
 class Unary(TensorOp):
     """Element-wise on one f32 array."""
 
@@ -356,7 +349,20 @@ class RsqrtOp(Unary):
 
 @op("tensor.reciprocal")
 class ReciprocalOp(Unary):
-    """1 / x, for x > 0."""
+    """1 / x, for x other than 0."""
+
+
+@op("tensor.sigmoid")
+class SigmoidOp(Unary, TakesPowers):
+    """1 / (1 + e**-x), to within 1e-5 of it; not below 2**-64."""
+
+
+@op("tensor.normal_cdf")
+class NormalCdfOp(Unary, TakesPowers):
+    """(1 + erf(x / sqrt(2))) / 2: how much of a normal distribution lies below x.
+
+    To within 3e-5 of it from -5 on; what is less than that at -5 is that of another steep curve.
+    """
 
 
 @op("tensor.cast")
@@ -420,17 +426,15 @@ class ReduceOp(TensorOp):
 
 @op("tensor.rope")
 class RopeOp(MadeAnywhere):
-    """y = x cos + what each item's partner gives it; x [..., d] f32, rows [..., 2 d] as in `RopeTableOp`.
+    """Rotate halves: y = [x1 cos - x2 sin, x2 cos + x1 sin]; x [..., d] f32, rows [..., 2 d].
 
-    mode half: item i and i + d/2 are partners; interleaved: neighbours 2i and 2i + 1 are; pairs_to_halves:
-    half of x with its even items first, by rows for half.
+    A row is as in `RopeTableOp`.
     """
 
     shapes = "x[..., D] rows[*, W] y[..., D]"
 
     x: Operand[TensorType]
     rows: Operand[TensorType]
-    mode: Attr[Literal["half", "interleaved", "pairs_to_halves"]] = "half"
     y: Result[TensorType]
 
     def infer_types(self) -> tuple[Type, ...]:
@@ -539,7 +543,7 @@ class LinearOp(Accumulates, ReadsWholeWeights):
 
 @op("tensor.gated_linear")
 class GatedLinearOp(ReadsWholeWeights):
-    """silu(x @ gate.T) * (x @ up.T), rounded to x's type; gate and up are whole weights [n, k] in DDR.
+    """act(x @ gate.T) * (x @ up.T), rounded to x's type; gate and up are whole weights [n, k] in DDR.
 
     biases: none, or two f32 rows [1, .., n] in DDR that are added to the products.
     """
@@ -550,6 +554,7 @@ class GatedLinearOp(ReadsWholeWeights):
     gate: Operand[TensorType]
     up: Operand[TensorType]
     biases: VariadicOperand[TensorType]
+    act: Attr[Activation] = "silu"
     y: Result[TensorType]
 
     def verify(self) -> None:

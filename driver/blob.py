@@ -20,7 +20,7 @@ from compiler.weights.groups import quantize
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Array, Quantized, Weight, convert, joined, rectangle, rows_of
 from compiler.weights.tile import pack
-from dialects.weights import Floats, Iota, Joined, LaneRecord, Packed, RopeTable, Table, WeightSource
+from dialects.weights import Floats, Iota, Joined, LaneRecord, Packed, RopeTable, WeightSource
 
 ReadTensor = Callable[[str], Weight]
 
@@ -91,11 +91,8 @@ class Materializer:
     @bytes_of.register
     def _(self, source: RopeTable) -> Array:
         cos, sin = self.tables[source.cos], self.tables[source.sin]
-        return np.concatenate(ROPE_ROWS[source.mode](cos, sin), axis=1).astype(np.float32)
-
-    @bytes_of.register
-    def _(self, source: Table) -> Array:
-        return self.tables[source.name].astype(np.float32, copy=False)
+        half = sin.shape[1] // 2
+        return np.concatenate([cos, sin[:, :half], -sin[:, half:]], axis=1).astype(np.float32)
 
     @bytes_of.register
     def _(self, source: Floats) -> Array:
@@ -115,23 +112,6 @@ class Materializer:
             record[:, offset : offset + rows.shape[1]] = rows
             offset += source.part_bytes(part) // 4
         return record
-
-
-def rows_of_halves(cos: Array, sin: Array) -> list[Array]:
-    half = sin.shape[1] // 2
-    return [cos, sin[:, half:], -sin[:, :half]]
-
-
-def rows_of_neighbours(cos: Array, sin: Array) -> list[Array]:
-    pairs = sin.reshape(len(sin), -1, 2)
-    return [cos, np.stack([pairs[..., 1], -pairs[..., 0]], axis=-1).reshape(sin.shape)]
-
-
-ROPE_ROWS: Mapping[str, Callable[[Array, Array], list[Array]]] = {  # see `RopeTable`
-    "half": rows_of_halves,
-    "half_tables": lambda cos, sin: [cos, cos, sin, -sin],
-    "interleaved": rows_of_neighbours,
-}
 
 
 def taken_over(weight: Quantized, form: ElementType | Scheme) -> Quantized:

@@ -44,7 +44,7 @@ def give_rms_norm_its_weight(op: llm.MulOp, rw: Rewriter) -> None:
         norm = value.defining(llm.RmsNormOp)
         if norm is None or norm.weight is not None or not norm.y.has_one_use():
             continue
-        if not llm.is_weight(weight) or weight.type.shape != norm.x.type.shape[-1:]:
+        if not is_row_for(weight, norm):
             continue
         plus = weight.defining(llm.AddOp)
         offset = plus.value if plus is not None and plus.value is not None else 0.0
@@ -52,6 +52,12 @@ def give_rms_norm_its_weight(op: llm.MulOp, rw: Rewriter) -> None:
         loc = fused(norm.loc, op.loc)
         rw.replace(op, llm.RmsNormOp(norm.x, source, eps=norm.eps, offset=offset, loc=loc))
         return
+
+
+def is_row_for(weight: Value, norm: llm.RmsNormOp | llm.LayerNormOp) -> bool:
+    """Whether the value is a weight of the last axis, or of heads and the last axis."""
+    shape = weight.type.shape
+    return len(shape) in (1, 2) and llm.is_weight(weight) and shape == norm.x.type.shape[-len(shape) :]
 
 
 @rewrite(llm.RmsNormOp)
@@ -73,8 +79,7 @@ def give_layer_norm_its_weight(op: llm.MulOp, rw: Rewriter) -> None:
         norm = value.defining(llm.LayerNormOp)
         if norm is None or norm.weight is not None or norm.bias is not None or not norm.y.has_one_use():
             continue
-        shape = weight.type.shape
-        if llm.is_weight(weight) and shape == norm.x.type.shape[-len(shape) :]:
+        if is_row_for(weight, norm):
             loc = fused(norm.loc, op.loc)
             rw.replace(op, llm.LayerNormOp(norm.x, weight, eps=norm.eps, loc=loc))
             return

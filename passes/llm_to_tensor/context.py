@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from compiler.ir.core import Op, Value
 from compiler.ir.module import Builder, Function
@@ -19,6 +20,7 @@ from dialects.nets import NetInput, NetOutput, net_of
 from dialects.tensor import Lanes, Replicated
 from passes.conversion import Rules
 from passes.llm_to_tensor.attend import KeyValues
+from passes.llm_to_tensor.formulas import FUNCTIONS, KINDS, with_number
 from passes.llm_to_tensor.pieces import Piece
 from passes.ranges import Range
 from passes.tensor.build import Build
@@ -37,23 +39,14 @@ class Parameter:
 
 @dataclass(frozen=True)
 class TableRows:
-    """Rows of a named table [positions, width], or of a parameter, picked by position ids."""
+    """Rows of a named table, picked by position ids."""
 
-    table: Value
-    parameter: Parameter
+    table: str
     ids: Value
-
-    @property
-    def name(self) -> str:
-        return self.parameter.names[0]
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        return self.parameter.shape
+    shape: tuple[int, ...]
 
 
 Lowered = Value | Parameter | TableRows
-RopeRows = tuple[Value, Value, str, float | None]  # cos, sin, how pairs are turned, and a factor
 
 
 @dataclass
@@ -63,7 +56,7 @@ class Run:
     tokens: Range
     values: dict[Value, Lowered] = field(default_factory=dict)
     halves: dict[Value, Value] = field(default_factory=dict)  # arrays rounded to the llm value's own type
-    rope_rows: dict[RopeRows, Value] = field(default_factory=dict)
+    rope_rows: dict[tuple[Value, float | None], Value] = field(default_factory=dict)  # by cos and factor
 
 
 class Lowering(ABC):
@@ -159,6 +152,10 @@ class Lowering(ABC):
         """A part of what an llm value becomes, as it waits to be read: in f32, or rounded."""
 
     @abstractmethod
+    def head_axis(self, part: Value) -> int:
+        """The axis of a part of an array of heads that the heads are on."""
+
+    @abstractmethod
     def reshaped(self, x: Value, op: llm.ReshapeOp) -> Value:
         """The array x in the shape of the op, for this run's tokens."""
 
@@ -169,10 +166,6 @@ class Lowering(ABC):
     @abstractmethod
     def position_layouts(self) -> tuple[Attribute, Attribute]:
         """Of table rows, [1, tokens, width] as they are gathered, and [1, 1, tokens, width] beside heads."""
-
-    @abstractmethod
-    def gathered(self, rows: TableRows, shape: tuple[int, ...]) -> Value:
-        """Rows of this run's positions in local memory; `shape` is [.., tokens, ..] with 1s before tokens."""
 
     @abstractmethod
     def pieces(self, value: Value, visible: llm.Visible) -> list[Piece]:
@@ -192,8 +185,6 @@ class Lowering(ABC):
                 self.op.fail(f"reads {value.type} from an op that gives no array")
             values[value] = self.load_argument(value)
         found = values[value]
-        if isinstance(found, TableRows):
-            values[value] = found = self.gathered(found, value.type.shape)
         if not isinstance(found, Value):
             self.op.fail(f"takes weights or a table, {value.type}, where it needs an array")
         if tensor.in_ddr(found.type):
@@ -262,29 +253,36 @@ class Lowering(ABC):
             self.op.fail("takes tables that are no rows of named tables")
         return found
 
-    def gather(self, rows: TableRows, layout: Attribute | None) -> Value:
-        """[1, tokens, width], of this run's positions."""
-        source = self._table(rows)
-        type_ = TensorType((1, self.current.tokens.size, rows.shape[1]), source.type.element, layout)
-        return self.build.add(tensor.GatherOp(source, self.token_rows(rows.ids), types=[type_]))
-
-    def _table(self, rows: TableRows) -> Value:
-        """In DDR."""
-        if rows.table.defining(llm.TableOp) is None:
-            return self.weight(rows.table, rows.table.type.element)
-        return self.build.add(tensor.TableOp(name=rows.name, types=[TensorType(rows.shape, F32)]))
-
     def weight(self, value: Value, element: ElementType) -> Value:
         """A parameter in DDR."""
         parameter = self.parameter(value)
         type_ = TensorType(parameter.shape, element, parameter.scheme)
         return self.build.add(tensor.WeightOp(sources=list(parameter.names), types=[type_]))
 
-    def row(self, value: Value, like: Value) -> Value:
-        """A parameter [width] in f32, laid out to meet the last axis of `like`."""
-        type_ = like.type
-        shape = (*(1 for _ in type_.shape[:-1]), type_.shape[-1])
+    def row(self, value: Value, like: Value, shape: Sequence[int] | None = None) -> Value:
+        """A parameter, or what numbers make of one, in f32, laid out to meet `like`: on its last axes, or on
+        those of `shape`.
+        """
+        rank = len(like.type.shape)
+        shape = shape or (*(1 for _ in range(rank - len(value.type.shape))), *value.type.shape)
+        if value not in self.current.values:
+            return self._made_of_row(value, like, shape)
         source = self.build.reshape(self.weight(value, F32), shape, None)
-        over_lanes = tensor.is_over_lanes(type_, len(shape) - 1)
-        layout: Attribute = Lanes(len(shape) - 1, compact=True) if over_lanes else Replicated()
+        axis = tensor.axis_over_lanes(like.type)
+        layout: Attribute = Replicated()
+        if axis is not None and shape[axis] > 1:
+            if self.mixes_tokens(like, axis):
+                self.op.fail("takes weights that differ from token to token, which has no lowering")
+            layout = Lanes(axis, compact=axis == rank - 1)
         return self.build.load(source, layout)
+
+    def _made_of_row(self, value: Value, like: Value, shape: Sequence[int]) -> Value:
+        """A parameter in another shape, or what an element-wise op makes of it where it is read."""
+        op: Any = value.owner
+        if isinstance(op, llm.ReshapeOp):
+            return self.row(op.x, like, shape)
+        if type(op) in FUNCTIONS:
+            return FUNCTIONS[type(op)](self.build, self.row(op.x, like, shape), op)
+        if type(op) in KINDS and op.rhs is None:
+            return with_number(self.build, self.row(op.lhs, like, shape), op)
+        self.op.fail(f"takes {value.type} that is computed where it needs a weight")

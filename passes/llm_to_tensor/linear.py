@@ -7,6 +7,8 @@ from compiler.ir.types import F32, TensorType
 from dialects import llm, tensor
 from dialects.tensor import Lanes
 from passes.llm_to_tensor.context import Lowering, lowers
+from passes.llm_to_tensor.elementwise import column_parts
+from passes.tensor.formulas import ACTIVATIONS
 
 
 @lowers(llm.LinearOp)
@@ -14,32 +16,47 @@ def linear(low: Lowering, op: llm.LinearOp) -> Value:
     x, element = low.half(op.x), op.x.type.element
     low.check_tokens(op.x, len(op.x.type.shape) - 2)
     w = low.weight(op.weight, element)
-    start = None
-    if op.residual is not None:
-        start = low.accumulator(op.residual)
-        if op.bias is not None:
-            start = low.build.binary(tensor.AddOp, start, low.row(op.bias, start), compact=False)
-    type_ = TensorType((*x.type.shape[:-1], w.type.shape[0]), F32, Lanes(x.type.layout.axis))
-    y = low.build.add(tensor.LinearOp(x, w, start, types=[type_]))
-    if op.bias is not None and start is None:
-        y = low.build.binary(tensor.AddOp, y, low.row(op.bias, y))
-    return y
+    if op.residual is None:
+        return product(low, x, w, op.bias)
+    start = low.accumulator(op.residual)
+    if op.bias is not None:
+        start = low.build.binary(tensor.AddOp, start, low.row(op.bias, start), compact=False)
+    return low.build.add(tensor.LinearOp(x, w, start, types=[start.type]))
 
 
 @lowers(llm.GatedLinearOp)
 def gated_linear(low: Lowering, op: llm.GatedLinearOp) -> Value:
-    if op.act != "silu":
-        op.fail(f"activation {op.act!r} has no lowering to the tensor dialect")
-    if (op.gate_bias is None) != (op.up_bias is None):
-        op.fail("with a bias on one of its two products has no lowering to the tensor dialect")
     x, element = low.half(op.x), op.x.type.element
     gate, up = low.weight(op.gate_weight, element), low.weight(op.up_weight, element)
+    if (op.gate_bias is None) != (op.up_bias is None):
+        return gated(low, op, product(low, x, gate, op.gate_bias), product(low, x, up, op.up_bias))
     type_ = TensorType((*x.type.shape[:-1], gate.type.shape[0]), element, Lanes(x.type.layout.axis))
     row = (*(1 for _ in type_.shape[:-1]), type_.shape[-1])
     biases = [
         low.build.reshape(low.weight(bias, F32), row, None) for bias in (op.gate_bias, op.up_bias) if bias
     ]
-    return low.build.add(tensor.GatedLinearOp(x, gate, up, biases, types=[type_]))
+    return low.build.add(tensor.GatedLinearOp(x, gate, up, biases, act=op.act, types=[type_]))
+
+
+def product(low: Lowering, x: Value, w: Value, bias: Value | None) -> Value:
+    """x @ w.T + bias in f32."""
+    type_ = TensorType((*x.type.shape[:-1], w.type.shape[0]), F32, Lanes(x.type.layout.axis))
+    y = low.build.add(tensor.LinearOp(x, w, types=[type_]))
+    return y if bias is None else low.build.binary(tensor.AddOp, y, low.row(bias, y))
+
+
+@lowers(llm.SwigluOp)
+def swiglu(low: Lowering, op: llm.SwigluOp) -> Value:
+    return gated(low, op, low.f32(op.gate), low.f32(op.up))
+
+
+def gated(low: Lowering, op: llm.GatedLinearOp | llm.SwigluOp, gate: Value, up: Value) -> Value:
+    """act(gate) * up, some columns at a time."""
+    pairs = zip(column_parts(low.build, gate), column_parts(low.build, up), strict=True)
+    parts = [
+        low.kept(low.build.binary(tensor.MulOp, ACTIVATIONS[op.act](low.build, a), b), op.y) for a, b in pairs
+    ]
+    return low.build.concat(parts, len(gate.type.shape) - 1)
 
 
 @lowers(llm.ArgmaxOp)

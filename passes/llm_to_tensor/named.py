@@ -26,7 +26,8 @@ def table(low: Lowering, op: llm.TableOp) -> Parameter:
 
 @lowers(llm.GatherRowsOp)
 def gather_rows(low: Lowering, op: llm.GatherRowsOp) -> TableRows:
-    return TableRows(op.table, low.parameter(op.table), low.argument(op.ids))
+    parameter = low.parameter(op.table)
+    return TableRows(parameter.names[0], low.argument(op.ids), parameter.shape)
 
 
 @lowers(llm.EmbeddingOp)

@@ -1,55 +1,96 @@
-"""Norms and element-wise arithmetic, in f32."""
+"""Norms, in f32."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
 
 from compiler.ir.core import Value
 from dialects import llm, tensor
 from passes.llm_to_tensor.context import Lowering, lowers
+from passes.tensor.build import Build
 
 
 @lowers(llm.RmsNormOp)
 def rms_norm(low: Lowering, op: llm.RmsNormOp) -> Value:
-    """x * rsqrt(mean(x**2) + eps) * w in f32."""
-    gain, parts = None, []
+    """x * rsqrt(mean(x**2) + eps) * (w + offset) in f32."""
+    rows = Rows(low, op.weight, None, op.offset)
+    return in_parts(low, op, lambda x: normalized(low.build, x, op.eps), rows)
+
+
+@lowers(llm.LayerNormOp)
+def layer_norm(low: Lowering, op: llm.LayerNormOp) -> Value:
+    """c * rsqrt(mean(c**2) + eps) * w + bias in f32, where c is x - mean(x)."""
+    rows = Rows(low, op.weight, op.bias)
+    return in_parts(low, op, lambda x: normalized(low.build, centred(low.build, x), op.eps), rows)
+
+
+@dataclass
+class Rows:
+    """The weight and the bias of a norm, loaded for its first part and cut for all, which come in order."""
+
+    low: Lowering
+    weight: Value | None
+    bias: Value | None
+    offset: float = 0.0  # more than the weight
+    heads: int = 0  # that were taken so far
+    loaded: list[Value | None] = field(default_factory=list)
+
+    def beside(self, x: Value) -> list[Value | None]:
+        """What to multiply the next part by, and what to add to it then."""
+        if not self.loaded:
+            self.loaded = [self._load(row, x) for row in (self.weight, self.bias)]
+            gain = self.loaded[0]
+            if gain is not None and self.offset:
+                self.loaded[0] = self.low.build.scalar(tensor.AddOp, gain, self.offset)
+        found = [row if row is None else self._heads_of(row, x) for row in self.loaded]
+        self.heads += x.type.shape[1]
+        return found
+
+    def _load(self, row: Value | None, x: Value) -> Value | None:
+        """[width], or [heads, width], on the axes of a part that they are for."""
+        if row is None:
+            return None
+        shape = [1] * len(x.type.shape)
+        shape[-1] = row.type.shape[-1]
+        if len(row.type.shape) == 2:
+            shape[self.low.head_axis(x)] = row.type.shape[0]
+        return self.low.row(row, x, shape)
+
+    def _heads_of(self, row: Value, x: Value) -> Value:
+        """Axis 1 of a row is longer than 1 where parts are heads and each has a row of its own."""
+        starts, sizes = [0] * len(row.type.shape), list(row.type.shape)
+        if sizes[1] > 1:
+            starts[1], sizes[1] = self.heads, x.type.shape[1]
+        return self.low.build.slice(row, starts, sizes)
+
+
+def in_parts(
+    low: Lowering, op: llm.RmsNormOp | llm.LayerNormOp, norm: Callable[[Value], Value], rows: Rows
+) -> Value:
+    """The norm of the operand part by part, scaled and shifted."""
+    parts = []
     for x in low.parts(op.x):
-        gain = gain or gain_of(low, op, x)
-        parts.append(low.kept(normalized(low, x, op, gain), op.y))
+        gain, bias = rows.beside(x)
+        y = norm(x)
+        y = y if gain is None else low.build.binary(tensor.MulOp, y, gain)
+        y = y if bias is None else low.build.binary(tensor.AddOp, y, bias)
+        parts.append(low.kept(y, op.y))
     return low.joined(parts, op.x)
 
 
-def gain_of(low: Lowering, op: llm.RmsNormOp, x: Value) -> Value | None:
-    if op.weight is None:
-        return None
-    gain = low.row(op.weight, x)
-    return low.build.scalar(tensor.AddOp, gain, op.offset) if op.offset else gain
+def centred(build: Build, x: Value) -> Value:
+    return build.binary(tensor.SubOp, x, mean(build, x))
 
 
-def normalized(low: Lowering, x: Value, op: llm.RmsNormOp, gain: Value | None) -> Value:
-    build, last = low.build, len(x.type.shape) - 1
+def normalized(build: Build, x: Value, eps: float) -> Value:
+    """x scaled to unit mean square over its last axis."""
     square = build.binary(tensor.MulOp, x, x)
-    mean = build.add(tensor.ReduceOp(square, kind="sum", axis=last, scale=1.0 / x.type.shape[last]))
-    root = build.add(tensor.RsqrtOp(build.scalar(tensor.AddOp, mean, op.eps)))
-    y = build.binary(tensor.MulOp, x, root)
-    return y if gain is None else build.binary(tensor.MulOp, y, gain)
+    root = build.add(tensor.RsqrtOp(build.scalar(tensor.AddOp, mean(build, square), eps)))
+    return build.binary(tensor.MulOp, x, root)
 
 
-@lowers(llm.AddOp)
-def add(low: Lowering, op: llm.AddOp) -> Value:
-    return binary(low, op, tensor.AddOp)
-
-
-@lowers(llm.MulOp)
-def mul(low: Lowering, op: llm.MulOp) -> Value:
-    return binary(low, op, tensor.MulOp)
-
-
-def binary(low: Lowering, op: llm.AddOp | llm.MulOp, kind: type[tensor.Binary]) -> Value:
-    """The result may be accumulated upon, so it lies in whole slots."""
-    x = low.f32(op.lhs)
-    if op.value is not None:
-        return low.build.scalar(kind, x, op.value, compact=False)
-    assert op.rhs is not None
-    rhs = low.f32(op.rhs)
-    if tensor.axis_over_lanes(rhs.type) not in (None, x.type.layout.axis):
-        op.fail(f"takes arrays of {x.type.layout} and {rhs.type.layout}, which must be one")
-    return low.build.binary(kind, x, rhs, compact=False)
+def mean(build: Build, x: Value) -> Value:
+    """Of the last axis, which stays with size 1."""
+    last = len(x.type.shape) - 1
+    return build.add(tensor.ReduceOp(x, kind="sum", axis=last, scale=1.0 / x.type.shape[last]))

@@ -20,6 +20,7 @@ from passes.manager import Pass
 from passes.options import at_least
 from passes.ranges import Range, even_ranges
 from passes.tensor.build import Build
+from passes.tensor.formulas import ACTIVATIONS
 from passes.tensor_to_chip.placed import buffer_bytes
 
 SLOTS_SHARE = 0.8  # of a lane that a vector may take in whole slots; a longer one is packed part by part
@@ -174,7 +175,10 @@ class Tiler:
         type_ = gate.type
         if tensor.is_column(type_):
             type_ = replace(type_, layout=Lanes(type_.layout.axis, compact=True))
-        y = self.build.add(tensor.GateOp(gate, up, types=[type_]))
+        if op.act == "silu":
+            y = self.build.add(tensor.GateOp(gate, up, types=[type_]))
+        else:
+            y = self.build.binary(tensor.MulOp, ACTIVATIONS[op.act](self.build, gate), up)
         return self.build.cast(y, op.x.type.element, op.x.type.layout)
 
     def linear(

@@ -9,12 +9,18 @@ from compiler.ir.types import F32, I32, TensorType
 from dialects import chip, tensor
 from dialects.tensor import Lanes, Replicated, axis_over_lanes
 from dialects.weights import Iota
-from passes.tensor_to_chip.constants import exp2_table, lane_numbers
+from passes.tensor_to_chip.constants import CDF_LIMIT, cdf_table, exp2_table, lane_numbers
 from passes.tensor_to_chip.context import Lowering, lowers
 from passes.tensor_to_chip.emitter import MAX_ITEMS
 from passes.tensor_to_chip.placed import Placed
 
-KINDS = {tensor.AddOp: "add", tensor.SubOp: "sub", tensor.MulOp: "mul", tensor.MaxOp: "max"}
+KINDS = {
+    tensor.AddOp: "add",
+    tensor.SubOp: "sub",
+    tensor.MulOp: "mul",
+    tensor.MaxOp: "max",
+    tensor.MinOp: "min",
+}
 LOG2_E = 1.4426950408889634
 GATE_LIMIT = 64  # g * 2**-64 is as good as 0, and its reciprocal is far from subnormal
 
@@ -48,54 +54,57 @@ def reciprocal(low: Lowering, op: tensor.ReciprocalOp) -> None:
 
 @lowers(tensor.GateOp)
 def gate(low: Lowering, op: tensor.GateOp) -> None:
-    """silu(g) * u = g / (1 + 2**(-g log2 e)) * u."""
     g, up = low.get(op.operands[0]), low.get(op.operands[1])
+    silu = low.emit.ar("mul", low.emit.like(g), g, sigmoid_of(low, g))
+    low.emit.ar("mul", low.result(op), silu, up)
+
+
+@lowers(tensor.SigmoidOp)
+def sigmoid(low: Lowering, op: tensor.SigmoidOp) -> None:
+    low.put(op, sigmoid_of(low, low.get(op.x)))
+
+
+@lowers(tensor.NormalCdfOp)
+def normal_cdf(low: Lowering, op: tensor.NormalCdfOp) -> None:
+    """1 / (1 + 2**(x P(x**2))): the logarithm of the odds is a smooth odd function of x, nearly a line."""
+    emit, x = low.emit, low.get(op.x)
+    square = emit.ar("mul", emit.like(x), x, x)
+    limited = emit.ar("min", emit.like(x), square, CDF_LIMIT**2)
+    slope = emit.sfu("taylor", limited, cdf_table(low))
+    low.put(op, reciprocal_of_power(low, emit.ar("mul", emit.like(x), slope, x)))
+
+
+def sigmoid_of(low: Lowering, x: Placed) -> Placed:
+    """1 / (1 + 2**(-x log2 e))."""
+    return reciprocal_of_power(low, low.emit.ar("mul", low.emit.like(x), x, -LOG2_E))
+
+
+def reciprocal_of_power(low: Lowering, power: Placed) -> Placed:
+    """1 / (1 + 2**power)."""
     emit = low.emit
-    power = emit.ar("mul", emit.like(g), g, -LOG2_E)
-    bottom = emit.ar("add", emit.like(g), emit.exp2(power, exp2_table(low), highest=GATE_LIMIT), 1.0)
-    silu = emit.ar("mul", emit.like(g), g, emit.reciprocal(bottom))
-    emit.ar("mul", low.result(op), silu, up)
+    bottom = emit.ar("add", emit.like(power), emit.exp2(power, exp2_table(low), highest=GATE_LIMIT), 1.0)
+    return emit.reciprocal(bottom)
 
 
 @lowers(tensor.RopeOp)
 def rope(low: Lowering, op: tensor.RopeOp) -> None:
-    """The product [x cos | x sin'], then two sums of its items with their partners'; sin' has the sign."""
+    """One product [x cos | x sin'], then two sums of its halves, crossed; sin' carries the sign."""
     x, rows = low.get(op.operands[0]), low.get(op.operands[1])
     *lead, width = x.shape
-    result, zeros = low.result(op), [0] * len(lead)
-    product = rope_product(low, x, rows, parted=op.mode == "pairs_to_halves")
-    own, given = (
-        product.slice((*zeros, i, 0), (*lead, 1, width)).reshape((*lead, width), x.axis) for i in (0, 1)
-    )
-    pairs = "interleaved" if op.mode == "interleaved" else "half"
-    for which in (0, 1):
-        terms = one_of_pairs(own, pairs, which), one_of_pairs(given, pairs, 1 - which)
-        low.emit.ar("add", one_of_pairs(result, pairs, which), *terms)
-
-
-def rope_product(low: Lowering, x: Placed, rows: Placed, parted: bool) -> Placed:
-    """[.., 2, d], f32: x, perhaps with its even items first, times each half of the rows."""
-    *lead, width = x.shape
+    half = width // 2
+    pairs = rows.reshape((*rows.shape[:-1], 2, width), rows.axis)
     layout = Replicated() if x.axis is None else Lanes(x.axis)
-    product = replace(low.emit.new((*lead, 2, width), F32, layout), lane=x.lane)
-    factors = rows.reshape((*rows.shape[:-1], 2, width), rows.axis)
-    if not parted:
-        return low.emit.ar("mul", product, x.reshape((*lead, 1, width), x.axis), factors)
-    for which in (0, 1):
-        items = one_of_pairs(x, "interleaved", which).reshape((*lead, 1, width // 2), x.axis)
-        target, factor = (one_of_pairs(each, "half", which) for each in (product, factors))
-        low.emit.ar("mul", target, items, factor)
-    return product
+    product = low.emit.new((*lead, 2, width), F32, layout)
+    product = replace(product, lane=x.lane)
+    low.emit.ar("mul", product, x.reshape((*lead, 1, width), x.axis), pairs)
+    result = low.result(op)
+    zeros = [0] * len(lead)
 
+    def part(which: int, start: int) -> Placed:
+        return product.slice((*zeros, which, start), (*lead, 1, half)).reshape((*lead, half), x.axis)
 
-def one_of_pairs(x: Placed, pairs: str, which: int) -> Placed:
-    """The first or second item of each pair along the last axis: of halves, or of neighbours."""
-    *lead, width = x.shape
-    split, axis = ((width // 2, 2), len(lead) + 1) if pairs == "interleaved" else ((2, width // 2), len(lead))
-    x = x.reshape((*lead, *split), x.axis)
-    starts, sizes = [0] * len(x.shape), [*x.shape]
-    starts[axis], sizes[axis] = which, 1
-    return x.slice(starts, sizes).reshape((*lead, width // 2), x.axis)
+    low.emit.ar("add", result.slice((*zeros, 0), (*lead, half)), part(0, 0), part(1, half))
+    low.emit.ar("add", result.slice((*zeros, half), (*lead, half)), part(0, half), part(1, 0))
 
 
 # ---- reductions ----
@@ -108,7 +117,8 @@ def reduce(low: Lowering, op: tensor.ReduceOp) -> None:
     if x.axis == op.axis:
         low.put(op, reduce_lanes(low, x, kind, op.scale))
     elif op.axis == len(x.shape) - 1:
-        low.put(op, low.emit.pool(kind, x, op.scale))
+        whole = x if low.emit.is_pooled(x, 1) else low.emit.cast(low.emit.of_type(op.x.type), x)
+        low.put(op, low.emit.pool(kind, whole, op.scale))
     else:
         op.fail(f"axis {op.axis} is neither over the lanes nor the last")
 

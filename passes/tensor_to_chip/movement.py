@@ -8,7 +8,7 @@ from compiler.ir.core import Op
 from compiler.ir.types import I32, UI8, TensorType
 from dialects import chip, tensor
 from dialects.tensor import Lanes, PackedType, Replicated, axis_over_lanes
-from dialects.weights import Joined, Packed, RopeTable, Table
+from dialects.weights import Joined, Packed, RopeTable
 from passes.tensor_to_chip.context import Lowering, lowers
 from passes.tensor_to_chip.emitter import MAX_ITEMS
 from passes.tensor_to_chip.matmul import tile_of
@@ -29,8 +29,16 @@ def permute(low: Lowering, op: tensor.PermuteOp) -> None:
 
 @lowers(tensor.ReshapeOp)
 def reshape(low: Lowering, op: tensor.ReshapeOp) -> None:
-    type_ = op.results[0].type
-    low.put(op, low.get(op.operands[0]).reshape(type_.shape, axis_over_lanes(type_)))
+    """A view, or one of a copy in which the axes follow each other as they are named."""
+    type_, source = op.results[0].type, low.get(op.x)
+    try:
+        view = source.reshape(type_.shape, axis_over_lanes(type_))
+    except CannotView:
+        if source.in_ddr:
+            raise
+        copy = low.emit.cast(low.emit.of_type(op.x.type), source)
+        view = copy.reshape(type_.shape, axis_over_lanes(type_))
+    low.put(op, view)
 
 
 @lowers(tensor.ConcatOp)
@@ -73,14 +81,8 @@ def weight(low: Lowering, op: tensor.WeightOp) -> None:
 @lowers(tensor.RopeTableOp)
 def rope_table(low: Lowering, op: tensor.RopeTableOp) -> None:
     type_ = op.results[0].type
-    buffer = low.emit.weight(RopeTable(op.cos, op.sin, op.mode), type_.bytes)
+    buffer = low.emit.weight(RopeTable(op.cos, op.sin), type_.bytes)
     low.set(op.results[0], low.row_major(buffer, type_))
-
-
-@lowers(tensor.TableOp)
-def table(low: Lowering, op: tensor.TableOp) -> None:
-    type_ = op.results[0].type
-    low.set(op.results[0], low.row_major(low.emit.weight(Table(op.name), type_.bytes), type_))
 
 
 @lowers(tensor.PackedWeightOp)

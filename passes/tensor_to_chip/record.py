@@ -13,7 +13,7 @@ from compiler.ir.types import F32, UI8, TensorType
 from dialects import tensor
 from dialects.tensor import Lanes
 from dialects.weights import Joined, LanePart, LaneRecord, WeightSource
-from passes.tensor_to_chip.constants import exp2_source
+from passes.tensor_to_chip.constants import sources_for
 from passes.tensor_to_chip.context import Lowering
 from passes.tensor_to_chip.placed import Placed
 
@@ -27,8 +27,8 @@ def plan_record(low: Lowering, ops: Sequence[Op]) -> None:
     parts = [
         LanePart(source, op.results[0].type.shape[-1], over_lanes=True) for op, source in columns.items()
     ]
-    if any(isinstance(op, tensor.TakesPowers) for op in ops):
-        parts.append(LanePart(exp2_source(), len(exp2_source().values), over_lanes=False))
+    rows = dict.fromkeys(source for op in ops for source in sources_for(op))
+    parts += [LanePart(source, len(source.values), over_lanes=False) for source in rows]
     record = LaneRecord(tuple(dict.fromkeys(parts)), low.spec.lanes, low.spec.eu_bytes)
     places = load_record(low, record)
     for op, source in columns.items():

@@ -5,7 +5,6 @@ Every rule works in float32 and rounds once, to the element type of its result.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -14,11 +13,11 @@ from compiler.ir.types import TensorType
 from compiler.weights.scheme import scheme_of
 from dialects import llm
 from runtime_sim.arrays import Array
+from runtime_sim.interpret.activations import ACTIVATIONS
 from runtime_sim.interpret.codes import decoded
 from runtime_sim.interpret.rules import Data, simulates, supplies
 
 HIDDEN = np.float32(-9984)  # what a client adds at least to the scores of keys that it hides
-SQRT_2_OVER_PI = np.float32(np.sqrt(2 / np.pi))
 
 
 def wide(x: Array) -> Array:
@@ -157,15 +156,10 @@ def rope_half_tables(x: Array, cos: Array, sin: Array) -> Array:
     return np.concatenate([low * cos - high * sin, high * cos + low * sin], axis=-1)
 
 
-def rope_pairs_to_halves(x: Array, cos: Array, sin: Array) -> Array:
-    return rope_half(np.concatenate([x[..., 0::2], x[..., 1::2]], axis=-1), cos, sin)
-
-
 ROPES: dict[str, Callable[[Array, Array, Array], Array]] = {
     "half": rope_half,
     "interleaved": rope_interleaved,
     "half_tables": rope_half_tables,
-    "pairs_to_halves": rope_pairs_to_halves,
 }
 
 
@@ -222,36 +216,6 @@ def softmax_over(x: Array, axis: int) -> Array:
 
 
 # ---- activations and arithmetic ----
-
-
-def sigmoid(x: Array) -> Array:
-    return np.float32(0.5) * (np.tanh(np.float32(0.5) * x) + np.float32(1))
-
-
-def gelu(x: Array) -> Array:
-    return np.float32(0.5) * x * (np.float32(1) + erf(x * np.float32(np.sqrt(0.5))))
-
-
-def gelu_tanh(x: Array) -> Array:
-    inside = SQRT_2_OVER_PI * (x + np.float32(0.044715) * x * x * x)
-    y: Array = np.float32(0.5) * x * (np.float32(1) + np.tanh(inside))
-    return y
-
-
-def erf(x: Array) -> Array:
-    return np.asarray(np.vectorize(math.erf, otypes=[np.float32])(x), np.float32)
-
-
-ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
-    "silu": lambda x: x * sigmoid(x),
-    "gelu": gelu,
-    "gelu_tanh": gelu_tanh,
-    "quick_gelu": lambda x: x * sigmoid(np.float32(1.702) * x),
-    "relu": lambda x: np.maximum(x, 0),
-    "relu2": lambda x: np.square(np.maximum(x, 0)),
-    "sigmoid": sigmoid,
-    "tanh": np.tanh,
-}
 
 
 @simulates(llm.ActOp)
@@ -338,63 +302,6 @@ def argmax(op: llm.ArgmaxOp, x: Array) -> Array:
 def topk(op: llm.TopkOp, x: Array) -> tuple[Array, Array]:
     order = np.argsort(-wide(x), axis=-1, kind="stable")[..., : op.k]
     return np.take_along_axis(x, order, axis=-1), order.astype(np.int32)
-
-
-# ---- routing, and experts ----
-
-
-@simulates(llm.TakeAlongOp)
-def take_along(op: llm.TakeAlongOp, x: Array, ids: Array) -> Array:
-    y: Array = np.take_along_axis(x, ids, axis=-1)
-    return y
-
-
-@simulates(llm.MultiHotOp)
-def multi_hot(op: llm.MultiHotOp, ids: Array) -> Array:
-    found: Array = (ids[..., None] == np.arange(op.size)).any(axis=-2)
-    return rounded(found, op.y.type)
-
-
-@simulates(llm.LogicalNotOp)
-def logical_not(op: llm.LogicalNotOp, x: Array) -> Array:
-    return rounded(np.equal(x, 0), op.y.type)
-
-
-@simulates(llm.MaskedFillOp)
-def masked_fill(op: llm.MaskedFillOp, x: Array, mask: Array) -> Array:
-    return rounded(np.where(mask != 0, np.float32(op.value), wide(x)), op.y.type)
-
-
-@simulates(llm.ExpertsOp)
-def experts(
-    op: llm.ExpertsOp,
-    x: Array,
-    ids: Array,
-    weights: Array,
-    gate: Array | None,
-    up: Array,
-    down: Array,
-    gate_bias: Array | None,
-    up_bias: Array | None,
-    down_bias: Array | None,
-) -> Array:
-    def bias_of(biases: Array | None, expert: int) -> Array | None:
-        return None if biases is None else biases[expert]
-
-    y = np.zeros(x.shape, np.float32)
-    for expert in np.unique(ids):
-        rows, places = np.nonzero(ids == expert)
-        inner = project(x[rows], up[expert], bias_of(up_bias, expert))
-        if gate is None:
-            inner = ACTIVATIONS[op.act](inner)
-        else:
-            gated = project(x[rows], gate[expert], bias_of(gate_bias, expert))
-            if op.limit is not None:
-                gated, inner = np.minimum(gated, op.limit), np.clip(inner, -op.limit, op.limit)
-            inner = ACTIVATIONS[op.act](gated) * (inner + np.float32(op.offset))
-        out = project(inner, down[expert], bias_of(down_bias, expert))
-        np.add.at(y, rows, out * wide(weights)[rows, places, None])
-    return rounded(y, op.y.type)
 
 
 # ---- data movement ----

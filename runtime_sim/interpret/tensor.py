@@ -13,11 +13,11 @@ from compiler.ir.types import ElementType
 from compiler.weights.scheme import Scheme, scheme_of
 from dialects import tensor
 from runtime_sim.arrays import Array, DType
+from runtime_sim.interpret.activations import ACTIVATIONS, normal_share, sigmoid
 from runtime_sim.interpret.codes import decoded
 from runtime_sim.interpret.rules import Data, simulates, supplies
 
 LOWEST_EXPONENT = np.float32(-126.5)  # what rounds to less has no normal f32
-LIMIT = np.float32(87)  # of the exponent inside silu, both ways
 LARGEST_F16 = 65504
 
 
@@ -59,23 +59,8 @@ def packed_weight(op: tensor.PackedWeightOp, data: Data) -> Array:
 @supplies(tensor.RopeTableOp)
 def rope_table(op: tensor.RopeTableOp, data: Data) -> Array:
     cos, sin = (data.tables[name] for name in (op.cos, op.sin))
-    if op.mode == "half_tables":
-        cos, sin = (np.concatenate([each, each], axis=1) for each in (cos, sin))
-    return np.concatenate([cos, given(sin, op.mode == "interleaved")], axis=1).astype(np.float32)
-
-
-def given(sin: Array, neighbours: bool) -> Array:
-    """What each item is multiplied by to be added to its partner: the partner's sine, minus for the later."""
-    if neighbours:
-        swapped = sin.reshape(*sin.shape[:-1], -1, 2)[..., ::-1].reshape(sin.shape)
-        return swapped * np.where(np.arange(sin.shape[-1]) % 2, np.float32(-1), np.float32(1))
-    first, second = np.split(sin, 2, axis=-1)
-    return np.concatenate([second, -first], axis=-1)
-
-
-@supplies(tensor.TableOp)
-def table(op: tensor.TableOp, data: Data) -> Array:
-    return data.tables[op.name].reshape(op.result_.type.shape).astype(np.float32, copy=False)
+    first, second = np.split(sin, 2, axis=1)
+    return np.concatenate([cos, first, -second], axis=1).astype(np.float32)
 
 
 @simulates(tensor.LoadOp, tensor.StoreOp)
@@ -112,6 +97,11 @@ def max_(op: tensor.MaxOp, lhs: Array, rhs: Array | None) -> Array:
     return np.maximum(lhs, second(op, rhs))
 
 
+@simulates(tensor.MinOp)
+def min_(op: tensor.MinOp, lhs: Array, rhs: Array | None) -> Array:
+    return np.minimum(lhs, second(op, rhs))
+
+
 @simulates(tensor.Exp2Op)
 def exp2(op: tensor.Exp2Op, x: Array) -> Array:
     return np.where(x < LOWEST_EXPONENT, np.float32(0), np.exp2(x))
@@ -127,6 +117,16 @@ def reciprocal(op: tensor.ReciprocalOp, x: Array) -> Array:
     return np.float32(1) / x
 
 
+@simulates(tensor.SigmoidOp)
+def sigmoid_(op: tensor.SigmoidOp, x: Array) -> Array:
+    return sigmoid(x)
+
+
+@simulates(tensor.NormalCdfOp)
+def normal_cdf(op: tensor.NormalCdfOp, x: Array) -> Array:
+    return normal_share(x)
+
+
 @simulates(tensor.CastOp)
 def cast(op: tensor.CastOp, x: Array) -> Array:
     return wide(x).astype(op.y.type.element.numpy)
@@ -134,12 +134,7 @@ def cast(op: tensor.CastOp, x: Array) -> Array:
 
 @simulates(tensor.GateOp)
 def gate(op: tensor.GateOp, gate: Array, up: Array) -> Array:
-    return silu(gate) * up
-
-
-def silu(x: Array) -> Array:
-    y: Array = x / (np.float32(1) + np.exp(np.clip(-x, -LIMIT, LIMIT)))
-    return y
+    return ACTIVATIONS["silu"](gate) * up
 
 
 @simulates(tensor.ReduceOp)
@@ -151,15 +146,9 @@ def reduce(op: tensor.ReduceOp, x: Array) -> Array:
 
 @simulates(tensor.RopeOp)
 def rope(op: tensor.RopeOp, x: Array, rows: Array) -> Array:
-    cos, to_partner = np.split(rows, 2, axis=-1)
-    if op.mode == "pairs_to_halves":
-        x = np.concatenate([x[..., 0::2], x[..., 1::2]], axis=-1)
-    pieces = x * to_partner
-    if op.mode == "interleaved":
-        received = pieces.reshape(*x.shape[:-1], -1, 2)[..., ::-1].reshape(x.shape)
-    else:
-        received = np.concatenate(np.split(pieces, 2, axis=-1)[::-1], axis=-1)
-    y: Array = x * cos + received
+    cos, signed_sin = np.split(rows, 2, axis=-1)
+    swapped = np.concatenate(np.split(x * signed_sin, 2, axis=-1)[::-1], axis=-1)
+    y: Array = x * cos + swapped
     return y
 
 
@@ -189,7 +178,7 @@ def gated_linear(op: tensor.GatedLinearOp, x: Array, gate: Array, up: Array, bia
     gated, plain = project(x, gate), project(x, up)
     if biases:
         gated, plain = gated + biases[0], plain + biases[1]
-    return (silu(gated) * plain).astype(x.dtype)
+    return (ACTIVATIONS[op.act](gated) * plain).astype(x.dtype)
 
 
 def project(x: Array, w: Array) -> Array:

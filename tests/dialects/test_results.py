@@ -27,7 +27,6 @@ ALIASES = """
   #lanes1 = #tensor.lanes<axis = 1>
   !x = tensor<1x8x64xbf16>
   !w = tensor<32x64xbf16>
-  !stack = tensor<4x32x64xbf16>
   !heads = tensor<1x4x8x16xbf16>
   !kv = tensor<1x2x8x16xbf16>
   !angles = tensor<1x1x8x16xf32>
@@ -66,14 +65,6 @@ LINES = [
     *(f'"llm.{name}"(%x) <{{axis = 2 : i64}}> : (!x) -> tensor<1x8x1xbf16>' for name in ("mean", "reduce_sum")),
     '"llm.argmax"(%x) : (!x) -> tensor<1x8x1xi32>',
     '"llm.topk"(%x) <{k = 5 : i64}> : (!x) -> (tensor<1x8x5xbf16>, tensor<1x8x5xi32>)',
-    '"llm.take_along"(%x, %i) : (!x, tensor<1x8x2xi32>) -> tensor<1x8x2xbf16>',
-    '"llm.multi_hot"(%i) <{size = 64 : i64}> : (tensor<1x8x2xi32>) -> !x',
-    '"llm.logical_not"(%x) : (!x) -> !x',
-    '"llm.masked_fill"(%x, %m) <{value = 0.0 : f64}> : (!x, !x) -> !x',
-    '"llm.experts"(%h, %i, %s, %g, %u, %d) <{act = "silu", '
-    "operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>}>"
-    " : (tensor<8x64xbf16>, tensor<8x2xi32>, tensor<8x2xbf16>, !stack, !stack, tensor<4x64x32xbf16>)"
-    " -> tensor<8x64xbf16>",
     '"llm.reshape"(%x) <{shape = array<i64: 8, 64>}> : (!x) -> tensor<8x64xbf16>',
     '"llm.permute"(%x) <{order = array<i64: 2, 0, 1>}> : (!x) -> tensor<64x1x8xbf16>',
     '"llm.slice"(%x) <{axis = 1 : i64, start = 0 : i64, stop = 4 : i64}> : (!x) -> tensor<1x4x64xbf16>',
@@ -82,13 +73,12 @@ LINES = [
     '"tensor.weight"() <{sources = ["w"]}> : () -> !w',
     '"tensor.packed_weight"() <{sources = ["w"], row = 0 : i64, column = 0 : i64}> : () -> !packed',
     '"tensor.rope_table"() <{cos = "cos", sin = "sin"}> : () -> tensor<64x128xf32>',
-    '"tensor.table"() <{name = "scale"}> : () -> tensor<64x1xf32>',
     '"tensor.load"(%x) : (tensor<4x64xf32>) -> !local',
     '"tensor.load"(%x) : (!packed) -> !tile',
     '"tensor.store"(%x) : (!local) -> tensor<4x64xf32>',
     '"tensor.gather"(%t, %i) : (tensor<9x64xf32>, tensor<4xi32>) -> !local',
-    *(f'"tensor.{name}"(%a, %a) : (!local, !local) -> !local' for name in ("add", "sub", "mul", "max")),
-    *(f'"tensor.{name}"(%a) : (!local) -> !local' for name in ("exp2", "rsqrt", "reciprocal")),
+    *(f'"tensor.{name}"(%a, %a) : (!local, !local) -> !local' for name in ("add", "sub", "mul", "max", "min")),
+    *(f'"tensor.{name}"(%a) : (!local) -> !local' for name in ("exp2", "rsqrt", "reciprocal", "sigmoid", "normal_cdf")),
     '"tensor.cast"(%x) : (!local) -> tensor<4x64xbf16, #lanes1>',
     '"tensor.gate"(%g, %u) : (!local, !local) -> !local',
     '"tensor.reduce"(%x) <{kind = "max", axis = 1 : i64}> : (!local) -> tensor<4x1xf32, #tensor.replicated>',
@@ -110,10 +100,8 @@ OTHERS = {"builtin.module", "func.func", "func.return", "chip.local", "chip.glob
 FREE = {  # what the result's type says, since nothing else does
     "llm.weight": {"shape", "element", "place"},  # nobody reads where values of the llm dialect lie
     "llm.table": {"shape", "place"},
-    "llm.multi_hot": {"element", "place"},
     "tensor.weight": {"shape", "element"},
     "tensor.rope_table": {"shape"},
-    "tensor.table": {"shape"},
     "tensor.packed_weight": {"shape", "scheme"},
     "tensor.load": {"layout"},
     "tensor.gather": {"layout", "place"},

@@ -36,26 +36,15 @@ ARCHITECTURES = {
     "gemma": {"head_dim": 32},  # norm weights plus one, gelu, scaled embedding
     "gemma2": {"head_dim": 32, "sliding_window": 64},  # soft caps
     "cohere": {},  # layer norms, interleaved rope, parallel attention
+    "olmo": {"clip_qkv": 0.4},  # layer norms without weights, clamped queries, keys and values
+    "nemotron": {},  # layer norms with weights plus one, squared relu
+    "stablelm": {"qk_layernorm": True, "use_parallel_residual": True},  # a layer norm for each head
+    "gpt_neox": {},  # queries, keys and values of a head side by side
+    "starcoder2": {"sliding_window": None},  # biases everywhere
     "phi": {},  # rope of a part of each head, no gate
     "phi3": {},  # one linear for q, k and v, one for gate and up
     "glm4": {"head_dim": 16},  # interleaved rope of a part of each head
     "smollm3": {"num_hidden_layers": 3, "no_rope_layers": [1, 0, 1]},  # a layer without rope between two with it
-}
-EXPERTS = {"num_local_experts": 8, "num_experts_per_tok": 3}
-ARCHITECTURES |= {
-    "mixtral": EXPERTS,
-    "qwen2_moe": {**EXPERTS, "moe_intermediate_size": 32, "norm_topk_prob": True},  # and one that all tokens take
-    "gpt_oss": {**EXPERTS, "head_dim": 16},  # biases, rows of gate and up in turns, transposed; a limited gate
-    "glm4_moe": {  # a dense layer first; groups of experts, chosen by corrected scores
-        "head_dim": 16,
-        "first_k_dense_replace": 1,
-        "n_routed_experts": 8,
-        "num_experts_per_tok": 2,
-        "moe_intermediate_size": 32,
-        "n_group": 4,
-        "topk_group": 2,
-        "routed_scaling_factor": 2.5,
-    },
 }
 TOLERANCE = 1e-5  # of the largest logit
 

@@ -1,8 +1,9 @@
-"""A function of llm ops at every level down to the chip's instructions."""
+"""One function of the llm dialect at each level that it is lowered to."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -11,39 +12,36 @@ import runtime_sim.interpret.tensor  # noqa: F401  (registers the rules)
 from compiler.ir.module import Module
 from compiler.target.chips.bm1684x import BM1684X
 from driver.blob import Materializer
-from passes import load_all
 from passes.manager import PassManager, parse_pipeline
 from runtime_sim.interpret.chip import ChipProgram
 from runtime_sim.interpret.rules import interpret
-from tests.compare import compare
 from tests.helpers import as_net, parse_ir
 
-TOKENS = {2: 1, 3: 1, 4: 1}  # the axis of tokens of arguments and results with so many axes
+Array = np.ndarray
 
 
-def check_levels(
-    text: str,
-    inputs: Sequence[np.ndarray],
-    tables: Mapping[str, np.ndarray] = {},
-    weights: Mapping[str, np.ndarray] = {},
-    options: str = "",
-    cosine: float = 0.99999,
-    axes: Mapping[int, int] = TOKENS,
-) -> Module:
-    """The arrays that the llm ops become, and the chip, compute what they do; gives the module of arrays."""
-    load_all()
-    module, _ = parse_ir(text)
-    as_net(module, axes)
-    function = module.functions()[0]
-    wanted = interpret(function, inputs, weights.__getitem__, tables)
-    PassManager(parse_pipeline(f"llm-to-tensor{options}")).run(module)
-    arrays = module.clone()
-    found = interpret(function, inputs, weights.__getitem__, tables)
-    for ours, theirs in zip(found, wanted, strict=True):
-        assert np.isfinite(ours.astype(np.float32)).all()
-        assert compare(ours, theirs).cosine > cosine
-    PassManager(parse_pipeline("tile-weights,tensor-to-chip")).run(module)
-    on_chip = ChipProgram(function, BM1684X, Materializer(weights.__getitem__, tables).bytes_of).run(inputs)
-    for ours, theirs in zip(on_chip, found, strict=True):
-        assert compare(ours, theirs).cosine > cosine
-    return arrays
+@dataclass
+class Levels:
+    """A net of one function; `weights` and `tables` are what it names."""
+
+    module: Module
+    weights: Mapping[str, Array] = field(default_factory=dict)
+    tables: Mapping[str, Array] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, text: str, weights: Mapping[str, Array] = {}, tables: Mapping[str, Array] = {}) -> Levels:
+        module, _ = parse_ir(text)
+        as_net(module, {2: 1, 3: 1})
+        return cls(module, weights, tables)
+
+    def run(self, inputs: Sequence[Array], options: str = "") -> list[Array]:
+        """The first result of the llm level, of the tensor level, and of the chip; lowers the module."""
+        (function,) = self.module.functions()
+        read = self.weights.__getitem__
+        found = [interpret(function, inputs, read, self.tables)[0]]
+        PassManager(parse_pipeline(f"llm-to-tensor{options},tile-weights")).run(self.module)
+        found.append(interpret(function, inputs, read, self.tables)[0])
+        PassManager(parse_pipeline("tensor-to-chip")).run(self.module)
+        source = Materializer(read, self.tables)
+        found.append(ChipProgram(function, BM1684X, source.bytes_of).run(inputs)[0])
+        return found

@@ -34,7 +34,7 @@ REFUSED = {
         "tensor<1x64x32x64xbf16>",
     ),
     "a sum across": heads(
-        r"'llm\.add' op takes arrays of #tensor\.lanes<axis = 1.* and #tensor\.lanes<axis = 2",
+        r"'llm\.add' op takes arrays of .*lanes<axis = 1.* and .*lanes<axis = 2.*, which do not lie beside each other",
         f'"llm.add"(%h, %p) : ({HEADS}, {HEADS})',
         HEADS,
     ),
@@ -54,21 +54,21 @@ REFUSED = {
     "a weight where activations are needed": (
         f"""
           %w = "llm.weight"() <{{name = "w"}}> : () -> {ROW}
-          %y = "llm.add"(%x, %w) : ({ROW}, {ROW}) -> {ROW}
+          %n = "llm.rms_norm"(%w) <{{eps = 1.0e-5 : f64}}> : ({ROW}) -> {ROW}
+          %y = "llm.add"(%x, %n) : ({ROW}, {ROW}) -> {ROW}
         """,
-        r"'llm\.add' op takes weights or a table",
+        r"'llm\.rms_norm' op takes weights or a table",
     ),
     "activations where a weight is needed": (
         f'%y = "llm.linear"(%x, %w) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}> : ({ROW}, {WEIGHT}) -> {ROW}',
         r"'llm\.linear' op takes tensor<64x64xbf16> that is computed where it needs a weight",
     ),
-    "an activation": (
-        f"""
-          %w = "llm.weight"() <{{name = "w"}}> : () -> {WEIGHT}
-          %y = "llm.gated_linear"(%x, %w, %w) <{{act = "gelu", operandSegmentSizes = array<i32: 1, 1, 1, 0, 0>}}>
-             : ({ROW}, {WEIGHT}, {WEIGHT}) -> {ROW}
+    "weights for each token": (
+        """
+          %w = "llm.weight"() <{name = "w"}> : () -> tensor<1x64x64xbf16>
+          %y = "llm.mul"(%x, %w) : (tensor<1x64x64xbf16>, tensor<1x64x64xbf16>) -> tensor<1x64x64xbf16>
         """,
-        r"'llm\.gated_linear' op activation 'gelu' has no lowering",
+        r"'llm\.mul' op takes weights that differ from token to token",
     ),
     "a matrix product in f32": (
         """
@@ -79,8 +79,15 @@ REFUSED = {
         r"layers\.0\.mlp\.up_proj: 'tensor\.linear' op makes .*f32.*, expected 16 bit",
     ),
     "an op without a rule": (
-        f'%y = "llm.pow"(%x) <{{exponent = 3.0 : f64}}> : ({ROW}) -> {ROW}',
-        r"'llm\.pow' op has no lowering to the tensor dialect",
+        f'%y = "llm.matmul"(%x, %x) : ({ROW.replace("64", "1")}, {ROW.replace("64", "1")}) -> {ROW.replace("64", "1")}',
+        r"'llm\.matmul' op has no lowering to the tensor dialect",
+    ),
+    "a rotation": (
+        """
+          %y = "llm.rope"(%x, %c, %c) <{mode = "interleaved", rotary_dim = 64 : i64}>
+             : (tensor<1x2x1x64xbf16>, tensor<1x1x1x64xf32>, tensor<1x1x1x64xf32>) -> tensor<1x2x1x64xbf16>
+        """,
+        r"'llm\.rope' op mode 'interleaved' on 64 of 64 has no lowering",
     ),
 }
 

@@ -1,7 +1,9 @@
-"""Norms of heads, which a permute may come before or behind."""
+"""Norms of heads, which a permute may come before or behind, and norms with all kinds of weights."""
 
 from __future__ import annotations
 
+import ml_dtypes
+import numpy as np
 import pytest
 
 import runtime_sim.interpret.llm
@@ -14,6 +16,7 @@ from runtime_sim.interpret.chip import ChipProgram
 from runtime_sim.interpret.rules import interpret
 from tests.compare import compare
 from tests.helpers import as_net, parse_ir, random_tensor
+from tests.passes.llm_to_tensor.levels import Levels
 
 load_all()
 
@@ -50,3 +53,56 @@ def test_a_norm_of_heads_is_right_on_either_side_of_the_permute(tokens, permute_
     source = Materializer({"norm": weight}.__getitem__, {})
     (found,) = ChipProgram(function, BM1684X, source.bytes_of).run([x])
     assert compare(found, wanted).cosine > 0.9999
+
+
+@pytest.mark.parametrize("weights", ["", "w", "wb"])
+@pytest.mark.parametrize("tokens", [1, 70])
+def test_a_norm_about_the_mean(tokens, weights):
+    row, width = f"tensor<1x{tokens}x128xbf16>", "tensor<128xbf16>"
+    named = "".join(f'%{name} = "llm.weight"() <{{name = "{name}"}}> : () -> {width}\n' for name in weights)
+    segments = f"1, {int('w' in weights)}, {int('b' in weights)}"
+    text = f"""
+      {named}
+      %y = "llm.layer_norm"({", ".join(["%x", *(f"%{name}" for name in weights)])})
+        <{{eps = 1.0e-05 : f64, operandSegmentSizes = array<i32: {segments}>}}> : ({", ".join([row, *(width for _ in weights)])}) -> {row}
+    """
+    check(text, tokens, {"w": random_tensor(128, seed=1, scale=0.2) + 1, "b": random_tensor(128, seed=2, scale=0.2)})
+
+
+@pytest.mark.parametrize("permute_first", [False, True])
+@pytest.mark.parametrize("kind", ["rms_norm", "layer_norm"])
+@pytest.mark.parametrize("heads", [3, 40])
+@pytest.mark.parametrize("tokens", [1, 70])
+def test_each_head_may_have_weights_of_its_own(tokens, heads, kind, permute_first):
+    """Of [heads, d], where heads are beside d; else as a product with a row for all tokens of a head."""
+    row, split = f"tensor<1x{tokens}x{heads * 64}xbf16>", f"tensor<1x{tokens}x{heads}x64xbf16>"
+    outside, weight = f"tensor<1x{heads}x{tokens}x64xbf16>", f"tensor<{heads}x64xbf16>"
+    segments = ", operandSegmentSizes = array<i32: 1, 1, 0>" if kind == "layer_norm" else ""
+    plain = segments.replace("1, 1, 0", "1, 0, 0")
+    order = "<{order = array<i64: 0, 2, 1, 3>}>"
+    norm = (
+        f"""
+          %p = "llm.permute"(%h) {order} : ({split}) -> {outside}
+          %m = "llm.{kind}"(%p) <{{eps = 1.0e-05 : f64{plain}}}> : ({outside}) -> {outside}
+          %r = "llm.reshape"(%w) <{{shape = array<i64: {heads}, 1, 64>}}> : ({weight}) -> tensor<{heads}x1x64xbf16>
+          %q = "llm.mul"(%m, %r) : ({outside}, tensor<{heads}x1x64xbf16>) -> {outside}
+          %n = "llm.permute"(%q) {order} : ({outside}) -> {split}
+        """
+        if permute_first
+        else f'%n = "llm.{kind}"(%h, %w) <{{eps = 1.0e-05 : f64{segments}}}> : ({split}, {weight}) -> {split}'
+    )
+    text = f"""
+      %w = "llm.weight"() <{{name = "w"}}> : () -> {weight}
+      %h = "llm.reshape"(%x) <{{shape = array<i64: 1, {tokens}, {heads}, 64>}}> : ({row}) -> {split}
+      {norm}
+      %y = "llm.reshape"(%n) <{{shape = array<i64: 1, {tokens}, {heads * 64}>}}> : ({split}) -> {row}
+    """
+    check(text, tokens, {"w": random_tensor(heads, 64, seed=1, scale=0.2) + 1}, heads * 64)
+
+
+def check(text: str, tokens: int, weights: dict[str, np.ndarray], width: int = 128) -> None:
+    x = (random_tensor(1, tokens, width, seed=9) + 3).astype(ml_dtypes.bfloat16)
+    wanted, *others = Levels.of(text, weights).run([x])
+    for found in others:
+        assert compare(found, wanted).cosine > 0.99999
+        assert compare(found, wanted).max_error < 0.05

@@ -1,0 +1,42 @@
+"""Small decoders that are no llama: every net of the file beside the model of transformers in float32."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+import pytest
+
+from driver.convert import convert
+from driver.options import ConvertOptions
+from driver.pipelines import default_pipeline
+from runtime_sim.tool.chat import open_session
+from runtime_sim.tool.launches import Verifier
+from runtime_sim.tool.reference import Reference
+from runtime_sim.tool.verify import results_of
+from tests.architectures.configs import COMMON
+from tests.architectures.measure import write
+from tests.frontend.oracle import reference_model
+
+SIZES = COMMON | {"num_hidden_layers": 2, "intermediate_size": 256, "head_dim": 32}
+LENGTH = 64
+DECODERS: dict[str, dict[str, Any]] = {
+    "gpt_neox": {"rotary_pct": 1.0},  # layer norms with biases, gelu, attention and mlp side by side
+    "olmo": {"clip_qkv": 0.4},  # layer norms without weights, clamped queries, keys and values
+    "nemotron": {"partial_rotary_factor": 1.0},  # layer norms with weights plus one, squared relu
+    "starcoder2": {"sliding_window": None},  # gelu by its tanh form
+}
+
+
+@pytest.mark.parametrize("model_type", DECODERS)
+def test_every_net_computes_what_the_model_does(model_type, tmp_path):
+    folder, out = tmp_path / "model", tmp_path / "out"
+    write(reference_model({**SIZES, **DECODERS[model_type], "model_type": model_type}), folder)
+    options = ConvertOptions(folder, LENGTH, "bf16", out_dir=out)
+    file = convert(dataclasses.replace(options, passes=default_pipeline(options)))
+    session = open_session(file, out / "config", exact=False)
+    tokens = np.random.default_rng(0).integers(3, SIZES["vocab_size"], LENGTH).tolist()
+    results = list(results_of(Verifier(session, Reference(folder), tokens)))
+    assert [problem for result in results for problem in result.problems] == []
+    assert min(found.cosine for result in results for found in result.agreements.values()) > 0.9999
