@@ -648,6 +648,50 @@ class LanesOp(TiuOp):
         return out | {"res0_addr": place.tiu(self.dst, self.res), "opd0_addr": place.tiu(self.src, self.opd0)}
 
 
+@op("chip.gather")
+class GatherOp(TiuOp):
+    """dst[n, c, 0, j] = src[n, c, 0, index[j]] over `shape`, inside each lane; dst and src are EU-aligned.
+
+    kind "pl_gather_d1coor": one index for all lanes, item j on lane j mod lanes, packed;
+    "pe_s_gather_d1coor": index[n, c, 0, j], EU-aligned, and src has n = 1. `width` is that of src's rows.
+    """
+
+    family = "sg"
+
+    dst: Operand[LocalType]
+    src: Operand[LocalType]
+    index: Operand[LocalType]
+    kind: Attr[Literal["pl_gather_d1coor", "pe_s_gather_d1coor"]]
+    shape: Attr[tuple[int, ...]]
+    width: Attr[int]
+    res: Attr[View]
+    opd0: Attr[View]
+    opd1: Attr[View]
+
+    def _source_shape(self) -> Shape4:
+        n, c, _, _ = self.shape
+        return (n if self.kind == "pl_gather_d1coor" else 1), c, 1, self.width
+
+    def _index(self) -> Items:
+        if self.kind == "pe_s_gather_d1coor":
+            return self.index, self.opd1, cast(Shape4, self.shape)
+        packed = View(self.opd1.dtype, self.opd1.offset, self.opd1.lane, (0, 1, 0, 0))
+        return self.index, packed, (1, self.shape[3], 1, 1)
+
+    def accesses(self, spec: ChipSpec) -> Iterator[Access]:
+        yield local_access(self.src, self.opd0, self._source_shape(), spec, write=False)
+        yield local_access(*self._index(), spec, write=False)
+        yield local_access(*self.written(), spec, write=True)
+
+    def fields(self, place: Placement) -> Fields:
+        out = shape_fields("res0", cast(Shape4, self.shape)) | {"opd0_h": 1, "opd0_w": self.width}
+        out |= {"res0_addr": place.tiu(self.dst, self.res)}
+        for name, buffer, view in (("opd0", self.src, self.opd0), ("opd1", self.index, self.opd1)):
+            out |= {f"{name}_addr": place.tiu(buffer, view), f"{name}_prec": PRECISION[view.dtype.name]}
+        index = self._index()[2]
+        return out | {"res0_prec": PRECISION[self.res.dtype.name], "opd1_c": index[1], "opd1_w": index[3]}
+
+
 # ---- DMA ----
 
 

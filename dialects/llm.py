@@ -166,6 +166,44 @@ class TableOp(Op):
             self.fail(f"gives {self.y.type}, but tables are f32")
 
 
+@op("llm.indices")
+class IndicesOp(Op):
+    """Whole numbers known at compile time, by name, from 0 to 65535: [J] i32.
+
+    The name is as that of a `llm.weight`: equal graphs serve layers with different numbers.
+    """
+
+    name: Attr[str]
+    y: Result[TensorType]
+
+    def verify(self) -> None:
+        if self.y.type.element != I32 or self.y.type.rank != 1:
+            self.fail(f"gives {self.y.type}, expected one axis of i32")
+
+
+@op("llm.take")
+class TakeOp(RoundsOperands):
+    """y[..., j] = x[..., order[j]]; x [..., K], order [J] from `llm.indices`, y [..., J].
+
+    This puts the inputs of a linear in the order in which a checkpoint stores its weights: GPTQ with
+    desc_act sorts them by how much they matter. Source: Frantar et al. 2022, GPTQ; `g_idx` in AutoGPTQ.
+    """
+
+    shapes = "x[..., K] order[J] y[..., J]"
+
+    x: Operand[TensorType]
+    order: Operand[TensorType]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        x = self.x.type
+        return (TensorType((*x.shape[:-1], *self.order.type.shape), x.element),)
+
+    def verify(self) -> None:
+        if self.order.defining(IndicesOp) is None:
+            self.fail("takes an order that is computed where it needs one that is known at compile time")
+
+
 @op("llm.gather_rows")
 class GatherRowsOp(Op):
     """y[0, s] = table[ids[0, s]]; table [N, R], ids [1, S] i32, y [1, S, R]."""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from compiler.ir.core import Op, Value
 from compiler.ir.define import Attr, Operand, OptionalAttr, OptionalOperand, Result, VariadicOperand, op
-from compiler.ir.types import F32, I32, Attribute, ElementType, TensorType, Type, attr_def, type_def
+from compiler.ir.types import F32, I32, UI16, Attribute, ElementType, TensorType, Type, attr_def, type_def
 from compiler.weights.scheme import Scheme, scheme_of
 from dialects.activations import Activation
 from dialects.shapes import broadcast, check_axis, check_broadcast, check_concatenation, check_count
@@ -198,6 +198,19 @@ class PackedWeightOp(ViewLike):
     def verify(self) -> None:
         if not self.sources or self.row < 0 or self.column < 0 or self.result_.type.local:
             self.fail("needs sources, a first row and column from 0 on, and a result in DDR")
+
+
+@op("tensor.indices")
+class IndicesOp(ViewLike):
+    """Whole numbers in DDR, by the name of a parameter: [J] ui16."""
+
+    source: Attr[str]
+    result_: Result[TensorType]
+
+    def verify(self) -> None:
+        type_ = self.result_.type
+        if type_.element != UI16 or type_.rank != 1 or not in_ddr(type_):
+            self.fail(f"gives {type_}, expected one axis of ui16 in DDR")
 
 
 @op("tensor.rope_table")
@@ -731,6 +744,34 @@ class RelayoutOp(Movement):
         self.require_items(self.x.type, self.y.type)
         if sorted(map(form_of, (self.x.type, self.y.type))) != ["heads", "row"]:
             self.fail(f"makes {self.y.type} of {self.x.type}, expected a row and heads over the lanes")
+
+
+@op("tensor.take")
+class TakeOp(Movement):
+    """y[..., j] = x[..., order[j]] of 16 bit: rows over the lanes, or the items of one row.
+
+    order [J] ui16 lies over the lanes, packed.
+    """
+
+    shapes = "x[..., K] order[J] y[..., J]"
+
+    x: Operand[TensorType]
+    order: Operand[TensorType]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[Type, ...]:
+        x = self.tensor(0)
+        axis = axis_over_lanes(x)
+        layout = None if axis is None else Lanes(axis)
+        return (TensorType((*x.shape[:-1], *self.tensor(1).shape), x.element, layout),)
+
+    def verify(self) -> None:
+        self.require_local()
+        x, order = self.x.type, self.order.type
+        if form_of(x) == "neither" or x.element.bits != 16:
+            self.fail(f"takes {x}, expected 16 bit, with rows or the items of one over the lanes")
+        if order.element != UI16 or order.layout != Lanes(0, compact=True):
+            self.fail(f"takes the order {order}, expected ui16, packed over the lanes")
 
 
 @op("tensor.pad")

@@ -80,6 +80,14 @@ class Iota(WeightSource):
     step: float
 
 
+@attr_def("weights.indices")
+@dataclass(frozen=True)
+class Indices(WeightSource):
+    """Whole numbers that a checkpoint, or what reads it, has by this name, as ui16."""
+
+    name: str
+
+
 @attr_def("weights.lane_part")
 @dataclass(frozen=True)
 class LanePart(Attribute):
@@ -134,6 +142,8 @@ def region_name(source: WeightSource | LanePart) -> str:
             return _named("floats", values=values)
         case Iota(count, step):
             return _named("iota", count=count, step=step)
+        case Indices(name):
+            return _named("indices", name=name)
         case LanePart(part, count, over_lanes):
             fields = _fields(count=count, over_lanes=over_lanes)
             return f"#chip.lane_part<source = {region_name(part)}, {fields}>"

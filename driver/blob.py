@@ -20,7 +20,7 @@ from compiler.weights.groups import quantize
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Array, Quantized, Weight, convert, joined, rectangle, rows_of
 from compiler.weights.tile import pack
-from dialects.weights import Floats, Iota, Joined, LaneRecord, Packed, RopeTable, WeightSource
+from dialects.weights import Floats, Indices, Iota, Joined, LaneRecord, Packed, RopeTable, WeightSource
 
 ReadTensor = Callable[[str], Weight]
 
@@ -101,6 +101,12 @@ class Materializer:
     @bytes_of.register
     def _(self, source: Iota) -> Array:
         return np.arange(source.count, dtype=np.float32) * np.float32(source.step)
+
+    @bytes_of.register
+    def _(self, source: Indices) -> Array:
+        numbers = self.read(source.name)
+        assert isinstance(numbers, np.ndarray)
+        return numbers.astype(np.uint16)
 
     @bytes_of.register
     def _(self, source: LaneRecord) -> Array:

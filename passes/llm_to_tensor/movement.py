@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from compiler.ir.core import Value
-from dialects import llm
+from dialects import llm, tensor
 from passes.llm_to_tensor.context import Lowering, TableRows, lowers
 
 
@@ -34,3 +34,9 @@ def permute(low: Lowering, op: llm.PermuteOp) -> Value | None:
     if op.x.owner is low.function.block:  # a history, which attention loads
         return None
     return low.build.permute(low.get(op.x), op.order)
+
+
+@lowers(llm.TakeOp)
+def take(low: Lowering, op: llm.TakeOp) -> Value:
+    low.check_tokens(op.x, len(op.x.type.shape) - 2)
+    return low.build.add(tensor.TakeOp(low.half(op.x), low.get(op.order)))

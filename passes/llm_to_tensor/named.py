@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from compiler.ir.core import Value
-from compiler.ir.types import TensorType
+from compiler.ir.types import UI16, TensorType
 from dialects import llm, tensor
+from dialects.tensor import Lanes
 from passes.llm_to_tensor.context import Lowering, Parameter, TableRows, lowers
 
 
@@ -22,6 +23,13 @@ def concat_weights(low: Lowering, op: llm.ConcatWeightsOp) -> Parameter:
 @lowers(llm.TableOp)
 def table(low: Lowering, op: llm.TableOp) -> Parameter:
     return Parameter((op.name,), op.y.type.shape)
+
+
+@lowers(llm.IndicesOp)
+def indices(low: Lowering, op: llm.IndicesOp) -> Value:
+    """In local memory, where gathers read them."""
+    in_ddr = tensor.IndicesOp(source=op.name, types=[TensorType(op.y.type.shape, UI16)])
+    return low.build.load(low.build.add(in_ddr), Lanes(0, compact=True))
 
 
 @lowers(llm.GatherRowsOp)

@@ -45,6 +45,11 @@ def table(op: llm.TableOp, data: Data) -> Array:
     return rounded(data.tables[op.name].reshape(op.y.type.shape), op.y.type)
 
 
+@supplies(llm.IndicesOp)
+def indices(op: llm.IndicesOp, data: Data) -> Array:
+    return data.weights(op.name).astype(np.int32)
+
+
 @simulates(llm.ConcatWeightsOp)
 def concat_weights(op: llm.ConcatWeightsOp, weights: list[Array]) -> Array:
     return np.concatenate(weights)
@@ -305,6 +310,11 @@ def topk(op: llm.TopkOp, x: Array) -> tuple[Array, Array]:
 
 
 # ---- data movement ----
+
+
+@simulates(llm.TakeOp)
+def take(op: llm.TakeOp, x: Array, order: Array) -> Array:
+    return x[..., order]
 
 
 @simulates(llm.ReshapeOp)

@@ -56,6 +56,11 @@ def packed_weight(op: tensor.PackedWeightOp, data: Data) -> Array:
     return np.concatenate([source[rows, op.column : op.column + type_.columns] for source in sources])
 
 
+@supplies(tensor.IndicesOp)
+def indices(op: tensor.IndicesOp, data: Data) -> Array:
+    return data.weights(op.source).astype(np.uint16)
+
+
 @supplies(tensor.RopeTableOp)
 def rope_table(op: tensor.RopeTableOp, data: Data) -> Array:
     cos, sin = (data.tables[name] for name in (op.cos, op.sin))
@@ -214,6 +219,11 @@ def permute(op: tensor.PermuteOp, x: Array) -> Array:
 @simulates(tensor.ConcatOp)
 def concat(op: tensor.ConcatOp, parts: list[Array]) -> Array:
     return np.concatenate(parts, axis=op.axis)
+
+
+@simulates(tensor.TakeOp)
+def take(op: tensor.TakeOp, x: Array, order: Array) -> Array:
+    return x[..., order]
 
 
 @simulates(tensor.PadOp)

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from compiler.diagnostics import CompileError
-from compiler.ir.types import BF16, F32, I8, I16, I32
+from compiler.ir.types import BF16, F32, I8, I16, I32, UI16
 from compiler.ir.verify import verify
 from compiler.target.chips.bm1684x import BM1684X
 from compiler.target.isa import isa_for
@@ -104,6 +104,14 @@ OPS = [
     ),
     chip.LanesOp(LOCAL, OTHER, kind="cw_ts", shape=(1, 64, 1, 70), res=View(BF16), opd0=View(BF16)),
     chip.LanesOp(LOCAL, OTHER, kind="l_bc", shape=(1, 64, 1, 16), res=View(F32), opd0=View(F32)),
+    chip.GatherOp(
+        LOCAL, OTHER, OTHER, kind="pl_gather_d1coor", shape=(1, 70, 1, 90), width=32, res=View(BF16), opd0=View(BF16),
+        opd1=View(UI16, offset=1024),
+    ),
+    chip.GatherOp(
+        LOCAL, OTHER, OTHER, kind="pe_s_gather_d1coor", shape=(1, 64, 1, 16), width=90, res=View(BF16),
+        opd0=View(BF16), opd1=View(UI16, offset=1024),
+    ),
     chip.DmaTensorOp(LOCAL, DDR, kind="copy", shape=(1, 70, 1, 16), res=View(F32), opd0=View(F32)),
     chip.DmaTensorOp(DDR, LOCAL, kind="copy", shape=(1, 70, 1, 16), res=View(F32), opd0=View(F32)),
     chip.DmaTensorOp(LOCAL, DDR, kind="broadcast", shape=(1, 64, 1, 16), res=View(F32), opd0=View(F32)),

@@ -91,6 +91,14 @@ MALFORMED = {
         '%y = "llm.table"() <{name = "cos"}> : () -> tensor<64x16xbf16>',
         "but tables are f32",
     ),
+    "indices that are no whole numbers": (
+        '%i = "llm.indices"() <{name = "order"}> : () -> tensor<64xf32>',
+        "expected one axis of i32",
+    ),
+    "an order that is computed": (
+        f'%y = "llm.take"(%x, %order) : ({X}, tensor<5xi32>) -> tensor<1x8x5xbf16>',
+        "needs one that is known at compile time",
+    ),
     "bounds the wrong way round": (
         f'%y = "llm.clamp"(%x) <{{min = 1.0 : f64, max = -1.0 : f64}}> : ({X}) -> {X}',
         "bounds from 1.0 to -1.0",

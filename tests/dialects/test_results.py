@@ -37,11 +37,14 @@ ALIASES = """
   !tile = !tensor.packed<rows = 32, columns = 64, element = bf16, scheme = #w4_32, local = true>
 """
 SOURCES = '%w = "tensor.weight"() <{sources = ["w"]}> : () -> !w\n'
+ORDER = '%order = "llm.indices"() <{name = "order"}> : () -> tensor<5xi32>\n'
 LINES = [
     '"llm.weight"() <{name = "w"}> : () -> !w',
     '"llm.table"() <{name = "cos"}> : () -> tensor<64x16xf32>',
     '"llm.concat_weights"(%a, %a) : (!w, !w) -> tensor<64x64xbf16>',
     '"llm.slice_weights"(%a) <{start = 0 : i64, stop = 8 : i64}> : (!w) -> tensor<8x64xbf16>',
+    '"llm.indices"() <{name = "order"}> : () -> tensor<5xi32>',
+    '"llm.take"(%x, %order) : (!x, tensor<5xi32>) -> tensor<1x8x5xbf16>',
     '"llm.gather_rows"(%a, %i) : (!w, tensor<1x8xi32>) -> !x',
     '"llm.embedding"(%i, %a) : (tensor<1x8xi32>, !w) -> !x',
     '"llm.linear"(%x, %w) <{operandSegmentSizes = array<i32: 1, 1, 0, 0>}> : (!x, !w) -> tensor<1x8x32xbf16>',
@@ -73,6 +76,7 @@ LINES = [
     '"tensor.weight"() <{sources = ["w"]}> : () -> !w',
     '"tensor.packed_weight"() <{sources = ["w"], row = 0 : i64, column = 0 : i64}> : () -> !packed',
     '"tensor.rope_table"() <{cos = "cos", sin = "sin"}> : () -> tensor<64x128xf32>',
+    '"tensor.indices"() <{source = "order"}> : () -> tensor<5xui16>',
     '"tensor.load"(%x) : (tensor<4x64xf32>) -> !local',
     '"tensor.load"(%x) : (!packed) -> !tile',
     '"tensor.store"(%x) : (!local) -> tensor<4x64xf32>',
@@ -94,12 +98,16 @@ LINES = [
     '"tensor.permute"(%x) <{order = array<i64: 1, 0>}> : (!local) -> tensor<64x4xf32, #lanes0>',
     '"tensor.concat"(%x, %x) <{axis = 0 : i64}> : (!local, !local) -> tensor<8x64xf32, #lanes1>',
     '"tensor.relayout"(%x) : (tensor<1x64xf32, #lanes1>) -> tensor<4x16xf32, #lanes0>',
+    '"tensor.take"(%x, %order) : (!half, tensor<5xui16, #tensor.lanes<axis = 0, compact = true>>)'
+    " -> tensor<4x5xbf16, #lanes0>",
     '"tensor.pad"(%x) <{value = 0.0 : f64}> : (!half) -> tensor<4x80xbf16, #lanes0>',
 ]
 OTHERS = {"builtin.module", "func.func", "func.return", "chip.local", "chip.global"}  # no results, or any size
 FREE = {  # what the result's type says, since nothing else does
     "llm.weight": {"shape", "element", "place"},  # nobody reads where values of the llm dialect lie
     "llm.table": {"shape", "place"},
+    "llm.indices": {"shape", "place"},
+    "tensor.indices": {"shape"},
     "tensor.weight": {"shape", "element"},
     "tensor.rope_table": {"shape"},
     "tensor.packed_weight": {"shape", "scheme"},
@@ -117,7 +125,8 @@ def name_of(line: str) -> str:
 
 def one_op(line: str) -> tuple[Module, Op]:
     """A module with that op, on arguments and a whole weight."""
-    sources = SOURCES if "%w" in line and name_of(line).startswith("tensor.") else ""
+    sources = ORDER if "%order" in line and name_of(line) == "llm.take" else ""
+    sources += SOURCES if "%w" in line and name_of(line).startswith("tensor.") else ""
     results = "%result, %other" if ") -> (" in line else "%result"
     module, _ = parse_ir(f"{ALIASES}{sources}{results} = {line}")
     return module, next(op for op in module.function("test").block.ops if op.opname == name_of(line))

@@ -102,6 +102,7 @@ def test_shapes_that_do_not_broadcast_are_refused():
 
 
 ROWS = "#tensor.lanes<axis = 0>"
+PACKED_ROWS = "#tensor.lanes<axis = 0, compact = true>"
 FOUR = "#weights.scheme<bits = 4, group = 32, zeros = true, scale = bf16>"
 STORED = f"tensor<32x64xbf16, {FOUR}>"
 
@@ -161,6 +162,18 @@ MALFORMED = {
         '%v, %i = "tensor.topk"(%x) <{k = 2 : i64}> : (tensor<8x64xf32, #tensor.lanes<axis = 1>>)'
         " -> (tensor<8x2xf32, #tensor.replicated>, tensor<8x2xi32, #tensor.replicated>)",
         "expected rows over the lanes, or the items of one",
+    ),
+    "indices in local memory": (
+        f'%i = "tensor.indices"() <{{source = "order"}}> : () -> tensor<64xui16, {ROWS}>',
+        "expected one axis of ui16 in DDR",
+    ),
+    "items of 32 bit in another order": (
+        f'%y = "tensor.take"(%x, %o) : (tensor<4x64xf32, {ROWS}>, tensor<5xui16, {PACKED_ROWS}>) -> tensor<4x5xf32, {ROWS}>',
+        "expected 16 bit",
+    ),
+    "an order with gaps": (
+        f'%y = "tensor.take"(%x, %o) : (tensor<4x64xbf16, {ROWS}>, tensor<5xui16, {ROWS}>) -> tensor<4x5xbf16, {ROWS}>',
+        "expected ui16, packed over the lanes",
     ),
     "a table of halves that are not even": (
         '%y = "tensor.rope_table"() <{cos = "cos", sin = "sin"}> : () -> tensor<64x30xf32>',

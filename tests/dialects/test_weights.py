@@ -9,6 +9,7 @@ from compiler.weights.scheme import Scheme
 from compiler.weights.tile import Tile
 from dialects.weights import (
     Floats,
+    Indices,
     Iota,
     Joined,
     LanePart,
@@ -51,6 +52,7 @@ NAMES = [
     (NORM, '#chip.joined<names = ["norm"], dtype = f32>', None),
     (RopeTable("cos", "sin"), '#chip.rope_table<cos = "cos", sin = "sin">', None),
     (Floats((0.5, 1.0)), "#chip.floats<values = [0.5, 1.0]>", None),
+    (Indices("order"), '#chip.indices<name = "order">', None),
     (Iota(4, -64.0), "#chip.iota<count = 4, step = -64.0>", None),
     (
         LaneRecord((LanePart(NORM, 64, True), LanePart(Floats((1.0,)), 1, False)), 64, 64),

@@ -16,7 +16,7 @@ from compiler.weights.groups import quantize
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Quantized, Weight, joined, rectangle
 from compiler.weights.tile import Tile, pack, unpack
-from dialects.weights import Iota, Joined, Packed
+from dialects.weights import Indices, Iota, Joined, Packed
 from driver.blob import Materializer, Piece, WeightBlob
 from frontend.binding import Weights
 from frontend.checkpoint import Checkpoint
@@ -168,3 +168,8 @@ def test_a_tile_without_a_scheme_holds_the_values_themselves():
     data = materializer({"w": values}).bytes_of(source)
     np.testing.assert_array_equal(data[0], pack(source.tile, values))
     np.testing.assert_array_equal(taken_apart(source, data), values)
+
+
+def test_indices_are_whole_numbers_of_16_bit():
+    data = materializer({"order": np.array([3, 65535, 0], np.int32)}).bytes_of(Indices("order"))
+    assert (data.dtype, data.tolist()) == (np.uint16, [3, 65535, 0])

@@ -208,6 +208,21 @@ def _lin(kind: str, fields: Fields, spec: ChipSpec) -> Iterator[Access]:
     yield tiu.aligned("res0", shape, item, write=True)
 
 
+def _sg(kind: str, fields: Fields, spec: ChipSpec) -> Iterator[Access] | None:
+    if kind not in ("pl_gather_d1coor", "pe_s_gather_d1coor"):
+        return None
+    return _gather(kind == "pl_gather_d1coor", _Tiu(fields, spec))
+
+
+def _gather(shared: bool, tiu: _Tiu) -> Iterator[Access]:
+    """Rows of items by an index that all lanes share, or of one row in each lane by its own."""
+    n, c, _, w = tiu.result_shape
+    item, index = tiu.nibbles("res0"), tiu.nibbles("opd1")
+    yield tiu.aligned("opd0", (n if shared else 1, c, 1, tiu.fields["opd0_w"]), item)
+    yield tiu.compact("opd1", (1, w, 1, 1), index) if shared else tiu.aligned("opd1", (n, c, 1, w), index)
+    yield tiu.aligned("res0", (n, c, 1, w), item, write=True)
+
+
 RULES: dict[str, Rule] = {
     "ar": _ar,
     "cmp": _cmp,
@@ -218,4 +233,5 @@ RULES: dict[str, Rule] = {
     "tsbc": _tsbc,
     "rqdq": _rqdq,
     "lin": _lin,
+    "sg": _sg,
 }

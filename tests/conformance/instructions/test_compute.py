@@ -158,6 +158,26 @@ def test_moves_between_lanes(spec, tmp_path, dtype):
     run(spec, tmp_path, {A: dtype}, cases)
 
 
+@pytest.mark.parametrize("dtype", ["i8", "i16", "i32"])
+@pytest.mark.parametrize("index", ["i8", "i16"])
+def test_gathers_inside_lanes(spec, tmp_path, dtype, index):
+    """By an index in each lane, and by one for all; indices of 16 bit are drawn below the row's width."""
+    image = image_of(spec, np.random.default_rng(0), {A: dtype})
+    if index == "i16":
+        wide = np.random.default_rng(1).integers(0, 200, (spec.lanes, 512)).astype(np.uint16)
+        image[:, B : B + 1024] = wide.view(np.uint8)
+    fields = {"res0_prec": PRECISION[dtype], "opd0_prec": PRECISION[dtype], "opd1_prec": PRECISION[index]}
+    fields |= {"opd0_h": 1, "opd0_w": 256, "opd1_addr": B}
+    cases = {}
+    for channels, width in ((spec.lanes, 128), (10, 70), (spec.lanes, 1)):
+        sizes = fields | {"res0_c": channels, "res0_w": width}
+        per_lane = sizes | {"opd1_c": channels, "opd1_w": width}
+        cases[f"per lane {channels} x {width}"] = instruction(spec, "sg", "pe_s_gather_d1coor", **per_lane)
+        shared = sizes | {"opd1_c": width, "opd1_w": 1}
+        cases[f"shared {channels} x {width}"] = instruction(spec, "sg", "pl_gather_d1coor", **shared)
+    assert_equal_images(spec, image, cases, tmp_path)
+
+
 @pytest.mark.parametrize("dtype", ["bf16", "f16"])
 def test_products(spec, tmp_path, dtype):
     """Every bit pattern: products too small and too large, NaN, cancellation, short last blocks, both results."""

@@ -97,7 +97,15 @@ def tsbc(rng: random.Random) -> tuple[str, str, Fields]:
     return "tsbc", kind, sizes | {"res0_prec": BF16, "opd0_addr": 0, "res0_addr": 2048}
 
 
-FAMILIES = {make.__name__: make for make in (ar, cmp, mm2, sfu, pord, tsbc)}
+def sg(rng: random.Random) -> tuple[str, str, Fields]:
+    """Indices of a byte, none of which is too large for rows of 256."""
+    kind, w = rng.choice(["pl_gather_d1coor", "pe_s_gather_d1coor"]), rng.randint(1, 70)
+    sizes = {"res0_n": 1, "res0_c": rng.choice([1, 63, 64, 70]), "res0_h": 1, "res0_w": w, "opd0_w": 256}
+    codes = {"res0_prec": BF16, "opd0_prec": BF16, "opd1_prec": 0}
+    return "sg", kind, sizes | codes | {"opd0_addr": 0, "opd1_addr": 1024, "res0_addr": 2048}
+
+
+FAMILIES = {make.__name__: make for make in (ar, cmp, mm2, sfu, pord, tsbc, sg)}
 
 
 @pytest.mark.parametrize("family", FAMILIES)
