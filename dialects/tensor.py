@@ -102,6 +102,11 @@ def is_column(type_: TensorType) -> bool:
     return isinstance(layout, Lanes) and all(size == 1 for size in type_.shape[layout.axis + 1 :])
 
 
+def is_vector(type_: TensorType) -> bool:
+    """Whether the last axis, longer than 1, lies over the lanes."""
+    return is_over_lanes(type_, len(type_.shape) - 1) and type_.shape[-1] > 1
+
+
 class TensorOp(Op):
     """Base of the ops of this dialect."""
 

@@ -109,7 +109,7 @@ class LaneRecord(WeightSource):
 
     def part_bytes(self, part: LanePart) -> int:
         """Bytes of a part in one lane."""
-        items = part.count // self.lanes if part.over_lanes else part.count
+        items = -(-part.count // self.lanes) if part.over_lanes else part.count
         return round_up(4 * items, self.eu_bytes)
 
     @property

@@ -114,10 +114,15 @@ class Materializer:
         offset = 0
         for part in source.parts:
             values = self.bytes_of(part.source)
-            rows = values.reshape(-1, source.lanes).T if part.over_lanes else values[None]
+            rows = over_lanes(values, source.lanes) if part.over_lanes else values[None]
             record[:, offset : offset + rows.shape[1]] = rows
             offset += source.part_bytes(part) // 4
         return record
+
+
+def over_lanes(values: Array, lanes: int) -> Array:
+    """[lanes, rows]: item i in lane i mod lanes, and zeros behind the last."""
+    return np.pad(values.reshape(-1), (0, -values.size % lanes)).reshape(-1, lanes).T
 
 
 def taken_over(weight: Quantized, form: ElementType | Scheme) -> Quantized:

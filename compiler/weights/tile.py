@@ -24,7 +24,8 @@ class Tile(Attribute):
     Lane l holds rows l, l + lanes, ...: the codes of all its rows (slots), then all scales, then all
     zeros. Rows that no weight fills are zero. A row of 4-bit codes is columns / 2 bytes, byte j holding the
     codes of columns j (low half) and j + columns / 2 (high half), so that two stride-1 instructions unpack
-    it. Weights that are stored in a 16-bit type are their own codes.
+    it. Weights that are stored in a 16-bit type are their own codes, and a matrix operand as they lie: zeros
+    fill up each row to whole sections.
     """
 
     rows: int
@@ -55,6 +56,11 @@ class Tile(Attribute):
         return -(-self.rows // self.lanes)
 
     @property
+    def pitch(self) -> int:
+        """Codes from one row of a lane to the next."""
+        return self.columns if self.scheme is not None else round_up(self.columns, self.section // 2)
+
+    @property
     def has_zeros(self) -> bool:
         return self.scheme is not None and self.scheme.zeros
 
@@ -65,7 +71,7 @@ class Tile(Attribute):
 
     @property
     def code_bytes(self) -> int:
-        return self.slots * self.columns * self.bits // 8
+        return self.slots * self.pitch * self.bits // 8
 
     @property
     def scale_bytes(self) -> int:
@@ -110,6 +116,8 @@ def pack(tile: Tile, weights: Weight) -> Bytes:
     """
     values = weights.codes if isinstance(weights, Quantized) else weights
     _check_matches(tile, values.shape, weights)
+    if tile.pitch > tile.columns:
+        values = np.pad(values, [(0, 0), (0, tile.pitch - tile.columns)])
     out = np.zeros((tile.lanes, tile.run_bytes), np.uint8)
     codes = _over_lanes(tile, values)
     if tile.bits == 4:
@@ -127,7 +135,7 @@ def unpack(tile: Tile, data: Bytes) -> Weight:
     """The inverse of `pack`, with all of the tile's rows."""
     if tile.scheme is None:
         assert isinstance(tile.stored, ElementType)
-        return _from_lanes(tile, data, tile.codes_offset, tile.stored.numpy, tile.columns)
+        return _from_lanes(tile, data, tile.codes_offset, tile.stored.numpy, tile.pitch)[:, : tile.columns]
     if tile.bits == 8:
         codes = _from_lanes(tile, data, tile.codes_offset, np.dtype(np.int8), tile.columns)
     else:

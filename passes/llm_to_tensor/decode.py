@@ -21,6 +21,7 @@ class Decode(Lowering):
 
     def __init__(self, function: Function, spec: ChipSpec):
         super().__init__(function, 1, [Range(0, 1)], spec)
+        self.vectors: dict[Value, Value] = {}  # written to DDR, so that heads can be read back
 
     def check_shape(self, op: Op, value: Value, result: Value) -> None:
         if value.type.shape != result.type.shape:
@@ -80,8 +81,16 @@ class Decode(Lowering):
         width = max(shape, x.type.shape, key=len)[-1]
         if width % self.build.spec.lanes == 0:
             return self.build.relayout(x, shape, Lanes(axis))
-        stored = self.build.reshape(self.build.add(tensor.StoreOp(x)), shape, None)
-        return self.build.load(stored, Lanes(axis))
+        return self.build.load(self.build.reshape(self._in_ddr(x), shape, None), Lanes(axis))
+
+    def _in_ddr(self, x: Value) -> Value:
+        """x written to DDR; a part of a vector, such as the keys of a joined product, with all of it."""
+        part = x.defining(tensor.SliceOp)
+        if part is not None and tensor.is_vector(x.type):
+            return self.build.slice(self._in_ddr(part.x), part.starts, part.sizes)
+        if x not in self.vectors:
+            self.vectors[x] = self.build.add(tensor.StoreOp(x))
+        return self.vectors[x]
 
     def client_layout(self, layout: Lanes) -> Lanes:
         return Lanes(layout.axis, compact=True)

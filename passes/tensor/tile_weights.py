@@ -200,12 +200,9 @@ class Tiler:
     def tile(self, ws: Sequence[Value], rows: Range, columns: Range) -> Value:
         """These rows of each weight, one after the other, as 16-bit weights in local memory.
 
-        Weights are packed in the order of the DMA, unless an embedding reads the same rows from DDR, or rows
-        would not lie as a matrix operand, which are whole EU widths.
+        Weights are packed in the order of the DMA, unless an embedding reads the same rows from DDR.
         """
-        as_it_is = scheme_of(ws[0].type) is None
-        width = self.build.spec.eu_items(ws[0].type.element.bytes)
-        if as_it_is and (columns.size % width or any(map(is_looked_up, ws))):
+        if scheme_of(ws[0].type) is None and any(map(is_looked_up, ws)):
             return self.build.concat([self.rectangle(w, rows, columns) for w in ws], 0)
         return self.packed_tile(ws, rows, columns)
 

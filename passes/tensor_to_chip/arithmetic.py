@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from math import prod
 
-from compiler.ir.core import Op
 from compiler.ir.types import F32, I32, TensorType
 from dialects import chip, tensor
-from dialects.tensor import Lanes, Replicated, axis_over_lanes
+from dialects.tensor import Lanes, Replicated
 from dialects.weights import Iota
 from passes.tensor_to_chip.constants import CDF_LIMIT, cdf_table, exp2_table, lane_numbers
 from passes.tensor_to_chip.context import Lowering, lowers
-from passes.tensor_to_chip.emitter import MAX_ITEMS
 from passes.tensor_to_chip.placed import Placed
 
 KINDS = {
@@ -22,6 +21,8 @@ KINDS = {
     tensor.MinOp: "min",
 }
 LOG2_E = 1.4426950408889634
+LOWEST = -3.0e38
+NEUTRAL = {"avg": 0.0, "max": LOWEST}  # by kind of pooling, what may lie beside the items that count
 GATE_LIMIT = 64  # g * 2**-64 is as good as 0, and its reciprocal is far from subnormal
 
 
@@ -126,7 +127,7 @@ def reduce(low: Lowering, op: tensor.ReduceOp) -> None:
 def reduce_lanes(low: Lowering, x: Placed, kind: str, scale: float) -> Placed:
     """Reduce a column: in each lane, then all lanes' results, by way of lane 0, again in each lane."""
     emit, lanes = low.emit, low.spec.lanes
-    partial = emit.pool(kind, as_lane_rows(low, x))
+    partial = emit.pool(kind, as_lane_rows(low, x, NEUTRAL[kind]))
     row = emit.new((1, lanes), F32, Lanes(0))
     emit.lanes("wc_ts", row, partial, (1, 1, 1, lanes))
     everywhere = emit.new((lanes, lanes), F32, Lanes(0))
@@ -136,10 +137,13 @@ def reduce_lanes(low: Lowering, x: Placed, kind: str, scale: float) -> Placed:
     return Placed(total.buffer, F32, shape, (0,) * len(shape), None, lanes)
 
 
-def as_lane_rows(low: Lowering, x: Placed) -> Placed:
-    """A column [.., n] over the lanes as [lanes, n / lanes], contiguous in each lane."""
+def as_lane_rows(low: Lowering, x: Placed, fill: float) -> Placed:
+    """A column [.., n] over the lanes as [lanes, rows], contiguous in each lane, filled up to whole rows."""
     assert x.axis is not None
-    rows = x.shape[x.axis] // low.spec.lanes
+    count = x.shape[x.axis]
+    if count % low.spec.lanes:
+        return copied_lane_rows(low, x, fill)
+    rows = count // low.spec.lanes
     spread = Placed(x.buffer, x.dtype, (rows, low.spec.lanes), (x.strides[x.axis], 0), 1, x.lanes, x.offset)
     spread = spread.permute((1, 0))
     if x.strides[x.axis] == 1 and x.offset % low.spec.eu_bytes == 0:
@@ -157,7 +161,7 @@ def argmax(low: Lowering, op: tensor.ArgmaxOp) -> None:
     the index. Indices are exact in f32 below 2**24.
     """
     emit, lanes = low.emit, low.spec.lanes
-    x = columns_of(low, op)
+    x = copied_lane_rows(low, low.get(op.x), LOWEST)
     columns = x.shape[1]
     highest = reduce_lane_rows(low, x, "max")
     first = low.emit.weight(Iota(columns, -float(lanes)), columns * 4)
@@ -175,22 +179,17 @@ def argmax(low: Lowering, op: tensor.ArgmaxOp) -> None:
     low.emit.cast(replace(result, dtype=I32), positive)
 
 
-def columns_of(low: Lowering, op: Op) -> Placed:
-    """The operand [1, n] as [lanes, columns]; lanes of the last column beyond n hold the lowest number."""
+def copied_lane_rows(low: Lowering, x: Placed, fill: float) -> Placed:
+    """A copy of a column of f32 as [lanes, rows]; what it leaves of the last row of lanes holds `fill`."""
     emit, lanes = low.emit, low.spec.lanes
-    source = low.get(op.operands[0])
-    assert source.axis == axis_over_lanes(op.operands[0].type) == 1
-    count = source.shape[1]
-    columns = -(-count // lanes)
-    x = emit.new((lanes, columns), F32, Lanes(0))
-    column = Placed(x.buffer, F32, (1, lanes * columns), (0, 1), 1, lanes)
+    count = prod(x.shape)
+    rows = -(-count // lanes)
+    spread = emit.new((lanes, rows), F32, Lanes(0))
+    column = replace(spread, shape=(1, lanes * rows), strides=(0, 1), axis=1)
     if count % lanes:
-        emit.fill(column.slice((0, lanes * (columns - 1)), (1, lanes)), -3.0e38)
-    whole = count - count % lanes if count > MAX_ITEMS else count  # an instruction has not more channels
-    for start, size in ((0, whole), (whole, count - whole)):
-        if size:
-            emit.cast(column.slice((0, start), (1, size)), source.slice((0, start), (1, size)))
-    return x
+        emit.fill(column.slice((0, count), (1, lanes * rows - count)), fill)
+    emit.cast(column.slice((0, 0), (1, count)), x.reshape((1, count), 1))
+    return spread
 
 
 def reduce_lane_rows(low: Lowering, x: Placed, kind: str) -> Placed:

@@ -55,10 +55,9 @@ class Lowering:
             shape = part.type.shape
             starts = [start if axis == op.axis else 0 for axis in range(len(shape))]
             start += shape[op.axis]
-            try:
-                self._want(part, whole.slice(starts, shape))
-            except CannotView:
-                continue  # this part is copied into place instead
+            place = whole.slice(starts, shape)
+            if not place.lane or not tensor.is_vector(op.results[0].type):
+                self._want(part, place)  # others are copied into place: vectors begin on the first lane
 
     def _whole(self, op: Op) -> Placed:
         result = op.results[0]

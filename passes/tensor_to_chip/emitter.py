@@ -66,8 +66,14 @@ class Emitter:
         if model.axis is None:
             return self.new(model.shape, dtype, Replicated())
         compact = all(size == 1 for size in model.shape[model.axis + 1 :])
-        fresh = self.new(model.shape, dtype, Lanes(model.axis, compact))
-        return replace(fresh, lane=model.lane)
+        return self.from_lane(model.lane, model.shape, dtype, Lanes(model.axis, compact))
+
+    def from_lane(self, lane: int, shape: Sequence[int], dtype: ElementType, layout: Lanes) -> Placed:
+        """A fresh array whose first item along the axis over the lanes is on that lane."""
+        whole, starts = list(shape), [0] * len(shape)
+        whole[layout.axis] += lane
+        starts[layout.axis] = lane
+        return self.new(whole, dtype, layout).slice(starts, shape)
 
     def weight(self, source: Attribute, bytes_: int) -> Value:
         """The DDR region of a piece of the coefficient blob; the same piece is one region."""
@@ -129,6 +135,8 @@ class Emitter:
         if not self.is_aligned(x):
             return self._sfu_of_copy(kind, x, table)
         res = self.like(x)
+        if x.axis is not None and x.lane_rows > 1 and x.strides[x.axis] > 1:  # in slots, as x is
+            res = self.from_lane(x.lane, x.shape, F32, Lanes(x.axis))
         shape, offsets, _ = self.aligned(x)
         extra: dict[str, Any] = {} if table is None else {"opd1": table.view(()), "terms": table.shape[-1]}
         self.add(
@@ -187,8 +195,10 @@ class Emitter:
             raise CannotView(f"windows of {list(x.shape)} in strides {list(x.strides)}")
         lead = x.shape[: len(x.shape) - depth]
         out_shape = (*lead, x.shape[-1]) if depth == 2 else (*lead, 1)
-        res = self.new(out_shape, F32, Replicated() if x.axis is None else Lanes(x.axis))
-        res = replace(res, lane=x.lane)
+        if x.axis is None:
+            res = self.new(out_shape, F32, Replicated())
+        else:
+            res = self.from_lane(x.lane, out_shape, F32, Lanes(x.axis))
         outer = prod(size for i, size in enumerate(lead) if i != x.axis)
         channels = self.spec.lanes if x.axis is None else x.shape[x.axis]
         height = x.shape[-2] if depth == 2 else 1
@@ -228,6 +238,20 @@ class Emitter:
             chip.LanesOp(res.buffer, x.buffer, kind=kind, shape=shape, res=res.view(()), opd0=x.view(()))
         )
         return res
+
+    def move_lanes(self, res: Placed, x: Placed) -> Placed:
+        """Copy a vector to where it begins on another lane: only whole slots move from lane to lane."""
+        count, (slots, target) = prod(x.shape), (self._in_slots(place) for place in (x, res))
+        if not slots.same_place(x):
+            self.cast(slots, x)
+        self.lanes("l_copy", target, slots, (1, count, 1, 1))
+        return res if target.same_place(res) else self.cast(res, target)
+
+    def _in_slots(self, x: Placed) -> Placed:
+        """x if its items lie in slots, else a fresh array of its shape and lane that does."""
+        assert x.axis is not None
+        slots = x.strides[x.axis] == self.spec.eu_items(x.dtype.bytes) and not x.offset % self.spec.eu_bytes
+        return x if slots else self.from_lane(x.lane, x.shape, x.dtype, Lanes(x.axis))
 
     def exp2(self, x: Placed, table: Placed, highest: int | None = None) -> Placed:
         """2**x = 2**(n + 1) * 2**(r - 1), n the nearest integer put into the exponent's bits, r the rest.
@@ -282,20 +306,22 @@ def lane_axis(arrays: Sequence[Placed]) -> int | None:
 def steps(arrays: Sequence[Placed], spec: ChipSpec) -> Iterator[Step]:
     """Cover the first array's shape with instructions: an axis over the lanes, three others, more unrolled.
 
-    A vector over the lanes that fills whole rows of lanes is taken as one row with several items per lane.
+    The whole rows of lanes of a vector over the lanes are taken as one row with several items per lane. What
+    is left of it is a second instruction, where the first then saves more than that costs.
     """
     axis = arrays[0].axis
     channels = spec.lanes if axis is None else arrays[0].shape[axis]
     lane_strides = [0 if axis is None or x.axis is None else x.strides[axis] for x in arrays]
-    rows = channels // spec.lanes
-    whole = axis is not None and prod(arrays[0].shape) == channels
-    if whole and rows > 1 and not channels % spec.lanes and not arrays[0].lane:
-        w_strides = tuple(lane_strides)
-        zeros = (0,) * len(arrays)
-        strides = tuple(zip(zeros, zeros, zeros, w_strides, strict=True))
-        yield Step((1, spec.lanes, 1, rows), zeros, strides)
+    rows, rest = divmod(channels, spec.lanes)
+    vector = axis is not None and prod(arrays[0].shape) == channels and not arrays[0].lane
+    if not vector or rows < (spec.eu_items(F32.bytes) if rest else 2):
+        yield from _cover(arrays, axis, channels, lane_strides)
         return
-    yield from _cover(arrays, axis, channels, lane_strides)
+    zeros = (0,) * len(arrays)
+    yield Step((1, spec.lanes, 1, rows), zeros, tuple((0, 0, 0, stride) for stride in lane_strides))
+    if rest:
+        offsets = tuple(rows * s * x.dtype.bytes for s, x in zip(lane_strides, arrays, strict=True))
+        yield Step((1, rest, 1, 1), offsets, tuple((0, stride, 0, 1) for stride in lane_strides))
 
 
 def dma_steps(dst: Placed, src: Placed) -> Iterator[Step]:

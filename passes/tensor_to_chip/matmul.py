@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import product
+from math import prod
 
 from compiler.ir.core import Op, Value
 from compiler.ir.types import F32, I8, UI8, ElementType
@@ -36,7 +37,7 @@ def dequantize(low: Lowering, op: Op) -> None:
     tile = tile_of(packed, low.spec)
     emit, source = low.emit, low.get(op.operands[0])
     if packed.scheme is None:
-        shape, strides = (tile.rows, tile.columns), (tile.columns, 1)
+        shape, strides = (tile.rows, tile.columns), (tile.pitch, 1)
         low.put(op, replace(source, dtype=packed.element, shape=shape, strides=strides))
         return
     scale = packed.scheme.scale
@@ -46,12 +47,13 @@ def dequantize(low: Lowering, op: Op) -> None:
     wide = emit.cast(emit.new(groups, common, Lanes(0)), codes)
     scales = section(source, scale, tile.scales_offset, groups)
     whole = emit.of_type(op.results[0].type)
-    rows = rows_in_lanes(whole, tile).reshape(groups, 0)
     if common == scale:
-        emit.ar("mul", rows, wide, scales)
+        rows, codes, scales = (rows_of_groups(x, tile) for x in (rows_in_lanes(whole, tile), wide, scales))
+        emit.ar("mul", rows, codes, scales)
     else:
         widened = emit.cast(emit.new(scales.shape, F32, Lanes(0)), scales)
-        emit.cast(rows, emit.ar("mul", wide, wide, widened))
+        scaled = emit.ar("mul", wide, wide, widened)
+        emit.cast(rows_in_lanes(whole, tile), scaled.reshape((tile.lanes, tile.slots, tile.columns), 0))
     low.put(op, whole)
 
 
@@ -87,6 +89,12 @@ def rows_in_lanes(whole: Placed, tile: Tile) -> Placed:
     return replace(
         whole, shape=(tile.lanes, tile.slots, tile.columns), strides=(0, whole.strides[0], 1), axis=0
     )
+
+
+def rows_of_groups(x: Placed, tile: Tile) -> Placed:
+    """What a tile has of each weight, or of each group, as [lanes, slots, groups, ..]."""
+    width = prod(x.shape[1:]) // (tile.slots * tile.groups)
+    return x.reshape((tile.lanes, tile.slots, tile.groups, width), 0)
 
 
 @lowers(tensor.LinearOp)
@@ -148,12 +156,14 @@ def matrices(low: Lowering, left: Placed, result: Placed) -> Iterator[tuple[Plac
         if all(is_matrix(low, x) for x in pair):
             yield pair[0], pair[1]
             continue
-        for start in range(0, rows, low.spec.lanes):
-            count = min(low.spec.lanes, rows - start)
+        start = 0
+        while start < rows:
+            count = min(low.spec.lanes - (left.lane + start) % low.spec.lanes, rows - start)
             yield (
                 pair[0].slice((start, 0), (count, left.shape[-1])),
                 pair[1].slice((start, 0), (count, result.shape[-1])),
             )
+            start += count
 
 
 def matrix_at(x: Placed, index: tuple[int, ...]) -> Placed:
@@ -162,8 +172,9 @@ def matrix_at(x: Placed, index: tuple[int, ...]) -> Placed:
 
 
 def is_matrix(low: Lowering, x: Placed) -> bool:
-    """Whether rows of lanes follow each other at the pitch that matrix operands imply."""
-    return x.lane_rows == 1 or x.strides[0] == round_up(x.shape[1], low.spec.eu_items(x.dtype.bytes))
+    """Whether it begins on an EU width and its rows of lanes lie at the pitch of matrix operands."""
+    pitch = round_up(x.shape[1], low.spec.eu_items(x.dtype.bytes))
+    return x.offset % low.spec.eu_bytes == 0 and (x.lane_rows == 1 or x.strides[0] == pitch)
 
 
 def require(holds: bool, reason: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 
 from compiler.ir.core import Op
@@ -19,7 +20,12 @@ from passes.tensor_to_chip.placed import CannotView, Placed
 
 @lowers(tensor.SliceOp)
 def slice_(low: Lowering, op: tensor.SliceOp) -> None:
-    low.put(op, low.get(op.x).slice(op.starts, op.sizes))
+    """A part of a vector that begins within a row of lanes is moved to the first lane, as all vectors are."""
+    part = low.get(op.x).slice(op.starts, op.sizes)
+    if part.lane and tensor.is_vector(op.x.type) and op.y.users:
+        low.emit.move_lanes(low.result(op), part)
+    else:
+        low.put(op, part)
 
 
 @lowers(tensor.PermuteOp)
@@ -51,7 +57,9 @@ def concat(low: Lowering, op: tensor.ConcatOp) -> None:
         starts = [start if axis == op.axis else 0 for axis in range(len(source.shape))]
         start += source.shape[op.axis]
         target = whole.slice(starts, source.shape)
-        if not target.same_place(source):
+        if target.lane != source.lane:
+            low.emit.move_lanes(target, source)
+        elif not target.same_place(source):
             low.emit.cast(target, source)
 
 
@@ -114,7 +122,7 @@ def load(low: Lowering, op: tensor.LoadOp) -> None:
         load_packed(low, op, source)
     elif isinstance(type_.layout, Replicated):
         low.emit.dma(low.result(op), source, kind="broadcast")
-    elif has_row_over_lanes(type_):
+    elif tensor.is_vector(type_):
         load_column(low, op, source)
     else:
         low.emit.dma(low.result(op), source)
@@ -142,21 +150,25 @@ def load_packed(low: Lowering, op: Op, source: Placed) -> None:
     low.set(op.results[0], place)
 
 
-def has_row_over_lanes(type_: TensorType) -> bool:
-    """Whether the last axis, longer than 1, lies over the lanes."""
-    return tensor.is_over_lanes(type_, len(type_.shape) - 1) and type_.shape[-1] > 1
-
-
 def load_column(low: Lowering, op: Op, source: Placed) -> None:
     """n contiguous items: as rows of 64 on n/64 lanes, transposed to one item per lane and row."""
-    emit, lanes, count = low.emit, low.spec.lanes, source.shape[-1]
-    if count % lanes:
-        op.fail(f"a vector of {count} items cannot be spread over {lanes} lanes")
-    rows = emit.new((count // lanes, lanes), source.dtype, Lanes(0))
-    emit.dma(rows, replace(source, shape=rows.shape, strides=(lanes, 1)))
-    spread = emit.new((lanes, count // lanes), source.dtype, Lanes(0))
-    emit.lanes("cw_ts", spread, rows, (1, lanes, 1, count // lanes))
+    emit, lanes = low.emit, low.spec.lanes
+    count = -(-source.shape[-1] // lanes)
+    rows = emit.new((count, lanes), source.dtype, Lanes(0))
+    for local, stored in lane_rows(rows, source):
+        emit.dma(local, stored)
+    spread = emit.new((lanes, count), source.dtype, Lanes(0))
+    emit.lanes("cw_ts", spread, rows, (1, lanes, 1, count))
     low.put_or_copy(op, column_view(spread, op.results[0].type))
+
+
+def lane_rows(rows: Placed, stored: Placed) -> Iterator[tuple[Placed, Placed]]:
+    """A vector, a row of lanes of it on each lane, beside its place in DDR: whole rows, then the rest."""
+    whole, rest = divmod(stored.shape[-1], rows.lanes)
+    for start, count, size in ((0, whole, rows.lanes), (whole, 1, rest)):
+        if count and size:
+            part = replace(stored, shape=(count, size), strides=(rows.lanes, 1))
+            yield rows.slice((start, 0), part.shape), part.slice((start, 0), part.shape)
 
 
 def column_view(spread: Placed, type_: TensorType) -> Placed:
@@ -168,25 +180,24 @@ def column_view(spread: Placed, type_: TensorType) -> Placed:
 @lowers(tensor.StoreOp)
 def store(low: Lowering, op: tensor.StoreOp) -> None:
     x, type_ = low.get(op.operands[0]), op.operands[0].type
-    if has_row_over_lanes(type_):
+    if tensor.is_vector(type_):
         store_column(low, low.result(op), x)
     else:
         low.emit.dma(low.result(op), x)
 
 
 def store_column(low: Lowering, result: Placed, x: Placed) -> None:
-    emit, lanes, count = low.emit, low.spec.lanes, x.shape[-1]
+    """As `load_column`, the other way round."""
+    emit, lanes = low.emit, low.spec.lanes
     assert x.axis is not None
-    if count % lanes:
-        raise CannotView(f"{count} items do not fill {lanes} lanes")
-    if x.lane:
-        raise CannotView(f"{count} items start on lane {x.lane}")
-    spread = Placed(x.buffer, x.dtype, (lanes, count // lanes), (0, x.strides[x.axis]), 0, lanes, x.offset)
+    count = x.lane_rows
+    spread = Placed(x.buffer, x.dtype, (lanes, count), (0, x.strides[x.axis]), 0, lanes, x.offset)
     if spread.strides[1] != 1 or x.offset % low.spec.eu_bytes:
         spread = emit.cast(emit.new(spread.shape, x.dtype, Lanes(0)), spread)
-    rows = emit.new((count // lanes, lanes), x.dtype, Lanes(0))
-    emit.lanes("wc_ts", rows, spread, (1, count // lanes, 1, lanes))
-    emit.dma(replace(result, shape=rows.shape, strides=(lanes, 1)), rows)
+    rows = emit.new((count, lanes), x.dtype, Lanes(0))
+    emit.lanes("wc_ts", rows, spread, (1, count, 1, lanes))
+    for local, stored in lane_rows(rows, result):
+        emit.dma(stored, local)
 
 
 @lowers(tensor.GatherOp)
@@ -243,9 +254,9 @@ def emit_gather(
 @lowers(tensor.RelayoutOp)
 def relayout(low: Lowering, op: tensor.RelayoutOp) -> None:
     x, result = op.operands[0].type, op.results[0].type
-    if has_row_over_lanes(x):
+    if tensor.is_vector(x):
         heads_from_column(low, op)
-    elif has_row_over_lanes(result):
+    elif tensor.is_vector(result):
         column_from_heads(low, op)
     else:
         op.fail(f"no way from {x} to {result}")
@@ -255,38 +266,53 @@ def heads_from_column(low: Lowering, op: Op) -> None:
     """[.., h d] over the lanes to heads over the lanes: 64 dimensions at a time are transposed."""
     emit, lanes, x = low.emit, low.spec.lanes, low.get(op.operands[0])
     type_ = op.results[0].type
-    heads, width = head_sizes(low, op, type_)
-    assert x.axis is not None
-    slot, parts = x.strides[x.axis], width // lanes
-    by_head = Placed(x.buffer, x.dtype, (heads, parts, lanes), (parts * slot, slot, 0), 2, lanes, x.offset)
-    columns = emit.new((parts, lanes, heads), x.dtype, Lanes(1))
-    emit.cast(columns.permute((2, 0, 1)), by_head)
+    width = head_size(low, op, type_)
+    parts = width // lanes
     result = emit.of_type(type_)
-    for part in range(parts):
-        source = columns.slice((part, 0, 0), (1, lanes, heads))
-        target = replace(result, offset=part * lanes * x.dtype.bytes)
-        emit.lanes("wc_ts", target, source, (1, heads, 1, lanes))
+    for heads, by_head in head_runs(x, result, width):
+        count = by_head.shape[0]
+        columns = emit.new((parts, lanes, count), x.dtype, Lanes(1))
+        emit.cast(columns.permute((2, 0, 1)), by_head)
+        for part in range(parts):
+            source = columns.slice((part, 0, 0), (1, lanes, count))
+            target = replace(heads, offset=heads.offset + part * lanes * x.dtype.bytes)
+            emit.lanes("wc_ts", target, source, (1, count, 1, lanes))
     low.put(op, result)
 
 
 def column_from_heads(low: Lowering, op: Op) -> None:
     emit, lanes, x = low.emit, low.spec.lanes, low.get(op.operands[0])
-    heads, width = head_sizes(low, op, op.operands[0].type)
+    width = head_size(low, op, op.operands[0].type)
     parts = width // lanes
-    columns = emit.new((parts, lanes, heads), x.dtype, Lanes(1))
-    emit.lanes("cw_ts", columns, x, (1, width, 1, heads))
-    result = low.result(op)
-    assert result.axis is not None
-    slot = result.strides[result.axis]
-    by_head = replace(result, shape=(heads, parts, lanes), strides=(parts * slot, slot, 0), axis=2)
-    emit.cast(by_head, columns.permute((2, 0, 1)))
+    for heads, by_head in head_runs(low.result(op), x, width):
+        count = by_head.shape[0]
+        columns = emit.new((parts, lanes, count), x.dtype, Lanes(1))
+        emit.lanes("cw_ts", columns, heads, (1, width, 1, count))
+        emit.cast(by_head, columns.permute((2, 0, 1)))
 
 
-def head_sizes(low: Lowering, op: Op, type_: TensorType) -> tuple[int, int]:
-    axis, width, lanes = axis_over_lanes(type_), type_.shape[-1], low.spec.lanes
-    heads = 1 if axis is None else type_.shape[axis]
-    if width % lanes:
-        op.fail(f"head size {width} is not a multiple of {lanes}")
-    if heads > lanes:
-        op.fail(f"{heads} heads do not fit {lanes} lanes")
-    return heads, width
+def head_runs(column: Placed, heads: Placed, width: int) -> Iterator[tuple[Placed, Placed]]:
+    """One row of lanes of heads after the other; and the items of a column that are these heads, as
+    [heads, width / lanes, lanes].
+    """
+    assert column.axis is not None
+    assert heads.axis is not None
+    slot, parts, lanes = column.strides[column.axis], width // column.lanes, column.lanes
+    pitch = parts * slot
+    for start in range(0, heads.shape[heads.axis], lanes):
+        count = min(lanes, heads.shape[heads.axis] - start)
+        starts, sizes = [0] * len(heads.shape), list(heads.shape)
+        starts[heads.axis], sizes[heads.axis] = start, count
+        first = column.offset + start * pitch * column.dtype.bytes
+        shape, strides = (count, parts, lanes), (pitch, slot, 0)
+        yield (
+            heads.slice(starts, sizes),
+            Placed(column.buffer, column.dtype, shape, strides, 2, lanes, first, column.lane),
+        )
+
+
+def head_size(low: Lowering, op: Op, type_: TensorType) -> int:
+    width: int = type_.shape[-1]
+    if width % low.spec.lanes:
+        op.fail(f"head size {width} is not a multiple of {low.spec.lanes}")
+    return width

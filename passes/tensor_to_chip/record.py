@@ -20,8 +20,7 @@ from passes.tensor_to_chip.placed import Placed
 
 def plan_record(low: Lowering, ops: Sequence[Op]) -> None:
     """Load the record at the start, and note where each of its parts lies."""
-    lanes = low.spec.lanes
-    columns = {load_: source for load_ in ops if (source := column_source(load_, lanes)) is not None}
+    columns = {load_: source for load_ in ops if (source := column_source(load_)) is not None}
     if not columns:
         return
     parts = [
@@ -36,13 +35,13 @@ def plan_record(low: Lowering, ops: Sequence[Op]) -> None:
     low.tables |= {part.source: places[part.source] for part in parts if not part.over_lanes}
 
 
-def column_source(op: Op, lanes: int) -> WeightSource | None:
-    """The parameter that `op` loads as f32 over whole rows of lanes; None for other ops."""
+def column_source(op: Op) -> WeightSource | None:
+    """The parameter that `op` loads as f32 over the lanes; None for other ops."""
     if not isinstance(op, tensor.LoadOp) or not isinstance(type_ := op.results[0].type, TensorType):
         return None
     weight = weight_behind(op.source)
     column = Lanes(len(type_.shape) - 1, compact=True)
-    if weight is None or type_.element != F32 or type_.layout != column or type_.shape[-1] % lanes:
+    if weight is None or type_.element != F32 or type_.layout != column:
         return None
     return Joined(tuple(weight.sources), F32)
 

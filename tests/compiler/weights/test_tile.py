@@ -112,6 +112,14 @@ def test_runs_are_padded_to_the_vector_width_with_zeros(section):
     assert not data[:, 40:].any()
 
 
+def test_rows_of_16_bit_weights_are_filled_up_as_matrix_operands_are():
+    weights = random_tensor(130, 50).astype(BF16.numpy)
+    tile = Tile(130, 50, BF16, 64, 64)
+    rows = pack(tile, weights)[1].view(BF16.numpy).reshape(3, 64)
+    np.testing.assert_array_equal(rows[:, :50], weights[1::64])
+    assert not rows[:, 50:].any()
+
+
 @pytest.mark.parametrize(
     ("stored", "weights", "message"),
     [

@@ -29,8 +29,9 @@ def test_a_linear_adds_to_its_accumulator_where_that_lies():
 @pytest.mark.parametrize("half", [BF16, F16])
 @pytest.mark.parametrize("accumulates", [False, True])
 @pytest.mark.parametrize("tokens", [70, 128, 1])
-def test_linear(half, accumulates, tokens):
-    inner, outer = 192, 130
+@pytest.mark.parametrize("inner", [192, 101])
+def test_linear(half, accumulates, tokens, inner):
+    outer = 130
     layout = slots(2) if tokens == 1 else slots(1)
     arrays = [normal(1, tokens, inner, dtype=half.numpy), normal(outer, inner, dtype=half.numpy)]
     program = Program([*arrays, normal(1, tokens, 192)] if accumulates else arrays)
@@ -40,8 +41,6 @@ def test_linear(half, accumulates, tokens):
         w = program.make(tensor.LoadOp, program.function.args[1], type_=w.type)
         start = program.add(tensor.SliceOp(start, starts=(0, 0, 0), sizes=(1, tokens, outer)))
     y = program.make(tensor.LinearOp, x, w, start, type_=array((1, tokens, outer), F32, layout))
-    if tokens == 1:  # a column is stored in whole rows of lanes
-        y = program.add(tensor.SliceOp(y, starts=(0, 0, 0), sizes=(1, 1, 128)))
     check(program.finish(y), 1e-6)
 
 
@@ -56,8 +55,8 @@ def test_a_sum_that_is_still_read_is_not_overwritten():
 
 @pytest.mark.parametrize("transpose", [False, True])
 @pytest.mark.parametrize(("heads", "rows", "keys"), [(2, 64, 80), (3, 20, 130), (1, 100, 65)])
-def test_matmul(transpose, heads, rows, keys):
-    width = 64
+@pytest.mark.parametrize("width", [64, 50])
+def test_matmul(transpose, heads, rows, keys, width):
     right = (keys, width) if transpose else (width, keys)
     program = Program([normal(heads, rows, width, dtype=BF), normal(*right, dtype=BF)])
     a, b = program.load(slots(1)), program.load(slots(0))
@@ -80,6 +79,32 @@ def test_a_right_operand_with_gaps_is_copied_if_the_unit_would_read_it_wrongly(r
     assert len(copies) == (rows > 64)
 
 
+@pytest.mark.parametrize("rows", [40, 70])
+def test_a_right_operand_that_begins_within_an_eu_width_is_copied(rows):
+    """Head 1 of 2 of [rows, heads, 80] begins 160 bytes into a lane."""
+    program = Program([normal(20, 80, dtype=BF), normal(rows, 2, 80, dtype=BF)])
+    a, b = program.load(slots(0)), program.load(slots(0))
+    head = program.add(tensor.SliceOp(b, starts=(0, 1, 0), sizes=(rows, 1, 80)))
+    head = program.make(tensor.ReshapeOp, head, type_=array((rows, 80), BF16, slots(0)))
+    program.finish(program.make(tensor.MatmulOp, a, head, type_=array((20, rows), F32, slots(0)), transpose_b=True))
+    check(program, 1e-6)
+    assert "ar.copy" in kinds(program)
+
+
+def test_rows_on_the_last_lanes_and_the_first_of_the_next_row_are_two_products():
+    """Heads 60 to 71 of 80, where the sums lie further apart than a matrix has them."""
+    program = Program([normal(80, 64, dtype=BF), normal(30, 64, dtype=BF)])
+    q, keys = program.load(slots(0)), program.load(slots(0))
+    parts = []
+    for first, count in ((0, 60), (60, 12), (72, 8)):
+        some = program.add(tensor.SliceOp(q, starts=(first, 0), sizes=(count, 64)))
+        type_ = array((count, 30), F32, slots(0))
+        parts.append(program.make(tensor.MatmulOp, some, keys, type_=type_, transpose_b=True))
+    whole = program.add(tensor.ConcatOp(*parts, axis=0))
+    check(program.finish(program.make(tensor.PadOp, whole, type_=array((80, 50), F32, slots(0)), value=0.0)), 1e-6)
+    assert kinds(program).count("matmul.nt") == 4
+
+
 def test_a_right_operand_on_another_lane_is_brought_to_the_first():
     program = Program([normal(5, 64, dtype=BF), normal(3, 1, 64, dtype=BF)])
     a, b = program.load(slots(0)), program.load(slots(0))
@@ -90,7 +115,15 @@ def test_a_right_operand_on_another_lane_is_brought_to_the_first():
 
 @pytest.mark.parametrize(
     ("bits", "zeros", "group", "rows", "columns"),
-    [(4, True, 32, 130, 128), (4, False, 64, 64, 64), (8, False, 16, 100, 96), (4, True, 128, 200, 128)],
+    [
+        (4, True, 32, 130, 128),
+        (4, False, 64, 64, 64),
+        (8, False, 16, 100, 96),
+        (4, True, 128, 200, 128),
+        (4, True, 20, 130, 100),
+        (4, False, 5, 70, 50),
+        (8, False, 7, 130, 21),
+    ],
 )
 @pytest.mark.parametrize(("half", "scale"), [*itertools.product([BF16, F16], repeat=2)])
 def test_dequantize(bits, zeros, group, rows, columns, half, scale):

@@ -9,7 +9,7 @@ from compiler.diagnostics import CompileError
 from compiler.ir.types import BF16, F32
 from dialects import tensor
 from tests.passes.programs import EVERYWHERE, Program, array, packed, slots
-from tests.passes.tensor_to_chip.lowered import RNG, check, normal
+from tests.passes.tensor_to_chip.lowered import RNG, check, kinds, normal
 
 
 def test_moves():
@@ -31,7 +31,9 @@ def test_pad():
     check(program.finish(program.make(tensor.PadOp, x, type_=array((3, 66, 32), F32, slots(1)), value=-7.0)))
 
 
-@pytest.mark.parametrize(("heads", "width"), [(1, 64), (6, 64), (64, 64), (5, 128), (2, 192)])
+@pytest.mark.parametrize(
+    ("heads", "width"), [(1, 64), (6, 64), (64, 64), (5, 128), (2, 192), (71, 64), (130, 128)]
+)
 @pytest.mark.parametrize("element", [F32, BF16])
 def test_relayout_there_and_back(heads, width, element):
     program = Program([normal(1, 1, heads * width, dtype=element.numpy)])
@@ -51,20 +53,47 @@ def test_gather(count, shape, layout):
     check(program.finish(program.make(tensor.GatherOp, table, ids, type_=array(shape, F32, layout))))
 
 
-def test_a_vector_that_leaves_lanes_empty_is_refused():
-    program = Program([normal(1, 1, 40)])
-    program.finish(program.load(packed(2)))
-    with pytest.raises(CompileError, match="a vector of 40 items cannot be spread over 64 lanes"):
-        program.lower("tensor-to-chip")
+@pytest.mark.parametrize("count", [1, 40, 64, 100, 1000, 4160, 5001])
+@pytest.mark.parametrize("layout", [slots(2), packed(2)])
+@pytest.mark.parametrize("element", [F32, BF16])
+def test_a_vector_of_any_length_is_loaded_and_stored(count, layout, element):
+    program = Program([normal(1, 1, count, dtype=element.numpy)])
+    check(program.finish(program.load(layout)))
+    commands = [op for op in program.instructions() if op.engine == "dma"]
+    assert len(commands) == (2 if count < 64 or count % 64 == 0 else 4), "whole rows of lanes, and the rest"
 
 
-@pytest.mark.parametrize(("start", "size"), [(0, 40), (0, 100), (32, 64)])
-def test_a_part_of_a_vector_that_does_not_fill_the_lanes_is_not_stored(start, size):
-    program = Program([normal(1, 1, 192)])
-    x = program.add(tensor.SliceOp(program.load(packed(2)), starts=(0, 0, start), sizes=(1, 1, size)))
-    program.finish(x)
-    with pytest.raises(CompileError, match=r"'tensor\.s.* op would move data"):
-        program.lower("tensor-to-chip")
+@pytest.mark.parametrize(("start", "size"), [(0, 40), (0, 100), (64, 100), (32, 64), (32, 20), (100, 101), (191, 9)])
+@pytest.mark.parametrize("layout", [slots(2), packed(2)])
+def test_any_part_of_a_vector_is_a_vector(start, size, layout):
+    """One that begins within a row of lanes is moved, to be added to those that do not."""
+    program = Program([normal(1, 1, 201), normal(1, 1, size)])
+    x, other = program.load(layout), program.load(packed(2))
+    part = program.add(tensor.SliceOp(x, starts=(0, 0, start), sizes=(1, 1, size)))
+    check(program.finish(program.make(tensor.AddOp, part, other, type_=other.type)))
+    assert ("lanes.l_copy" in kinds(program)) == (start % 64 > 0)
+
+
+def test_a_part_of_a_vector_that_nothing_reads_is_not_moved():
+    program = Program([normal(1, 1, 201)])
+    x = program.load(packed(2))
+    program.add(tensor.SliceOp(x, starts=(0, 0, 32), sizes=(1, 1, 64)))
+    program.finish(x).lower("tensor-to-chip")
+    assert "lanes.l_copy" not in kinds(program)
+
+
+@pytest.mark.parametrize("layout", [slots(2), packed(2)])
+def test_vectors_of_any_lengths_are_joined(layout):
+    program = Program([normal(1, 1, count) for count in (100, 70, 128, 1)])
+    parts = [program.add(tensor.MulOp(program.load(layout), scalar=2.0)) for _ in range(4)]
+    check(program.finish(program.add(tensor.ConcatOp(*parts, axis=2))))
+
+
+def test_rows_with_gaps_are_copied_to_merge_them():
+    """Heads of 50 lie 64 items apart, as matrices do."""
+    program = Program([normal(3, 70, 50, dtype=BF16.numpy)])
+    heads = program.add(tensor.PermuteOp(program.load(slots(1)), order=(1, 0, 2)))
+    check(program.finish(program.make(tensor.ReshapeOp, heads, type_=array((70, 150), BF16, slots(0)))))
 
 
 @pytest.mark.parametrize("source", [EVERYWHERE, slots(2)])

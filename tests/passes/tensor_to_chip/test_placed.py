@@ -39,12 +39,7 @@ def test_slices_agree_with_numpy(place, data):
     bounds = [data.draw(st.tuples(st.integers(0, n - 1), st.integers(1, n))) for n in place.shape]
     starts = [start for start, _ in bounds]
     sizes = [min(size, n - start) for (start, size), n in zip(bounds, place.shape, strict=True)]
-    try:
-        part = place.slice(starts, sizes)
-    except CannotView:
-        first = starts[place.axis] % place.lanes
-        assert first + sizes[place.axis] > place.lanes, "a run of lanes that does not wrap around is a view"
-        return
+    part = place.slice(starts, sizes)
     window = tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
     np.testing.assert_array_equal(item_offsets(part), item_offsets(place)[window])
 
