@@ -105,6 +105,11 @@ class WeightOp(IsWeight):
     name: Attr[str]
     y: Result[TensorType]
 
+    @property
+    def module(self) -> str:
+        """The module whose weight it is; its own name, where it is called otherwise."""
+        return self.name.removeprefix("/").removesuffix(".weight")
+
     def verify(self) -> None:
         _check_readers(self, self.y)
 

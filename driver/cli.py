@@ -11,6 +11,7 @@ from compiler.command import Parser, not_installed, run_command, show_log
 from compiler.diagnostics import printable
 from compiler.target.chips import compiled_chips
 from driver.options import MODES, ConvertOptions
+from driver.rules import BITS
 
 EXAMPLE = "llm_convert.py -m ./Qwen2-7B-Instruct -s 384 -q w4bf16 -g 128 -c bm1684x -o qwen2_7b"
 
@@ -69,6 +70,10 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     text = "weights that share a scale in w4 and w8 (default: 64)"
     add("-g", "--q_group_size", type=int, default=64, metavar="N", help=text)
     add("--symmetric", action="store_true", help="w4 without zero points: smaller, a little less exact")
+    text = "bits of the output embedding's weights: 16, 8 or 4 (default: 16)"
+    add("--lm_head_quantize", type=int, choices=BITS[::-1], default=16, metavar="BITS", help=text)
+    text = "bits of modules with such names, as in 'model.layers.*.mlp.down_proj=8'; again for others"
+    add("--keep", action="append", metavar="PATTERN=BITS", help=text)
 
 
 def _add_chip_flags(group: argparse._ArgumentGroup) -> None:

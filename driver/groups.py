@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 
 from compiler.diagnostics import UserError
 from compiler.ir.module import Module, walk
@@ -12,21 +12,28 @@ from frontend.binding import Weights
 from frontend.imported import ImportedModel, NetGroup
 
 
-def groups_to_compile(model: ImportedModel, weights: Weights, embedding_disk: bool) -> list[NetGroup]:
-    """The model's groups, without the nets that only look up rows where clients do that themselves."""
+def groups_to_compile(
+    model: ImportedModel, weights: Weights, embedding_disk: bool, narrow: Container[str] = ()
+) -> list[NetGroup]:
+    """The model's groups, without the nets that only look up rows where clients do that themselves.
+
+    `narrow` are the parameters that linears read in fewer bits, and share with nothing.
+    """
     if not embedding_disk:
-        return sharing_weights(model.nets, weights)
+        return sharing_weights(model.nets, weights, narrow)
     check_only_looks_up(embedding_of(model).module)
     return [group for group in model.nets if looked_up(group.module) is None]
 
 
-def sharing_weights(groups: list[NetGroup], weights: Weights) -> list[NetGroup]:
+def sharing_weights(
+    groups: list[NetGroup], weights: Weights, narrow: Container[str] = ()
+) -> list[NetGroup]:
     """Groups that are bound alike become one where the widest parameter is the same, as that of an embedding
     and of a tied output embedding: one blob then serves both.
     """
     found: list[NetGroup] = []
     for group in groups:
-        same = [index for index, other in enumerate(found) if share_widest(other, group, weights)]
+        same = [index for index, other in enumerate(found) if share_widest(other, group, weights, narrow)]
         if same:
             found[same[0]] = joined(found[same[0]], group)
         else:
@@ -34,7 +41,7 @@ def sharing_weights(groups: list[NetGroup], weights: Weights) -> list[NetGroup]:
     return found
 
 
-def share_widest(one: NetGroup, other: NetGroup, weights: Weights) -> bool:
+def share_widest(one: NetGroup, other: NetGroup, weights: Weights, narrow: Container[str] = ()) -> bool:
     if one.instances != other.instances:
         return False
     names = [
@@ -43,7 +50,7 @@ def share_widest(one: NetGroup, other: NetGroup, weights: Weights) -> bool:
         for instance in group.instances[:1]
         if (op := widest(group.module)) is not None
     ]
-    return len(names) == 2 and weights.same(*names)
+    return len(names) == 2 and weights.same(*names) and not any(name in narrow for name in names)
 
 
 def joined(one: NetGroup, other: NetGroup) -> NetGroup:

@@ -6,6 +6,7 @@ import gc
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
 from compiler.bmodel import BModel, CommandStreams, Net
@@ -20,6 +21,7 @@ from driver.blob import Materializer, Piece, WeightBlob
 from driver.groups import groups_to_compile, table_of, weights_of
 from driver.options import ConvertOptions
 from driver.pipelines import Effort, default_pipeline, fusing, lowering, placing
+from driver.precision import Precision
 from driver.resume import check_sources, dumps_by_module, resume
 from driver.search import fastest
 from frontend.binding import Weights
@@ -60,11 +62,21 @@ class Job:
         """Run the passes over each distinct module."""
         vocabulary = table_of(self.model).y.type.shape[0]
         with nothing_old_collected(), tokenizer_noted(self.options.model_path, vocabulary):
-            groups = groups_to_compile(self.model, self.weights, self.options.embedding_disk)
+            groups = self.groups()
             self.dumps = dumps_by_module(self.options.resume_ir or (), [group.name for group in groups])
             for group in track(groups, "compile", " modules"):
                 set_target(group.module, self.options.spec)
                 self.nets.append(NetGroup(self.compiled(group), group.instances))
+
+    def groups(self) -> list[NetGroup]:
+        """What is compiled: the model's groups, by what is the same in memory."""
+        disk = self.options.embedding_disk
+        groups = groups_to_compile(self.model, self.weights, disk, self.precision.narrow)
+        return [part for group in groups for part in self.precision.split(group)]
+
+    @cached_property
+    def precision(self) -> Precision:
+        return Precision.of(self.model, self.options.rules, self.options.q_group_size)
 
     def compiled(self, group: NetGroup) -> ModuleOp:
         """The module after the passes: its dump's, the given ones, or the default ones tuned to memory."""
@@ -98,13 +110,14 @@ class Job:
         kind = kind_of(group.module)
         if kind in self._efforts:
             try:
-                return self.run_passes(
-                    group.name, group.module, default_pipeline(self.options, self._efforts[kind])
-                )
+                return self.run_passes(group.name, group.module, self.pipeline(group, self._efforts[kind]))
             except DoesNotFit:
                 log.debug("%s needs a tuning of its own", group.name)
                 del self._efforts[kind]
-        return self.run_passes(group.name, group.module, default_pipeline(self.options, self.effort(group)))
+        return self.run_passes(group.name, group.module, self.pipeline(group, self.effort(group)))
+
+    def pipeline(self, group: NetGroup, effort: Effort) -> str:
+        return default_pipeline(self.options, effort, self.precision.kept(group))
 
     def effort(self, group: NetGroup) -> Effort:
         """The tuning for modules of this kind, found for the first of them."""
@@ -115,7 +128,8 @@ class Job:
 
     def searched(self, group: NetGroup) -> Effort:
         """What does not depend on the effort is done once for all trials."""
-        fused = self.run_passes(group.name, group.module, fusing(self.options), trial=True)
+        first = fusing(self.options, self.precision.kept(group))
+        fused = self.run_passes(group.name, group.module, first, trial=True)
 
         def lower(effort: Effort) -> ModuleOp:
             return self.run_passes(group.name, fused, lowering(effort), trial=True)

@@ -11,6 +11,7 @@ from compiler.diagnostics import UserError
 from compiler.files import checkpoint_root, nearest_existing, reason
 from compiler.target.chips import chip, compiled_chips
 from compiler.target.spec import ChipSpec
+from driver.rules import BITS, Rule, head_rule
 
 MODES = ("bf16", "w8bf16", "w4bf16", "f16", "w8f16", "w4f16")
 MAX_JOBS = 1024
@@ -31,6 +32,8 @@ class ConvertOptions:
     num_device: int = 1
     num_core: int = 0  # 0: all of the chip
     symmetric: bool = False
+    lm_head_quantize: int = 16  # bits of the head's weights
+    keep: Sequence[str] | None = None  # PATTERN=BITS: modules with bits of their own
     max_input_length: int = 0  # 0: seq_length
     embedding_disk: bool = False
     out_dir: Path = Path("tmp")
@@ -64,6 +67,12 @@ class ConvertOptions:
         return {"w4": 4, "w8": 8}.get(self.quantize[:2], 16)
 
     @property
+    def rules(self) -> list[Rule]:
+        """Which modules have bits of their own; of several that apply to one, the last counts."""
+        head = [head_rule(self.lm_head_quantize)] if self.lm_head_quantize < 16 else []
+        return [*head, *map(Rule.parse, self.keep or ())]
+
+    @property
     def input_length(self) -> int:
         """Tokens of one prefill."""
         return self.max_input_length or self.seq_length
@@ -91,6 +100,10 @@ class ConvertOptions:
     def _check_choices(self) -> None:
         if self.quantize not in MODES:
             raise UserError(f"-q {self.quantize}: expected one of {', '.join(MODES)}")
+        if self.lm_head_quantize not in BITS:
+            raise UserError(f"--lm_head_quantize {self.lm_head_quantize}: expected 16, 8 or 4 bits")
+        if self.rules and self.passes is not None:
+            raise UserError(f"{self.rules[0].flag} is for the default passes: say it in --passes instead")
         if not self.spec.compiled_for:
             raise UserError(f"-c {self.chip}: not supported yet; supported: {', '.join(compiled_chips())}")
 

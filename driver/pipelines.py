@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from driver.options import ConvertOptions
+
+NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -17,19 +21,25 @@ class Effort:
     fill: float = 0.85  # how full loads ahead may make it; see the pass hoist-loads
 
 
-def default_pipeline(options: ConvertOptions, effort: Effort = Effort()) -> str:
-    """The passes for these options, as text."""
-    return f"{fusing(options)},{lowering(effort)},{placing(effort)}"
+def default_pipeline(
+    options: ConvertOptions, effort: Effort = Effort(), keep: Mapping[str, int] = NOTHING
+) -> str:
+    """The passes for these options, as text; `keep` has the bits of modules that differ from the others."""
+    return f"{fusing(options, keep)},{lowering(effort)},{placing(effort)}"
 
 
-def fusing(options: ConvertOptions) -> str:
-    """From what was recorded to what the model says, in large ops; nothing here depends on the effort."""
+def fusing(options: ConvertOptions, keep: Mapping[str, int] = NOTHING) -> str:
+    """From what was recorded to what the model says, in large ops; nothing here depends on the effort.
+
+    How weights are stored is known before the passes that join some, which take only those stored alike.
+    """
     passes = ["canonicalize", "recognize-activations", "recognize-norms", "recognize-rope", "canonicalize"]
-    passes += ["fuse-swiglu", "fuse-qkv", "fuse-gate-up", "fuse-residual"]
-    if options.weight_bits < 16:
-        symmetric = str(options.symmetric or options.weight_bits == 8).lower()
+    if options.weight_bits < 16 or keep:
+        symmetric = str(options.symmetric).lower()
         settings = f"bits={options.weight_bits} group={options.q_group_size} symmetric={symmetric}"
-        passes.append(f"quantize-weights{{{settings}}}")
+        kept = ",".join(f"{module}={bits}" for module, bits in keep.items())
+        passes.append(f"quantize-weights{{{settings}{f' keep={kept}' if kept else ''}}}")
+    passes += ["fuse-swiglu", "fuse-qkv", "fuse-gate-up", "fuse-residual"]
     return ",".join(passes)
 
 

@@ -132,7 +132,7 @@ CASES = [
     Case("no pass", nothing, "a comma without a pass", "--passes ,"),
     Case("not lowered", nothing, "--passes leaves llm: add llm-to-tensor", "--passes fuse-qkv"),
     Case("order", nothing, "pass tile-weights takes tensor, whole", "--passes tile-weights"),
-    Case("wrong option", nothing, "is '3', expected 4 or 8", "--passes quantize-weights{{bits=3}}"),
+    Case("wrong option", nothing, "is '3', expected 4, 8 or 16", "--passes quantize-weights{{bits=3}}"),
     Case("output in checkpoint", nothing, "writes into the checkpoint", "-o {folder}/out"),
     Case("long name", nothing, "File name too long", "-o " + "o" * 300),
     Case("checkpoint in output", nothing, "/model is in the way", "-o {folder}/.."),

@@ -21,12 +21,13 @@ from runtime_sim.check.ranges import Access, accesses
 from runtime_sim.launch.loader import Region
 from runtime_sim.launch.runtime import NUMPY_TYPES, Buffer, RuntimeNet
 from runtime_sim.launch.session import Session
-from runtime_sim.tool.agreement import Agreement, Limits
+from runtime_sim.tool.agreement import Agreement, Limits, weight_bits
 from runtime_sim.tool.reference import LayerValues, Reference
 
 TABLE_ROWS = 4096  # of an embedding, compared at a time
 HEAD_STATES = 8
-_TOKEN_TOLERANCE = 0.05  # of the logits' standard deviation: a smaller gap is a tie that rounding decides
+# Of the logits' standard deviation, by the bits of the head's weights: a smaller gap is a tie.
+_TOKEN_TOLERANCE = {4: 0.6, 8: 0.05, 16: 0.05}
 
 
 @dataclass(frozen=True)
@@ -80,7 +81,8 @@ class HeadRun(NetRun):
 
     def agrees(self, token: int) -> bool:
         (logits,) = self.wanted
-        return 0 <= token < len(logits) and self.gap(token) < _TOKEN_TOLERANCE * float(logits.std())
+        tolerance = _TOKEN_TOLERANCE[weight_bits(self.net.program.stage)]
+        return 0 <= token < len(logits) and self.gap(token) < tolerance * float(logits.std())
 
     def gap(self, token: int) -> float:
         """By how much the reference prefers its own token."""

@@ -60,6 +60,10 @@ def test_defaults_follow_other_values(tmp_path):
         ({"jobs": -1}, "--jobs -1"),
         ({"jobs": 10**9}, "--jobs 1000000000: expected 1 to 1024 threads, or 0 for one per CPU"),
         ({"q_group_size": -1}, "-g -1"),
+        ({"lm_head_quantize": 6}, "--lm_head_quantize 6: expected 16, 8 or 4 bits"),
+        ({"keep": ["lm_head"]}, "--keep 'lm_head': expected PATTERN=BITS"),
+        ({"keep": ["lm_head=8"], "passes": "canonicalize"}, "--keep lm_head=8 is for the default passes"),
+        ({"lm_head_quantize": 8, "passes": "canonicalize"}, "--lm_head_quantize 8 is for the default passes"),
     ],
 )
 def test_impossible_values_are_refused(tmp_path, changes, message):

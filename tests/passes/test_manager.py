@@ -67,7 +67,7 @@ def test_pipelines_parse_and_print(text, passes):
         (",", "a comma without a pass"),
         ("toy-fuse,,toy-fuse", "a comma without a pass"),
         ("toy-fuse,", "a comma without a pass"),
-        ("quantize-weights{bits=3}", "option bits of pass quantize-weights is '3', expected 4 or 8"),
+        ("quantize-weights{bits=3}", "option bits of pass quantize-weights is '3', expected 4, 8 or 16"),
         ("quantize-weights{group=-1}", "expected a number from 0 on"),
         ("tile-weights{bytes=-1}", "expected a number from 0 on"),
         ("share-constants{keep=-5}", "expected a number from 0 on"),

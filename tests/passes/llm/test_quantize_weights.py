@@ -1,6 +1,6 @@
 import pytest
 
-from compiler.diagnostics import CompileError
+from compiler.diagnostics import CompileError, UserError
 from tests.helpers import check_pass
 
 X, PLAIN = "tensor<1x8x96xbf16>", "tensor<96x96xbf16>"
@@ -58,6 +58,34 @@ def test_weights_that_have_a_scheme_keep_it():
     own = scheme(8, 16, False, "f16")
     check_pass("quantize-weights{group=32}", before=block(own, PLAIN), after=block(own, scheme(4, 32, True)))
     check_pass("quantize-weights{group=32},quantize-weights{bits=8}", before=block(), after=block(scheme(4, 32, True)))
+
+
+@pytest.mark.parametrize(
+    ("options", "o_proj", "others"),
+    [
+        ("group=32 keep=o_proj=8", scheme(8, 32, False), scheme(4, 32, True)),
+        ("group=32 keep=o_*=16", PLAIN, scheme(4, 32, True)),
+        ("group=32 keep=*=8,?_proj=4", scheme(4, 32, True), scheme(8, 32, False)),
+        ("group=32 bits=16 keep=o_proj=4", scheme(4, 32, True), PLAIN),
+        ("bits=16", PLAIN, PLAIN),
+    ],
+)
+def test_modules_that_keep_names_have_bits_of_their_own(options, o_proj, others):
+    check_pass(f"quantize-weights{{{options}}}", before=block(), after=block(o_proj, others))
+
+
+def test_a_net_that_is_not_quantizable_has_what_keep_says():
+    check_pass(
+        "quantize-weights{group=32 keep=o_proj=8}",
+        before=block(quantizable=False),
+        after=block(scheme(8, 32, False), PLAIN, quantizable=False),
+    )
+
+
+@pytest.mark.parametrize("keep", ["o_proj", "o_proj=", "=8", "o_proj=5"])
+def test_keep_without_a_name_or_bits_is_refused(keep):
+    with pytest.raises(UserError, match=r"option keep of pass quantize-weights is .*expected MODULE=BITS"):
+        check_pass(f"quantize-weights{{keep={keep}}}", before=block(), after=block())
 
 
 def joined(w: str, whole: str) -> str:
