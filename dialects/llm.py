@@ -49,7 +49,7 @@ from dialects.shapes import (
     rows_type,
 )
 
-RopeMode = Literal["half", "interleaved", "half_tables"]
+RopeMode = Literal["half", "interleaved", "half_tables", "pairs_to_halves"]
 VISIBLE_KINDS = ("causal", "window", "all", "masked")
 
 
@@ -394,6 +394,7 @@ class RopeOp(_Unary, LeadsToAttention):
       half         b = concat(-x[R/2:R], x[:R/2]);               y = x * cos + b * sin
       interleaved  b[2i] = -x[2i+1], b[2i+1] = x[2i];            y = x * cos + b * sin
       half_tables  the same as half, with tables of width R/2 that serve both halves
+      pairs_to_halves  half of concat(x[0:R:2], x[1:R:2]): neighbours turn, and are parted to the halves
     Shapes: x and y [1, heads, S, D]; cos and sin [1, 1, S, R] f32 (R/2 for half_tables).
     Source: Su et al. 2021, section 3.4.
     """
@@ -697,6 +698,120 @@ class TopkOp(Op):
 
     def verify(self) -> None:
         check_count(self, self.k, self.x.type)
+
+
+# ---- routing, and experts ----
+
+
+@op("llm.take_along")
+class TakeAlongOp(Op):
+    """y[..., j] = x[..., ids[..., j]]; x [..., N], ids [..., k] i32, y [..., k]."""
+
+    shapes = "x[*, N] ids[*, k] y[*, k]"
+
+    x: Operand[TensorType]
+    ids: Operand[TensorType]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        return (replace(self.ids.type, element=self.x.type.element),)
+
+    def verify(self) -> None:
+        _check_ids(self, self.ids.type, self.x.type.shape[:-1])
+
+
+@op("llm.multi_hot")
+class MultiHotOp(Op):
+    """y[..., n] = 1 where n is among ids[..., :], else 0; ids [..., k] i32, y [..., size] of floats."""
+
+    ids: Operand[TensorType]
+    size: Attr[int]
+    y: Result[TensorType]
+
+    def verify(self) -> None:
+        _check_ids(self, self.ids.type, self.y.type.shape[:-1])
+        if self.size < 1 or self.y.type.shape[-1] != self.size or not self.y.type.element.is_float:
+            self.fail(f"gives {self.y.type}, expected floats with {self.size} in the last axis")
+
+
+@op("llm.logical_not")
+class LogicalNotOp(_Unary):
+    """y = 1 where x is 0, else 0."""
+
+
+@op("llm.masked_fill")
+class MaskedFillOp(Op):
+    """y = value where the mask is not 0, else x; all of one shape. The value may be minus infinity."""
+
+    shapes = "x[...] mask[...] y[...]"
+
+    x: Operand[TensorType]
+    mask: Operand[TensorType]
+    value: Attr[float]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        return (self.x.type,)
+
+    def verify(self) -> None:
+        if self.mask.type.shape != self.x.type.shape:
+            self.fail(f"mask is {self.mask.type}, expected the shape of {self.x.type}")
+
+
+@op("llm.experts")
+class ExpertsOp(Projects):
+    """A mixture of experts: y[s] = sum over j of weights[s, j] * expert(ids[s, j], x[s]), where
+
+        expert(e, x) = down[e] @ (act(gate) * up) + down_bias[e]
+        gate = min(gate[e] @ x + gate_bias[e], limit)
+        up = clip(up[e] @ x + up_bias[e], -limit, limit) + offset
+
+    without the clipping where there is no limit, and act(up) alone where there is no gate; accumulated in
+    float32, rounded once. Weights may be any numbers, such as a softmax of the chosen logits.
+    Shapes: x and y [S, K], ids [S, k] i32, weights [S, k]; gate and up [N, F, K], down [N, K, F]; gate_bias
+    and up_bias [N, F], down_bias [N, K].
+    Source: Shazeer et al. 2017, equation 1; GptOssExperts in transformers 5.23 for limit and offset.
+    """
+
+    shapes = (
+        "x[S, K] ids[S, k] weights[S, k] gate[N, F, K] up[N, F, K] down[N, K, F] "
+        "gate_bias[N, F] up_bias[N, F] down_bias[N, K] y[S, K]"
+    )
+
+    x: Operand[TensorType]
+    ids: Operand[TensorType]
+    weights: Operand[TensorType]
+    gate: OptionalOperand[TensorType]
+    up: Operand[TensorType]
+    down: Operand[TensorType]
+    gate_bias: OptionalOperand[TensorType]
+    up_bias: OptionalOperand[TensorType]
+    down_bias: OptionalOperand[TensorType]
+    act: Attr[Activation]
+    limit: OptionalAttr[float]
+    offset: Attr[float] = 0.0
+    y: Result[TensorType]
+
+    @property
+    def projections(self) -> tuple[Value[TensorType], ...]:
+        return tuple(weight for weight in (self.gate, self.up, self.down) if weight is not None)
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        return (self.x.type,)
+
+    def verify(self) -> None:
+        _check_ids(self, self.ids.type, self.x.type.shape[:-1])
+        if self.gate is None and (self.gate_bias is not None or self.limit is not None or self.offset):
+            self.fail("limits, shifts or biases a gate that there is not")
+        if self.gate is not None and self.gate.type != self.up.type:
+            self.fail(f"gate is {self.gate.type} and up is {self.up.type}: they must agree")
+        if self.limit is not None and self.limit <= 0:
+            self.fail(f"limit is {self.limit}, expected a positive number")
+
+
+def _check_ids(op: Op, ids: TensorType, lead: tuple[int, ...]) -> None:
+    if ids.element != I32 or ids.shape[:-1] != lead:
+        op.fail(f"ids are {ids}, expected i32 and the axes {list(lead)} before the last")
 
 
 # ---- data movement ----

@@ -62,8 +62,8 @@ class Replicated(Attribute):
 class PackedType(Type):
     """A tile of weights, `rows` (outputs) over the lanes x `columns` (inputs), in the DMA's order.
 
-    Codes, scales and zeros of a scheme, which decode to the type `element`; or, without a scheme, the weights
-    themselves in that type.
+    Codes, scales, zeros and minimums of a scheme, which decode to the type `element`; or, without a
+    scheme, the weights themselves in that type.
     """
 
     rows: int
@@ -220,16 +220,29 @@ class IndicesOp(ViewLike):
 
 @op("tensor.rope_table")
 class RopeTableOp(ViewLike):
-    """[positions, 2 d] f32 in DDR: a row is cos (d), sin of the first half, minus sin of the second half."""
+    """[positions, 2 d] f32 in DDR; how a row is made of those of cos and sin: see `weights.RopeTable`."""
 
     cos: Attr[str]
     sin: Attr[str]
+    mode: Attr[Literal["half", "interleaved", "half_tables"]] = "half"
     result_: Result[TensorType]
 
     def verify(self) -> None:
         type_ = self.result_.type
         if type_.element != F32 or len(type_.shape) != 2 or type_.shape[1] % 4 or not in_ddr(type_):
             self.fail(f"gives {type_}, expected [positions, 2 d] of f32 in DDR, with an even d")
+
+
+@op("tensor.table")
+class TableOp(ViewLike):
+    """A table of the model by name, f32 in DDR, row-major: [positions, width]."""
+
+    name: Attr[str]
+    result_: Result[TensorType]
+
+    def verify(self) -> None:
+        if self.result_.type.element != F32 or not in_ddr(self.result_.type):
+            self.fail(f"gives {self.result_.type}, expected f32 in DDR")
 
 
 def is_loaded(source: PackedType, value: Type) -> bool:
@@ -444,15 +457,17 @@ class ReduceOp(TensorOp):
 
 @op("tensor.rope")
 class RopeOp(MadeAnywhere):
-    """Rotate halves: y = [x1 cos - x2 sin, x2 cos + x1 sin]; x [..., d] f32, rows [..., 2 d].
+    """y = x cos + what each item's partner gives it; x [..., d] f32, rows [..., 2 d] as in `RopeTableOp`.
 
-    A row is as in `RopeTableOp`.
+    mode half: item i and i + d/2 are partners; interleaved: neighbours 2i and 2i + 1 are; pairs_to_halves:
+    half of x with its even items first, by rows for half.
     """
 
     shapes = "x[..., D] rows[*, W] y[..., D]"
 
     x: Operand[TensorType]
     rows: Operand[TensorType]
+    mode: Attr[Literal["half", "interleaved", "pairs_to_halves"]] = "half"
     y: Result[TensorType]
 
     def infer_types(self) -> tuple[Type, ...]:

@@ -12,6 +12,8 @@ from compiler.sizes import round_up
 from compiler.weights.scheme import Scheme
 from compiler.weights.tile import Tile
 
+ROPE_TABLES = ("half", "interleaved", "half_tables")
+
 
 class WeightSource(Attribute):
     """Where the bytes of a region of the coefficient blob come from; equal sources are one region."""
@@ -57,10 +59,29 @@ class Packed(WeightSource):
 @attr_def("weights.rope_table")
 @dataclass(frozen=True)
 class RopeTable(WeightSource):
-    """f32 rows [cos | sin of the first half | minus sin of the second half], from two tables of one width."""
+    """f32 rows [cos | sin'] of d each, from two tables of one width: sin' is what an item times it gives to
+    its partner.
+
+    mode half: d is the tables' width; sin' is [sin of the second half | minus sin of the first half].
+    half_tables: the same with each table twice, so d is twice their width.
+    interleaved: d is their width; sin' of an even item is sin of the next one, that of an odd one minus sin
+    of the one before.
+    """
 
     cos: str
     sin: str
+    mode: str = "half"
+
+    def problem(self) -> str | None:
+        return None if self.mode in ROPE_TABLES else f"has the mode {self.mode!r}"
+
+
+@attr_def("weights.table")
+@dataclass(frozen=True)
+class Table(WeightSource):
+    """A table of the model by name, f32, row-major."""
+
+    name: str
 
 
 @attr_def("weights.floats")
@@ -136,8 +157,10 @@ def region_name(source: WeightSource | LanePart) -> str:
             return _named("packed", names=names, **rectangle, **_stored_fields(tile.stored), **ways)
         case Joined(names, dtype):
             return _named("joined", names=names, dtype=dtype)
-        case RopeTable(cos, sin):
-            return _named("rope_table", cos=cos, sin=sin)
+        case RopeTable(cos, sin, mode):
+            return _named("rope_table", cos=cos, sin=sin, **({} if mode == "half" else {"mode": mode}))
+        case Table(name):
+            return _named("table", name=name)
         case Floats(values):
             return _named("floats", values=values)
         case Iota(count, step):
@@ -156,7 +179,8 @@ def region_name(source: WeightSource | LanePart) -> str:
 def _stored_fields(stored: ElementType | Scheme) -> dict[str, Any]:
     if isinstance(stored, ElementType):
         return {"bits": stored.bits, "group": 0, "symmetric": True, "scale": stored}
-    return {"bits": stored.bits, "group": stored.group, "symmetric": not stored.zeros, "scale": stored.scale}
+    fields = {"bits": stored.bits, "group": stored.group, "symmetric": not stored.zeros}
+    return fields | {"scale": stored.scale} | ({"minimum": True} if stored.minimum else {})
 
 
 def _named(kind: str, **values: Any) -> str:

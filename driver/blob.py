@@ -20,7 +20,17 @@ from compiler.weights.groups import quantize
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Array, Quantized, Weight, convert, joined, rectangle, rows_of
 from compiler.weights.tile import pack
-from dialects.weights import Floats, Indices, Iota, Joined, LaneRecord, Packed, RopeTable, WeightSource
+from dialects.weights import (
+    Floats,
+    Indices,
+    Iota,
+    Joined,
+    LaneRecord,
+    Packed,
+    RopeTable,
+    Table,
+    WeightSource,
+)
 
 ReadTensor = Callable[[str], Weight]
 
@@ -91,8 +101,11 @@ class Materializer:
     @bytes_of.register
     def _(self, source: RopeTable) -> Array:
         cos, sin = self.tables[source.cos], self.tables[source.sin]
-        half = sin.shape[1] // 2
-        return np.concatenate([cos, sin[:, :half], -sin[:, half:]], axis=1).astype(np.float32)
+        return np.concatenate(ROPE_ROWS[source.mode](cos, sin), axis=1).astype(np.float32)
+
+    @bytes_of.register
+    def _(self, source: Table) -> Array:
+        return self.tables[source.name].astype(np.float32, copy=False)
 
     @bytes_of.register
     def _(self, source: Floats) -> Array:
@@ -123,6 +136,23 @@ class Materializer:
 def over_lanes(values: Array, lanes: int) -> Array:
     """[lanes, rows]: item i in lane i mod lanes, and zeros behind the last."""
     return np.pad(values.reshape(-1), (0, -values.size % lanes)).reshape(-1, lanes).T
+
+
+def rows_of_halves(cos: Array, sin: Array) -> list[Array]:
+    half = sin.shape[1] // 2
+    return [cos, sin[:, half:], -sin[:, :half]]
+
+
+def rows_of_neighbours(cos: Array, sin: Array) -> list[Array]:
+    pairs = sin.reshape(len(sin), -1, 2)
+    return [cos, np.stack([pairs[..., 1], -pairs[..., 0]], axis=-1).reshape(sin.shape)]
+
+
+ROPE_ROWS: Mapping[str, Callable[[Array, Array], list[Array]]] = {  # see `RopeTable`
+    "half": rows_of_halves,
+    "half_tables": lambda cos, sin: [cos, cos, sin, -sin],
+    "interleaved": rows_of_neighbours,
+}
 
 
 def taken_over(weight: Quantized, form: ElementType | Scheme) -> Quantized:

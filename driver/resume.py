@@ -18,7 +18,7 @@ from dialects.builtin import ModuleOp
 from dialects.chip import GlobalOp
 from dialects.contents import READY, contents
 from dialects.nets import net_of
-from dialects.weights import Floats, Iota, Joined, LaneRecord, Packed, RopeTable, WeightSource
+from dialects.weights import Floats, Iota, Joined, LaneRecord, Packed, RopeTable, Table, WeightSource
 from passes.chip.assign_addresses import globals_of
 from passes.manager import HEADER, PassManager, check_order, parse_pipeline, passes_left
 
@@ -117,8 +117,10 @@ def stored_bytes(source: WeightSource, shapes: Mapping[str, Any], tables: Mappin
             return sum(prod(map(int, shapes[name])) for name in names) * dtype.bytes
         case Packed(tile=tile):
             return tile.total_bytes
-        case RopeTable(cos, sin):
-            return 4 * int(tables[cos].size + tables[sin].size)
+        case RopeTable(cos, sin, mode):
+            return 4 * int(tables[cos].size + tables[sin].size) * (2 if mode == "half_tables" else 1)
+        case Table(name):
+            return 4 * int(tables[name].size)
         case Floats(values):
             return 4 * len(values)
         case Iota(count):
@@ -133,8 +135,9 @@ def parts_of(source: WeightSource) -> Iterator[WeightSource]:
 
 
 def problem_of(source: WeightSource, shapes: Mapping[str, Any], tables: Mapping[str, Any]) -> str | None:
-    if isinstance(source, RopeTable):
-        missing = [name for name in (source.cos, source.sin) if name not in tables]
+    if isinstance(source, RopeTable | Table):
+        named = (source.cos, source.sin) if isinstance(source, RopeTable) else (source.name,)
+        missing = [name for name in named if name not in tables]
         return f"there is no table {missing[0]}" if missing else None
     if not isinstance(source, Joined | Packed):
         return None

@@ -47,6 +47,10 @@ class Emitter:
     def __call__(self, op_class: type[Op], *operands: Any, **attributes: Any) -> Value:
         return self.builder.add(op_class(*operands, loc=self.loc, **attributes)).result
 
+    def all(self, op_class: type[Op], *operands: Any, **attributes: Any) -> tuple[Value, ...]:
+        """As a call, for an op of several results."""
+        return tuple(self.builder.add(op_class(*operands, loc=self.loc, **attributes)).results)
+
     def reshape(self, x: Value, shape: Sequence[int]) -> Value:
         return x if x.type.shape == tuple(shape) else self(llm.ReshapeOp, x, shape=tuple(shape))
 
@@ -220,6 +224,12 @@ def sum_over(emit: Emitter, self: Value, dim: Any, keepdim: bool = False, dtype:
     return reduction(emit, llm.ReduceSumOp, self, dim, keepdim)
 
 
+@handles("aten.bitwise_not", "aten.logical_not")
+def logical_not(emit: Emitter, self: Value) -> Value:
+    """Of truth values alone, as the importer refuses what gives integers."""
+    return emit(llm.LogicalNotOp, self)
+
+
 # ---- activations ----
 
 
@@ -251,9 +261,15 @@ def tanh(emit: Emitter, self: Value) -> Value:
 # ---- data movement ----
 
 
-@handles("aten.alias", "aten.detach", "aten.clone", "aten.contiguous", "aten._to_copy", "aten.lift_fresh")
+@handles("aten.alias", "aten.detach", "aten.clone", "aten.contiguous", "aten.lift_fresh")
 def same(emit: Emitter, self: Value, **_storage: Any) -> Value:
     return self
+
+
+@handles("aten._to_copy")
+def to_copy(emit: Emitter, self: Value, dtype: str | None = None, **_storage: Any) -> Value:
+    """Truth values are 0 and 1; the importer refuses casts between floats and integers."""
+    return logical_not(emit, logical_not(emit, self)) if dtype == "torch.bool" else self
 
 
 @handles("aten.copy")
@@ -399,6 +415,10 @@ def value_of(x: Tensor) -> Value:
     if not isinstance(x, Value):
         raise Unsupported("a number in place of a tensor")
     return x
+
+
+def is_last(x: Value, dim: int) -> bool:
+    return axis_of(x, dim) == len(x.type.shape) - 1
 
 
 def axis_of(x: Value, dim: int) -> int:

@@ -16,12 +16,14 @@ from compiler.weights.scheme import Scheme
 from dialects import llm
 from dialects.builtin import FuncOp, ReturnOp
 from dialects.nets import KEY, NetAttr
+from frontend import experts, routing
 from frontend.aten import HANDLERS, Emitter, Unsupported
 from frontend.capture import Capture, LayerCapture
 from frontend.graph import Graph, GraphValue, Node, map_values
 from frontend.signatures import LM_HEAD
 from frontend.tables import Use
 
+HANDLER_FILES = (experts, routing)  # importing them fills the table of handlers, as that of aten does
 HEADS_FIRST = (0, 2, 1, 3)  # between the client's [1, S, h, D] and the model's [1, h, S, D]
 
 
@@ -110,7 +112,7 @@ class GraphReader:
     def _store(self, node: Node, made: Any) -> None:
         values = made if isinstance(made, list | tuple) else [made]
         for recorded, value in zip(node.results, values, strict=True):
-            if node.name != "constant" and not recorded.dtype.startswith(("float", "bfloat")):
+            if isinstance(value, Value) and node.name != "constant" and not is_kept(recorded.dtype, value):
                 raise refusal(node, f"it computes {recorded.dtype} values")
             if isinstance(value, Value) and not self.free_rank and value.type.shape != recorded.shape:
                 raise refusal(node, f"it gives {list(recorded.shape)}, imported as {value.type}")
@@ -120,6 +122,12 @@ class GraphReader:
 def base_name(name: str) -> str:
     """ "aten.mul.Tensor" without its overload."""
     return ".".join(name.split(".")[:2]) if name.startswith("aten.") else name
+
+
+def is_kept(dtype: str, value: Value) -> bool:
+    """Whether a value of the dialect can be what was recorded; truth values are floats, 0 for false."""
+    is_float: bool = value.type.element.is_float
+    return is_float == dtype.startswith(("float", "bfloat", "bool"))
 
 
 def refusal(node: Node, why: str) -> UserError:

@@ -1,4 +1,4 @@
-"""The places where transformers lets us in: attention, masks and the key-value cache.
+"""The places where transformers lets us in: attention, masks, experts and the key-value cache.
 
 Each is registered under our own name, which the model's configuration then asks for; so attention is one
 node of the graph whatever the architecture, and the mask is known by its function rather than by a claim.
@@ -15,6 +15,7 @@ from transformers.integrations.moe import ALL_EXPERTS_FUNCTIONS
 from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from frontend.experts import experts
 from frontend.trace import Recorder, Traced
 
 ATTENTION_NAME = EXPERTS_NAME = "traced"
@@ -114,11 +115,6 @@ def visible(mask_function: Any, query: torch.Tensor, key: torch.Tensor) -> torch
     zero = torch.zeros((), dtype=torch.int64)
     seen = torch.as_tensor(mask_function(zero, zero, query[:, None], key[None, :]))
     return torch.broadcast_to(seen, (len(query), len(key)))
-
-
-def experts(module: torch.nn.Module, hidden_states: Traced, *_args: Any, **_keywords: Any) -> Any:
-    """Refuse a mixture of experts, whose work depends on the data."""
-    raise hidden_states.recorder.refuse("a mixture of experts is not supported yet")
 
 
 class RecordingCache(Cache):

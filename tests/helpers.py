@@ -19,6 +19,8 @@ from compiler.ir.verify import verify
 from compiler.target.attribute import TARGET as BM_TARGET
 from compiler.target.chips import chip
 from compiler.target.spec import ChipSpec
+from compiler.weights.scheme import Scheme
+from compiler.weights.stored import Quantized
 from dialects.nets import KEY, NetAttr, NetInput, NetOutput
 from passes.manager import PassManager, parse_pipeline
 
@@ -87,6 +89,19 @@ def _wrap_body(
     assert isinstance(module, Module)
     module.block.append(function)
     return module, [(arg.name_hint or "", arg.type) for arg in block.args]
+
+
+def random_codes(shape: tuple[int, int], scheme: Scheme, seed: int = 0) -> Quantized:
+    """Codes as others chose them: few and off the middle in 4 bits, all over the range in 8."""
+    rng = np.random.default_rng(seed)
+    lowest, highest = (3, 8) if scheme.bits == 4 else (-100 if scheme.signed else 0, scheme.highest)
+    codes = rng.integers(lowest, highest + 1, shape).astype(scheme.codes)
+    groups = (shape[0], shape[1] // scheme.group)
+    step = 1 / 64 if scheme.bits == 4 else 1 / 2048
+    scales, minimums = ((rng.standard_normal(groups) * step).astype(scheme.scale.numpy) for _ in range(2))
+    most = 16 if scheme.bits == 4 else 255
+    zeros = rng.integers(0, most + 1, groups).astype(np.uint8) if scheme.zeros else None
+    return Quantized(codes, scales, zeros, scheme, minimums if scheme.minimum else None)
 
 
 def random_tensor(*shape: int, dtype: object = np.float32, seed: int = 0, scale: float = 1.0) -> np.ndarray:

@@ -7,11 +7,10 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from compiler.weights.scheme import IMPLIED_ZERO, Scheme
-from compiler.weights.stored import CODES, HIGHEST, Array, Floats, Quantized, to_float32
+from compiler.weights.scheme import Scheme
+from compiler.weights.stored import Array, Floats, Quantized, to_float32
 
 CLIP_RATIOS = {4: (1.0, 0.95, 0.9, 0.85), 8: (1.0,)}  # parts of a range to try; twice as many gain 1 %
-LOWEST = {4: 0, 8: -127}  # by bits: the lowest code
 LARGEST_WEIGHT = 1e18  # so that squares and their sums stay finite in f32
 CHUNK_WEIGHTS = 1 << 17  # weights worked on at once: three f32 copies of them fit a 2 MiB cache
 
@@ -19,13 +18,16 @@ CHUNK_WEIGHTS = 1 << 17  # weights worked on at once: three f32 copies of them f
 def quantize(weight: Array, scheme: Scheme) -> Quantized:
     """Store a float weight [rows, columns] as codes, with scales that make each group's squared error small.
 
-    Raises ValueError when the scheme cannot hold such a matrix, a weight is not finite or out of all bounds,
-    or what the codes stand for would not be finite in the type of the scales.
+    Raises ValueError when the scheme cannot hold such a matrix or has minimums, which are only ever taken
+    over, a weight is not finite or out of all bounds, or what the codes stand for would not be finite in the
+    type of the scales.
     """
     if problem := scheme.problem_in(weight.shape):
         raise ValueError(f"{scheme} {problem}")
+    if scheme.minimum:
+        raise ValueError(f"{scheme} has minimums, which only checkpoints bring")
     rows, columns = weight.shape
-    codes = np.empty((rows * columns // scheme.group, scheme.group), CODES[scheme.bits])
+    codes = np.empty((rows * columns // scheme.group, scheme.group), scheme.codes)
     scales = np.empty(len(codes), scheme.scale.numpy)
     zeros = np.empty(len(codes), np.uint8) if scheme.zeros else None
     groups = np.ascontiguousarray(weight).reshape(codes.shape)
@@ -48,7 +50,7 @@ def quantize(weight: Array, scheme: Scheme) -> Quantized:
 def _check_decodes(quantized: Quantized) -> None:
     """The chip decodes in the type of the scales, and rounding can carry a large weight beyond its end."""
     limit = float(ml_dtypes.finfo(quantized.scales.dtype).max)  # type: ignore[no-untyped-call]
-    steps = HIGHEST[quantized.scheme.bits]
+    steps = quantized.scheme.highest
     if steps * float(np.abs(quantized.scales.astype(np.float32)).max(initial=0)) <= limit:
         return
     peak = float(np.abs(quantized.dequantize()).max())
@@ -70,12 +72,13 @@ class _Search:
         self.rounded = np.empty_like(self.weights)
         self.scale_dtype: np.dtype[Any] = scheme.scale.numpy
         self.asymmetric = scheme.zeros
+        self.code_dtype = scheme.codes
         self.ratios = CLIP_RATIOS[scheme.bits]
-        self.lowest, self.highest = LOWEST[scheme.bits], HIGHEST[scheme.bits]
+        self.lowest, self.highest = -127 if scheme.signed else 0, scheme.highest
         count = self.weights.shape[1]
         self.error: Floats = np.full(count, np.inf, np.float32)
         self.scale: Floats = np.ones(count, np.float32)
-        self.zero: Floats = np.full(count, IMPLIED_ZERO[scheme.bits], np.float32)
+        self.zero: Floats = np.full(count, scheme.implied_zero, np.float32)
 
     def run(self) -> None:
         low, high = self.weights.min(axis=0), self.weights.max(axis=0)
@@ -132,4 +135,4 @@ class _Search:
         )
 
     def codes(self) -> Array:
-        return self._round(self.scale, self.zero).astype(np.int8)
+        return self._round(self.scale, self.zero).astype(self.code_dtype)

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
 
 from compiler.ir.types import BF16, F16, Attribute, ElementType, TensorType, Type, attr_def
 
-IMPLIED_ZERO = {4: 8, 8: 0}  # by bits: the zero point of codes that are stored without
+BITS = (4, 8)
 MAX_COLUMNS = 1 << 31
 
 
@@ -16,27 +19,51 @@ class Scheme(Attribute):
     """A weight [rows, columns] as codes of `bits` bits, with a scale for `group` neighbours along a row.
 
     weight[n, k] = (code[n, k] - zero[n, k // group]) * scale[n, k // group], rounded once to the element type
-    of the weight, which need not be that of the scales.
+    of the weight, which need not be that of the scales. Codes count from 0 on, and beside each scale lies,
 
-    Codes of 4 bits are 0 to 15 and those of 8 bits signed. With `zeros` a zero point is stored beside each
-    scale; without, it is 8 for 4 bits and 0 for 8.
+    - with `zeros`, a zero point of 8 bits;
+    - with `minimum`, what code 0 stands for, in the type of the scale: code * scale + minimum, added in f32;
+    - with neither, nothing: 4-bit codes have their zero at 8, and those of 8 bits are signed.
+
+    Source: zero points are those of GPTQ and AWQ, minimums those of GGUF's Q4_1.
     """
 
     bits: int
     group: int
     zeros: bool
     scale: ElementType
+    minimum: bool = False
 
     def alias(self) -> str:
         return f"w{self.bits}_{self.group}"
 
+    @property
+    def signed(self) -> bool:
+        """Whether codes are below zero too."""
+        return self.bits == 8 and not self.zeros and not self.minimum
+
+    @property
+    def codes(self) -> np.dtype[Any]:
+        """The type of codes in memory, one in each byte."""
+        return np.dtype(np.int8 if self.signed else np.uint8)
+
+    @property
+    def highest(self) -> int:
+        """The highest code."""
+        return 127 if self.signed else (1 << self.bits) - 1
+
+    @property
+    def implied_zero(self) -> int:
+        """The zero point of all groups where none is stored."""
+        return 8 if self.bits == 4 and not self.minimum else 0
+
     def problem(self) -> str | None:
-        if self.bits not in IMPLIED_ZERO:
+        if self.bits not in BITS:
             return f"has codes of {self.bits} bits, expected 4 or 8"
         if not 1 <= self.group <= MAX_COLUMNS:
             return f"has groups of {self.group}, expected a number from 1 on"
-        if self.bits == 8 and self.zeros:
-            return "stores zero points of 8-bit codes: the chip subtracts in 8 bits, which would overflow"
+        if self.zeros and self.minimum:
+            return "has both zero points and minimums"
         if self.scale not in (BF16, F16):
             return f"has scales of {self.scale}, expected bf16 or f16, in which the chip decodes"
         return None

@@ -9,39 +9,43 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from compiler.weights.scheme import IMPLIED_ZERO, Scheme
+from compiler.weights.scheme import Scheme
 
 Array = npt.NDArray[Any]
 Floats = npt.NDArray[np.floating[Any]]
 
-CODES = {4: np.dtype(np.uint8), 8: np.dtype(np.int8)}  # by bits: the type of codes in memory
-HIGHEST = {4: 15, 8: 127}  # by bits: the highest code
-
 
 @dataclass(frozen=True, eq=False)
 class Quantized:
-    """A weight [rows, columns] as codes, with scales and zeros [rows, columns / group].
+    """A weight [rows, columns] as codes, with scales, zeros and minimums [rows, columns / group].
 
-    Codes are uint8 0..15 for 4 bits and int8 for 8 bits; zeros are uint8, or None where the scheme stores
-    none. ValueError when the arrays are not those of the scheme; the range of codes is `check_range`'s.
+    Codes are uint8, or int8 where the scheme's are signed; zeros are uint8, minimums of the type of the
+    scales, and either is None where the scheme stores none. ValueError when the arrays are not those of the
+    scheme; the range of codes is `check_range`'s.
     """
 
     codes: Array
     scales: Array
     zeros: Array | None
     scheme: Scheme
+    minimums: Array | None = None
 
     def __post_init__(self) -> None:
         if problem := self.scheme.problem_in(self.codes.shape):
             raise ValueError(f"{self.scheme} {problem}")
-        if (self.zeros is not None) != self.scheme.zeros:
-            raise ValueError(f"{self.scheme} {'without' if self.scheme.zeros else 'with'} zero points")
+        for name, array, stored in (
+            ("zero points", self.zeros, self.scheme.zeros),
+            ("minimums", self.minimums, self.scheme.minimum),
+        ):
+            if (array is not None) != stored:
+                raise ValueError(f"{self.scheme} {'without' if stored else 'with'} {name}")
         rows, columns = self.codes.shape
         groups = (rows, columns // self.scheme.group)
         for name, values, dtype, shape in (
-            ("codes", self.codes, CODES[self.scheme.bits], (rows, columns)),
+            ("codes", self.codes, self.scheme.codes, (rows, columns)),
             ("scales", self.scales, self.scheme.scale.numpy, groups),
             ("zeros", self.zeros, np.dtype(np.uint8), groups),
+            ("minimums", self.minimums, self.scheme.scale.numpy, groups),
         ):
             if values is not None and (values.dtype, values.shape) != (dtype, shape):
                 found, expected = f"{values.dtype}{list(values.shape)}", f"{dtype}{list(shape)}"
@@ -49,15 +53,17 @@ class Quantized:
 
     def check_range(self) -> None:
         """ValueError when a code of 4 bits does not fit them: it would spoil the one beside it."""
-        if self.scheme.bits == 4 and self.codes.max(initial=0) > HIGHEST[4]:
+        if self.codes.max(initial=0) > self.scheme.highest:
             raise ValueError(f"a code is {self.codes.max()}, which 4 bits do not hold")
 
     def dequantize(self) -> Floats:
         """The weight that the codes stand for, f32 [rows, columns]."""
         rows, columns = self.codes.shape
         codes = self.codes.reshape(rows, -1, self.scheme.group).astype(np.float32)
-        codes -= IMPLIED_ZERO[self.scheme.bits] if self.zeros is None else self.zeros[:, :, None]
+        codes -= self.scheme.implied_zero if self.zeros is None else self.zeros[:, :, None]
         codes *= self.scales[:, :, None].astype(np.float32)
+        if self.minimums is not None:
+            codes += self.minimums[:, :, None].astype(np.float32)
         return codes.reshape(rows, columns)
 
 
@@ -78,7 +84,8 @@ def rectangle(weight: Weight, rows: slice, columns: slice = slice(None)) -> Weig
         raise ValueError(f"columns {start}..{stop} split a group of {group}")
     part = rows, slice(start // group, stop // group)
     zeros = None if weight.zeros is None else weight.zeros[part]
-    return Quantized(weight.codes[rows, start:stop], weight.scales[part], zeros, weight.scheme)
+    minimums = None if weight.minimums is None else weight.minimums[part]
+    return Quantized(weight.codes[rows, start:stop], weight.scales[part], zeros, weight.scheme, minimums)
 
 
 def joined(parts: Sequence[Weight]) -> Weight:
@@ -89,11 +96,13 @@ def joined(parts: Sequence[Weight]) -> Weight:
     if not codes:
         return np.concatenate([part for part in parts if not isinstance(part, Quantized)])
     zeros = [part.zeros for part in codes if part.zeros is not None]
+    minimums = [part.minimums for part in codes if part.minimums is not None]
     return Quantized(
         np.concatenate([part.codes for part in codes]),
         np.concatenate([part.scales for part in codes]),
         np.concatenate(zeros) if zeros else None,
         codes[0].scheme,
+        np.concatenate(minimums) if minimums else None,
     )
 
 

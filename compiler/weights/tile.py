@@ -22,10 +22,10 @@ class Tile(Attribute):
     """How a tile of rows x columns weights lies in DDR: one run of bytes per lane, one run after the other.
 
     Lane l holds rows l, l + lanes, ...: the codes of all its rows (slots), then all scales, then all
-    zeros. Rows that no weight fills are zero. A row of 4-bit codes is columns / 2 bytes, byte j holding the
-    codes of columns j (low half) and j + columns / 2 (high half), so that two stride-1 instructions unpack
-    it. Weights that are stored in a 16-bit type are their own codes, and a matrix operand as they lie: zeros
-    fill up each row to whole sections.
+    zeros or minimums. Rows that no weight fills are zero. A row of 4-bit codes is columns / 2 bytes, byte j
+    holding the codes of columns j (low half) and j + columns / 2 (high half), so that two stride-1
+    instructions unpack it. Weights that are stored in a 16-bit type are their own codes, and a matrix operand
+    as they lie: zeros fill up each row to whole sections.
     """
 
     rows: int
@@ -61,10 +61,6 @@ class Tile(Attribute):
         return self.columns if self.scheme is not None else round_up(self.columns, self.section // 2)
 
     @property
-    def has_zeros(self) -> bool:
-        return self.scheme is not None and self.scheme.zeros
-
-    @property
     def groups(self) -> int:
         """Groups of one row."""
         return self.columns // self.scheme.group if self.scheme is not None else 0
@@ -79,7 +75,11 @@ class Tile(Attribute):
 
     @property
     def zero_bytes(self) -> int:
-        return self.slots * self.groups if self.has_zeros else 0
+        return self.slots * self.groups if self.scheme is not None and self.scheme.zeros else 0
+
+    @property
+    def minimum_bytes(self) -> int:
+        return self.scale_bytes if self.scheme is not None and self.scheme.minimum else 0
 
     @property
     def codes_offset(self) -> int:
@@ -94,9 +94,14 @@ class Tile(Attribute):
         return self._end(self.scales_offset + self.scale_bytes)
 
     @property
+    def minimums_offset(self) -> int:
+        return self._end(self.zeros_offset + self.zero_bytes)
+
+    @property
     def run_bytes(self) -> int:
         """Bytes of one lane, a multiple of `section`."""
-        return round_up(round_up(self.code_bytes, 2) + self.scale_bytes + self.zero_bytes, self.section)
+        beside = self.scale_bytes + self.zero_bytes + self.minimum_bytes
+        return round_up(round_up(self.code_bytes, 2) + beside, self.section)
 
     @property
     def total_bytes(self) -> int:
@@ -104,7 +109,7 @@ class Tile(Attribute):
 
     def _end(self, offset: int) -> int:
         """Where the next part starts: a multiple of `section` if the run's padding allows, else of two."""
-        sections = (self.code_bytes, self.scale_bytes, self.zero_bytes)
+        sections = (self.code_bytes, self.scale_bytes, self.zero_bytes, self.minimum_bytes)
         aligned = sum(round_up(size, self.section) for size in sections)
         return round_up(offset, self.section if aligned == self.run_bytes else 2)
 
@@ -126,8 +131,10 @@ def pack(tile: Tile, weights: Weight) -> Bytes:
     _write(out, tile.codes_offset, codes)
     if isinstance(weights, Quantized):
         _write(out, tile.scales_offset, _over_lanes(tile, weights.scales))
-        if tile.has_zeros and weights.zeros is not None:
+        if weights.zeros is not None:
             _write(out, tile.zeros_offset, _over_lanes(tile, weights.zeros))
+        if weights.minimums is not None:
+            _write(out, tile.minimums_offset, _over_lanes(tile, weights.minimums))
     return out
 
 
@@ -137,15 +144,18 @@ def unpack(tile: Tile, data: Bytes) -> Weight:
         assert isinstance(tile.stored, ElementType)
         return _from_lanes(tile, data, tile.codes_offset, tile.stored.numpy, tile.pitch)[:, : tile.columns]
     if tile.bits == 8:
-        codes = _from_lanes(tile, data, tile.codes_offset, np.dtype(np.int8), tile.columns)
+        codes = _from_lanes(tile, data, tile.codes_offset, tile.scheme.codes, tile.columns)
     else:
         nibbles = _from_lanes(tile, data, tile.codes_offset, np.dtype(np.uint8), tile.columns // 2)
         codes = np.concatenate([nibbles & 15, nibbles >> 4], axis=1)
-    scales = _from_lanes(tile, data, tile.scales_offset, tile.scheme.scale.numpy, tile.groups)
-    zeros = None
-    if tile.has_zeros:
-        zeros = _from_lanes(tile, data, tile.zeros_offset, np.dtype(np.uint8), tile.groups)
-    return Quantized(codes, scales, zeros, tile.scheme)
+    floats, bytes_ = tile.scheme.scale.numpy, np.dtype(np.uint8)
+    scales = _from_lanes(tile, data, tile.scales_offset, floats, tile.groups)
+    zeros = minimums = None
+    if tile.scheme.zeros:
+        zeros = _from_lanes(tile, data, tile.zeros_offset, bytes_, tile.groups)
+    if tile.scheme.minimum:
+        minimums = _from_lanes(tile, data, tile.minimums_offset, floats, tile.groups)
+    return Quantized(codes, scales, zeros, tile.scheme, minimums)
 
 
 def _check_matches(tile: Tile, shape: tuple[int, ...], weights: Weight) -> None:

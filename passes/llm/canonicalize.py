@@ -132,6 +132,15 @@ def drop_single_concat(op: llm.ConcatOp, rw: Rewriter) -> None:
         rw.replace(op, op.parts[0])
 
 
+@rewrite(llm.LogicalNotOp)
+def drop_double_negation(op: llm.LogicalNotOp, rw: Rewriter) -> None:
+    """not(not(not(x))) -> not(x): the outer two make a truth value of what is one."""
+    inner = op.x.defining(llm.LogicalNotOp)
+    innermost = inner.x.defining(llm.LogicalNotOp) if inner is not None else None
+    if innermost is not None:
+        rw.replace(op, innermost.y)
+
+
 PATTERNS: list[Pattern] = [
     merge_reshapes,
     merge_permutes,
@@ -139,4 +148,5 @@ PATTERNS: list[Pattern] = [
     merge_slices,
     slice_one_part,
     drop_single_concat,
+    drop_double_negation,
 ]

@@ -114,6 +114,21 @@ def widen_partial_rope(op: llm.ConcatOp, rw: Rewriter) -> None:
     rw.replace(op, wide)
 
 
+@rewrite(llm.RopeOp)
+def find_parted_pairs(op: llm.RopeOp, rw: Rewriter) -> None:
+    """rope(x with the even items of each head before the odd ones) {half} -> rope(x) {pairs_to_halves}."""
+    joined = op.x.defining(llm.ReshapeOp)
+    parted = joined.x.defining(llm.PermuteOp) if joined else None
+    pairs = parted.x.defining(llm.ReshapeOp) if parted else None
+    *lead, width = op.x.type.shape
+    if parted is None or pairs is None or op.mode != "half" or op.rotary_dim != width:
+        return
+    if (parted.order, pairs.shape) != ((0, 1, 2, 4, 3), (*lead, width // 2, 2)):
+        return
+    x = rw.insert_before(op, llm.ReshapeOp(pairs.x, shape=op.x.type.shape, loc=pairs.loc)).y
+    rw.replace(op, llm.RopeOp(x, op.cos, op.sin, mode="pairs_to_halves", rotary_dim=width, loc=op.loc))
+
+
 def fits(x: Value, cos: Value, sin: Value, width: int | None = None) -> bool:
     """Heads [1, h, S, R] and tables [1, 1, S, width]."""
     shape = x.type.shape
@@ -121,7 +136,7 @@ def fits(x: Value, cos: Value, sin: Value, width: int | None = None) -> bool:
     return len(shape) == 4 and cos.type.shape == table and sin.type.shape == table
 
 
-PATTERNS: list[Pattern] = [find_rope, find_half_tables, widen_partial_rope]
+PATTERNS: list[Pattern] = [find_rope, find_half_tables, find_parted_pairs, widen_partial_rope]
 
 
 @dataclass(frozen=True)

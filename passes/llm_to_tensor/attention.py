@@ -8,22 +8,37 @@ from dialects import llm, tensor
 from passes.llm_to_tensor.attend import LOG2_E, KeyValues
 from passes.llm_to_tensor.context import Lowering, lowers
 
+TURNS = {"half_tables": "half"}  # what a mode does to items, where it is not called as in the tensor dialect
+TABLES = {"pairs_to_halves": "half"}  # how rows are made for a mode, where it is not called as in `RopeTable`
+
+
+def rows_mode(op: llm.RopeOp) -> str:
+    return TABLES.get(op.mode, op.mode)
+
 
 @lowers(llm.RopeOp)
 def rope(low: Lowering, op: llm.RopeOp) -> Value:
-    width = op.x.type.shape[-1]
-    if op.mode != "half" or op.rotary_dim != width:
-        op.fail(f"mode {op.mode!r} on {op.rotary_dim} of {width} has no lowering to the tensor dialect")
     heads = [*low.parts(op.x)]
     low.check_tokens(op.x, 2)
     scale = score_scale(op)
     rows = rope_rows(low, op, scale)
     if scale is not None:
         low.scaled.add(op.y)
-    parts = [low.build.add(tensor.RopeOp(part, rows)) for part in heads]
+    return low.joined([rotated(low, op, part, rows, scale) for part in heads], op.x)
+
+
+def rotated(low: Lowering, op: llm.RopeOp, heads: Value, rows: Value, scale: float | None) -> Value:
+    """Heads [1, h, tokens, d], the first items of each turned and the others only scaled; perhaps rounded."""
+    build, last = low.build, len(heads.type.shape) - 1
+    *lead, width = heads.type.shape
+    zeros, turned = [0] * last, build.slice(heads, [0] * (last + 1), (*lead, op.rotary_dim))
+    parts = [build.add(tensor.RopeOp(turned, rows, mode=TURNS.get(op.mode, op.mode)))]
+    if op.rotary_dim < width:
+        rest = build.slice(heads, (*zeros, op.rotary_dim), (*lead, width - op.rotary_dim))
+        parts.append(rest if scale is None else build.scalar(tensor.MulOp, rest, scale))
     if llm.is_read_rounded(op.y):
-        parts = [low.build.cast(part, op.x.type.element, part.type.layout) for part in parts]
-    return low.joined(parts, op.x)
+        parts = [build.cast(part, op.x.type.element, part.type.layout) for part in parts]
+    return build.concat(parts, last)
 
 
 def score_scale(op: llm.RopeOp) -> float | None:
@@ -37,21 +52,21 @@ def score_scale(op: llm.RopeOp) -> float | None:
 
 def rope_rows(low: Lowering, op: llm.RopeOp, scale: float | None) -> Value:
     """cos and sin of this run's positions, perhaps scaled; one gather serves all heads of q and k."""
-    known = low.current.rope_rows
-    if (op.cos, scale) not in known:
+    known, key = low.current.rope_rows, (op.cos, op.sin, rows_mode(op), scale)
+    if key not in known:
         rows = gathered_rows(low, op) if scale is None else rope_rows(low, op, None)
-        known[op.cos, scale] = rows if scale is None else low.build.scalar(tensor.MulOp, rows, scale)
-    return known[op.cos, scale]
+        known[key] = rows if scale is None else low.build.scalar(tensor.MulOp, rows, scale)
+    return known[key]
 
 
 def gathered_rows(low: Lowering, op: llm.RopeOp) -> Value:
     cos, sin = low.table_rows(op.cos), low.table_rows(op.sin)
     if cos.ids is not sin.ids or cos.shape != sin.shape:
         op.fail("takes rows of cos and sin at different positions")
-    positions, width = cos.shape
-    type_ = TensorType((positions, 2 * width), F32)
-    source = low.build.add(tensor.RopeTableOp(cos=cos.table, sin=sin.table, types=[type_]))
-    shape = (1, low.current.tokens.size, 2 * width)
+    type_ = TensorType((cos.shape[0], 2 * op.rotary_dim), F32)
+    table = tensor.RopeTableOp(cos=cos.name, sin=sin.name, mode=rows_mode(op), types=[type_])
+    source = low.build.add(table)
+    shape = (1, low.current.tokens.size, 2 * op.rotary_dim)
     gathered, beside_heads = low.position_layouts()
     gather = tensor.GatherOp(source, low.token_rows(cos.ids), types=[TensorType(shape, F32, gathered)])
     return low.build.reshape(low.build.add(gather), (1, *shape), beside_heads)

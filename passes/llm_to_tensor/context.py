@@ -39,14 +39,23 @@ class Parameter:
 
 @dataclass(frozen=True)
 class TableRows:
-    """Rows of a named table, picked by position ids."""
+    """Rows of a named table [positions, width], or of a parameter, picked by position ids."""
 
-    table: str
+    table: Value
+    parameter: Parameter
     ids: Value
-    shape: tuple[int, ...]
+
+    @property
+    def name(self) -> str:
+        return self.parameter.names[0]
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.parameter.shape
 
 
 Lowered = Value | Parameter | TableRows
+RopeRows = tuple[Value, Value, str, float | None]  # cos, sin, how pairs are turned, and a factor
 
 
 @dataclass
@@ -56,7 +65,7 @@ class Run:
     tokens: Range
     values: dict[Value, Lowered] = field(default_factory=dict)
     halves: dict[Value, Value] = field(default_factory=dict)  # arrays rounded to the llm value's own type
-    rope_rows: dict[tuple[Value, float | None], Value] = field(default_factory=dict)  # by cos and factor
+    rope_rows: dict[RopeRows, Value] = field(default_factory=dict)
 
 
 class Lowering(ABC):
@@ -168,6 +177,10 @@ class Lowering(ABC):
         """Of table rows, [1, tokens, width] as they are gathered, and [1, 1, tokens, width] beside heads."""
 
     @abstractmethod
+    def gathered(self, rows: TableRows, shape: tuple[int, ...]) -> Value:
+        """Rows of this run's positions in local memory; `shape` is [.., tokens, ..] with 1s before tokens."""
+
+    @abstractmethod
     def pieces(self, value: Value, visible: llm.Visible) -> list[Piece]:
         """All keys, or values, that this run's queries may see, from the first token on."""
 
@@ -185,6 +198,8 @@ class Lowering(ABC):
                 self.op.fail(f"reads {value.type} from an op that gives no array")
             values[value] = self.load_argument(value)
         found = values[value]
+        if isinstance(found, TableRows):
+            values[value] = found = self.gathered(found, value.type.shape)
         if not isinstance(found, Value):
             self.op.fail(f"takes weights or a table, {value.type}, where it needs an array")
         if tensor.in_ddr(found.type):
@@ -252,6 +267,18 @@ class Lowering(ABC):
         if not isinstance(found, TableRows):
             self.op.fail("takes tables that are no rows of named tables")
         return found
+
+    def gather(self, rows: TableRows, layout: Attribute | None) -> Value:
+        """[1, tokens, width], of this run's positions."""
+        source = self._table(rows)
+        type_ = TensorType((1, self.current.tokens.size, rows.shape[1]), source.type.element, layout)
+        return self.build.add(tensor.GatherOp(source, self.token_rows(rows.ids), types=[type_]))
+
+    def _table(self, rows: TableRows) -> Value:
+        """In DDR."""
+        if rows.table.defining(llm.TableOp) is None:
+            return self.weight(rows.table, rows.table.type.element)
+        return self.build.add(tensor.TableOp(name=rows.name, types=[TensorType(rows.shape, F32)]))
 
     def weight(self, value: Value, element: ElementType) -> Value:
         """A parameter in DDR."""

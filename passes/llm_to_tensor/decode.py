@@ -11,7 +11,7 @@ from compiler.target.spec import ChipSpec
 from dialects import llm, tensor
 from dialects.tensor import Lanes, Replicated
 from passes.llm_to_tensor.attend import KeyValues, Queries, attend, load_mask
-from passes.llm_to_tensor.context import Lowering
+from passes.llm_to_tensor.context import Lowering, TableRows
 from passes.llm_to_tensor.pieces import Computed, Piece, history_pieces
 from passes.ranges import Range
 
@@ -97,6 +97,12 @@ class Decode(Lowering):
 
     def position_layouts(self) -> tuple[Attribute, Attribute]:
         return Replicated(), Replicated()
+
+    def gathered(self, rows: TableRows, shape: tuple[int, ...]) -> Value:
+        """[1, 1, width] as other activations lie; what has more axes, or is one number, in every lane."""
+        if len(shape) == 3 and rows.shape[1] > 1:
+            return self.build.load(self.gather(rows, None), Lanes(2, compact=True))
+        return self.build.reshape(self.gather(rows, Replicated()), shape, Replicated())
 
     def pieces(self, value: Value, visible: llm.Visible) -> list[Piece]:
         """What an argument holds of earlier calls, if anything, and the new token."""

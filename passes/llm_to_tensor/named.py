@@ -34,8 +34,7 @@ def indices(low: Lowering, op: llm.IndicesOp) -> Value:
 
 @lowers(llm.GatherRowsOp)
 def gather_rows(low: Lowering, op: llm.GatherRowsOp) -> TableRows:
-    parameter = low.parameter(op.table)
-    return TableRows(parameter.names[0], low.argument(op.ids), parameter.shape)
+    return TableRows(op.table, low.parameter(op.table), low.argument(op.ids))
 
 
 @lowers(llm.EmbeddingOp)

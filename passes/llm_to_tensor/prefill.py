@@ -12,7 +12,7 @@ from compiler.target.spec import ChipSpec
 from dialects import llm, tensor
 from dialects.tensor import Lanes
 from passes.llm_to_tensor.attend import KeyValues, Queries, attend, load_mask
-from passes.llm_to_tensor.context import Lowering, Run
+from passes.llm_to_tensor.context import Lowering, Run, TableRows
 from passes.llm_to_tensor.pieces import Computed, Part, Piece
 from passes.ranges import Range, even_ranges
 
@@ -148,6 +148,11 @@ class Prefill(Lowering):
 
     def position_layouts(self) -> tuple[Attribute, Attribute]:
         return Lanes(1), Lanes(2)
+
+    def gathered(self, rows: TableRows, shape: tuple[int, ...]) -> Value:
+        axis = next(i for i, size in enumerate(shape) if size > 1)
+        of_run = (*shape[:axis], self.count, *shape[axis + 1 :])
+        return self.build.reshape(self.gather(rows, Lanes(1)), of_run, Lanes(axis))
 
     def pieces(self, value: Value, visible: llm.Visible) -> list[Piece]:
         """One piece for each run up to this one, or for all of them."""

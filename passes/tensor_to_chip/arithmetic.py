@@ -89,23 +89,43 @@ def reciprocal_of_power(low: Lowering, power: Placed) -> Placed:
 
 @lowers(tensor.RopeOp)
 def rope(low: Lowering, op: tensor.RopeOp) -> None:
-    """One product [x cos | x sin'], then two sums of its halves, crossed; sin' carries the sign."""
+    """The product [x cos | x sin'], then two sums of its items with their partners'; sin' has the sign."""
     x, rows = low.get(op.operands[0]), low.get(op.operands[1])
     *lead, width = x.shape
-    half = width // 2
-    pairs = rows.reshape((*rows.shape[:-1], 2, width), rows.axis)
+    result, zeros = low.result(op), [0] * len(lead)
+    product = rope_product(low, x, rows, parted=op.mode == "pairs_to_halves")
+    own, given = (
+        product.slice((*zeros, i, 0), (*lead, 1, width)).reshape((*lead, width), x.axis) for i in (0, 1)
+    )
+    pairs = "interleaved" if op.mode == "interleaved" else "half"
+    for which in (0, 1):
+        terms = one_of_pairs(own, pairs, which), one_of_pairs(given, pairs, 1 - which)
+        low.emit.ar("add", one_of_pairs(result, pairs, which), *terms)
+
+
+def rope_product(low: Lowering, x: Placed, rows: Placed, parted: bool) -> Placed:
+    """[.., 2, d], f32: x, perhaps with its even items first, times each half of the rows."""
+    *lead, width = x.shape
     layout = Replicated() if x.axis is None else Lanes(x.axis)
-    product = low.emit.new((*lead, 2, width), F32, layout)
-    product = replace(product, lane=x.lane)
-    low.emit.ar("mul", product, x.reshape((*lead, 1, width), x.axis), pairs)
-    result = low.result(op)
-    zeros = [0] * len(lead)
+    product = replace(low.emit.new((*lead, 2, width), F32, layout), lane=x.lane)
+    factors = rows.reshape((*rows.shape[:-1], 2, width), rows.axis)
+    if not parted:
+        return low.emit.ar("mul", product, x.reshape((*lead, 1, width), x.axis), factors)
+    for which in (0, 1):
+        items = one_of_pairs(x, "interleaved", which).reshape((*lead, 1, width // 2), x.axis)
+        target, factor = (one_of_pairs(each, "half", which) for each in (product, factors))
+        low.emit.ar("mul", target, items, factor)
+    return product
 
-    def part(which: int, start: int) -> Placed:
-        return product.slice((*zeros, which, start), (*lead, 1, half)).reshape((*lead, half), x.axis)
 
-    low.emit.ar("add", result.slice((*zeros, 0), (*lead, half)), part(0, 0), part(1, half))
-    low.emit.ar("add", result.slice((*zeros, half), (*lead, half)), part(0, half), part(1, 0))
+def one_of_pairs(x: Placed, pairs: str, which: int) -> Placed:
+    """The first or second item of each pair along the last axis: of halves, or of neighbours."""
+    *lead, width = x.shape
+    split, axis = ((width // 2, 2), len(lead) + 1) if pairs == "interleaved" else ((2, width // 2), len(lead))
+    x = x.reshape((*lead, *split), x.axis)
+    starts, sizes = [0] * len(x.shape), [*x.shape]
+    starts[axis], sizes[axis] = which, 1
+    return x.slice(starts, sizes).reshape((*lead, width // 2), x.axis)
 
 
 # ---- reductions ----

@@ -8,10 +8,10 @@ from itertools import product
 from math import prod
 
 from compiler.ir.core import Op, Value
-from compiler.ir.types import F32, I8, UI8, ElementType
+from compiler.ir.types import F32, I8, I16, UI8, ElementType
 from compiler.sizes import round_up
 from compiler.target.spec import ChipSpec
-from compiler.weights.scheme import IMPLIED_ZERO
+from compiler.weights.scheme import Scheme
 from compiler.weights.tile import Tile
 from dialects import chip, tensor
 from dialects.tensor import Lanes, PackedType
@@ -30,7 +30,7 @@ def dequantize(low: Lowering, op: Op) -> None:
     """(code - zero) * scale: both 4-bit halves to bytes, less the zero points, to 16 bit, times the scales.
 
     Scales of another type than the weight's are multiplied in f32: the unit does not mix types, nor cast from
-    one type of 16 bits to another.
+    one type of 16 bits to another. So is code * scale where a minimum is added, to round once.
     """
     packed = op.operands[0].type
     assert isinstance(packed, PackedType)
@@ -40,48 +40,63 @@ def dequantize(low: Lowering, op: Op) -> None:
         shape, strides = (tile.rows, tile.columns), (tile.pitch, 1)
         low.put(op, replace(source, dtype=packed.element, shape=shape, strides=strides))
         return
-    scale = packed.scheme.scale
-    groups = (tile.lanes, tile.slots * tile.groups, packed.scheme.group)
-    codes = signed_codes(low, tile, source, groups)
-    common = scale if scale == packed.element else F32
-    wide = emit.cast(emit.new(groups, common, Lanes(0)), codes)
-    scales = section(source, scale, tile.scales_offset, groups)
+    scheme, scale = packed.scheme, packed.scheme.scale
+    groups = (tile.lanes, tile.slots * tile.groups, scheme.group)
+    each = (*groups[:2], 1)
+    common = scale if scale == packed.element and not scheme.minimum else F32
+    wide = emit.cast(emit.new(groups, common, Lanes(0)), steps_from_zero(low, tile, scheme, source, groups))
+    scales = section(source, scale, tile.scales_offset, each)
     whole = emit.of_type(op.results[0].type)
     if common == scale:
         rows, codes, scales = (rows_of_groups(x, tile) for x in (rows_in_lanes(whole, tile), wide, scales))
         emit.ar("mul", rows, codes, scales)
     else:
-        widened = emit.cast(emit.new(scales.shape, F32, Lanes(0)), scales)
-        scaled = emit.ar("mul", wide, wide, widened)
-        emit.cast(rows_in_lanes(whole, tile), scaled.reshape((tile.lanes, tile.slots, tile.columns), 0))
+        emit.ar("mul", wide, wide, widened(low, scales))
+        if scheme.minimum:
+            minimums = section(source, scale, tile.minimums_offset, each)
+            emit.ar("add", wide, wide, widened(low, minimums))
+        emit.cast(rows_in_lanes(whole, tile), wide.reshape((tile.lanes, tile.slots, tile.columns), 0))
     low.put(op, whole)
 
 
-def signed_codes(low: Lowering, tile: Tile, source: Placed, shape: tuple[int, int, int]) -> Placed:
-    """Codes less zero points, int8 in [lanes, groups, group]."""
-    emit = low.emit
-    if tile.bits == 8:
-        return section(source, I8, tile.codes_offset, shape, shape[2])
-    half = tile.columns // 2
-    nibbles = section(source, UI8, tile.codes_offset, (tile.lanes, tile.slots, half), half)
-    spread = emit.new((tile.lanes, tile.slots, tile.columns), UI8, Lanes(0))
+def widened(low: Lowering, x: Placed) -> Placed:
+    return low.emit.cast(low.emit.new(x.shape, F32, Lanes(0)), x)
+
+
+def steps_from_zero(
+    low: Lowering, tile: Tile, scheme: Scheme, source: Placed, groups: tuple[int, int, int]
+) -> Placed:
+    """Codes less zero points, integers in [lanes, groups, group]; of 16 bits where bytes do not hold them."""
+    codes = (halves if tile.bits == 4 else whole_bytes)(low, tile, scheme, source).reshape(groups, 0)
+    if scheme.signed or scheme.minimum:
+        return codes
+    zeros: Placed | float = float(scheme.implied_zero)
+    if scheme.zeros:
+        zeros = section(source, UI8, tile.zeros_offset, (*groups[:2], 1))
+    return low.emit.ar("sub", low.emit.new(groups, I8 if tile.bits == 4 else I16, Lanes(0)), codes, zeros)
+
+
+def whole_bytes(low: Lowering, tile: Tile, scheme: Scheme, source: Placed) -> Placed:
+    """Codes of 8 bits as they lie, [lanes, slots, columns]."""
+    shape = (tile.lanes, tile.slots, tile.columns)
+    return section(source, I8 if scheme.signed else UI8, tile.codes_offset, shape)
+
+
+def halves(low: Lowering, tile: Tile, scheme: Scheme, source: Placed) -> Placed:
+    """Codes of 4 bits in bytes of their own, [lanes, slots, columns]."""
+    emit, half = low.emit, tile.columns // 2
     part = (tile.lanes, tile.slots, half)
+    nibbles = section(source, UI8, tile.codes_offset, part)
+    spread = emit.new((tile.lanes, tile.slots, tile.columns), UI8, Lanes(0))
     emit.ar("and", spread.slice((0, 0, 0), part), nibbles, 15.0)
     emit.ar("ashift", spread.slice((0, 0, half), part), nibbles, -4.0, constant_type=I8, round=3)
-    codes = spread.reshape(shape, 0)
-    zeros: Placed | float = float(IMPLIED_ZERO[tile.bits])
-    if tile.has_zeros:
-        zeros = section(source, UI8, tile.zeros_offset, shape)
-    return emit.ar("sub", emit.new(shape, I8, Lanes(0)), codes, zeros)
+    return spread
 
 
-def section(
-    source: Placed, dtype: ElementType, offset: int, shape: tuple[int, int, int], width: int = 1
-) -> Placed:
-    """A part of a packed run as [lanes, rows, width]; width 1 is broadcast over the last axis of `shape`."""
-    strides = (0, width, 1)
-    sizes = (shape[0], shape[1], width)
-    return Placed(source.buffer, dtype, sizes, strides, 0, source.lanes, source.offset + offset)
+def section(source: Placed, dtype: ElementType, offset: int, shape: tuple[int, int, int]) -> Placed:
+    """A part of a packed run as [lanes, rows, width], one row after the other in a lane."""
+    strides = (0, shape[2], 1)
+    return Placed(source.buffer, dtype, shape, strides, 0, source.lanes, source.offset + offset)
 
 
 def rows_in_lanes(whole: Placed, tile: Tile) -> Placed:

@@ -9,7 +9,7 @@ from compiler.ir.core import Op
 from compiler.ir.types import I32, UI8, TensorType
 from dialects import chip, tensor
 from dialects.tensor import Lanes, PackedType, Replicated, axis_over_lanes
-from dialects.weights import Indices, Joined, Packed, RopeTable
+from dialects.weights import Indices, Joined, Packed, RopeTable, Table
 from passes.tensor_to_chip.context import Lowering, lowers
 from passes.tensor_to_chip.emitter import MAX_ITEMS
 from passes.tensor_to_chip.matmul import tile_of
@@ -89,7 +89,7 @@ def weight(low: Lowering, op: tensor.WeightOp) -> None:
 @lowers(tensor.RopeTableOp)
 def rope_table(low: Lowering, op: tensor.RopeTableOp) -> None:
     type_ = op.results[0].type
-    buffer = low.emit.weight(RopeTable(op.cos, op.sin), type_.bytes)
+    buffer = low.emit.weight(RopeTable(op.cos, op.sin, op.mode), type_.bytes)
     low.set(op.results[0], low.row_major(buffer, type_))
 
 
@@ -97,6 +97,12 @@ def rope_table(low: Lowering, op: tensor.RopeTableOp) -> None:
 def indices(low: Lowering, op: tensor.IndicesOp) -> None:
     type_ = op.results[0].type
     low.set(op.results[0], low.row_major(low.emit.weight(Indices(op.source), type_.bytes), type_))
+
+
+@lowers(tensor.TableOp)
+def table(low: Lowering, op: tensor.TableOp) -> None:
+    type_ = op.results[0].type
+    low.set(op.results[0], low.row_major(low.emit.weight(Table(op.name), type_.bytes), type_))
 
 
 @lowers(tensor.PackedWeightOp)

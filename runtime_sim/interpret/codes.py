@@ -1,4 +1,4 @@
-"""Weights that are stored as codes: what the codes, scales and zero points stand for."""
+"""Weights that are stored as codes: what the codes, scales, zero points and minimums stand for."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ MIDDLE_OF_4_BITS = 8  # what 0 is stored as, where no zero points are
 
 
 class Codes(Protocol):
-    """A weight [rows, columns] as it is stored, with scales and zeros [rows, columns / group]."""
+    """A weight [rows, columns] as it is stored, with scales, zeros and minimums [rows, columns / group]."""
 
     @property
     def codes(self) -> Array:
-        """Integers: 0..15 for 4 bits, signed for 8."""
+        """Integers: from 0 on, but signed for 8 bits with neither zeros nor minimums."""
 
     @property
     def scales(self) -> Array:
@@ -28,17 +28,24 @@ class Codes(Protocol):
     def zeros(self) -> Array | None:
         """Integers, or None where the scheme stores none."""
 
+    @property
+    def minimums(self) -> Array | None:
+        """Floats of 16 bits, or None where the scheme stores none."""
+
 
 def decoded(stored: Codes, scheme: Scheme, element: ElementType) -> Array:
-    """(code - zero) * scale, rounded once to `element`; [rows, columns].
+    """(code - zero) * scale, or code * scale + minimum, rounded once to `element`; [rows, columns].
 
-    The difference of two small integers is exact in f32, and so is its product with 16 bits.
+    The difference of two small integers is exact in f32, and so is its product with 16 bits. The sum with a
+    minimum is one of f32.
     """
     rows, columns = stored.codes.shape
     steps = stored.codes.astype(np.float32).reshape(rows, columns // scheme.group, scheme.group)
     if stored.zeros is not None:
         steps -= stored.zeros.astype(np.float32)[:, :, None]
-    elif scheme.bits == 4:
+    elif scheme.bits == 4 and stored.minimums is None:
         steps -= MIDDLE_OF_4_BITS
     products = steps * stored.scales.astype(np.float32)[:, :, None]
+    if stored.minimums is not None:
+        products += stored.minimums.astype(np.float32)[:, :, None]
     return products.reshape(rows, columns).astype(element.numpy, copy=False)

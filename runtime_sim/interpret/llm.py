@@ -161,10 +161,15 @@ def rope_half_tables(x: Array, cos: Array, sin: Array) -> Array:
     return np.concatenate([low * cos - high * sin, high * cos + low * sin], axis=-1)
 
 
+def rope_pairs_to_halves(x: Array, cos: Array, sin: Array) -> Array:
+    return rope_half(np.concatenate([x[..., 0::2], x[..., 1::2]], axis=-1), cos, sin)
+
+
 ROPES: dict[str, Callable[[Array, Array, Array], Array]] = {
     "half": rope_half,
     "interleaved": rope_interleaved,
     "half_tables": rope_half_tables,
+    "pairs_to_halves": rope_pairs_to_halves,
 }
 
 
@@ -307,6 +312,63 @@ def argmax(op: llm.ArgmaxOp, x: Array) -> Array:
 def topk(op: llm.TopkOp, x: Array) -> tuple[Array, Array]:
     order = np.argsort(-wide(x), axis=-1, kind="stable")[..., : op.k]
     return np.take_along_axis(x, order, axis=-1), order.astype(np.int32)
+
+
+# ---- routing, and experts ----
+
+
+@simulates(llm.TakeAlongOp)
+def take_along(op: llm.TakeAlongOp, x: Array, ids: Array) -> Array:
+    y: Array = np.take_along_axis(x, ids, axis=-1)
+    return y
+
+
+@simulates(llm.MultiHotOp)
+def multi_hot(op: llm.MultiHotOp, ids: Array) -> Array:
+    found: Array = (ids[..., None] == np.arange(op.size)).any(axis=-2)
+    return rounded(found, op.y.type)
+
+
+@simulates(llm.LogicalNotOp)
+def logical_not(op: llm.LogicalNotOp, x: Array) -> Array:
+    return rounded(np.equal(x, 0), op.y.type)
+
+
+@simulates(llm.MaskedFillOp)
+def masked_fill(op: llm.MaskedFillOp, x: Array, mask: Array) -> Array:
+    return rounded(np.where(mask != 0, np.float32(op.value), wide(x)), op.y.type)
+
+
+@simulates(llm.ExpertsOp)
+def experts(
+    op: llm.ExpertsOp,
+    x: Array,
+    ids: Array,
+    weights: Array,
+    gate: Array | None,
+    up: Array,
+    down: Array,
+    gate_bias: Array | None,
+    up_bias: Array | None,
+    down_bias: Array | None,
+) -> Array:
+    def bias_of(biases: Array | None, expert: int) -> Array | None:
+        return None if biases is None else biases[expert]
+
+    y = np.zeros(x.shape, np.float32)
+    for expert in np.unique(ids):
+        rows, places = np.nonzero(ids == expert)
+        inner = project(x[rows], up[expert], bias_of(up_bias, expert))
+        if gate is None:
+            inner = ACTIVATIONS[op.act](inner)
+        else:
+            gated = project(x[rows], gate[expert], bias_of(gate_bias, expert))
+            if op.limit is not None:
+                gated, inner = np.minimum(gated, op.limit), np.clip(inner, -op.limit, op.limit)
+            inner = ACTIVATIONS[op.act](gated) * (inner + np.float32(op.offset))
+        out = project(inner, down[expert], bias_of(down_bias, expert))
+        np.add.at(y, rows, out * wide(weights)[rows, places, None])
+    return rounded(y, op.y.type)
 
 
 # ---- data movement ----

@@ -64,8 +64,23 @@ def indices(op: tensor.IndicesOp, data: Data) -> Array:
 @supplies(tensor.RopeTableOp)
 def rope_table(op: tensor.RopeTableOp, data: Data) -> Array:
     cos, sin = (data.tables[name] for name in (op.cos, op.sin))
-    first, second = np.split(sin, 2, axis=1)
-    return np.concatenate([cos, first, -second], axis=1).astype(np.float32)
+    if op.mode == "half_tables":
+        cos, sin = (np.concatenate([each, each], axis=1) for each in (cos, sin))
+    return np.concatenate([cos, given(sin, op.mode == "interleaved")], axis=1).astype(np.float32)
+
+
+def given(sin: Array, neighbours: bool) -> Array:
+    """What each item is multiplied by to be added to its partner: the partner's sine, minus for the later."""
+    if neighbours:
+        swapped = sin.reshape(*sin.shape[:-1], -1, 2)[..., ::-1].reshape(sin.shape)
+        return swapped * np.where(np.arange(sin.shape[-1]) % 2, np.float32(-1), np.float32(1))
+    first, second = np.split(sin, 2, axis=-1)
+    return np.concatenate([second, -first], axis=-1)
+
+
+@supplies(tensor.TableOp)
+def table(op: tensor.TableOp, data: Data) -> Array:
+    return data.tables[op.name].reshape(op.result_.type.shape).astype(np.float32, copy=False)
 
 
 @simulates(tensor.LoadOp, tensor.StoreOp)
@@ -151,9 +166,15 @@ def reduce(op: tensor.ReduceOp, x: Array) -> Array:
 
 @simulates(tensor.RopeOp)
 def rope(op: tensor.RopeOp, x: Array, rows: Array) -> Array:
-    cos, signed_sin = np.split(rows, 2, axis=-1)
-    swapped = np.concatenate(np.split(x * signed_sin, 2, axis=-1)[::-1], axis=-1)
-    y: Array = x * cos + swapped
+    cos, to_partner = np.split(rows, 2, axis=-1)
+    if op.mode == "pairs_to_halves":
+        x = np.concatenate([x[..., 0::2], x[..., 1::2]], axis=-1)
+    pieces = x * to_partner
+    if op.mode == "interleaved":
+        received = pieces.reshape(*x.shape[:-1], -1, 2)[..., ::-1].reshape(x.shape)
+    else:
+        received = np.concatenate(np.split(pieces, 2, axis=-1)[::-1], axis=-1)
+    y: Array = x * cos + received
     return y
 
 

@@ -23,6 +23,16 @@ def attention(visible: str, keys: int = 8, masked: bool = True) -> str:
     )
 
 
+def experts(gated: bool = True, ids: str = "tensor<8x2xi32>", inner: int = 32, settings: str = "") -> str:
+    """Four experts, of whom eight tokens choose two each."""
+    up, down = "tensor<4x32x64xbf16>", f"tensor<4x64x{inner}xbf16>"
+    return (
+        f'%y = "llm.experts"(%x, %i, %w, {"%g, " * gated}%u, %d) <{{act = "silu"{settings}, '
+        f"operandSegmentSizes = array<i32: 1, 1, 1, {int(gated)}, 1, 1, 0, 0, 0>}}>"
+        f' : (tensor<8x64xbf16>, {ids}, tensor<8x2xbf16>, {f"{up}, " * gated}{up}, {down}) -> tensor<8x64xbf16>'
+    )
+
+
 MALFORMED = {
     "a result of another width": (
         f'%y = "llm.linear"(%x, %w) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}>'
@@ -107,6 +117,26 @@ MALFORMED = {
     "more of the largest than there are": (
         '%v, %i = "llm.topk"(%x) <{k = 65 : i64}> : (tensor<8x64xf32>) -> (tensor<8x65xf32>, tensor<8x65xi32>)',
         "k is 65, expected at least 1 and no more than the last axis of tensor<8x64xf32> has",
+    ),
+    "ids of experts that are no integers": (experts(ids="tensor<8x2xf32>"), "expected i32 and the axes"),
+    "ids of other tokens": (experts(ids="tensor<7x2xi32>"), r"ids is tensor<7x2xi32>, expected \[S, k\]"),
+    "experts whose parts do not fit": (experts(inner=16), r"down is .*, expected \[N, K, F\]"),
+    "experts with a limit of a gate that there is not": (
+        experts(gated=False, settings=", limit = 7.0 : f64"),
+        "limits, shifts or biases a gate that there is not",
+    ),
+    "a limit that nothing is within": (experts(settings=", limit = 0.0 : f64"), "expected a positive number"),
+    "a choice by floats": (
+        f'%y = "llm.take_along"(%x, %i) : ({X}, tensor<1x8x2xf32>) -> tensor<1x8x2xbf16>',
+        "ids are tensor<1x8x2xf32>, expected i32",
+    ),
+    "marks of another width": (
+        '%y = "llm.multi_hot"(%i) <{size = 16 : i64}> : (tensor<8x2xi32>) -> tensor<8x64xf32>',
+        "gives tensor<8x64xf32>, expected floats with 16 in the last axis",
+    ),
+    "a mask of another shape": (
+        f'%y = "llm.masked_fill"(%x, %m) <{{value = 0.0 : f64}}> : ({X}, tensor<1x1x64xbf16>) -> {X}',
+        "mask is tensor<1x1x64xbf16>",
     ),
     "an activation that there is not": (
         f'%y = "llm.act"(%x) <{{kind = "swish"}}> : ({X}) -> {X}',

@@ -27,6 +27,7 @@ ALIASES = """
   #lanes1 = #tensor.lanes<axis = 1>
   !x = tensor<1x8x64xbf16>
   !w = tensor<32x64xbf16>
+  !stack = tensor<4x32x64xbf16>
   !heads = tensor<1x4x8x16xbf16>
   !kv = tensor<1x2x8x16xbf16>
   !angles = tensor<1x1x8x16xf32>
@@ -68,6 +69,14 @@ LINES = [
     *(f'"llm.{name}"(%x) <{{axis = 2 : i64}}> : (!x) -> tensor<1x8x1xbf16>' for name in ("mean", "reduce_sum")),
     '"llm.argmax"(%x) : (!x) -> tensor<1x8x1xi32>',
     '"llm.topk"(%x) <{k = 5 : i64}> : (!x) -> (tensor<1x8x5xbf16>, tensor<1x8x5xi32>)',
+    '"llm.take_along"(%x, %i) : (!x, tensor<1x8x2xi32>) -> tensor<1x8x2xbf16>',
+    '"llm.multi_hot"(%i) <{size = 64 : i64}> : (tensor<1x8x2xi32>) -> !x',
+    '"llm.logical_not"(%x) : (!x) -> !x',
+    '"llm.masked_fill"(%x, %m) <{value = 0.0 : f64}> : (!x, !x) -> !x',
+    '"llm.experts"(%h, %i, %s, %g, %u, %d) <{act = "silu", '
+    "operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>}>"
+    " : (tensor<8x64xbf16>, tensor<8x2xi32>, tensor<8x2xbf16>, !stack, !stack, tensor<4x64x32xbf16>)"
+    " -> tensor<8x64xbf16>",
     '"llm.reshape"(%x) <{shape = array<i64: 8, 64>}> : (!x) -> tensor<8x64xbf16>',
     '"llm.permute"(%x) <{order = array<i64: 2, 0, 1>}> : (!x) -> tensor<64x1x8xbf16>',
     '"llm.slice"(%x) <{axis = 1 : i64, start = 0 : i64, stop = 4 : i64}> : (!x) -> tensor<1x4x64xbf16>',
@@ -77,6 +86,7 @@ LINES = [
     '"tensor.packed_weight"() <{sources = ["w"], row = 0 : i64, column = 0 : i64}> : () -> !packed',
     '"tensor.rope_table"() <{cos = "cos", sin = "sin"}> : () -> tensor<64x128xf32>',
     '"tensor.indices"() <{source = "order"}> : () -> tensor<5xui16>',
+    '"tensor.table"() <{name = "scale"}> : () -> tensor<64x1xf32>',
     '"tensor.load"(%x) : (tensor<4x64xf32>) -> !local',
     '"tensor.load"(%x) : (!packed) -> !tile',
     '"tensor.store"(%x) : (!local) -> tensor<4x64xf32>',
@@ -108,8 +118,10 @@ FREE = {  # what the result's type says, since nothing else does
     "llm.table": {"shape", "place"},
     "llm.indices": {"shape", "place"},
     "tensor.indices": {"shape"},
+    "llm.multi_hot": {"element", "place"},
     "tensor.weight": {"shape", "element"},
     "tensor.rope_table": {"shape"},
+    "tensor.table": {"shape"},
     "tensor.packed_weight": {"shape", "scheme"},
     "tensor.load": {"layout"},
     "tensor.gather": {"layout", "place"},

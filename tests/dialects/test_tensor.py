@@ -107,10 +107,10 @@ FOUR = "#weights.scheme<bits = 4, group = 32, zeros = true, scale = bf16>"
 STORED = f"tensor<32x64xbf16, {FOUR}>"
 
 MALFORMED = {
-    "zero points of 8 bits in a tile": (
+    "two offsets in a tile": (
         '%w = "tensor.packed_weight"() <{sources = ["w"], row = 0 : i64, column = 0 : i64, each = false}>'
-        f' : () -> !tensor.packed<rows = 64, columns = 64, element = bf16, scheme = {FOUR.replace("4", "8")}>',
-        "stores zero points of 8-bit codes",
+        f' : () -> !tensor.packed<rows = 64, columns = 64, element = bf16, scheme = {FOUR[:-1]}, minimum = true>>',
+        "has both zero points and minimums",
     ),
     "a load of codes as they are": (
         f'''%w = "tensor.weight"() <{{sources = ["w"]}}> : () -> {STORED}

@@ -16,6 +16,7 @@ from dialects.weights import (
     LaneRecord,
     Packed,
     RopeTable,
+    Table,
     region_name,
     stored_bits,
 )
@@ -51,6 +52,12 @@ NAMES = [
     (Joined(("table",), BF16), '#chip.joined<names = ["table"], dtype = bf16>', 16),
     (NORM, '#chip.joined<names = ["norm"], dtype = f32>', None),
     (RopeTable("cos", "sin"), '#chip.rope_table<cos = "cos", sin = "sin">', None),
+    (
+        RopeTable("cos", "sin", "interleaved"),
+        '#chip.rope_table<cos = "cos", sin = "sin", mode = "interleaved">',
+        None,
+    ),
+    (Table("scale"), '#chip.table<name = "scale">', None),
     (Floats((0.5, 1.0)), "#chip.floats<values = [0.5, 1.0]>", None),
     (Indices("order"), '#chip.indices<name = "order">', None),
     (Iota(4, -64.0), "#chip.iota<count = 4, step = -64.0>", None),
@@ -86,6 +93,7 @@ def test_other_names_tell_nothing(name):
         Packed(("a", "b", "c"), 0, 0, Tile(64, 64, FOUR, 64, 64), each=True),
         Packed(("a",), 0, 0, Tile(64, 96, FOUR, 64, 64)),
         Joined((), F32),
+        RopeTable("cos", "sin", "pairs_to_halves"),
     ],
     ids=str,
 )

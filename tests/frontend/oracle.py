@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ import transformers
 import runtime_sim.interpret.llm  # noqa: F401  (registers the rules)
 from compiler.ir.module import walk
 from compiler.ir.types import F32
+from compiler.weights.part import part_of
 from dialects.builtin import ModuleOp
 from frontend.imported import ImportedModel, NetGroup
 from frontend.importer import import_model
@@ -99,7 +100,7 @@ class Subject:
 
     def run(self, net: str, inputs: Sequence[np.ndarray], observer: Any = None) -> list[np.ndarray]:
         _, function, instance = self.imported.find(net)
-        weights = lambda name: self.parameters[instance.parameter_name(name)]  # noqa: E731
+        weights = lambda name: parameter(self.parameters, instance.parameter_name(name))  # noqa: E731
         return interpret(function, inputs, weights, self.imported.tables, observer)
 
     def head(self, hidden: np.ndarray) -> np.ndarray:
@@ -108,6 +109,12 @@ class Subject:
         (token,) = self.run("lm_head", [hidden], lambda op, results: seen.append(results[0]))
         assert token[0, 0] == seen[-2].argmax()
         return seen[-2]
+
+
+def parameter(parameters: Mapping[str, np.ndarray], name: str) -> np.ndarray:
+    """A parameter, or what the name says of one."""
+    part = part_of(name)
+    return parameters[name] if part is None else part.of(parameters[part.parameter][part.experts])
 
 
 def reference_model(config: dict[str, Any]) -> Any:

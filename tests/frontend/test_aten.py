@@ -81,10 +81,27 @@ CASES: dict[str, tuple[Callable[[Any, torch.Tensor], torch.Tensor], ...]] = {
     "aten.unbind": (lambda m, x: x.unbind(1)[2],),
     "aten.cat": (lambda m, x: torch.cat((x, -x), -1), lambda m, x: torch.cat((x[..., 4:], x), -1)),
     "aten.stack": (lambda m, x: torch.stack((x, -x), 1), lambda m, x: torch.stack((x, -x), -1)),
+    "aten._to_copy": (lambda m, x: F.relu(x).bool().float(), lambda m, x: x.double()),
+    "aten.bitwise_not": (lambda m, x: (~F.relu(x).bool()).float(),),
+    "aten.topk": (
+        lambda m, x: x.topk(2).values,
+        lambda m, x: x.gather(2, x.topk(3, dim=2, sorted=True)[1]),
+    ),
+    "aten.max": (lambda m, x: x.max(-1)[0], lambda m, x: x.max(2, keepdim=True)[0]),
+    "aten.gather": (lambda m, x: (x + 1).gather(-1, (-x).topk(1)[1]),),
+    "aten.zeros_like": (lambda m, x: torch.zeros_like(x).scatter(2, x.topk(2)[1], 1),),
+    "aten.scatter": (
+        lambda m, x: torch.zeros_like(x).scatter_(-1, x.topk(2)[1], 3),
+        lambda m, x: x.scatter(-1, x.topk(1)[1], -0.5),
+    ),
+    "aten.masked_fill": (
+        lambda m, x: x.masked_fill(F.relu(x).bool(), 0.5),
+        lambda m, x: x.masked_fill(F.relu(x[:1, :, :1]).bool(), -0.5),
+    ),
     "aten.slice_scatter": (lambda m, x: torch.ops.aten.slice_scatter(x, -x[:, 1:2], 1, 1, 2),),
 }
 # `test_hooks.py` and `test_oracle.py` have what our own hooks record; the others are kinds of the same handler.
-ELSEWHERE = {"llm.attention", "llm.kv_concat", "aten.embedding"}
+ELSEWHERE = {"llm.attention", "llm.experts", "llm.kv_concat", "aten.embedding"}
 
 
 class Values:
@@ -135,6 +152,12 @@ def test_every_handler_has_a_case():
         (lambda m, x: F.layer_norm(x, (3, 4)), "a norm over more than the last axis"),
         (lambda m, x: F.rms_norm(x, (4,)), "a norm whose eps depends on the number format"),
         (lambda m, x: torch.ops.aten.slice_scatter(x, x[..., ::2], 2, 0, 4, 2), "a write with a step"),
+        (lambda m, x: x.topk(1, largest=False)[0], "aten.topk.default: the smallest elements, or those of another"),
+        (lambda m, x: x.topk(1, dim=0)[0], "aten.topk.default: the smallest elements, or those of another"),
+        (lambda m, x: x.gather(1, x.topk(1)[1]), "a choice along another axis than the last"),
+        (lambda m, x: torch.zeros_like(x).scatter(0, x.topk(1)[1], 1), "a write along another axis"),
+        (lambda m, x: x.scatter(2, x.topk(1)[1], x), "several values written by index"),
+        (lambda m, x: x.topk(1)[1].float(), "aten._to_copy.default: it computes float32 values"),
         (lambda m, x: x.erf(), "aten.erf.default: it has no counterpart in the llm dialect"),
     ],
 )

@@ -32,7 +32,6 @@ def test_window_as_long_as_the_sequence_is_a_causal_mask():
 
 
 REFUSED = {
-    "experts": (config("mixtral"), r"mixture of experts is not supported yet, in model\.layers\.0\.mlp"),
     "linear attention": (config("qwen3_next"), r"keeps state that is not keys and values .*\.linear_attn"),
 }
 

@@ -46,6 +46,22 @@ ARCHITECTURES = {
     "glm4": {"head_dim": 16},  # interleaved rope of a part of each head
     "smollm3": {"num_hidden_layers": 3, "no_rope_layers": [1, 0, 1]},  # a layer without rope between two with it
 }
+EXPERTS = {"num_local_experts": 8, "num_experts_per_tok": 3}
+ARCHITECTURES |= {
+    "mixtral": EXPERTS,
+    "qwen2_moe": {**EXPERTS, "moe_intermediate_size": 32, "norm_topk_prob": True},  # and one that all tokens take
+    "gpt_oss": {**EXPERTS, "head_dim": 16},  # biases, rows of gate and up in turns, transposed; a limited gate
+    "glm4_moe": {  # a dense layer first; groups of experts, chosen by corrected scores
+        "head_dim": 16,
+        "first_k_dense_replace": 1,
+        "n_routed_experts": 8,
+        "num_experts_per_tok": 2,
+        "moe_intermediate_size": 32,
+        "n_group": 4,
+        "topk_group": 2,
+        "routed_scaling_factor": 2.5,
+    },
+}
 TOLERANCE = 1e-5  # of the largest logit
 
 

@@ -40,7 +40,7 @@ def test_4_bit_scales_beat_plain_ranges(group):
 
 
 @pytest.mark.parametrize(
-    ("bits", "zeros", "bound"), [(4, True, 8e-3), (4, False, 9e-3), (8, False, 5e-5)]
+    ("bits", "zeros", "bound"), [(4, True, 8e-3), (4, False, 9e-3), (8, False, 5e-5), (8, True, 3e-5)]
 )
 @pytest.mark.parametrize("scale", [BF16, F16], ids=str)
 def test_error_stays_within_the_step_of_the_codes(bits, zeros, bound, scale):
@@ -59,6 +59,9 @@ def test_codes_scales_and_zeros_have_the_documented_types_and_ranges():
     eight = quantize(weight, Scheme(8, 32, False, F16))
     assert (eight.codes.dtype, eight.scales.dtype, eight.zeros) == (np.int8, np.float16, None)
     assert eight.codes.min() >= -127
+    wide = quantize(weight + 0.05, Scheme(8, 32, True, F16))
+    assert (wide.codes.dtype, wide.zeros.dtype) == (np.uint8, np.uint8)
+    assert wide.codes.max() > 127
 
 
 def test_weights_on_the_grid_come_back_exactly():
@@ -107,18 +110,20 @@ def test_bad_requests_are_refused():
         quantize(weight, EIGHT)
     with pytest.raises(ValueError, match="codes of 3 bits"):
         quantize(weight, Scheme(3, 32, False, BF16))
+    with pytest.raises(ValueError, match="has minimums, which only checkpoints bring"):
+        quantize(weight, Scheme(4, 32, False, F16, minimum=True))
     weight[2, 5] = np.nan
     with pytest.raises(ValueError, match="NaN or infinity"):
         quantize(weight, FOUR)
 
 
-@pytest.mark.parametrize(("bits", "zeros"), [(4, False), (4, True), (8, False)])
+@pytest.mark.parametrize(("bits", "zeros"), [(4, False), (4, True), (8, False), (8, True)])
 def test_weights_that_decode_beyond_the_type_of_the_scales_are_refused(bits, zeros):
     weight = gaussian(4, 64)
     weight[1, 3] = 7e4
     wide, narrow = (Scheme(bits, 32, zeros, scale) for scale in (BF16, F16))
     assert np.isfinite(quantize(weight, wide).dequantize()).all()
-    with pytest.raises(ValueError, match=r"decoded, it goes up to \d+, which is beyond float16 \(65504\)"):
+    with pytest.raises(ValueError, match=r"decoded, it goes up to [\d.]+, which is beyond float16 \(65504\)"):
         quantize(weight, narrow)
     weight[1, 3] = 1e19
     with pytest.raises(ValueError, match="magnitudes beyond 1e\\+18"):

@@ -13,6 +13,7 @@ from compiler.weights.stored import Quantized, convert, joined, rectangle
 from tests.helpers import random_tensor
 
 SCHEME = Scheme(4, 32, True, BF16)
+MINIMUM = Scheme(4, 32, False, BF16, minimum=True)
 
 
 def codes_of(rows: int, columns: int, scheme: Scheme = SCHEME, seed: int = 0) -> Quantized:
@@ -43,6 +44,20 @@ def test_parts_are_joined_row_after_row(scheme):
     np.testing.assert_array_equal(joined(floats), np.concatenate(floats))
 
 
+def test_minimums_go_with_their_rows_and_groups():
+    rng = np.random.default_rng(0)
+    scales, minimums = (rng.normal(size=(6, 4)).astype(BF16.numpy) for _ in range(2))
+    codes = rng.integers(0, 16, (6, 128)).astype(np.uint8)
+    whole = Quantized(codes, scales, None, MINIMUM, minimums)
+    wide = (x.astype(np.float32).repeat(32, 1) for x in (scales, minimums))
+    values = codes * next(wide) + next(wide)
+    np.testing.assert_array_equal(whole.dequantize(), values)
+    part = rectangle(whole, slice(1, 4), slice(32, 96))
+    np.testing.assert_array_equal(part.dequantize(), values[1:4, 32:96])
+    halves = [rectangle(whole, slice(0, 4)), rectangle(whole, slice(4, 6))]
+    np.testing.assert_array_equal(joined(halves).dequantize(), values)
+
+
 def arrays(**changes: object) -> dict[str, object]:
     fields = {
         "codes": np.zeros((4, 64), np.uint8),
@@ -61,6 +76,9 @@ def arrays(**changes: object) -> dict[str, object]:
         ({"scales": np.ones((4, 2), np.float16)}, "scales are float16"),
         ({"scales": np.ones((2, 4), BF16.numpy)}, r"scales are bfloat16\[2, 4\]"),
         ({"zeros": None}, "without zero points"),
+        ({"minimums": np.zeros((4, 2), BF16.numpy)}, "with minimums"),
+        ({"zeros": None, "scheme": MINIMUM}, "without minimums"),
+        ({"zeros": None, "scheme": MINIMUM, "minimums": np.zeros((4, 2), np.float16)}, "minimums are float16"),
         ({"scheme": Scheme(4, 32, False, BF16)}, "with zero points"),
         ({"zeros": np.zeros((4, 1), np.uint8)}, r"zeros are uint8\[4, 1\]"),
     ],

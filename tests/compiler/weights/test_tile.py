@@ -17,19 +17,22 @@ from tests.helpers import random_tensor
 FOUR = Scheme(4, 32, True, F16)
 
 
-def stored_as(bits: int, group: int, zeros: bool) -> Scheme:
-    return Scheme(bits, group, zeros and bits == 4, F16)
+OFFSETS = {"none": {}, "zeros": {"zeros": True}, "minimum": {"minimum": True}}
+
+
+def stored_as(bits: int, group: int, offset: str = "none") -> Scheme:
+    return Scheme(bits, group, **{"zeros": False, "scale": F16} | OFFSETS[offset])
 
 
 tiles = st.builds(
-    lambda rows, groups, group, bits, zeros, lanes: Tile(
-        rows, groups * group, F16 if bits == 16 else stored_as(bits, group, zeros), lanes, 64
+    lambda rows, groups, group, bits, offset, lanes: Tile(
+        rows, groups * group, F16 if bits == 16 else stored_as(bits, group, offset), lanes, 64
     ),
     rows=st.integers(1, 150),
     groups=st.integers(1, 5),
     group=st.sampled_from([2, 8, 32, 64]),
     bits=st.sampled_from([4, 8, 16]),
-    zeros=st.booleans(),
+    offset=st.sampled_from(list(OFFSETS)),
     lanes=st.sampled_from([32, 64]),
 )
 
@@ -37,14 +40,16 @@ tiles = st.builds(
 def random_weights(tile: Tile, rng: np.random.Generator) -> Weight:
     if tile.scheme is None:
         return rng.normal(size=(tile.rows, tile.columns)).astype(np.float16)
-    codes = rng.integers(0, 16, (tile.rows, tile.columns)).astype(np.uint8 if tile.bits == 4 else np.int8)
-    scales = rng.normal(size=(tile.rows, tile.groups)).astype(np.float16)
-    zeros = rng.integers(0, 16, scales.shape).astype(np.uint8) if tile.has_zeros else None
-    return Quantized(codes, scales, zeros, tile.scheme)
+    codes = rng.integers(0, tile.scheme.highest + 1, (tile.rows, tile.columns)).astype(tile.scheme.codes)
+    scales, minimums = (rng.normal(size=(tile.rows, tile.groups)).astype(np.float16) for _ in range(2))
+    zeros = rng.integers(0, 256, scales.shape).astype(np.uint8) if tile.scheme.zeros else None
+    return Quantized(codes, scales, zeros, tile.scheme, minimums if tile.scheme.minimum else None)
 
 
 def arrays(weights: Weight) -> list[np.ndarray]:
-    parts = [weights.codes, weights.scales, weights.zeros] if isinstance(weights, Quantized) else [weights]
+    if not isinstance(weights, Quantized):
+        return [weights]
+    parts = [weights.codes, weights.scales, weights.zeros, weights.minimums]
     return [part for part in parts if part is not None]
 
 
@@ -64,17 +69,18 @@ def test_unpack_undoes_pack(tile, seed):
 def test_sections_of_a_run_are_in_order_and_aligned(tile):
     assert tile.codes_offset + tile.code_bytes <= tile.scales_offset
     assert tile.scales_offset + tile.scale_bytes <= tile.zeros_offset
+    assert tile.zeros_offset + tile.zero_bytes <= tile.minimums_offset
+    assert tile.minimum_bytes == 0 or tile.minimums_offset + tile.minimum_bytes <= tile.run_bytes
     assert tile.zeros_offset + tile.zero_bytes <= tile.run_bytes
-    assert tile.scales_offset % 2 == tile.run_bytes % 64 == 0
-    assert (
-        tile.run_bytes < tile.code_bytes + tile.scale_bytes + tile.zero_bytes + 1 + 64
-    )  # the least possible
+    assert tile.scales_offset % 2 == tile.minimums_offset % 2 == tile.run_bytes % 64 == 0
+    parts = tile.code_bytes + tile.scale_bytes + tile.zero_bytes + tile.minimum_bytes
+    assert tile.run_bytes < parts + 1 + 64  # the least possible
 
 
 def test_sections_are_aligned_only_where_padding_pays_for_it():
-    tight = Tile(192, 576, stored_as(4, 64, True), 64, 64)  # 864 bytes of codes, 54 of scales, 27 of zeros
+    tight = Tile(192, 576, stored_as(4, 64, "zeros"), 64, 64)  # 864 bytes of codes, 54 of scales, 27 of zeros
     assert (tight.scales_offset, tight.zeros_offset, tight.run_bytes) == (864, 918, 960)
-    roomy = Tile(64, 96, stored_as(8, 4, False), 64, 64)  # 96 bytes of codes, 48 of scales: three times 64 either way
+    roomy = Tile(64, 96, stored_as(8, 4), 64, 64)  # 96 bytes of codes, 48 of scales: three times 64 either way
     assert (roomy.scales_offset, roomy.run_bytes) == (128, 192)
 
 
@@ -93,6 +99,16 @@ def test_bytes_of_a_small_tile_written_by_hand():
     assert data[0, 4:12].view(np.float16).tolist() == [1, 2, 5, 6]
     assert data[:, 12:16].tolist() == [[1, 2, 5, 6], [3, 4, 0, 0]]
     assert not data[:, 16:].any()
+
+
+def test_minimums_lie_behind_the_scales_and_codes_of_8_bits_count_from_zero():
+    scheme = Scheme(bits=8, group=2, zeros=False, scale=F16, minimum=True)
+    tile = Tile(rows=2, columns=2, stored=scheme, lanes=2, section=64)
+    weights = Quantized(np.uint8([[0, 255], [128, 1]]), np.float16([[1], [2]]), None, scheme, np.float16([[-3], [4]]))
+    data = pack(tile, weights)
+    assert data[:, :2].tolist() == [[0, 255], [128, 1]]
+    assert data[:, 2:6].copy().view(np.float16).tolist() == [[1, -3], [2, 4]]
+    assert weights.dequantize().tolist() == [[-3, 252], [260, 6]]
 
 
 def test_the_last_tile_of_a_matrix_is_filled_with_zeros():
@@ -127,8 +143,8 @@ def test_rows_of_16_bit_weights_are_filled_up_as_matrix_operands_are():
         (F16, np.zeros((64, 64), np.float32), "float32 values in a tile of f16"),
         (F16, np.zeros((64, 64), BF16.numpy), "bfloat16 values in a tile of f16"),
         (FOUR, np.zeros((64, 64), np.float16), "float16 values in a tile of #weights.scheme"),
-        (stored_as(4, 32, False), quantize(random_tensor(64, 64), FOUR), "zeros = true.* in a tile of .*zeros = false"),
-        (stored_as(4, 64, True), quantize(random_tensor(64, 64), FOUR), "group = 32.* in a tile of .*group = 64"),
+        (stored_as(4, 32), quantize(random_tensor(64, 64), FOUR), "zeros = true.* in a tile of .*zeros = false"),
+        (stored_as(4, 64, "zeros"), quantize(random_tensor(64, 64), FOUR), "group = 32.* in a tile of .*group = 64"),
         (Scheme(4, 32, True, BF16), quantize(random_tensor(64, 64), FOUR), "scale = f16.* in a tile of .*bf16"),
         (F16, quantize(random_tensor(64, 64), FOUR), "in a tile of f16"),
     ],

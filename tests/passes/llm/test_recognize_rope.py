@@ -112,6 +112,32 @@ def test_rope_of_a_part_of_each_head():
     check_pass(PIPELINE, first + heads + body + joined, first + after)
 
 
+def parted(order: str) -> str:
+    pairs, turned = "tensor<1x2x8x8x2xf32>", "tensor<1x2x8x2x8xf32>"
+    return (
+        f"""
+    %a = "llm.reshape"(%h) <{{shape = array<i64: 1, 2, 8, 8, 2>}}> : ({H}) -> {pairs}
+    %b = "llm.permute"(%a) <{{order = array<i64: {order}>}}> : ({pairs}) -> {turned}
+    %x = "llm.reshape"(%b) <{{shape = array<i64: 1, 2, 8, 16>}}> : ({turned}) -> {H}
+"""
+    )
+
+
+def test_rope_of_neighbours_that_are_parted_first():
+    after = rope("pairs_to_halves").replace("(%x,", "(%h,")
+    order = in_order("").replace("%x", "%h")
+    check_pass(PIPELINE, order + parted("0, 1, 2, 4, 3") + half(), order + after)
+
+
+def test_rope_behind_another_order_of_items_is_of_halves():
+    turned = parted("0, 1, 2, 4, 3").replace("array<i64: 1, 2, 8, 8, 2>", "array<i64: 1, 2, 8, 2, 8>")
+    turned = turned.replace("0, 1, 2, 4, 3", "0, 1, 2, 3, 4").replace("8x8x2x", "8x2x8x")
+    order = in_order("").replace("%x", "%h")
+    check_pass(PIPELINE, order + turned + half(), order + rope("half").replace("(%x,", "(%h,"))
+    fewer = parted("1, 0, 2, 4, 3").replace("1x2x8x2x8", "2x1x8x2x8")
+    check_pass(PIPELINE, order + fewer + half(), order + fewer + rope("half"))
+
+
 def test_rope_with_tables_of_half_the_width():
     table = "tensor<1x1x8x8xf32>"
     text = (

@@ -82,13 +82,6 @@ REFUSED = {
         f'%y = "llm.matmul"(%x, %x) : ({ROW.replace("64", "1")}, {ROW.replace("64", "1")}) -> {ROW.replace("64", "1")}',
         r"'llm\.matmul' op has no lowering to the tensor dialect",
     ),
-    "a rotation": (
-        """
-          %y = "llm.rope"(%x, %c, %c) <{mode = "interleaved", rotary_dim = 64 : i64}>
-             : (tensor<1x2x1x64xbf16>, tensor<1x1x1x64xf32>, tensor<1x1x1x64xf32>) -> tensor<1x2x1x64xbf16>
-        """,
-        r"'llm\.rope' op mode 'interleaved' on 64 of 64 has no lowering",
-    ),
 }
 
 

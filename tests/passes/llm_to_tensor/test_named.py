@@ -11,6 +11,7 @@ from passes import load_all
 from passes.manager import PassManager, parse_pipeline
 from runtime_sim.interpret.chip import ChipProgram
 from tests.helpers import as_net, parse_ir, random_tensor
+from tests.passes.llm_to_tensor.levels import check_levels
 
 load_all()
 
@@ -29,3 +30,46 @@ def test_an_embedding_is_looked_up_run_by_run(options):
     source = Materializer({"w": table}.__getitem__, {}, BM1684X.lanes)
     (found,) = ChipProgram(module.functions()[0], BM1684X, source.bytes_of).run([ids])
     np.testing.assert_array_equal(found, table.astype(found.dtype)[ids])
+
+
+def rows_of(name: str, op: str, width: int, shape: str, tokens: int, element: str = "f32") -> str:
+    """%rows: those of 200 rows of a table or weight that %ids ask for, in another shape."""
+    table, rows = f"tensor<200x{width}x{element}>", f"tensor<1x{tokens}x{width}x{element}>"
+    return f"""
+      %t = "llm.{op}"() <{{name = "{name}"}}> : () -> {table}
+      %g = "llm.gather_rows"(%t, %ids) : ({table}, tensor<1x{tokens}xi32>) -> {rows}
+      %rows = "llm.reshape"(%g) <{{shape = array<i64: {shape}>}}> : ({rows}) -> tensor<{shape.replace(", ", "x")}x{element}>
+    """
+
+
+def some_ids(tokens: int) -> np.ndarray:
+    return np.random.default_rng(0).permutation(200)[None, :tokens].astype(np.int32)
+
+
+@pytest.mark.parametrize("tokens", [1, 70])
+@pytest.mark.parametrize("op", ["table", "weight"])
+def test_rows_of_positions_are_added_to_what_every_token_has(op, tokens):
+    """Learned positions: a row as wide as the hidden state for each token."""
+    element = "f32" if op == "table" else "bf16"
+    x, rows = f"tensor<1x{tokens}x192xbf16>", f"tensor<1x{tokens}x192x{element}>"
+    text = rows_of("p", op, 192, f"1, {tokens}, 192", tokens, element) + f'%y = "llm.add"(%x, %rows) : ({x}, {rows}) -> {x}'
+    table = {"p": random_tensor(200, 192, seed=3)}
+    inputs = [some_ids(tokens), random_tensor(1, tokens, 192, seed=4).astype("bfloat16")]
+    check_levels(text, inputs, **{f"{op}s": table})
+
+
+@pytest.mark.parametrize("tokens", [1, 70])
+def test_a_number_for_each_position_scales_all_heads(tokens):
+    """Beside heads [1, h, tokens, d] and beside tokens [1, tokens, h, d]."""
+    x, split, heads = f"tensor<1x{tokens}x192xbf16>", f"tensor<1x{tokens}x3x64xbf16>", f"tensor<1x3x{tokens}x64xbf16>"
+    text = rows_of("s", "table", 1, f"1, 1, {tokens}, 1", tokens) + f"""
+      %early = "llm.reshape"(%g) <{{shape = array<i64: 1, {tokens}, 1, 1>}}>
+             : (tensor<1x{tokens}x1xf32>) -> tensor<1x{tokens}x1x1xf32>
+      %a = "llm.reshape"(%x) <{{shape = array<i64: 1, {tokens}, 3, 64>}}> : ({x}) -> {split}
+      %b = "llm.mul"(%a, %early) : ({split}, tensor<1x{tokens}x1x1xf32>) -> {split}
+      %c = "llm.permute"(%b) <{{order = array<i64: 0, 2, 1, 3>}}> : ({split}) -> {heads}
+      %d = "llm.mul"(%c, %rows) : ({heads}, tensor<1x1x{tokens}x1xf32>) -> {heads}
+      %y = "llm.permute"(%d) <{{order = array<i64: 0, 2, 1, 3>}}> : ({heads}) -> {split}
+    """
+    inputs = [some_ids(tokens), random_tensor(1, tokens, 192, seed=4).astype("bfloat16")]
+    check_levels(text, inputs, {"s": random_tensor(200, 1, seed=3)})

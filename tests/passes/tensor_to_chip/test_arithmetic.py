@@ -166,11 +166,22 @@ def test_reduce(kind, shape, layout):
 
 @pytest.mark.parametrize(("tokens", "heads"), [(70, 3), (1, 5), (1, 71)])
 @pytest.mark.parametrize("width", [2, 50, 64, 80, 128])
-def test_rope(tokens, heads, width):
+@pytest.mark.parametrize("mode", ["half", "interleaved", "pairs_to_halves"])
+def test_rope(tokens, heads, width, mode):
     decode = tokens == 1
     program = Program([normal(1, heads, tokens, width), normal(1, 1, tokens, 2 * width)])
-    x = program.load(slots(1 if decode else 2))
-    check(program.finish(program.add(tensor.RopeOp(x, program.load(EVERYWHERE if decode else slots(2))))), 1e-7)
+    x, rows = program.load(slots(1 if decode else 2)), program.load(EVERYWHERE if decode else slots(2))
+    check(program.finish(program.add(tensor.RopeOp(x, rows, mode=mode))), 1e-7)
+
+
+@pytest.mark.parametrize("mode", ["half", "interleaved", "pairs_to_halves"])
+def test_rope_of_a_part_beside_the_rest(mode):
+    program = Program([normal(1, 3, 70, 48), normal(1, 1, 70, 32)])
+    heads, rows = program.load(slots(2)), program.load(slots(2))
+    turned = program.add(tensor.SliceOp(heads, starts=(0, 0, 0, 0), sizes=(1, 3, 70, 16)))
+    rest = program.add(tensor.SliceOp(heads, starts=(0, 0, 0, 16), sizes=(1, 3, 70, 32)))
+    turned = program.add(tensor.RopeOp(turned, rows, mode=mode))
+    check(program.finish(program.add(tensor.ConcatOp(turned, rest, axis=3))), 1e-7)
 
 
 @pytest.mark.parametrize("count", [1, 50, 64, 1000, 1030, 4096, 4097])

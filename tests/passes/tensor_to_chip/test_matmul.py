@@ -12,6 +12,7 @@ from compiler.ir.types import BF16, F16, F32
 from compiler.weights.scheme import Scheme
 from dialects import tensor
 from dialects.tensor import PackedType
+from tests.helpers import random_codes
 from tests.passes.programs import Program, array, slots
 from tests.passes.tensor_to_chip.lowered import BF, check, kinds, normal
 
@@ -130,6 +131,19 @@ def test_dequantize(bits, zeros, group, rows, columns, half, scale):
     program = Program([], {"w": normal(rows + 7, 2 * columns, dtype=half.numpy)})
     type_ = PackedType(rows, columns, half, Scheme(bits, group, zeros, scale))
     weight = program.make(tensor.PackedWeightOp, type_=type_, sources=["w"], row=7, column=columns)
+    local = program.make(tensor.LoadOp, weight, type_=replace(type_, local=True))
+    check(program.finish(program.add(tensor.DequantizeOp(local))))
+
+
+@pytest.mark.parametrize("scale", [BF16, F16])
+@pytest.mark.parametrize(
+    ("bits", "zeros", "minimum"), [(4, False, True), (8, True, False), (8, False, True), (4, True, False), (8, False, False)]
+)
+def test_dequantize_codes_that_others_chose(bits, zeros, minimum, scale):
+    scheme = Scheme(bits, 32, zeros, scale, minimum)
+    program = Program([], {"w": random_codes((140, 192), scheme)})
+    type_ = PackedType(130, 96, BF16, scheme)
+    weight = program.make(tensor.PackedWeightOp, type_=type_, sources=["w"], row=3, column=96)
     local = program.make(tensor.LoadOp, weight, type_=replace(type_, local=True))
     check(program.finish(program.add(tensor.DequantizeOp(local))))
 

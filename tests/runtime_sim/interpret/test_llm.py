@@ -44,14 +44,20 @@ class Stored:
     codes: np.ndarray
     scales: np.ndarray
     zeros: np.ndarray | None = None
+    minimums: np.ndarray | None = None
 
 
 STORED = [
     ("bits = 4, group = 2, zeros = true", Stored(np.uint8([[3, 15, 0, 7]]), np.float16([[0.5, -2]]), np.uint8([[3, 16]]))),
     ("bits = 4, group = 4, zeros = false", Stored(np.uint8([[3, 15, 0, 7]]), np.float16([[0.25]]))),
     ("bits = 8, group = 2, zeros = false", Stored(np.int8([[-128, 127, 0, 7]]), np.float16([[0.5, 3]]))),
+    ("bits = 8, group = 2, zeros = true", Stored(np.uint8([[0, 255, 128, 7]]), np.float16([[0.5, 3]]), np.uint8([[255, 0]]))),
+    (
+        "bits = 4, group = 2, zeros = false, minimum = true",
+        Stored(np.uint8([[0, 15, 8, 7]]), np.float16([[0.5, -3]]), minimums=np.float16([[-4, 0.25]])),
+    ),
 ]
-DECODED = [[0.0, 6.0, 32.0, 18.0], [-1.25, 1.75, -2.0, -0.25], [-64.0, 63.5, 0.0, 21.0]]
+DECODED = [[0.0, 6.0, 32.0, 18.0], [-1.25, 1.75, -2.0, -0.25], [-64.0, 63.5, 0.0, 21.0], [-127.5, 0.0, 384.0, 21.0], [-4.0, 3.5, -23.75, -20.75]]
 
 
 @pytest.mark.parametrize(("scheme", "stored", "wanted"), [(*case, w) for case, w in zip(STORED, DECODED, strict=True)])
@@ -74,6 +80,13 @@ def test_decoding_rounds_once_to_the_weights_own_type():
     scheme = Scheme(4, 2, False, F16)
     assert decoded(stored, scheme, F16).tolist() == [[3.0078125, 0]]
     assert decoded(stored, scheme, BF16).tolist() == [[3.015625, 0]]
+
+
+def test_a_minimum_is_added_before_the_sum_is_rounded():
+    """15 * 1.0009765625 is 15.0146484375, which f16 rounds to 15.015625; less 15 the difference is seen."""
+    stored = Stored(np.uint8([[15, 0]]), np.float16([[1.0009765625]]), minimums=np.float16([[-15]]))
+    scheme = Scheme(4, 2, False, F16, minimum=True)
+    assert decoded(stored, scheme, F16).tolist() == [[0.0146484375, -15]]
 
 
 @pytest.mark.parametrize(
@@ -138,6 +151,7 @@ def test_rope_multiplies_complex_numbers(mode):
         "half": np.tile(angle, 2),
         "interleaved": np.repeat(angle, 2, axis=1),
         "half_tables": angle,
+        "pairs_to_halves": np.tile(angle, 2),
     }[mode][None, None]
     cos, sin = np.cos(wide), np.sin(wide)
     y = run(
@@ -147,9 +161,10 @@ def test_rope_multiplies_complex_numbers(mode):
         cos,
         sin,
     )
-    first = slice(0, 8, 2) if mode == "interleaved" else slice(0, 4)
-    second = slice(1, 8, 2) if mode == "interleaved" else slice(4, 8)
+    neighbours, halves = (slice(0, 8, 2), slice(1, 8, 2)), (slice(0, 4), slice(4, 8))
+    first, second = halves if mode in ("half", "half_tables") else neighbours
     turned = (x[..., first] + 1j * x[..., second]) * np.exp(1j * angle)
+    first, second = neighbours if mode == "interleaved" else halves
     np.testing.assert_allclose(y[..., first], turned.real, atol=1e-5)
     np.testing.assert_allclose(y[..., second], turned.imag, atol=1e-5)
     np.testing.assert_array_equal(y[..., 8:], x[..., 8:])
@@ -234,6 +249,53 @@ def test_the_largest_come_in_order_of_size_and_equals_in_order_of_place():
     values, indices = interpret(module.function("test"), [x], {}.__getitem__)
     assert indices.tolist() == [[2, 1, 3], [0, 1, 3]]
     assert values.tolist() == [[9, 7, 7], [0, 0, 0]]
+
+
+def test_choices_by_index_and_marks_of_them():
+    x = np.array([[5, 7, 9, 7], [1, 2, 3, 4]], np.float32)
+    ids = np.array([[2, 0], [3, 3]], np.int32)
+    taken = run(f'%y = "llm.take_along"(%x, %i) : ({types(x, ids)}) -> tensor<2x2xf32>', x, ids)
+    assert taken.tolist() == [[9, 5], [4, 4]]
+    marks = run(
+        f'%y = "llm.multi_hot"(%i) <{{size = 4 : i64}}> : ({types(ids)}) -> tensor<2x4xbf16>', ids
+    )
+    assert marks.tolist() == [[1, 0, 1, 0], [0, 0, 0, 1]]
+
+
+def test_a_mask_fills_where_it_is_not_zero_and_its_negation_elsewhere():
+    x, mask = np.array([1, 2, 3], np.float32), np.array([0, -2, 1], np.float32)
+    text = f'%y = "llm.masked_fill"(%x, %m) <{{value = 0xFFF0000000000000 : f64}}> : ({types(x, mask)}) -> {types(x)}'
+    assert run(text, x, mask).tolist() == [1, -np.inf, -np.inf]
+    assert run(f'%y = "llm.logical_not"(%x) : ({types(mask)}) -> {types(mask)}', mask).tolist() == [1, 0, 0]
+
+
+@pytest.mark.parametrize("gated", [True, False])
+def test_each_token_goes_through_the_experts_it_chose_by_their_weights(gated):
+    count, hidden, inner, tokens = 3, 5, 4, 7
+    up, gate = random_tensor(count, inner, hidden), random_tensor(count, inner, hidden, seed=1)
+    down, x = random_tensor(count, hidden, inner, seed=2), random_tensor(tokens, hidden, seed=3)
+    biases = [random_tensor(count, n, seed=4 + n) for n in (inner, inner + 1)]
+    ids = np.array([[0, 2], [1, 0], [2, 1], [0, 1], [2, 0], [1, 2], [1, 1]], np.int32)
+    weights = random_tensor(tokens, 2, seed=9)
+    arrays = [x, ids, weights, *([gate] if gated else []), up, down, *([biases[0]] if gated else []), *biases]
+    settings = ", limit = 0.7 : f64, offset = 1.0 : f64" if gated else ""
+    y = run(
+        f'%y = "llm.experts"({", ".join(f"%a{i}" for i in range(len(arrays)))}) <{{act = "relu"{settings}, '
+        f"operandSegmentSizes = array<i32: 1, 1, 1, {int(gated)}, 1, 1, {int(gated)}, 1, 1>}}>"
+        f" : ({types(*arrays)}) -> {types(x)}",
+        *arrays,
+    )
+    for token in range(tokens):
+        expected = np.zeros(hidden)
+        for expert, weight in zip(ids[token], weights[token], strict=True):
+            gates = f64(gate)[expert] @ f64(x)[token] + biases[0][expert]
+            ups = f64(up)[expert] @ f64(x)[token] + biases[0][expert]
+            if gated:
+                inside = np.maximum(np.minimum(gates, 0.7), 0) * (np.clip(ups, -0.7, 0.7) + 1)
+            else:
+                inside = np.maximum(ups, 0)
+            expected += weight * (f64(down)[expert] @ inside + biases[1][expert])
+        np.testing.assert_allclose(y[token], expected, rtol=1e-5, atol=1e-5)
 
 
 def test_embedding_scales_in_float32():

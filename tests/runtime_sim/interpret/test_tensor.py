@@ -11,12 +11,12 @@ from compiler.ir.define import OPS
 from compiler.ir.types import BF16, F16, F32, TensorType
 from compiler.weights.groups import quantize
 from compiler.weights.scheme import Scheme
-from compiler.weights.stored import rectangle
+from compiler.weights.stored import Quantized, Weight, rectangle
 from compiler.weights.tile import Tile, pack
 from dialects import tensor
 from dialects.tensor import PackedType
 from runtime_sim.interpret.rules import DATA_RULES, RULES, Data
-from tests.helpers import random_tensor
+from tests.helpers import random_codes, random_tensor
 
 BF = ml_dtypes.bfloat16
 
@@ -29,8 +29,9 @@ def rule(op, *arrays):
     return RULES[type(op)](op, *arrays)
 
 
-def supplied(op, **weights: np.ndarray):
-    data = Data(weights.__getitem__, weights, lambda name, scheme: quantize(weights[name], scheme))
+def supplied(op, **weights: Weight):
+    codes = {name: weight for name, weight in weights.items() if isinstance(weight, Quantized)}
+    data = Data(weights.__getitem__, weights, lambda name, scheme: codes.get(name) or quantize(weights[name], scheme))
     return DATA_RULES[type(op)](op, data)
 
 
@@ -51,7 +52,7 @@ def test_parameters_beyond_f16_stay_finite():
     assert supplied(op, a=np.array([1e6, -1e6], np.float32)).tolist() == [65504, -65504]
 
 
-def decode_run(data: np.ndarray, type_: PackedType, scales_at: int, zeros_at: int) -> np.ndarray:
+def decode_run(data: np.ndarray, type_: PackedType, tile: Tile) -> np.ndarray:
     """A packed tile [lanes, run] taken apart byte by byte, by what the format's description says."""
     scheme = type_.scheme
     groups = type_.columns // scheme.group
@@ -60,39 +61,52 @@ def decode_run(data: np.ndarray, type_: PackedType, scales_at: int, zeros_at: in
         slot, lane = divmod(row, len(data))
         group = slot * groups + column // scheme.group
         code = code_at(data[lane], type_, slot, column)
-        zero = zero_at(data[lane], scheme, zeros_at, group)
-        out[row, column] = (code - zero) * scale_at(data[lane], scales_at, group)
+        zero = zero_at(data[lane], scheme, tile.zeros_offset, group)
+        out[row, column] = (code - zero) * float_at(data[lane], tile.scales_offset, group)
+        if scheme.minimum:
+            out[row, column] += float_at(data[lane], tile.minimums_offset, group)
     return out
 
 
-def scale_at(run: np.ndarray, start: int, group: int) -> np.float32:
+def float_at(run: np.ndarray, start: int, group: int) -> np.float32:
     return run[start + 2 * group : start + 2 * group + 2].copy().view(BF)[0].astype(np.float32)
 
 
 def zero_at(run: np.ndarray, scheme: Scheme, start: int, group: int) -> int:
-    if scheme.bits == 8:
-        return 0
-    return int(run[start + group]) if scheme.zeros else 8
+    if scheme.zeros:
+        return int(run[start + group])
+    return 8 if scheme.bits == 4 and not scheme.minimum else 0
 
 
 def code_at(run: np.ndarray, type_: PackedType, slot: int, column: int) -> int:
     if type_.scheme.bits == 8:
-        return int(run[slot * type_.columns + column].astype(np.int8))
+        code = run[slot * type_.columns + column]
+        return int(code if type_.scheme.zeros or type_.scheme.minimum else code.astype(np.int8))
     half = type_.columns // 2
     byte = int(run[slot * half + column % half])
     return byte >> 4 if column >= half else byte & 15
 
 
-@pytest.mark.parametrize(("bits", "zeros", "group"), [(4, True, 32), (4, False, 64), (8, False, 16)])
-def test_a_packed_tile_is_what_its_bytes_say(bits, zeros, group):
-    weight = random_tensor(100, 128, seed=3).astype(BF)
-    scheme = Scheme(bits, group, zeros, BF16)
+@pytest.mark.parametrize(
+    "scheme",
+    [
+        Scheme(4, 32, True, BF16),
+        Scheme(4, 64, False, BF16),
+        Scheme(4, 32, False, BF16, minimum=True),
+        Scheme(8, 16, False, BF16),
+        Scheme(8, 16, True, BF16),
+        Scheme(8, 32, False, BF16, minimum=True),
+    ],
+    ids=str,
+)
+def test_a_packed_tile_is_what_its_bytes_say(scheme):
+    weight = random_codes((100, 128), scheme)
     type_ = PackedType(70, 64, BF16, scheme)
     op = tensor.PackedWeightOp(sources=["w"], row=20, column=64, types=[type_])
     found = supplied(op, w=weight)
     tile = Tile(70, 64, scheme, 64, 64)
-    part = rectangle(quantize(weight, scheme), slice(20, 90), slice(64, 128))
-    wanted = decode_run(pack(tile, part), type_, tile.scales_offset, tile.zeros_offset)
+    part = rectangle(weight, slice(20, 90), slice(64, 128))
+    wanted = decode_run(pack(tile, part), type_, tile)
     np.testing.assert_array_equal(found, wanted.astype(BF))
 
 
@@ -105,17 +119,40 @@ def test_each_source_gives_its_share_of_a_tile():
     np.testing.assert_array_equal(supplied(op, a=a, b=b), np.concatenate(one))
 
 
-def test_rope_by_a_row_of_the_table_rotates_halves():
+ROPES = {  # of each mode its table, its turn, how the pairs of x lie, and those of the result
+    "half": ("half", "half", "half", "half"),
+    "half_tables": ("half_tables", "half", "half", "half"),
+    "interleaved": ("interleaved", "interleaved", "interleaved", "interleaved"),
+    "pairs_to_halves": ("half", "pairs_to_halves", "interleaved", "half"),
+}
+PAIRS = {"half": (slice(0, 8), slice(8, 16)), "interleaved": (slice(0, 16, 2), slice(1, 16, 2))}
+
+
+@pytest.mark.parametrize("mode", ROPES)
+def test_rope_by_a_row_of_the_table_turns_pairs(mode):
+    table_mode, turn, source, target = ROPES[mode]
     angle = random_tensor(1, 8, seed=2)
-    cos, sin = (np.concatenate([f(angle)] * 2, axis=1) for f in (np.cos, np.sin))
-    table = supplied(tensor.RopeTableOp(cos="cos", sin="sin", types=[TensorType((1, 32), F32)]), cos=cos, sin=sin)
+    wide = {"half": np.tile(angle, 2), "half_tables": angle, "interleaved": np.repeat(angle, 2, axis=1)}[table_mode]
+    made = tensor.RopeTableOp(cos="cos", sin="sin", mode=table_mode, types=[TensorType((1, 32), F32)])
+    table = supplied(made, cos=np.cos(wide), sin=np.sin(wide))
     x = random_tensor(2, 16)
-    op = tensor.RopeOp(value((2, 16)), value((1, 32)))
-    low, high = x[:, :8], x[:, 8:]
-    wanted = np.concatenate(
-        [low * np.cos(angle) - high * np.sin(angle), high * np.cos(angle) + low * np.sin(angle)], axis=1
-    )
-    np.testing.assert_allclose(rule(op, x, table), wanted, rtol=1e-6, atol=1e-6)
+    y = rule(tensor.RopeOp(value((2, 16)), value((1, 32)), mode=turn), x, table)
+    first, second = (x[:, part] for part in PAIRS[source])
+    turned = (first + 1j * second) * np.exp(1j * angle)
+    np.testing.assert_allclose(y[:, PAIRS[target][0]], turned.real, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(y[:, PAIRS[target][1]], turned.imag, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("mode", ["half", "interleaved"])
+def test_sines_of_a_pair_that_differ_are_each_its_own_item_s(mode):
+    """y = x cos + partner(x) sin, item by item, where no angle is behind the tables."""
+    cos, sin, x = (random_tensor(1, 16, seed=seed) for seed in (1, 2, 3))
+    made = tensor.RopeTableOp(cos="cos", sin="sin", mode=mode, types=[TensorType((1, 32), F32)])
+    y = rule(tensor.RopeOp(value((1, 16)), value((1, 32)), mode=mode), x, supplied(made, cos=cos, sin=sin))
+    partner = np.empty_like(x)
+    first, second = PAIRS[mode]
+    partner[:, first], partner[:, second] = -x[:, second], x[:, first]
+    np.testing.assert_allclose(y, x * cos + partner * sin, rtol=1e-6, atol=1e-6)
 
 
 def test_the_gate_is_finite_at_both_ends():
