@@ -54,10 +54,8 @@ def check_model(options: ConvertOptions) -> None:
     """What config.json and the flags tell without a weight."""
     config = read_config(options.model_path)
     config.check_length(options.seq_length)
-    row = options.spec.eu_items(element(options.half).bytes)
     if options.weight_bits < 16:
-        config.check_group(options.q_group_size, row)
-    config.check_widths(options.spec.lanes, row)
+        config.check_group(options.q_group_size, options.weight_bits)
     check_passes(options)
     if options.dump_ir:
         check_dumps(options.dump_ir)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import gcd
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,8 @@ from frontend.rules import check_numbers
 TESTED_TYPES = ("llama", "qwen2", "qwen3")
 WIDTHS = ("hidden_size", "intermediate_size")  # input widths of a decoder's linear layers
 SIZES = (*WIDTHS, "vocab_size", "head_dim", "num_attention_heads", "num_key_value_heads")
-GROUPS = (16, 32, 64, 128, 256)  # proposed to users; two of them divide whatever can be quantized
+GROUPS = (16, 32, 64, 128, 256)  # proposed to users; where none of them divides all widths, others between
+SMALLEST_GROUP = 8  # of those: a scale takes as much room as four weights of 4 bits
 LONGROPE = ("longrope", "su")  # rope types whose frequencies change at the original length; su is an old name
 SENSES = {"vision_config": "sees", "audio_config": "hears"}  # parts of models that do more than read
 DECODERS = ("text_config", "llm_config", "language_config")  # where such models keep those of the decoder
@@ -92,22 +94,17 @@ class ModelConfig:
                 f"supported: give -s {original} or less"
             )
 
-    def check_group(self, group: int, row: int) -> None:
-        """Refuse inputs of linear layers that cannot be quantized, or not in groups of that many weights.
-        Widths must be multiples of `row`, as rows of matrices are.
-        """
+    def check_group(self, group: int, bits: int) -> None:
+        """Refuse inputs of linear layers that are not whole groups of that many weights of `bits` bits."""
         widths = self.linear_inputs()
         for name, width in widths.items():
-            if width % row:
-                raise UserError(
-                    f"{name} = {width} ({self.path}) is not a multiple of {row}, as weights of 4 and 8 "
-                    "bits need\nuse -q bf16 or -q f16"
-                )
             if width % group:
-                good = [size for size in GROUPS if not any(width % size for width in widths.values())]
+                advice = groups_for(widths.values())
+                raise UserError(f"-g {group} does not divide {name} = {width} ({self.path})\n{advice}")
+            if width * bits % 8:
                 raise UserError(
-                    f"-g {group} does not divide {name} = {width} ({self.path})\n"
-                    f"groups that do: {', '.join(map(str, good))}"
+                    f"{name} = {width} ({self.path}) is odd, and rows of {bits}-bit weights fill whole "
+                    "bytes\nuse another -q, such as w8bf16"
                 )
 
     def check_heads(self) -> None:
@@ -140,27 +137,6 @@ class ModelConfig:
             raise UserError(
                 f"{self.path}: num_hidden_layers is {layers}, but the checkpoint has {len(shapes)} tensors"
             )
-
-    def check_widths(self, lanes: int, row: int) -> None:
-        """Refuse vectors that do not fill whole rows of `lanes`, and heads that are no multiple of `row`, as
-        rows of matrices are; widths that config.json does not name pass here.
-        """
-        values = self.values
-        hidden, heads = _positive(values.get("hidden_size")), _positive(values.get("num_attention_heads"))
-        kv_heads = _positive(values.get("num_key_value_heads")) or heads
-        size = _positive(values.get("head_dim")) or (hidden // heads if hidden and heads else None)
-        if hidden and hidden % lanes:
-            raise UserError(
-                f"hidden_size {hidden} of {self.path} is not a multiple of {lanes}, as it must be"
-            )
-        if size and size % row:
-            raise UserError(
-                f"head size {size} of {self.path} is not a multiple of {row}, as it must be"
-            )
-        for name, count in (("num_attention_heads", heads), ("num_key_value_heads", kv_heads)):
-            if size and count and count * size % lanes:
-                width = f"{name} {count} x head size {size}"
-                raise UserError(f"{width} of {self.path} is not a multiple of {lanes}, as it must be")
 
 
 def read_config(folder: Path) -> ModelConfig:
@@ -212,6 +188,16 @@ def _check_flat(config: ModelConfig) -> None:
                 f"{config.path} has {key}, which model_type {config.model_type} does not know: "
                 "models of several parts are not supported yet"
             )
+
+
+def groups_for(widths: Iterable[int]) -> str:
+    """What to do when a group does not divide all of these widths."""
+    common = gcd(*widths)
+    good = [size for size in GROUPS if common % size == 0]
+    good = good or [size for size in range(SMALLEST_GROUP, GROUPS[-1] + 1) if common % size == 0]
+    if not good:
+        return f"no group of {SMALLEST_GROUP} to {GROUPS[-1]} weights does for all: use -q bf16 or -q f16"
+    return f"groups that do: {', '.join(map(str, good))}"
 
 
 def _positive(value: Any) -> int | None:

@@ -174,41 +174,31 @@ def test_a_model_type_that_would_spoil_a_message_is_quoted(tmp_path):
 
 def test_a_group_must_divide_every_linear_input():
     config = ModelConfig(Path("m"), {"hidden_size": 576, "intermediate_size": 1536, "num_attention_heads": 9})
-    config.check_group(64, 32)
+    config.check_group(64, 4)
     with pytest.raises(UserError, match=r"-g 128 does not divide hidden_size = 576 .*\n.*16, 32, 64$"):
-        config.check_group(128, 32)
+        config.check_group(128, 4)
     with pytest.raises(UserError, match=r"-g 64 does not divide num_attention_heads \* head_dim = 96"):
-        ModelConfig(Path("m"), {"num_attention_heads": 4, "head_dim": 24}).check_group(64, 32)
+        ModelConfig(Path("m"), {"num_attention_heads": 4, "head_dim": 24}).check_group(64, 4)
+
+
+def test_groups_that_are_no_power_of_two_are_proposed_where_no_other_divides():
+    config = ModelConfig(Path("m"), {"hidden_size": 200, "intermediate_size": 1000})
+    config.check_group(40, 4)
+    with pytest.raises(UserError, match=r"-g 64 does not divide .*\ngroups that do: 8, 10, 20, 25, 40, 50, 100, 200$"):
+        config.check_group(64, 4)
 
 
 def test_widths_that_cannot_be_quantized_in_any_group_are_told_as_such():
-    config = ModelConfig(Path("m"), {"hidden_size": 128, "intermediate_size": 1000})
-    for group in (8, 64):
-        with pytest.raises(
-            UserError, match=r"intermediate_size = 1000 .* is not a multiple of 32.*\nuse -q bf16"
-        ):
-            config.check_group(group, 32)
+    config = ModelConfig(Path("m"), {"hidden_size": 128, "intermediate_size": 1001})
+    with pytest.raises(UserError, match=r"intermediate_size = 1001 .*\nno group of 8 to 256 .* use -q bf16 or -q f16"):
+        config.check_group(64, 4)
 
 
-@pytest.mark.parametrize(
-    ("values", "problem"),
-    [
-        ({"hidden_size": 96}, "hidden_size 96 of .* is not a multiple of 64"),
-        ({"hidden_size": 320, "num_attention_heads": 4}, "head size 80 of .* is not a multiple of 32"),
-        (
-            {"hidden_size": 192, "num_attention_heads": 6, "num_key_value_heads": 3, "head_dim": 32},
-            "num_key_value_heads 3 x head size 32 of .* is not a multiple of 64",
-        ),
-    ],
-)
-def test_widths_must_fill_rows_of_lanes(values, problem):
-    with pytest.raises(UserError, match=problem):
-        ModelConfig(Path("m"), values).check_widths(64, 32)
-
-
-def test_widths_that_fill_rows_of_lanes_or_are_not_named_pass():
-    ModelConfig(Path("m"), {"hidden_size": 256, "num_attention_heads": 4, "head_dim": 96}).check_widths(64, 32)
-    ModelConfig(Path("m"), {}).check_widths(64, 32)
+def test_rows_of_codes_fill_bytes():
+    config = ModelConfig(Path("m"), {"hidden_size": 75})
+    config.check_group(25, 8)
+    with pytest.raises(UserError, match=r"hidden_size = 75 .* is odd, and rows of 4-bit weights fill whole bytes"):
+        config.check_group(25, 4)
 
 
 def test_the_name_of_the_dtype_is_found_in_both_spellings():
