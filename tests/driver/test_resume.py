@@ -40,19 +40,19 @@ def edited(folder: Path, dump: str, old: str, new: str, name: str = "") -> Path:
 
 
 def test_dumps_as_they_are_give_the_same_file(dumped):
-    files = ["block_0.09.fuse-residual", "lm_head.16.hoist-loads", "embedding.19.insert-waits"]
+    files = ["block_0.10.fuse-residual", "lm_head.16.hoist-loads", "embedding.19.insert-waits"]
     flags = [flag for file in files for flag in ("--resume-ir", dumped / "ir" / f"{file}.mlir")]
     assert convert(dumped, "same", *flags) == 0
     assert bytes_of(dumped, "same") == bytes_of(dumped, "out")
 
 
 def test_an_edited_dump_takes_the_place_of_its_module(dumped):
-    path = edited(dumped, "block_0.09.fuse-residual.mlir", "eps = 1.0e-06", "eps = 1.0e-03")
+    path = edited(dumped, "block_0.10.fuse-residual.mlir", "eps = 1.0e-06", "eps = 1.0e-03")
     assert convert(dumped, "changed", "--resume-ir", path) == 0
     assert bytes_of(dumped, "changed") != bytes_of(dumped, "out")
 
 
-BLOCK = "block_0.09.fuse-residual.mlir"
+BLOCK = "block_0.10.fuse-residual.mlir"
 REFUSED = {
     "of no module": (BLOCK, "", "", "block_9.05.mlir", "no module is called block_9; there are embedding"),
     "of another": ("embedding.00.input.mlir", "", "", "block_0.mlir", "has the functions embedding, embedding_cache"),
