@@ -8,7 +8,7 @@ from typing import Any
 
 # How weights are stored, who wrote the code, what the labels of a classifier are, what a call returns.
 OTHER_KEYS = (
-    *("quantization_config", "auto_map", "dtype", "torch_dtype"),
+    *("quantization_config", "compression_config", "auto_map", "dtype", "torch_dtype"),
     *("attn_implementation", "_attn_implementation", "_attn_implementation_internal"),
     *("num_labels", "id2label", "label2id", "problem_type"),
     *("return_dict", "output_attentions", "output_hidden_states", "use_cache", "torchscript"),

@@ -10,7 +10,7 @@ from pathlib import Path
 from compiler.command import Parser, not_installed, run_command, show_log
 from compiler.diagnostics import printable
 from compiler.target.chips import compiled_chips
-from driver.options import MODES, ConvertOptions
+from driver.options import AUTO, GROUP, MODES, ConvertOptions
 from driver.rules import BITS
 
 EXAMPLE = "llm_convert.py -m ./Qwen2-7B-Instruct -s 384 -q w4bf16 -g 128 -c bm1684x -o qwen2_7b"
@@ -65,10 +65,11 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     add("-s", "--seq_length", type=int, required=True, metavar="N", help=text)
     text = "tokens of a prompt (default: as many as -s)"
     add("--max_input_length", type=int, default=0, metavar="N", help=text)
-    text = f"{', '.join(MODES)}: the type of activations, and blocks with weights of 4 or 8 bits"
-    add("-q", "--quantize", choices=MODES, required=True, metavar="MODE", help=text)
-    text = "weights that share a scale in w4 and w8 (default: 64)"
-    add("-g", "--q_group_size", type=int, default=64, metavar="N", help=text)
+    kinds = ", ".join(MODES)
+    text = f"{kinds}: type of activations, and bits of the blocks' weights (default: as in the checkpoint)"
+    add("-q", "--quantize", choices=(AUTO, *MODES), default=AUTO, metavar="MODE", help=text)
+    text = f"weights that share a scale in w4 and w8 (default: {GROUP}, or as in the checkpoint)"
+    add("-g", "--q_group_size", type=int, metavar="N", help=text)
     add("--symmetric", action="store_true", help="w4 without zero points: smaller, a little less exact")
     text = "bits of the output embedding's weights: 16, 8 or 4 (default: 16)"
     add("--lm_head_quantize", type=int, choices=BITS[::-1], default=16, metavar="BITS", help=text)

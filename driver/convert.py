@@ -12,13 +12,14 @@ from compiler.progress import note
 from dialects.contents import READY, Content
 from driver.client_files import copy_client_files
 from driver.job import Job
+from driver.modes import resolved
 from driver.options import ConvertOptions
 from driver.output import CONFIG, staged_output
 from driver.pipelines import default_pipeline
 from driver.write import file_bytes, write
 from frontend.binding import Weights
-from frontend.config import read_config
-from frontend.load import load_model
+from frontend.config import ModelConfig
+from frontend.load import OpenedModel, load_model, open_model
 from passes import load_all
 from passes.manager import HEADER, check_order, parse_pipeline, passes_that_end
 from runtime_sim.check.contract import check_file
@@ -32,30 +33,31 @@ def convert(options: ConvertOptions) -> Path | None:
 
     Whether the output folder can be written is known before the model is traced.
     """
-    check_model(options)
+    opened = open_model(options.model_path)
+    options = resolved(options, opened.form)
+    check_model(options, opened.config)
     if options.stop_after:
-        compiled_job(options)
+        compiled_job(options, opened)
         return None
     if options.dry_run:
-        print(cost_of(proven(compiled_job(options))))
+        print(cost_of(proven(compiled_job(options, opened))))
         return None
     name = options.bmodel_name
     with staged_output(options.out_dir, name) as output:
         copy_client_files(options.model_path, output.folder / CONFIG)
         output.check_config()
-        job = compiled_job(options)
+        job = compiled_job(options, opened)
         write(job, proven(job), output)
         if options.verify:
             verify(output.folder / name, options)
     return options.out_dir / name
 
 
-def check_model(options: ConvertOptions) -> None:
+def check_model(options: ConvertOptions, config: ModelConfig) -> None:
     """What config.json and the flags tell without a weight."""
-    config = read_config(options.model_path)
     config.check_length(options.seq_length)
-    if options.weight_bits < 16:
-        config.check_group(options.q_group_size, options.weight_bits)
+    if options.weight_bits < 16 and not options.as_stored:
+        config.check_group(options.group, options.weight_bits)
     check_passes(options)
     if options.dump_ir:
         check_dumps(options.dump_ir)
@@ -69,11 +71,11 @@ def check_dumps(folder: Path) -> None:
                 raise UserError(f"--dump-ir {folder}: {path} is not a dump: give another folder")
 
 
-def compiled_job(options: ConvertOptions) -> Job:
+def compiled_job(options: ConvertOptions, opened: OpenedModel) -> Job:
     """The model after the passes."""
     note(f"read {options.model_path}")
     half = element(options.half)
-    model, weights = load_model(options.model_path, options.seq_length, options.input_length, half)
+    model, weights = load_model(opened, options.seq_length, options.input_length, half)
     note_conversion(options, weights)
     job = Job(options, model, weights)
     job.compile()

@@ -76,7 +76,7 @@ class Job:
 
     @cached_property
     def precision(self) -> Precision:
-        return Precision.of(self.model, self.options.rules, self.options.q_group_size)
+        return Precision.of(self.model, self.options.rules, self.options.group)
 
     def compiled(self, group: NetGroup) -> ModuleOp:
         """The module after the passes: its dump's, the given ones, or the default ones tuned to memory."""

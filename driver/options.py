@@ -14,6 +14,8 @@ from compiler.target.spec import ChipSpec
 from driver.rules import BITS, Rule, head_rule
 
 MODES = ("bf16", "w8bf16", "w4bf16", "f16", "w8f16", "w4f16")
+AUTO = "auto"  # the mode that the checkpoint is in; `driver.modes` says which
+GROUP = 64  # the default
 MAX_JOBS = 1024
 
 
@@ -26,8 +28,8 @@ class ConvertOptions:
 
     model_path: Path
     seq_length: int  # tokens of history, and of prefill unless max_input_length says less
-    quantize: str  # one of MODES
-    q_group_size: int = 64
+    quantize: str = AUTO  # or one of MODES
+    q_group_size: int | None = None  # None: GROUP, or as the checkpoint has it
     chip: str = "bm1684x"
     num_device: int = 1
     num_core: int = 0  # 0: all of the chip
@@ -44,6 +46,7 @@ class ConvertOptions:
     jobs: int = 0  # weights quantized at the same time; 0: one per CPU
     verify: bool = False
     dry_run: bool = False
+    as_stored: bool = False  # weights of blocks are codes or in 16 bits already, and stay so; no flag
 
     def __post_init__(self) -> None:
         self._check_names()
@@ -73,6 +76,11 @@ class ConvertOptions:
         return [*head, *map(Rule.parse, self.keep or ())]
 
     @property
+    def group(self) -> int:
+        """Weights that share a scale."""
+        return self.q_group_size or GROUP
+
+    @property
     def input_length(self) -> int:
         """Tokens of one prefill."""
         return self.max_input_length or self.seq_length
@@ -98,8 +106,8 @@ class ConvertOptions:
             _require("\0" not in str(path), f"{flag} {str(path)!r}: not the name of a folder")
 
     def _check_choices(self) -> None:
-        if self.quantize not in MODES:
-            raise UserError(f"-q {self.quantize}: expected one of {', '.join(MODES)}")
+        if self.quantize not in (AUTO, *MODES):
+            raise UserError(f"-q {self.quantize}: expected one of {', '.join((AUTO, *MODES))}")
         if self.lm_head_quantize not in BITS:
             raise UserError(f"--lm_head_quantize {self.lm_head_quantize}: expected 16, 8 or 4 bits")
         if self.rules and self.passes is not None:
@@ -109,7 +117,10 @@ class ConvertOptions:
 
     def _check_numbers(self) -> None:
         _require(self.seq_length >= 2, f"-s {self.seq_length}: expected at least two tokens")
-        _require(self.q_group_size >= 1, f"-g {self.q_group_size}: expected a count of weights, such as 64")
+        _require(
+            self.q_group_size is None or self.q_group_size >= 1,
+            f"-g {self.q_group_size}: expected a count of weights, such as {GROUP}",
+        )
         _require(
             self.max_input_length == 0 or 2 <= self.max_input_length <= self.seq_length,
             f"--max_input_length {self.max_input_length}: expected 0 (as -s) or 2 to {self.seq_length}",

@@ -34,9 +34,10 @@ def fusing(options: ConvertOptions, keep: Mapping[str, int] = NOTHING) -> str:
     How weights are stored is known before the passes that join some, which take only those stored alike.
     """
     passes = ["canonicalize", "recognize-activations", "recognize-norms", "recognize-rope", "canonicalize"]
-    if options.weight_bits < 16 or keep:
+    bits = 16 if options.as_stored else options.weight_bits
+    if bits < 16 or keep:
         symmetric = str(options.symmetric).lower()
-        settings = f"bits={options.weight_bits} group={options.q_group_size} symmetric={symmetric}"
+        settings = f"bits={bits} group={options.group} symmetric={symmetric}"
         kept = ",".join(f"{module}={bits}" for module, bits in keep.items())
         passes.append(f"quantize-weights{{{settings}{f' keep={kept}' if kept else ''}}}")
     passes += ["fuse-swiglu", "fuse-qkv", "fuse-gate-up", "fuse-residual"]

@@ -20,7 +20,9 @@ import numpy.typing as npt
 from compiler.diagnostics import UserError, log
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Quantized, Weight
-from frontend.folder import adapter_not_merged, quantized_already
+from frontend.checkpoint import StoredTensor
+from frontend.folder import adapter_not_merged, packed_by_bitsandbytes
+from frontend.preflight import Problems
 from frontend.sources.source import Source
 from frontend.values import check_finite, count_beyond, exceeds, largest, limited
 
@@ -28,7 +30,7 @@ FLOATS = ("bfloat16", "float16", "float32", "float64")
 STALE_BUFFERS = (r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$")  # in old checkpoints; computed anew today
 # Keys of checkpoints that are no plain float model, by pattern.
 FOREIGN = {
-    r"\.(qweight|qzeros|weight_packed|weight_scale(_inv)?|SCB|absmax)$": quantized_already,
+    r"\.(SCB|absmax|quant_map|quant_state\.\w+)$": packed_by_bitsandbytes,
     r"\.(lora_[AB]|base_layer)\.": adapter_not_merged,
 }
 
@@ -139,10 +141,14 @@ def bind(
     folder: Path,
     expected: Expected,
     half: npt.DTypeLike = ml_dtypes.bfloat16,
+    odd: Mapping[str, str] | None = None,
 ) -> Weights:
-    """Find every parameter among what a folder's checkpoint holds, by key; UserError names what is missing,
-    odd or of another shape.
+    """Find every parameter among what a folder's checkpoint holds, by key.
+
+    UserError lists what is missing, or of another shape or type, after what is known to be odd.
     """
+    odd = odd or {}
+    problems = Problems(folder, list(odd.values()))
     tensors: dict[str, Source] = {}
     extra = []
     for key, source in sources.items():
@@ -151,15 +157,19 @@ def bind(
             raise UserError(f"key {key} of {folder} is parameter {name}, as another key is too")
         if name in expected.shapes:
             tensors[name] = source
-            _check(source, expected.shapes[name])
+            _check(problems, source, expected.shapes[name])
         elif not any(re.search(pattern, key) for pattern in expected.ignored):
             extra.append(key)
     for pair in expected.tied.items():
         for name, other in (pair, pair[::-1]):
             if name not in tensors and other in tensors:
                 tensors[name] = tensors[other]
-    missing = [name for name in expected.shapes if name not in tensors]
-    _check_complete(folder, expected, missing, extra)
+    known = {*tensors, *map(expected.rename, odd)}
+    missing = {name: shape for name, shape in expected.shapes.items() if name not in known}
+    for name, shape in missing.items():
+        problems.add(name, f"shape {list(shape)}", "no such tensor")
+    _check_extra(problems, expected, {key: sources[key] for key in extra})
+    problems.check()
     return Weights({name: tensors[name] for name in expected.shapes}, half)
 
 
@@ -194,31 +204,25 @@ def _renamer(model: Any, shapes: dict[str, tuple[int, ...]]) -> Callable[[str], 
     return rename
 
 
-def _check(source: Source, shape: tuple[int, ...]) -> None:
-    where = f"key {source.key} in {source.path}"
+def _check(problems: Problems, source: Source, shape: tuple[int, ...]) -> None:
     if source.shape != shape:
-        raise UserError(f"{where} has shape {list(source.shape)}, by config.json it is {list(shape)}")
-    if source.dtype is not None and source.dtype.name not in FLOATS:
-        raise UserError(f"{where} is stored as {source.dtype}, not {', '.join(FLOATS)}")
+        problems.add(source.key, f"shape {list(shape)}", str(list(source.shape)))
+    elif isinstance(source, StoredTensor) and source.dtype.name not in FLOATS:
+        problems.add(source.key, " or ".join(FLOATS), source.dtype.name)
 
 
-def _check_complete(folder: Path, expected: Expected, missing: list[str], extra: list[str]) -> None:
+def _check_extra(problems: Problems, expected: Expected, extra: Mapping[str, Source]) -> None:
+    """Keys that are no parameter: in a layer of the model they are problems, elsewhere a note."""
     for pattern, refuse in FOREIGN.items():
         found = next((key for key in extra if re.search(pattern, key)), None)
         if found:
-            raise refuse(folder, f"key {found}")
-    if missing:
-        raise UserError(f"{folder} lacks {_list(missing)}, which its config.json needs")
+            raise refuse(problems.folder, f"key {found}")
     inside = [key for key in extra if expected.has_place_for(key)]
-    if inside:
-        keys = _list(inside)
-        raise UserError(f"{folder} holds {keys}, which the model of its config.json has no place for")
-    if extra:
-        log.warning("%s: %s left out, which no part of the model uses", folder, _list(extra))
-
-
-def _list(keys: list[str]) -> str:
-    return ("key " if len(keys) == 1 else "keys ") + some(keys)
+    for key in inside:
+        problems.add(key, "no such tensor in that module", f"shape {list(extra[key].shape)}")
+    if extra and not inside:
+        keys = ("key " if len(extra) == 1 else "keys ") + some(list(extra))
+        log.warning("%s: %s left out, which no part of the model uses", problems.folder, keys)
 
 
 def some(items: list[str]) -> str:

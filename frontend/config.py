@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import gcd
 from pathlib import Path
 from typing import Any
 
 from compiler.diagnostics import UserError, shown
 from compiler.files import checkpoint_root, read_json_object
-from frontend.folder import check_folder, check_not_quantized
+from frontend.folder import check_folder
 from frontend.rules import check_numbers
+from frontend.sources.settings import Settings, read_settings
 
 TESTED_TYPES = ("llama", "qwen2", "qwen3")
 WIDTHS = ("hidden_size", "intermediate_size")  # input widths of a decoder's linear layers
@@ -30,6 +31,7 @@ class ModelConfig:
 
     folder: Path
     values: Mapping[str, Any]
+    settings: Settings | None = None  # how weights are stored, where they are not floats
 
     @property
     def path(self) -> Path:
@@ -144,10 +146,9 @@ def read_config(folder: Path) -> ModelConfig:
     check_folder(folder)
     config = ModelConfig(folder, read_json_object(folder / "config.json", checkpoint_root(folder)))
     check_model_type(config)
-    check_not_quantized(folder, dict(config.values))
     check_numbers(config.values, config.path)
     config.check_heads()
-    return config
+    return replace(config, settings=read_settings(folder, config.values))
 
 
 def check_model_type(config: ModelConfig) -> None:

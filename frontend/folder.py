@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 from compiler.diagnostics import UserError, log
 from compiler.files import checkpoint_root, read_json_object
@@ -13,8 +12,6 @@ SINGLE_FILE = "model.safetensors"
 INDEX_FILE = "model.safetensors.index.json"
 ADAPTER_CONFIG = "adapter_config.json"
 ADAPTER_WEIGHTS = ("adapter_model.safetensors", "adapter_model.bin")
-# Written by AutoGPTQ, AutoAWQ and ModelOpt.
-QUANTIZER_CONFIGS = ("quantize_config.json", "quant_config.json", "hf_quant_config.json")
 PICKLES = ("pytorch_model*.bin", "model*.bin", "*.pth", "model*.pt", "*.ckpt")
 TRAINER_FILES = ("training_args.bin", "optimizer.pt", "optimizer.bin", "scheduler.pt", "trainer_state.json")
 
@@ -53,22 +50,10 @@ def note_adapter(folder: Path) -> None:
         log.warning("%s: the adapter (%s) is left out; merge it with peft to have it in", folder, found[-1])
 
 
-def check_not_quantized(folder: Path, config: dict[str, Any]) -> None:
-    """Refuse weights that are integers already, by what config.json or a quantizer's own file says."""
-    for key in ("quantization_config", "compression_config"):
-        settings = config.get(key)
-        if settings:
-            method = settings.get("quant_method", "unknown") if isinstance(settings, dict) else settings
-            raise quantized_already(folder / "config.json", str(method)[:60])
-    for name in QUANTIZER_CONFIGS:
-        if os.path.lexists(folder / name):
-            raise quantized_already(folder / name, "by this file")
-
-
-def quantized_already(path: Path, how: str) -> UserError:
+def packed_by_bitsandbytes(folder: Path, how: str) -> UserError:
     return UserError(
-        f"{path}: the checkpoint is quantized already ({how}), which is not supported yet\n"
-        "give the float checkpoint it was made from: -q quantizes it"
+        f"{folder}: the weights are quantized by bitsandbytes ({how}), which is not supported\n"
+        "give the float checkpoint they were made from: -q quantizes it"
     )
 
 

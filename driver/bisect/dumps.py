@@ -24,7 +24,7 @@ from dialects.nets import net_of
 from driver.blob import Materializer
 from frontend.binding import Weights
 from frontend.imported import ImportedModel, Instance, NetGroup
-from frontend.load import load_model
+from frontend.load import load_model, open_model
 from passes.manager import parse_pipeline, passes_left
 from runtime_sim.interpret.chip import ChipProgram, Observe
 from runtime_sim.interpret.rules import Observer, interpret
@@ -173,7 +173,7 @@ def without_padding(run: NetRun) -> list[Array]:
 def model_of(session: Session, folder: Path) -> tuple[ImportedModel, Weights]:
     """The reference's model, imported for the lengths and the type of the file."""
     sizes, half = session.sizes, session.caches[0].inputs[0].info.dtype
-    return load_model(folder, sizes.history_rows, sizes.prefill_rows, element(half))
+    return load_model(open_model(folder), sizes.history_rows, sizes.prefill_rows, element(half))
 
 
 def first_dump(folder: Path, group: NetGroup, name: str) -> Path:

@@ -15,6 +15,7 @@ from compiler.diagnostics import UserError
 from compiler.files import checkpoint_root, open_file, read_json_object
 from compiler.model_settings import computing
 from runtime_sim.arrays import Array
+from runtime_sim.tool.dequantize import dequantized, is_quantized
 
 READ = ("*.json", "*.safetensors")  # what loading a model opens; code and pickles are not
 
@@ -134,15 +135,16 @@ def load(folder: Path) -> Any:
     library: Any = transformers
     library.utils.logging.disable_progress_bar()
     library.logging.set_verbosity_error()
-    safe = {"local_files_only": True, "trust_remote_code": False, "use_safetensors": True}
     settings = computing(read_json_object(folder / "config.json"))
     try:
-        model, found = library.AutoModelForCausalLM.from_pretrained(
-            folder,
-            config=library.AutoConfig.for_model(**settings),
+        config = library.AutoConfig.for_model(**settings)
+        model, found = library.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
+            **source_of(folder),
+            config=config,
             dtype=torch.float32,
             output_loading_info=True,
-            **safe,
+            local_files_only=True,
+            use_safetensors=True,
         )
     except Exception as error:  # the classes of transformers and safetensors raise of all kinds
         lines = str(error).strip().splitlines() or [type(error).__name__]
@@ -150,6 +152,19 @@ def load(folder: Path) -> Any:
     if lost := sorted([*found["missing_keys"], *(str(key) for key in found["mismatched_keys"])]):
         raise UserError(f"{folder} lacks {len(lost)} of the model's weights, such as {lost[0][:100]}")
     return model.eval()
+
+
+def source_of(folder: Path) -> dict[str, Any]:
+    """Where the library finds the weights: in the folder, or read here where they are codes."""
+    from safetensors import safe_open
+
+    opened: list[Any] = [safe_open(path, "pt") for path in sorted(folder.glob("*.safetensors"))]
+    where = {key: file for file in opened for key in file.keys()}
+    if not is_quantized(where):
+        return {"pretrained_model_name_or_path": folder}
+    tensors = {key: _array(file.get_tensor(key)) for key, file in where.items()}
+    state = {key: _tensor(array) for key, array in dequantized(tensors, folder).items()}
+    return {"pretrained_model_name_or_path": None, "state_dict": state}
 
 
 @contextmanager
@@ -183,6 +198,16 @@ class _Head:
     def __call__(self, module: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
         self.states = arguments[0]
         return arguments if self.rows is None else (self.states[:, list(self.rows)], *arguments[1:])
+
+
+def _array(tensor: Any) -> Array:
+    return np.asarray((tensor.float() if tensor.is_floating_point() else tensor).numpy())
+
+
+def _tensor(array: Array) -> Any:
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(array))
 
 
 def _rows(tensor: Any) -> Array:

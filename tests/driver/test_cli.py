@@ -57,6 +57,8 @@ def test_no_file_no_name(driver, capsys):
 def test_defaults_are_those_of_the_options():
     parsed = vars(convert_parser().parse_args(FLAGS))
     for field in fields(ConvertOptions)[3:]:
+        if field.name == "as_stored":  # what a checkpoint says, not a flag
+            continue
         assert parsed[field.name] == field.default, field.name
 
 

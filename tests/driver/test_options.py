@@ -46,7 +46,7 @@ def test_defaults_follow_other_values(tmp_path):
         ({"seq_length": 0}, "-s 0: expected at least two tokens"),
         ({"seq_length": 1}, "-s 1: expected at least two tokens"),
         ({"seq_length": -5}, "-s -5"),
-        ({"quantize": "w4"}, "-q w4: expected one of bf16, w8bf16"),
+        ({"quantize": "w4"}, "-q w4: expected one of auto, bf16, w8bf16"),
         ({"q_group_size": 0}, "-g 0"),
         ({"chip": "bm1690"}, "unknown chip 'bm1690': known chips are bm1684x"),
         ({"chip": "bm1688"}, "-c bm1688: not supported yet; supported: bm1684x"),

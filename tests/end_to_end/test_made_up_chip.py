@@ -14,6 +14,7 @@ from compiler.target import chips
 from compiler.target.chips import CHIPS
 from driver.convert import check_model
 from driver.options import ConvertOptions
+from frontend.config import read_config
 from tests.end_to_end.tiny import ROUNDING, ROUNDING_F16, SUMMING, Tiny, check_close
 
 # BM1684X with other numbers: lanes, their memory and banks, the width of the vector unit, and where memories lie.
@@ -79,7 +80,7 @@ SMALL = {"layers": 1, "hidden": 96, "intermediate": 160, "vocab": 300}
 
 def compiled(checkpoint: Path, mode: str, chip: str, folder: Path) -> Tiny:
     options = ConvertOptions(checkpoint, 40, mode, q_group_size=32, chip=chip, out_dir=folder / "out")
-    check_model(options)
+    check_model(options, read_config(options.model_path))
     return Tiny(options)
 
 

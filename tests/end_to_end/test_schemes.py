@@ -39,7 +39,7 @@ def test_each_weight_lies_in_the_file_as_its_type_says(mixed, layer, widths):
     net = mixed.nets[f"block_{layer}"]
     sources = [op.source for op in net.stages["placed"].block.ops if isinstance(op, GlobalOp)]
     found = {name: source.tile.stored for source in sources if isinstance(source, Packed) for name in source.names}
-    chosen = Scheme(4, mixed.options.q_group_size, True, BF16)
+    chosen = Scheme(4, mixed.options.group, True, BF16)
     assert found == {"mlp.gate_proj.weight": chosen, "mlp.up_proj.weight": chosen} | SCHEMES[layer]
     bits = {stored_bits(region_name(source)) for source in sources if source is not None}
     assert bits == widths

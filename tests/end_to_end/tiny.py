@@ -21,12 +21,13 @@ from driver.blob import Materializer
 from driver.client_files import copy_client_files
 from driver.convert import prove
 from driver.job import Job
+from driver.modes import resolved
 from driver.options import ConvertOptions
 from driver.output import CONFIG, staged_output
 from driver.pipelines import default_pipeline
 from driver.write import write
 from frontend.imported import Instance, NetGroup
-from frontend.load import load_model
+from frontend.load import load_model, open_model
 from passes import load_all
 from passes.manager import PassManager, parse_pipeline
 from runtime_sim.interpret import chip, llm, tensor  # noqa: F401  (importing them registers their rules)
@@ -83,11 +84,13 @@ class Tiny:
 
     def __init__(self, options: ConvertOptions) -> None:
         load_all()
+        opened = open_model(options.model_path)
+        options = resolved(options, opened.form)
         passes = options.passes or default_pipeline(options)  # no search for the fastest program
         self.options = options = replace(options, passes=passes)
         half = element(options.half)
         lengths = options.seq_length, options.input_length
-        self.model, self.weights = load_model(options.model_path, *lengths, half)
+        self.model, self.weights = load_model(opened, *lengths, half)
         self.job = RecordingJob(options, self.model, self.weights)
         self.job.compile()
         self.nets: dict[str, Net] = {}

@@ -97,10 +97,13 @@ def test_a_tied_parameter_with_a_key_of_its_own_is_read_from_it(tmp_path):
 @pytest.mark.parametrize(
     ("shapes", "message"),
     [
-        ({"a": (2, 3)}, "lacks key b, which its config.json needs"),
-        ({"b": (3,)}, "lacks keys a, head"),
-        ({"a": (2, 3), "b": (4,)}, r"key b in .* has shape \[4\], by config.json it is \[3\]"),
-        ({"a": (2, 3), "b": (3,), "head": (3, 2)}, r"key head in .* has shape \[3, 2\]"),
+        ({"a": (2, 3)}, r": b: expected shape \[3\], found no such tensor$"),
+        ({"a": (2, 3), "b": (4,)}, r": b: expected shape \[3\], found \[4\]$"),
+        ({"a": (2, 3), "b": (3,), "head": (3, 2)}, r": head: expected shape \[2, 3\], found \[3, 2\]$"),
+        (
+            {"b": (4,)},
+            r": 3 tensors do not fit the model of its config.json\n  b: .*\n  a: .*\n  head: .* found no such tensor$",
+        ),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path, shapes, message):
@@ -126,9 +129,7 @@ PARTS = Expected(
 )
 def test_a_key_that_a_layer_would_compute_with_is_refused(tmp_path, key):
     folder = checkpoint_with(tmp_path, **PARTS.shapes, **{key: (1,)})
-    with pytest.raises(
-        UserError, match=f"holds key {key}, which the model of its config.json has no place for"
-    ):
+    with pytest.raises(UserError, match=rf": {key}: expected no such tensor in that module, found shape \[1\]$"):
         bind(folder, tmp_path, PARTS)
 
 
@@ -146,8 +147,8 @@ def test_many_keys_are_told_in_one_note(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("key", "message"),
     [
-        ("model.layers.0.q.qweight", r"quantized already \(key model.layers.0.q.qweight\)"),
-        ("model.layers.0.q.weight_scale_inv", "quantized already"),
+        ("model.layers.0.q.SCB", r"quantized by bitsandbytes \(key model.layers.0.q.SCB\)"),
+        ("model.layers.0.q.weight.quant_state.bitsandbytes__nf4", "quantized by bitsandbytes"),
         ("model.layers.0.q.lora_A.weight", "have an adapter beside them"),
         ("model.layers.0.q.base_layer.weight", "have an adapter beside them"),
     ],
@@ -196,5 +197,12 @@ def test_codes_are_read_as_they_are(tmp_path):
 
 def test_integers_are_no_weights(tmp_path):
     save_file({"a": np.ones((2, 3), np.int8), "b": np.ones(3)}, tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match=r"key a in .* is stored as int8"):
+    with pytest.raises(UserError, match=r": a: expected bfloat16 or float16 or float32 or float64, found int8$"):
         bind(Checkpoint(tmp_path), tmp_path, EXPECTED)
+
+
+def test_what_was_odd_before_is_told_first_and_is_not_missing_as_well(tmp_path):
+    shapes = {"m.weight": (2, 3), "b": (3,)}
+    odd = {"m.weight": "m.qweight: expected words, found none"}
+    with pytest.raises(UserError, match=r": 2 tensors do not fit .*\n  m.qweight: expected words, found none\n  b: [^\n]*$"):
+        bind({}, tmp_path, Expected(shapes), odd=odd)

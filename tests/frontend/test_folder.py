@@ -63,11 +63,3 @@ def test_an_adapter_beside_its_model_is_left_out_with_a_note(tmp_path, caplog):
     assert list(Checkpoint(tmp_path)) == ["w"]
     assert "the adapter (adapter_config.json) is left out" in caplog.text
     assert {record.name for record in caplog.records} == {log.name}, "only what the log gets is printed as a note"
-
-
-@pytest.mark.parametrize("name", ["quantize_config.json", "quant_config.json", "hf_quant_config.json"])
-def test_a_quantizers_own_file_says_that_weights_are_quantized(tmp_path, name):
-    write(tmp_path, "config.json", {"model_type": "llama"})
-    write(tmp_path, name, {"bits": 4})
-    with pytest.raises(UserError, match=rf"{name}: the checkpoint is quantized already"):
-        read_config(tmp_path)

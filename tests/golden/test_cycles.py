@@ -12,6 +12,7 @@ import pytest
 
 from driver.convert import compiled_job
 from driver.options import ConvertOptions
+from frontend.load import open_model
 from passes import load_all
 from runtime_sim.launch.loader import Program
 from runtime_sim.tool.timing import measure_file
@@ -27,7 +28,7 @@ Cycles = dict[str, list[int]]  # net: plain and cautious estimate
 def measured(folder: Path, mode: str) -> Cycles:
     load_all()
     options = ConvertOptions(folder, HISTORY, mode, max_input_length=PROMPT)
-    nets = measure_file(Program(compiled_job(options).bmodel())).model.nets
+    nets = measure_file(Program(compiled_job(options, open_model(folder)).bmodel())).model.nets
     return {name: [timing.cycles, timing.cycles_cautious] for name, timing in nets.items()}
 
 

@@ -1,0 +1,65 @@
+"""The weights of linears as they lie in a finished file."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from compiler.weights.stored import Quantized
+from compiler.weights.tile import unpack
+from dialects.chip import GlobalOp
+from dialects.weights import Packed
+from runtime_sim.launch.loader import Region
+from tests.end_to_end.tiny import Net, Tiny
+
+
+def weights_in_file(model: Tiny, net: Net, rows: dict[str, int]) -> dict[str, Quantized]:
+    """All weights of a net that are codes, by name, put together from their tiles; `rows` that each has."""
+    found: dict[str, dict[tuple[int, int], Quantized]] = {}
+    regions = [op for op in net.stages["placed"].block.ops if isinstance(op, GlobalOp)]
+    for op in regions:
+        if isinstance(op.source, Packed) and op.source.tile.scheme is not None:
+            for name, row, part in shares(op.source, tile_of(model, net, op), rows):
+                found.setdefault(name, {})[row, op.source.column] = part
+    return {name: together(parts) for name, parts in found.items()}
+
+
+def tile_of(model: Tiny, net: Net, op: GlobalOp) -> Quantized:
+    tile, start = op.source.tile, op.address - model.options.spec.coeff_base
+    blob = model.runtime.net(net.name).memories[Region.COEFF]
+    data = np.array(blob[start : start + tile.total_bytes]).reshape(op.source.pieces, tile.lanes, -1)
+    found = unpack(tile, data.swapaxes(0, 1).reshape(tile.lanes, -1))
+    assert isinstance(found, Quantized)
+    return found
+
+
+def shares(source: Packed, tile: Quantized, rows: dict[str, int]) -> list[tuple[str, int, Quantized]]:
+    """What a tile holds of each weight: its name, the first row, and the codes."""
+    parts, start, taken = [], source.row, 0
+    each = source.tile.rows // len(source.names) if source.each else source.tile.rows
+    for name in source.names:
+        first = source.row if source.each else max(start, 0)
+        stop = min(first + each if source.each else start + each, rows[name])
+        count = max(0, stop - first)
+        if count:
+            parts.append((name, first, cut(tile, slice(taken, taken + count))))
+        taken += count
+        start -= 0 if source.each else rows[name]
+    return parts
+
+
+def cut(tile: Quantized, rows: slice) -> Quantized:
+    zeros = None if tile.zeros is None else tile.zeros[rows]
+    return Quantized(tile.codes[rows], tile.scales[rows], zeros, tile.scheme)
+
+
+def together(parts: dict[tuple[int, int], Quantized]) -> Quantized:
+    """Tiles by their first row and column as one weight; none may be missing."""
+    columns = sorted({column for _, column in parts})
+    rows = sorted({row for row, _ in parts})
+    one = parts[0, 0]
+
+    def join(part: str) -> np.ndarray:
+        return np.block([[getattr(parts[row, column], part) for column in columns] for row in rows])
+
+    zeros = None if one.zeros is None else join("zeros")
+    return Quantized(join("codes"), join("scales"), zeros, one.scheme)

@@ -1,0 +1,109 @@
+"""Checkpoints that are quantized already: their codes in the file, and the tokens of what they stand for."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from compiler.ir.types import element
+from driver.options import ConvertOptions
+from runtime_sim.launch.session import Session
+from tests import packers
+from tests.checkpoints import write_json
+from tests.end_to_end.in_file import weights_in_file
+from tests.end_to_end.reference import greedy
+from tests.end_to_end.tiny import Tiny
+from tests.packers import AUTO_ROUND, AWQ, GPTQ, Quantized, compressed_config, quantize_checkpoint
+
+PROMPT = np.random.default_rng(3).integers(0, 512, 29).tolist()
+COUNT = 5
+SMALL = {"layers": 1, "hidden": 128, "heads": 2, "kv_heads": 1, "intermediate": 256, "vocab": 512}
+
+
+@dataclass(frozen=True)
+class Case:
+    """How a checkpoint is packed, and what becomes of it by default."""
+
+    pack: Callable[[packers.Linear], packers.Tensors]
+    settings: dict[str, Any] | None
+    mode: str
+    dtype: str = "float16"
+    chosen: Callable[[str], bool] = lambda module: True
+    options: dict[str, Any] | None = None
+
+
+CASES = {
+    "awq": Case(packers.awq, AWQ, "w4f16"),
+    "awq in bf16": Case(packers.awq, AWQ, "w4bf16"),
+    "gptq": Case(packers.gptq, GPTQ, "w4bf16", "bfloat16", options={"symmetric": True, "scale": "bfloat16"}),
+    "gptq 8 bits, zero points": Case(packers.gptq_v2, GPTQ | {"bits": 8, "checkpoint_format": "gptq_v2"}, "w8f16", options={"bits": 8}),
+    "gptq, some in 16 bits": Case(packers.gptq, GPTQ, "w4f16", chosen=lambda module: "k_proj" not in module and "down" not in module),
+    "auto-round as awq": Case(packers.awq, AUTO_ROUND | {"packing_format": "auto_round:auto_awq"}, "w4f16"),
+    "compressed": Case(packers.compressed, compressed_config(symmetric=False), "w4f16"),
+    "compressed 8 bits": Case(
+        partial(packers.compressed, zeros=False), compressed_config(bits=8), "w8f16", options={"bits": 8, "symmetric": True}
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def made(tiny_checkpoint, tmp_path_factory) -> Callable[[str], tuple[Quantized, Tiny]]:
+    found: dict[str, tuple[Quantized, Tiny]] = {}
+
+    def make(name: str) -> tuple[Quantized, Tiny]:
+        if name not in found:
+            case, folder = CASES[name], tmp_path_factory.mktemp("quantized") / "model"
+            shutil.copytree(tiny_checkpoint("llama", **SMALL, dtype=case.dtype), folder)
+            checkpoint = quantize_checkpoint(folder, case.pack, case.settings, case.chosen, **(case.options or {}))
+            mode = {"quantize": case.mode} if name == "awq in bf16" else {}
+            found[name] = checkpoint, Tiny(ConvertOptions(folder, 64, **mode, out_dir=folder.parent / "out"))
+        return found[name]
+
+    return make
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_codes_in_the_file_are_those_of_the_checkpoint(made, name):
+    checkpoint, model = made(name)
+    assert model.options.quantize == CASES[name].mode
+    linears = {module.removeprefix("model.layers.0."): each for module, each in checkpoint.linears.items()}
+    rows = {f"{module}.weight": len(each.codes) for module, each in linears.items()}
+    found = weights_in_file(model, model.nets["block_cache_0"], rows)
+    assert found.keys() == rows.keys()
+    half = element(model.options.half).numpy
+    for module, linear in linears.items():
+        stored = found[f"{module}.weight"]
+        signed = 128 if stored.scheme.signed else 0
+        np.testing.assert_array_equal(stored.codes.astype(int) + signed, linear.codes)
+        np.testing.assert_array_equal(stored.scales, linear.scales.astype(half))
+        if stored.scheme.zeros:
+            np.testing.assert_array_equal(stored.zeros, linear.zeros)
+        else:
+            assert set(linear.zeros.flat) == {8 if linear.bits == 4 else 128}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_tokens_are_those_of_the_dequantized_weights(made, name, tmp_path):
+    checkpoint, model = made(name)
+    tokens = list(itertools.islice(Session(model.runtime).stream(PROMPT), COUNT))
+    assert tokens == greedy(floats_of(checkpoint, tmp_path), PROMPT, COUNT)
+
+
+def floats_of(checkpoint: Quantized, folder: Path) -> Path:
+    """The checkpoint as one of float32."""
+    config = json.loads((checkpoint.folder / "config.json").read_text())
+    config.pop("quantization_config")
+    write_json(folder / "config.json", config)
+    tensors = checkpoint.dequantized()
+    save_file({key: value.astype(np.float32) for key, value in tensors.items()}, folder / "model.safetensors", {"format": "pt"})
+    return folder
