@@ -50,7 +50,7 @@ from dialects.shapes import (
 )
 
 RopeMode = Literal["half", "interleaved", "half_tables", "pairs_to_halves"]
-VISIBLE_KINDS = ("causal", "window", "all", "masked")
+VISIBLE_KINDS = ("causal", "window", "chunk", "all", "masked")
 
 
 class RoundsOperands(Op):
@@ -440,6 +440,31 @@ class KvConcatOp(RoundsOperands, LeadsToAttention):
         check_concatenation(self, (self.history, self.new), 2)
 
 
+@op("llm.hide_before")
+class HideBeforeOp(Op):
+    """Hide what lies further back than a query may see: y = mask - 9984 for each key from column j up to the
+    query's first one, so y[0, 0, i, j] = mask[0, 0, i, j] - 9984 * max(first[0, i, 0] - j, 0), in float32.
+
+    A client writes a causal mask, so windows are constants of a net: `first` holds rows of a table by
+    position. Column j is the key at position j, but for those of this call behind a history, which are no
+    earlier than any query's first.
+    Shapes: mask [1, 1, S, T]; first [1, S, 1] f32; y [1, 1, S, T] f32.
+    """
+
+    shapes = "mask[1, 1, S, T] first[1, S, 1] y[1, 1, S, T]"
+
+    mask: Operand[TensorType]
+    first: Operand[TensorType]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        return (TensorType(self.mask.type.shape, F32),)
+
+    def verify(self) -> None:
+        if self.first.type.element != F32:
+            self.fail(f"takes first keys of {self.first.type}, expected f32")
+
+
 @attr_def("llm.visible")
 @dataclass(frozen=True)
 class Visible(Attribute):
@@ -449,6 +474,7 @@ class Visible(Attribute):
     The S queries are the last S of the T positions of the keys: query i is at position p = T - S + i.
       causal  keys 0 to p
       window  keys p - size + 1 to p
+      chunk   keys of p's own chunk of `size` positions up to p, the first one a multiple of the size
       all     every key
       masked  every key that the mask leaves, so there is one
     """
@@ -464,8 +490,13 @@ class Visible(Attribute):
     def problem(self) -> str | None:
         if self.kind not in VISIBLE_KINDS:
             return f"has the kind {self.kind!r}, expected one of {', '.join(VISIBLE_KINDS)}"
-        sized = self.size >= 1 if self.kind == "window" else self.size == 0
-        return None if sized else "has a size that is not that of a window"
+        sized = self.size >= 1 if self.kind in ("window", "chunk") else self.size == 0
+        return None if sized else "has a size that is not that of a window or chunk"
+
+    def first_key(self, position: int) -> int:
+        """The first key that a query at this position may see."""
+        first = {"window": position - self.size + 1, "chunk": position - position % max(self.size, 1)}
+        return max(first.get(self.kind, 0), 0)
 
 
 @op("llm.attention")
@@ -508,7 +539,7 @@ class AttentionOp(RoundsOperands):
             self.fail(f"mask is {self.mask.type}, expected [1, 1, {tokens}, {keys}]")
         if self.sinks is not None and self.sinks.type.shape != (heads,):
             self.fail(f"sinks is {self.sinks.type}, expected [{heads}]")
-        if self.visible.kind in ("causal", "window") and keys < tokens:
+        if not self.visible.sees_later and keys < tokens:
             self.fail(f"{keys} keys for {tokens} queries: causal queries have a key each")
         if self.visible.kind == "masked" and self.mask is None:
             self.fail("has no mask, and nothing else says which keys are visible")

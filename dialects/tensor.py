@@ -245,6 +245,19 @@ class TableOp(ViewLike):
             self.fail(f"gives {self.result_.type}, expected f32 in DDR")
 
 
+@op("tensor.iota")
+class IotaOp(ViewLike):
+    """f32 in DDR, [.., n]: 0, step, 2 step, ..."""
+
+    step: Attr[float] = 1.0
+    result_: Result[TensorType]
+
+    def verify(self) -> None:
+        type_ = self.result_.type
+        if type_.element != F32 or not in_ddr(type_) or type_.size != type_.shape[-1]:
+            self.fail(f"gives {type_}, expected one row of f32 in DDR")
+
+
 def is_loaded(source: PackedType, value: Type) -> bool:
     return not source.local and value == replace(source, local=True)
 

@@ -17,6 +17,7 @@ from compiler.ir.location import UNKNOWN, Location
 from compiler.ir.module import Builder
 from compiler.ir.types import ElementType
 from dialects import llm
+from frontend.masks import visible
 
 Number = float | int
 Tensor = Value | Number
@@ -123,14 +124,6 @@ def attention(
 ) -> Value:
     require(mask is not None, "attention without a mask: a decoder hides later tokens")
     return emit(llm.AttentionOp, q, k, v, mask, sinks, scale=scale, softcap=softcap, visible=visible(shown))
-
-
-def visible(shown: str) -> llm.Visible:
-    """What a kind of mask (`hooks.mask_kind`) shows; of others only the mask's numbers tell."""
-    kind, _, size = shown.partition(" window of ")
-    if kind == "sliding":
-        return llm.Visible("window", int(size))
-    return llm.Visible({"causal": "causal", "full": "all"}.get(kind, "masked"))
 
 
 @handles("llm.kv_concat")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -140,10 +140,12 @@ def block_function(
     uses: list[Use],
     tables: dict[str, tuple[int, ...]],
     types: Types,
+    windows: Sequence[str | None],
 ) -> GraphReader:
     """A layer as a function up to its results; the caller may go on from the hidden state and finishes it.
 
-    Arguments: x, position_ids, mask, and history_k, history_v where the layer has a history.
+    Arguments: x, position_ids, mask, and history_k, history_v where the layer has a history. `windows` are
+    for each mask that the layer reads the table of the first keys that it shows, if it hides any.
     """
     inputs = {node.args[0]: node.results[0] for node in layer.graph.nodes if node.name == "input"}
     _, tokens, hidden = inputs["hidden"].shape
@@ -160,12 +162,15 @@ def block_function(
     function = function_for(net, given)
     args = dict(zip(given, function.args, strict=True))
     reader = GraphReader(function, types, f"{layer.path}.", iter(uses), tables, args["position_ids"])
-    _bind_inputs(reader, layer.graph, args)
+    _bind_inputs(reader, layer.graph, args, iter(windows))
     reader.run(live_nodes(layer.graph))
     return reader
 
 
-def _bind_inputs(reader: GraphReader, graph: Graph, args: dict[str, Value]) -> None:
+def _bind_inputs(
+    reader: GraphReader, graph: Graph, args: dict[str, Value], windows: Iterator[str | None]
+) -> None:
+    live = live_nodes(graph)
     for node in graph.nodes:
         if node.name != "input":
             continue
@@ -173,9 +178,19 @@ def _bind_inputs(reader: GraphReader, graph: Graph, args: dict[str, Value]) -> N
         if role.startswith("history"):
             reader.emit.loc = NameLoc(node.path)
             value = reader.emit(llm.PermuteOp, args[role], order=HEADS_FIRST)
+        elif role == "mask" and node in live:
+            value = _window_of(reader, args[role], next(windows))
         else:
             value = args["x" if role == "hidden" else role]
         reader.bind(node.results[0], value)
+
+
+def _window_of(reader: GraphReader, mask: Value, first_key: str | None) -> Value:
+    """The client's mask, with what lies before the first keys of a table hidden."""
+    if first_key is None:
+        return mask
+    table = reader.emit(llm.TableOp, name=first_key, types=[TensorType(reader.table_shapes[first_key], F32)])
+    return reader.emit(llm.HideBeforeOp, mask, reader.emit(llm.GatherRowsOp, table, reader.ids))
 
 
 def kv_results(reader: GraphReader, layer: LayerCapture) -> list[Value]:

@@ -16,6 +16,7 @@ from transformers.masking_utils import ALL_MASK_ATTENTION_FUNCTIONS
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from frontend.experts import experts
+from frontend.masks import CHUNKS, WINDOW
 from frontend.trace import Recorder, Traced
 
 ATTENTION_NAME = EXPERTS_NAME = "traced"
@@ -94,14 +95,17 @@ def kind_of(mask: Traced) -> str:
 
 
 def mask_kind(mask_function: Any, length: int) -> str:
-    """What the function is for `length` positions: "causal", "full", "sliding window of n" or "custom"."""
+    """What the function is for `length` positions: "causal", "full", "sliding window of n", "chunks of n" or
+    "custom".
+    """
     position = torch.arange(length)
-    last = visible(mask_function, position[-1:], position)
-    window = int(last.sum())
+    sees_first = visible(mask_function, position, position[:1])[:, 0]
+    size = int(sees_first.int().argmin()) or length  # the first query that does not see key 0
     kinds: dict[str, Callable[[torch.Tensor], torch.Tensor]] = {
         "causal": lambda query: position <= query,
         "full": lambda query: torch.ones(len(query), length, dtype=torch.bool),
-        f"sliding window of {window}": lambda query: (position <= query) & (position > query - window),
+        f"{WINDOW}{size}": lambda query: (position <= query) & (position > query - size),
+        f"{CHUNKS}{size}": lambda query: (position <= query) & (position // size == query // size),
     }
     for start in range(0, length, ROWS_AT_ONCE):
         rows = position[start : start + ROWS_AT_ONCE]

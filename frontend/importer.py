@@ -26,8 +26,8 @@ from frontend.functions import (
     live_nodes,
     numbers,
 )
-from frontend.graph import Node
 from frontend.imported import ImportedModel, Instance, NetGroup
+from frontend.masks import first_keys, visible
 from frontend.signatures import BLOCK, BLOCK_CACHE, EMBEDDING, EMBEDDING_CACHE
 from frontend.tables import Tables, Use
 
@@ -101,7 +101,7 @@ class Importer:
         count = len(self.prefill.layers)
         for index in range(count):
             runs = [run.layers[index] for run in (self.prefill, self.decode, self.whole)]
-            check_masks(runs[2].path, live_nodes(runs[2].graph), self.whole.logits.shape[1])
+            check_masks(runs[2], self.whole.logits.shape[1])
             prints = tuple(layer.graph.fingerprint(f"{layer.path}.") for layer in runs)
             key = (prints, self._stored(runs[0]), index == count - 1)
             groups.setdefault(key, []).append(index)
@@ -120,10 +120,17 @@ class Importer:
         instances = [Instance(index, f"{self.prefill.layers[index].path}.") for index in indices]
         return NetGroup(ModuleOp.of(block, block_cache), instances)
 
+    def _window(self, kind: str) -> str | None:
+        """The table of the first keys that a kind of mask shows; None for all that a client's mask shows."""
+        first = first_keys(kind, self.whole.logits.shape[1])
+        return None if first is None else self.tables.add(first, by_position=True, kind="first_key")
+
     def _block(self, net: NetAttr, run: Capture, index: int, uses: list[Use]) -> FuncOp:
         layer = run.layers[index]
+        masked = run if run is self.prefill else self.whole  # a decode step does not tell what it sees
+        windows = [self._window(kind) for kind in mask_kinds(masked.layers[index])]
         shapes = {name: table.shape for name, table in self.tables.arrays.items()}
-        reader = block_function(net, layer, uses, shapes, self.types)
+        reader = block_function(net, layer, uses, shapes, self.types, windows)
         hidden = reader.get(layer.graph.outputs[0])
         keys_and_values = kv_results(reader, layer)
         if index == len(run.layers) - 1:
@@ -135,14 +142,20 @@ class Importer:
         return reader.finish(hidden, *keys_and_values)
 
 
-def check_masks(path: str, nodes: list[Node], length: int) -> None:
-    """A client writes a causal mask, so that is what every layer must ask for."""
-    for node in nodes:
-        if node.name == "input" and node.args[0] == "mask" and node.args[1] != "causal":
+def check_masks(layer: LayerCapture, length: int) -> None:
+    """A client writes a causal mask, of which a layer may see windows or chunks; nothing else."""
+    for kind in mask_kinds(layer):
+        if visible(kind).kind in ("all", "masked"):
             raise UserError(
-                f"{path} has a {node.args[1]} attention mask where a causal one over all {length} positions "
-                "is needed" + (": use a shorter sequence length" if "window" in node.args[1] else "")
+                f"{layer.path} has a {kind} attention mask where a causal one is needed, of {length} "
+                "positions, a window of it, or chunks"
             )
+
+
+def mask_kinds(layer: LayerCapture) -> list[str]:
+    """Of each mask that a layer reads, in order."""
+    inputs = [node for node in live_nodes(layer.graph) if node.name == "input"]
+    return [node.args[1] for node in inputs if node.args[0] == "mask"]
 
 
 def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -39,10 +39,11 @@ class Tables:
         self._names: dict[str, str] = {}
         self._taken: Counter[str] = Counter()
 
-    def add(self, array: np.ndarray, by_position: bool) -> str:
+    def add(self, array: np.ndarray, by_position: bool, kind: str = "") -> str:
+        """The name of a table of these numbers, made of what they are; that of an earlier one like it."""
         digest = Constant(array).digest
         if digest not in self._names:
-            kind = angle_function(array) if by_position else "table"
+            kind = kind or (angle_function(array) if by_position else "table")
             self._names[digest] = f"{kind}_{self._taken[kind]}" if self._taken[kind] else kind
             self._taken[kind] += 1
             self.arrays[self._names[digest]] = array

@@ -22,6 +22,33 @@ LOG2_E = 1.4426950408889634
 LOWEST = -1.0e30  # of padding behind a row of scores: below any masked score
 MASKED = -1.0e29  # the least that a mask adds: in units of log2 e, and with scores, it stays above LOWEST
 
+HIDDEN = -9984.0  # what a client adds where a key is hidden
+
+
+@dataclass(frozen=True)
+class Mask:
+    """What hides keys: the client's mask [1, 1, tokens, keys] in DDR, and perhaps each query's first key.
+
+    first: f32 [1, tokens, 1] of this run, in local memory; those before it are hidden too.
+    """
+
+    rows: Value
+    first: Value | None = None
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What becomes of the scores before their softmax.
+
+    mask: f32 [.., keys], in units of log2 e, one column for each key; cap: they are bent to -cap..cap first;
+    sinks: one more logit f32 for each row of scores [rows, .., 1], in units of log2 e, which takes part in
+    the sum only.
+    """
+
+    mask: Value
+    cap: float = 0.0
+    sinks: Value | None = None
+
 
 @dataclass(frozen=True)
 class KeyValues:
@@ -43,28 +70,40 @@ class Queries:
     q: Value
 
 
+def query_factor(scale: float, cap: float) -> float:
+    """What queries are multiplied by: their scores are then in units of log2 e, or ready for `capped`."""
+    return 2 * scale / cap if cap else scale * LOG2_E
+
+
+def sink_offset(cap: float) -> float:
+    """What scores are too large by, in units of log2 e, which matters to nothing but sinks."""
+    return cap * LOG2_E
+
+
 def attend(
-    build: Build, queries: Sequence[Queries], kv: KeyValues, parts: Sequence[Part], mask: Value
+    build: Build, queries: Sequence[Queries], kv: KeyValues, parts: Sequence[Part], scores: Scores
 ) -> Value:
     """Attention of all queries to some keys: one softmax, products with the values added up part by part.
 
-    mask: [.., keys] in f32, one column for each row of the parts. Gives 16 bit, the queries' results joined
-    along axis 0, so [rows of all, .., d].
+    The mask has one column for each row of the parts. Gives 16 bit, the queries' results joined along axis 0,
+    so [rows of all, .., d].
     """
     like = queries[0].q.type
-    scores = masked_scores(build, queries, kv, parts, mask)
-    weights, norm = softmax(build, scores, like.element)
+    found = masked_scores(build, queries, kv, parts, scores)
+    weights, norm = softmax(build, found, like.element, scores.sinks)
     out = weighted_values(build, queries, kv, parts, weights)
     return build.cast(build.binary(tensor.MulOp, out, norm), like.element, like.layout)
 
 
 def masked_scores(
-    build: Build, queries: Sequence[Queries], kv: KeyValues, parts: Sequence[Part], mask: Value
+    build: Build, queries: Sequence[Queries], kv: KeyValues, parts: Sequence[Part], rules: Scores
 ) -> Value:
     """[rows of all, .., columns] f32; each part begins at a whole unit of columns."""
     unit = column_unit(build, queries)
-    masks = split(build, mask, [part.rows.size for part in parts], unit)
+    masks = split(build, rules.mask, [part.rows.size for part in parts], unit)
     found = [products(build, queries, kv.keys[part.index], part.rows) for part in parts]
+    if rules.cap:
+        found = [capped(build, each, rules.cap) for each in found]
     scores = aligned(build, found, unit, LOWEST)
     return build.binary(tensor.AddOp, scores, aligned(build, masks, unit, 0.0))
 
@@ -73,6 +112,15 @@ def products(build: Build, queries: Sequence[Queries], keys: Piece, rows: Range)
     """Scores of all queries with some keys of one piece, joined along axis 0."""
     found = [matmul(build, some.q, keys.head(some.head, rows), transpose=True) for some in queries]
     return build.concat(found, 0)
+
+
+def capped(build: Build, scores: Value, cap: float) -> Value:
+    """cap * (tanh(s / cap) + 1) in units of log2 e, of scores 2 s / cap; to a softmax the 1 is nothing."""
+    parts = [
+        build.scalar(tensor.MulOp, build.add(tensor.SigmoidOp(part)), 2 * cap * LOG2_E, compact=False)
+        for part in column_slices(build, scores)
+    ]
+    return build.concat(parts, len(scores.type.shape) - 1)
 
 
 def weighted_values(
@@ -124,8 +172,10 @@ def split(build: Build, mask: Value, sizes: Sequence[int], unit: int) -> list[Va
     return parts
 
 
-def softmax(build: Build, scores: Value, element: ElementType) -> tuple[Value, Value]:
-    """2**(x - max) of each row in 16 bit, not yet divided, and 1 / its sum in f32.
+def softmax(
+    build: Build, scores: Value, element: ElementType, sinks: Value | None = None
+) -> tuple[Value, Value]:
+    """2**(x - max) of each row in 16 bit, not yet divided, and 1 / its sum in f32, with the sinks in it.
 
     Dividing the product with v afterwards is cheaper, and rounds less. The maximum is taken after the mask
     was added, so a row that is masked everywhere stays finite.
@@ -136,6 +186,9 @@ def softmax(build: Build, scores: Value, element: ElementType) -> tuple[Value, V
     scores = build.pad(scores, padded, LOWEST)
     highest = build.add(tensor.ReduceOp(scores, kind="max", axis=last))
     weights, totals = [], []
+    if sinks is not None:
+        highest = build.binary(tensor.MaxOp, highest, sinks)
+        totals.append(build.add(tensor.Exp2Op(build.binary(tensor.SubOp, sinks, highest))))
     for part in column_slices(build, scores):
         power = build.add(tensor.Exp2Op(build.binary(tensor.SubOp, part, highest)))
         totals.append(build.add(tensor.ReduceOp(power, kind="sum", axis=last)))
@@ -152,9 +205,21 @@ def column_slices(build: Build, x: Value) -> Iterator[Value]:
         yield build.slice(x, (*(0 for _ in lead), part.start), (*lead, part.size))
 
 
-def load_mask(build: Build, rows: Value, layout: Lanes | Replicated) -> Value:
-    """Rows of the mask in units of log2 e, f32."""
+def load_mask(
+    build: Build, rows: Value, layout: Lanes | Replicated, first: Value | None = None
+) -> Value:
+    """Rows of the mask [.., keys] in units of log2 e, f32; `first` [.., 1]: see `hide_before`."""
     local = build.cast(build.load(rows, layout), F32, layout)
     if rows.type.element == F32:  # it may hold numbers whose product is -inf; one of 16 bit is the client's
         local = build.scalar(tensor.MaxOp, local, MASKED)
+    if first is not None:
+        local = hide_before(build, local, first)
     return build.scalar(tensor.MulOp, local, LOG2_E)
+
+
+def hide_before(build: Build, mask: Value, first: Value) -> Value:
+    """The mask less HIDDEN for each column that a query's first one is away, where it lies behind."""
+    shape = (*(1 for _ in mask.type.shape[:-1]), mask.type.shape[-1])
+    columns = build.load(build.add(tensor.IotaOp(types=[TensorType(shape, F32)])), Replicated())
+    away = build.scalar(tensor.MaxOp, build.binary(tensor.SubOp, first, columns), 0.0)
+    return build.binary(tensor.AddOp, mask, build.scalar(tensor.MulOp, away, HIDDEN))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from compiler.ir.core import Value
 from compiler.ir.types import F32, TensorType
 from dialects import llm, tensor
-from passes.llm_to_tensor.attend import LOG2_E, KeyValues
+from passes.llm_to_tensor.attend import KeyValues, Mask, query_factor
 from passes.llm_to_tensor.context import Lowering, lowers
 
 TURNS = {"half_tables": "half"}  # what a mode does to items, where it is not called as in the tensor dialect
@@ -43,11 +43,14 @@ def rotated(low: Lowering, op: llm.RopeOp, heads: Value, rows: Value, scale: flo
 
 def score_scale(op: llm.RopeOp) -> float | None:
     """The factor of the scores, if y is only ever a query: it then goes into the table's few numbers."""
-    scales = {
-        user.scale if isinstance(user, llm.AttentionOp) and user.q is op.y else None for user in op.y.users
+    factors = {
+        query_factor(user.scale, user.softcap)
+        if isinstance(user, llm.AttentionOp) and user.q is op.y
+        else None
+        for user in op.y.users
     }
-    (scale,) = scales if len(scales) == 1 else (None,)
-    return None if scale is None else scale * LOG2_E
+    (factor,) = factors if len(factors) == 1 else (None,)
+    return factor
 
 
 def rope_rows(low: Lowering, op: llm.RopeOp, scale: float | None) -> Value:
@@ -77,15 +80,25 @@ def kv_concat(low: Lowering, op: llm.KvConcatOp) -> None:
     """Nothing is joined: attention reads both parts where they are; see `Lowering.pieces`."""
 
 
+@lowers(llm.HideBeforeOp)
+def hide_before(low: Lowering, op: llm.HideBeforeOp) -> None:
+    """Attention hides what it loads of the mask."""
+
+
+def mask_of(low: Lowering, value: Value) -> Mask:
+    hidden = value.defining(llm.HideBeforeOp)
+    if hidden is None:
+        return Mask(low.argument(value))
+    return Mask(low.argument(hidden.mask), low.get(hidden.first))
+
+
 @lowers(llm.AttentionOp)
 def attention(low: Lowering, op: llm.AttentionOp) -> Value:
-    if op.softcap or op.sinks is not None or op.mask is None:
-        op.fail("softcap, sinks or a missing mask have no lowering to the tensor dialect")
-    if op.k.type.shape[-1] != op.v.type.shape[-1]:
-        op.fail("keys and values of different width have no lowering to the tensor dialect")
-    mask, q = low.argument(op.mask), low.get(op.q)
+    if op.mask is None:
+        op.fail("without a mask has no lowering to the tensor dialect")
+    mask, q = mask_of(low, op.mask), low.get(op.q)
     if op.q not in low.scaled:
-        q = low.build.scalar(tensor.MulOp, low.f32(op.q), op.scale * LOG2_E)
+        q = low.build.scalar(tensor.MulOp, low.f32(op.q), query_factor(op.scale, op.softcap))
     q = low.build.cast(q, op.q.type.element, q.type.layout)
     kv = KeyValues(op.k.type.shape[1], *(low.pieces(value, op.visible) for value in (op.k, op.v)))
     return low.attention(op, q, kv, mask)

@@ -19,7 +19,7 @@ from dialects import llm, tensor
 from dialects.nets import NetInput, NetOutput, net_of
 from dialects.tensor import Lanes, Replicated
 from passes.conversion import Rules
-from passes.llm_to_tensor.attend import KeyValues
+from passes.llm_to_tensor.attend import LOG2_E, KeyValues, Mask, sink_offset
 from passes.llm_to_tensor.formulas import FUNCTIONS, KINDS, with_number
 from passes.llm_to_tensor.pieces import Piece
 from passes.ranges import Range
@@ -185,8 +185,16 @@ class Lowering(ABC):
         """All keys, or values, that this run's queries may see, from the first token on."""
 
     @abstractmethod
-    def attention(self, op: llm.AttentionOp, q: Value, kv: KeyValues, mask: Value) -> Value:
+    def attention(self, op: llm.AttentionOp, q: Value, kv: KeyValues, mask: Mask) -> Value:
         """q of 16 bit in units of the scores -> [1, tokens, heads, d]."""
+
+    def sinks(self, op: llm.AttentionOp, shape: tuple[int, ...], layout: Attribute) -> Value | None:
+        """One logit for each head, as the scores are that `attend` makes; f32."""
+        if op.sinks is None:
+            return None
+        rows = self.build.reshape(self.weight(op.sinks, F32), shape, None)
+        logits = self.build.scalar(tensor.MulOp, self.build.load(rows, layout), LOG2_E)
+        return self.build.scalar(tensor.AddOp, logits, sink_offset(op.softcap)) if op.softcap else logits
 
     # ---- values ----
 

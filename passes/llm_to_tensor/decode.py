@@ -10,7 +10,7 @@ from compiler.ir.types import F32, Attribute
 from compiler.target.spec import ChipSpec
 from dialects import llm, tensor
 from dialects.tensor import Lanes, Replicated
-from passes.llm_to_tensor.attend import KeyValues, Queries, attend, load_mask
+from passes.llm_to_tensor.attend import KeyValues, Mask, Queries, Scores, attend, load_mask
 from passes.llm_to_tensor.context import Lowering, TableRows
 from passes.llm_to_tensor.pieces import Computed, Piece, history_pieces
 from passes.ranges import Range
@@ -114,13 +114,28 @@ class Decode(Lowering):
             joined.fail("expected a history argument and one new token")
         return [*history_pieces(self.build, source.x), Computed(self.build, self.half(joined.new))]
 
-    def attention(self, op: llm.AttentionOp, q: Value, kv: KeyValues, mask: Value) -> Value:
+    def attention(self, op: llm.AttentionOp, q: Value, kv: KeyValues, mask: Mask) -> Value:
         """Every query head on a lane of its own, one softmax for all of them."""
         _, heads, _, width = q.type.shape
-        count, keys = heads // kv.heads, mask.type.shape[3]
+        keys = mask.rows.type.shape[3]
         q = self.build.reshape(q, (heads, width), Lanes(0))
-        groups = [self.build.slice(q, (j * count, 0), (count, width)) for j in range(kv.heads)]
-        queries = [Queries(head, group) for head, group in enumerate(groups)]
-        row = load_mask(self.build, self.build.reshape(mask, (1, keys), None), Replicated())
-        out = attend(self.build, queries, kv, kv.parts(Range(0, keys)), row)
-        return self.build.reshape(out, (1, 1, heads, width), Lanes(2))
+        queries = [
+            Queries(head, self.build.slice(q, (some.start, 0), (some.size, width)))
+            for head, some in heads_of_lane_rows(heads, kv.heads, self.build.spec.lanes)
+        ]
+        sinks = self.sinks(op, (heads, 1), Lanes(0, compact=True))
+        first = None if mask.first is None else self.build.reshape(mask.first, (1, 1), Replicated())
+        row = load_mask(self.build, self.build.reshape(mask.rows, (1, keys), None), Replicated(), first)
+        out = attend(self.build, queries, kv, kv.parts(Range(0, keys)), Scores(row, op.softcap, sinks))
+        return self.build.reshape(out, (1, 1, heads, op.v.type.shape[3]), Lanes(2))
+
+
+def heads_of_lane_rows(heads: int, kv_heads: int, lanes: int) -> Iterator[tuple[int, Range]]:
+    """Query heads by the KV head that they share, those of one row of lanes at a time."""
+    count = heads // kv_heads
+    for head in range(kv_heads):
+        start, stop = head * count, (head + 1) * count
+        while start < stop:
+            end = min(stop, (start // lanes + 1) * lanes)
+            yield head, Range(start, end)
+            start = end

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from compiler.ir.core import Op, Value
 from compiler.ir.module import Function
@@ -10,12 +11,13 @@ from compiler.ir.types import F32, Attribute
 from compiler.sizes import round_up
 from compiler.target.spec import ChipSpec
 from dialects import llm, tensor
-from dialects.tensor import Lanes
-from passes.llm_to_tensor.attend import KeyValues, Queries, attend, load_mask
+from dialects.tensor import Lanes, Replicated
+from passes.llm_to_tensor.attend import KeyValues, Mask, Queries, Scores, attend, load_mask
 from passes.llm_to_tensor.context import Lowering, Run, TableRows
 from passes.llm_to_tensor.pieces import Computed, Part, Piece
 from passes.ranges import Range, even_ranges
 
+EDGE_UNIT = 16  # columns
 HEADS_OUTSIDE = (0, 2, 1, 3)  # between [1, tokens, heads, d] and [1, heads, tokens, d]
 
 
@@ -169,43 +171,79 @@ class Prefill(Lowering):
         self.current = this
         return found
 
-    def attention(self, op: llm.AttentionOp, q: Value, kv: KeyValues, mask: Value) -> Value:
+    def attention(self, op: llm.AttentionOp, q: Value, kv: KeyValues, mask: Mask) -> Value:
         """A row of lanes of queries at a time, and the heads of one KV head."""
         for value in (op.q, op.k, op.v):
             self.check_tokens(value, 2)
         _, heads, count, width = q.type.shape
+        sinks = self.sinks(op, (heads, 1, 1), Replicated())
         blocks = []
         for block in even_ranges(count, self.lanes, 1):
             some = self.build.slice(q, (0, 0, block.start, 0), (1, heads, block.size, width))
             some = self.build.reshape(some, (heads, block.size, width), Lanes(1))
-            blocks.append(self._query_block(op.visible, some, block, kv, mask))
-        return self.build.reshape(self.build.concat(blocks, 0), (1, count, heads, width), Lanes(1))
+            seen, rows = self._mask_block(op.visible, block, mask)
+            scores = Scores(rows, op.softcap, sinks)
+            blocks.append(self._groups_of_heads(some, kv, kv.parts(seen), scores))
+        shape = (1, count, heads, op.v.type.shape[3])
+        return self.build.reshape(self.build.concat(blocks, 0), shape, Lanes(1))
 
-    def _query_block(self, visible: llm.Visible, q: Value, block: Range, kv: KeyValues, mask: Value) -> Value:
-        """q [heads, queries, d] of those of this run's tokens -> [queries, heads * d]."""
-        first, build = self.current.tokens.start + block.start, self.build
-        seen = seen_keys(visible, Range(first, first + block.size), mask.type.shape[3], self.lanes)
-        rows = build.slice(mask, (0, 0, first, seen.start), (1, 1, block.size, seen.size))
-        rows = load_mask(build, build.reshape(rows, (1, block.size, seen.size), None), Lanes(1))
-        return self._groups_of_heads(q, kv, kv.parts(seen), rows)
+    def _mask_block(self, visible: llm.Visible, block: Range, mask: Mask) -> tuple[Range, Value]:
+        """The keys that some of these queries may see, and what hides part of them [1, queries, keys]."""
+        start = self.current.tokens.start
+        queries = Range(start + block.start, start + block.stop)
+        seen = seen_keys(visible, queries, mask.rows.type.shape[3], self.lanes)
+        return seen, self._mask_rows(visible, mask, queries, seen)
 
-    def _groups_of_heads(self, q: Value, kv: KeyValues, parts: list[Part], mask: Value) -> Value:
-        """Heads that share keys, as many at a time as have scores that take little room."""
+    def _mask_rows(self, visible: llm.Visible, mask: Mask, queries: Range, keys: Range) -> Value:
+        """[1, queries, keys] in units of log2 e; only keys of the edge may lie before a query's first one."""
+        edge = Range(keys.start, keys.start) if mask.first is None else edge_of(visible, queries, keys)
+        parts = [(edge, mask.first), (Range(edge.stop, keys.stop), None)]
+        found = [self._mask_part(mask.rows, queries, some, first) for some, first in parts if some.size]
+        return self.build.concat(found, 2)
+
+    def _mask_part(self, mask: Value, queries: Range, keys: Range, first: Value | None) -> Value:
+        """Those columns of `_mask_rows`; `first` [1, tokens, 1] are the first keys of this run's queries."""
+        rows = self.build.slice(mask, (0, 0, queries.start, keys.start), (1, 1, queries.size, keys.size))
+        rows = self.build.reshape(rows, (1, queries.size, keys.size), None)
+        if first is not None:
+            begin = queries.start - self.current.tokens.start
+            first = self.build.slice(first, (0, begin, 0), (1, queries.size, 1))
+            first = self.build.scalar(tensor.SubOp, first, float(keys.start)) if keys.start else first
+        return load_mask(self.build, rows, Lanes(1), first)
+
+    def _groups_of_heads(self, q: Value, kv: KeyValues, parts: list[Part], scores: Scores) -> Value:
+        """q [heads, queries, d] -> [queries, heads * width of values].
+
+        Heads that share keys, as many at a time as have scores that take little room.
+        """
         heads, queries, width = q.type.shape
         group = heads // kv.heads
-        most = max(1, self.build.spec.work_bytes // (F32.bytes * mask.type.shape[2]))
+        most = max(1, self.build.spec.work_bytes // (F32.bytes * scores.mask.type.shape[2]))
         columns = []
         for head in range(kv.heads):
             for some in even_ranges(group, 1, most):
-                part = self.build.slice(q, (head * group + some.start, 0, 0), (some.size, queries, width))
-                out = attend(self.build, [Queries(head, part)], kv, parts, mask)
+                first = head * group + some.start
+                part = self.build.slice(q, (first, 0, 0), (some.size, queries, width))
+                sinks = scores.sinks and self.build.slice(scores.sinks, (first, 0, 0), (some.size, 1, 1))
+                out = attend(self.build, [Queries(head, part)], kv, parts, replace(scores, sinks=sinks))
                 out = self.build.permute(out, (1, 0, 2))
-                columns.append(self.build.reshape(out, (queries, some.size * width), Lanes(0)))
+                columns.append(self.build.reshape(out, (queries, some.size * out.type.shape[2]), Lanes(0)))
         return self.build.concat(columns, 1)
 
 
 def seen_keys(visible: llm.Visible, positions: Range, total: int, lanes: int) -> Range:
     """The keys that queries at these positions may see, from a row of lanes on, where matrices start."""
-    if visible.kind == "window":
-        return Range(max(0, positions.start - visible.size + 1) // lanes * lanes, positions.stop)
-    return Range(0, total if visible.sees_later else positions.stop)
+    first = visible.first_key(positions.start) // lanes * lanes
+    return Range(first, total if visible.sees_later else positions.stop)
+
+
+def edge_of(visible: llm.Visible, positions: Range, seen: Range) -> Range:
+    """Those of the seen keys that some query at these positions may not see, as they are too far back.
+
+    In whole units, so that neither part is a single column, which would lie in another way.
+    """
+    if visible.kind not in ("window", "chunk"):
+        return seen
+    behind = max(0, visible.first_key(positions.stop - 1) - seen.start)
+    stop = seen.start + round_up(behind, EDGE_UNIT)
+    return Range(seen.start, stop if stop + EDGE_UNIT <= seen.stop else seen.stop)

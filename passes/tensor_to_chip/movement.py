@@ -9,7 +9,7 @@ from compiler.ir.core import Op
 from compiler.ir.types import I32, UI8, TensorType
 from dialects import chip, tensor
 from dialects.tensor import Lanes, PackedType, Replicated, axis_over_lanes
-from dialects.weights import Indices, Joined, Packed, RopeTable, Table
+from dialects.weights import Indices, Iota, Joined, Packed, RopeTable, Table
 from passes.tensor_to_chip.context import Lowering, lowers
 from passes.tensor_to_chip.emitter import MAX_ITEMS
 from passes.tensor_to_chip.matmul import tile_of
@@ -103,6 +103,12 @@ def indices(low: Lowering, op: tensor.IndicesOp) -> None:
 def table(low: Lowering, op: tensor.TableOp) -> None:
     type_ = op.results[0].type
     low.set(op.results[0], low.row_major(low.emit.weight(Table(op.name), type_.bytes), type_))
+
+
+@lowers(tensor.IotaOp)
+def iota(low: Lowering, op: tensor.IotaOp) -> None:
+    type_ = op.results[0].type
+    low.set(op.results[0], low.row_major(low.emit.weight(Iota(type_.size, op.step), type_.bytes), type_))
 
 
 @lowers(tensor.PackedWeightOp)

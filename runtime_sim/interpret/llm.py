@@ -178,6 +178,12 @@ def kv_concat(op: llm.KvConcatOp, history: Array, new: Array) -> Array:
     return np.concatenate([history, new], axis=2)
 
 
+@simulates(llm.HideBeforeOp)
+def hide_before(op: llm.HideBeforeOp, mask: Array, first: Array) -> Array:
+    columns = np.arange(mask.shape[-1], dtype=np.float32)
+    return wide(mask) + HIDDEN * np.maximum(first[:, None] - columns, 0)
+
+
 @simulates(llm.AttentionOp)
 def attention(
     op: llm.AttentionOp, q: Array, k: Array, v: Array, mask: Array | None, sinks: Array | None
@@ -193,7 +199,7 @@ def attention(
 
 
 def visible_only(visible: llm.Visible, mask: Array | None, queries: int, keys: int) -> Array:
-    """What is added to the scores: the mask, and its lowest number at keys that are not visible.
+    """What is added to the scores: the mask, and at keys that are not visible at least what hides them.
 
     A client hides all keys of the queries that it does not use. Such a query takes the mean of whatever is
     there, visible or not: nobody reads it, and no level must make it differ from another's.
@@ -201,14 +207,18 @@ def visible_only(visible: llm.Visible, mask: Array | None, queries: int, keys: i
     seen = visible_keys(visible, queries, keys)
     if mask is None:
         return np.where(seen, np.float32(0), np.float32(-np.inf))
-    return np.where(seen, mask, min(mask.min(), HIDDEN))
+    return np.where(seen, mask, np.minimum(mask, HIDDEN))
 
 
 def visible_keys(visible: llm.Visible, queries: int, keys: int) -> Array:
     """[queries, keys] bool; the queries are at the last positions of the keys."""
-    behind = np.arange(keys - queries, keys)[:, None] - np.arange(keys)
-    seen = {"causal": behind >= 0, "window": (behind >= 0) & (behind < visible.size)}
-    return seen.get(visible.kind, np.ones((queries, keys), bool))
+    position, key = np.arange(keys - queries, keys)[:, None], np.arange(keys)
+    seen: Array = key <= (keys if visible.sees_later else position)
+    if visible.kind == "window":
+        seen = seen & (key > position - visible.size)
+    if visible.kind == "chunk":
+        seen = seen & (key // visible.size == position // visible.size)
+    return np.broadcast_to(seen, (queries, keys))
 
 
 def softmax_with_sinks(scores: Array, sinks: Array | None) -> Array:

@@ -83,6 +83,12 @@ def table(op: tensor.TableOp, data: Data) -> Array:
     return data.tables[op.name].reshape(op.result_.type.shape).astype(np.float32, copy=False)
 
 
+@simulates(tensor.IotaOp)
+def iota(op: tensor.IotaOp) -> Array:
+    type_ = op.result_.type
+    return (np.arange(type_.size, dtype=np.float32) * np.float32(op.step)).reshape(type_.shape)
+
+
 @simulates(tensor.LoadOp, tensor.StoreOp)
 def move(op: tensor.LoadOp | tensor.StoreOp, x: Array) -> Array:
     return x

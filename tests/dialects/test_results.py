@@ -55,6 +55,7 @@ LINES = [
     '"llm.rms_norm"(%x) <{eps = 1.0e-6 : f64}> : (!x) -> !x',
     '"llm.layer_norm"(%x) <{eps = 1.0e-6 : f64, operandSegmentSizes = array<i32: 1, 0, 0>}> : (!x) -> !x',
     '"llm.rope"(%q, %c, %s) <{rotary_dim = 16 : i64}> : (!heads, !angles, !angles) -> !heads',
+    '"llm.hide_before"(%m, %f) : (tensor<1x1x8x16xbf16>, tensor<1x8x1xf32>) -> tensor<1x1x8x16xf32>',
     '"llm.kv_concat"(%h, %n) : (!kv, !kv) -> tensor<1x2x16x16xbf16>',
     '"llm.attention"(%q, %k, %v) <{visible = #llm.visible<kind = "all">, scale = 0.25 : f64, operandSegmentSizes = array<i32: 1, 1, 1, 0, 0>}>'
     " : (!heads, !kv, !kv) -> tensor<1x8x4x16xbf16>",
@@ -87,6 +88,7 @@ LINES = [
     '"tensor.rope_table"() <{cos = "cos", sin = "sin"}> : () -> tensor<64x128xf32>',
     '"tensor.indices"() <{source = "order"}> : () -> tensor<5xui16>',
     '"tensor.table"() <{name = "scale"}> : () -> tensor<64x1xf32>',
+    '"tensor.iota"() : () -> tensor<1x64xf32>',
     '"tensor.load"(%x) : (tensor<4x64xf32>) -> !local',
     '"tensor.load"(%x) : (!packed) -> !tile',
     '"tensor.store"(%x) : (!local) -> tensor<4x64xf32>',
@@ -121,6 +123,7 @@ FREE = {  # what the result's type says, since nothing else does
     "llm.multi_hot": {"element", "place"},
     "tensor.weight": {"shape", "element"},
     "tensor.rope_table": {"shape"},
+    "tensor.iota": {"shape"},
     "tensor.table": {"shape"},
     "tensor.packed_weight": {"shape", "scheme"},
     "tensor.load": {"layout"},

@@ -27,6 +27,8 @@ VARIANTS = {  # family, changes to the checkpoint, changes to the options
         {"shards": 2, "attention_bias": True, "rope_scaling": LLAMA3_ROPE},
         {},
     ),
+    "windows shorter than the prompt": ("mistral", {"sliding_window": 12}, {}),
+    "windows longer than a prompt may be": ("mistral", {"sliding_window": 30}, {"max_input_length": 29}),
     "a kv head per head, short prefill": ("llama", {"layers": 1, "kv_heads": 4}, {"max_input_length": 32}),
     "one kv head, several tiles": (
         "qwen2",
@@ -51,3 +53,11 @@ def test_tokens_are_those_of_hugging_face(tiny, variant):
         net = model.nets[name]
         inputs = model.inputs(net)
         check_close(net, model.run(net, "file", inputs), model.run(net, "llm", inputs), ROUNDING)
+
+
+def test_windows_change_the_tokens(tiny):
+    """Or those that lose them would pass."""
+    for variant in ("windows shorter than the prompt", "windows longer than a prompt may be"):
+        family, checkpoint, options = VARIANTS[variant]
+        without = tiny(family, "bf16", checkpoint | {"sliding_window": None}, options)
+        assert greedy(without.options.model_path, PROMPT, COUNT) != tokens_of(tiny(family, "bf16", checkpoint, options))

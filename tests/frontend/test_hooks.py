@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from compiler.diagnostics import UserError
 from compiler.ir.module import walk
 from dialects import llm
 from frontend import hooks
@@ -26,9 +25,29 @@ def test_a_prompt_sees_what_came_before_and_a_step_what_the_client_says(qwen3):
 
 
 def test_window_as_long_as_the_sequence_is_a_causal_mask():
-    assert import_model(config("mistral", sliding_window=16), 16).nets
-    with pytest.raises(UserError, match="sliding window of 16"):
-        import_model(config("mistral", sliding_window=16), 17, 8)
+    assert "first_key" not in import_model(config("mistral", sliding_window=16), 16).tables
+
+
+def test_a_window_is_a_table_of_first_keys_for_the_runs_that_are_longer():
+    model = import_model(config("mistral", sliding_window=16), 20, 8)
+    assert model.tables["first_key"][:, 0].tolist() == [0] * 16 + [1, 2, 3, 4]
+    hidden = {
+        function.sym_name: [op for op in walk(function) if isinstance(op, llm.HideBeforeOp)]
+        for group in model.nets
+        if group.of_layers
+        for function in group.module.functions()
+    }
+    assert not hidden["block"]
+    assert len(hidden["block_cache"]) == 1
+
+
+def test_layers_with_windows_and_without_are_distinct():
+    """Both are alike to a prompt of 8 tokens, and have the same graph in decode: only their masks differ."""
+    layers = ["sliding_attention", "full_attention", "sliding_attention", "full_attention"]
+    settings = {"num_hidden_layers": 4, "sliding_window": 16, "head_dim": 16}
+    model = import_model(config("gemma2", layer_types=layers, **settings), 20, 8)
+    groups = [[each.layer for each in group.instances] for group in model.nets if group.of_layers]
+    assert groups == [[0, 2], [1], [3]]
 
 
 REFUSED = {
@@ -45,7 +64,8 @@ MASKS = {
     "causal": lambda batch, head, query, key: key <= query,
     "full": lambda batch, head, query, key: True,
     "sliding window of 5": lambda batch, head, query, key: (key <= query) & (key > query - 5),
-    "custom": lambda batch, head, query, key: (key <= query) & (key // 8 == query // 8),
+    "chunks of 8": lambda batch, head, query, key: (key <= query) & (key // 8 == query // 8),
+    "custom": lambda batch, head, query, key: (key <= query) & (key // 8 >= query // 8 - 1),
 }
 
 

@@ -133,10 +133,6 @@ def test_folder_is_read_for_its_configuration_alone(tmp_path):
 
 
 REFUSED = {
-    "sliding window": (
-        config("mistral", sliding_window=7),
-        r"layers\.0 has a sliding window of 7 attention mask .* shorter sequence length",
-    ),
     "encoder": (config("bert"), r"bert\.encoder\.layer\.0 has a full attention mask where a causal one"),
 }
 

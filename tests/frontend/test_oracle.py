@@ -25,7 +25,7 @@ ARCHITECTURES = {
     "llama": {"rope_scaling": LLAMA3_ROPE, "attention_bias": True, "mlp_bias": True},
     "qwen2": {},
     "qwen3": {"head_dim": 32, "tie_word_embeddings": True},
-    "mistral": {"sliding_window": None},
+    "mistral": {"sliding_window": 6},  # shorter than the prompt
     "granite": {  # multipliers of embedding, residual, attention and logits
         "embedding_multiplier": 3.0,
         "residual_multiplier": 0.5,
@@ -34,7 +34,8 @@ ARCHITECTURES = {
     },
     "olmo2": {},  # norms of whole q and k, and behind each part instead of before it
     "gemma": {"head_dim": 32},  # norm weights plus one, gelu, scaled embedding
-    "gemma2": {"head_dim": 32, "sliding_window": 64},  # soft caps
+    "gemma2": {"head_dim": 32, "sliding_window": 12, "attn_logit_softcapping": 3.0},  # a window that decode fills
+    "cohere2": {"sliding_window": 6, "layer_types": ["sliding_attention", "full_attention"]},  # no rope on some layers
     "cohere": {},  # layer norms, interleaved rope, parallel attention
     "olmo": {"clip_qkv": 0.4},  # layer norms without weights, clamped queries, keys and values
     "nemotron": {},  # layer norms with weights plus one, squared relu
@@ -141,3 +142,12 @@ def test_mistake_in_decode_alone_is_noticed(qwen3):
             if isinstance(op, llm.RopeOp):
                 op.mode = "interleaved"
     assert mutant.error() > 100 * TOLERANCE
+
+
+def test_a_window_that_is_lost_changes_the_logits():
+    subject = Subject.make("mistral", sliding_window=6, num_hidden_layers=2)
+    for op in ops_of(subject, llm.HideBeforeOp):
+        op.y.replace_by(op.mask)
+    for op in ops_of(subject, llm.AttentionOp):
+        op.visible = llm.Visible("masked")
+    assert subject.error() > 100 * TOLERANCE

@@ -9,6 +9,7 @@ import numpy as np
 import runtime_sim.interpret.llm
 import runtime_sim.interpret.tensor  # noqa: F401  (registers the rules)
 from compiler.ir.module import Module
+from compiler.ir.types import I32
 from compiler.target.chips.bm1684x import BM1684X
 from dialects import tensor
 from driver.blob import Materializer
@@ -24,11 +25,14 @@ load_all()
 
 MASKED = -9984.0  # what a client writes where a key is hidden
 
+SINKS = 3 * random_tensor(256, seed=9).astype("bfloat16").astype(np.float32)
+
 
 @dataclass(frozen=True)
 class Attention:
     """A function that splits x [1, tokens, (heads + 2 kv) d] into q, k and v, perhaps appends k and v to a
-    history, and gives the result of attention [1, tokens, heads d].
+    history, and gives the result of attention [1, tokens, heads d]. With `first`, a table by position, keys
+    before the first one of a query are hidden.
     """
 
     tokens: int
@@ -38,73 +42,118 @@ class Attention:
     history: int = 0
     mask: str = "bf16"
     visible: str = 'kind = "causal"'
+    first: tuple[int, ...] = ()
+
+    softcap: float = 0.0
+    sinks: bool = False
+    value_width: int = 0  # that of the keys where it is 0
 
     @property
     def keys(self) -> int:
         return self.history + self.tokens
 
+    @property
+    def widths(self) -> dict[str, int]:
+        return {"q": self.width, "k": self.width, "v": self.value_width or self.width}
+
+    @property
+    def all_columns(self) -> int:
+        return self.heads * self.width + self.kv_heads * sum(self.widths[name] for name in "kv")
+
     def text(self) -> str:
-        t, h, g, d, s = self.tokens, self.heads, self.kv_heads, self.width, self.history
+        lines: list[str] = []
         first = 0
-        lines = []
-        for name, n in (("q", h), ("k", g), ("v", g)):
-            row, split, outside = (f"tensor<{shape}xbf16>" for shape in (f"1x{t}x{n * d}", f"1x{t}x{n}x{d}", f"1x{n}x{t}x{d}"))
-            lines += [
-                f'%{name}0 = "llm.slice"(%x) <{{axis = 2 : i64, start = {first} : i64, stop = {first + n * d} : i64, '
-                f"step = 1 : i64}}> : (tensor<1x{t}x{(h + 2 * g) * d}xbf16>) -> {row}",
-                f'%{name}1 = "llm.reshape"(%{name}0) <{{shape = array<i64: 1, {t}, {n}, {d}>}}> : ({row}) -> {split}',
-                f'%{name}2 = "llm.permute"(%{name}1) <{{order = array<i64: 0, 2, 1, 3>}}> : ({split}) -> {outside}',
-            ]
-            first += n * d
-            if s and name != "q":
-                old, turned, all_ = (f"tensor<{shape}xbf16>" for shape in (f"1x{s}x{n}x{d}", f"1x{n}x{s}x{d}", f"1x{n}x{s + t}x{d}"))
-                lines += [
-                    f'%{name}3 = "llm.permute"(%history_{name}) <{{order = array<i64: 0, 2, 1, 3>}}> : ({old}) -> {turned}',
-                    f'%{name} = "llm.kv_concat"(%{name}3, %{name}2) : ({turned}, {outside}) -> {all_}',
-                ]
-            else:
-                lines[-1] = lines[-1].replace(f"%{name}2 =", f"%{name} =")
-        q, kv = f"tensor<1x{h}x{t}x{d}xbf16>", f"tensor<1x{g}x{s + t}x{d}xbf16>"
-        lines += [
-            f'%a = "llm.attention"(%q, %k, %v, %mask) <{{scale = {d**-0.5} : f64, '
-            f"visible = #llm.visible<{self.visible}>, "
-            "operandSegmentSizes = array<i32: 1, 1, 1, 1, 0>}> "
-            f": ({q}, {kv}, {kv}, tensor<1x1x{t}x{s + t}x{self.mask}>) -> tensor<1x{t}x{h}x{d}xbf16>",
-            f'%y = "llm.reshape"(%a) <{{shape = array<i64: 1, {t}, {h * d}>}}> '
-            f": (tensor<1x{t}x{h}x{d}xbf16>) -> tensor<1x{t}x{h * d}xbf16>",
+        for name, n in (("q", self.heads), ("k", self.kv_heads), ("v", self.kv_heads)):
+            lines += self._heads(name, n, first)
+            first += n * self.widths[name]
+        return "\n".join([*lines, *self._mask(), *self._attention()])
+
+    def _heads(self, name: str, n: int, first: int) -> list[str]:
+        t, d, s = self.tokens, self.widths[name], self.history
+        row, split, outside = (f"tensor<{shape}xbf16>" for shape in (f"1x{t}x{n * d}", f"1x{t}x{n}x{d}", f"1x{n}x{t}x{d}"))
+        old, turned, all_ = (f"tensor<{shape}xbf16>" for shape in (f"1x{s}x{n}x{d}", f"1x{n}x{s}x{d}", f"1x{n}x{s + t}x{d}"))
+        with_history = s and name != "q"
+        lines = [
+            f'%{name}0 = "llm.slice"(%x) <{{axis = 2 : i64, start = {first} : i64, stop = {first + n * d} : i64, '
+            f"step = 1 : i64}}> : (tensor<1x{t}x{self.all_columns}xbf16>) -> {row}",
+            f'%{name}1 = "llm.reshape"(%{name}0) <{{shape = array<i64: 1, {t}, {n}, {d}>}}> : ({row}) -> {split}',
+            f'%{name}{2 if with_history else ""} = "llm.permute"(%{name}1) <{{order = array<i64: 0, 2, 1, 3>}}> : ({split}) -> {outside}',
         ]
-        return "\n".join(lines)
+        if with_history:
+            lines += [
+                f'%{name}3 = "llm.permute"(%history_{name}) <{{order = array<i64: 0, 2, 1, 3>}}> : ({old}) -> {turned}',
+                f'%{name} = "llm.kv_concat"(%{name}3, %{name}2) : ({turned}, {outside}) -> {all_}',
+            ]
+        return lines
+
+    def _mask(self) -> list[str]:
+        """%given, with what lies before the first keys hidden."""
+        if not self.first:
+            return []
+        t, n = self.tokens, len(self.first)
+        mask = f"tensor<1x1x{t}x{self.keys}x"
+        return [
+            f'%table = "llm.table"() <{{name = "first"}}> : () -> tensor<{n}x1xf32>',
+            f'%first = "llm.gather_rows"(%table, %ids) : (tensor<{n}x1xf32>, tensor<1x{t}xi32>) -> tensor<1x{t}x1xf32>',
+            f'%hidden = "llm.hide_before"(%mask, %first) : ({mask}{self.mask}>, tensor<1x{t}x1xf32>) -> {mask}f32>',
+        ]
+
+    def _attention(self) -> list[str]:
+        t, h, keys, d, v = self.tokens, self.heads, self.keys, self.width, self.widths["v"]
+        mask, element = ("%hidden", "f32") if self.first else ("%mask", self.mask)
+        q, k, values = f"tensor<1x{h}x{t}x{d}xbf16>", f"tensor<1x{self.kv_heads}x{keys}x{d}xbf16>", f"tensor<1x{self.kv_heads}x{keys}x{v}xbf16>"
+        types = f"{q}, {k}, {values}, tensor<1x1x{t}x{keys}x{element}>" + (f", tensor<{h}xbf16>" if self.sinks else "")
+        return [
+            *([f'%sinks = "llm.weight"() <{{name = "sinks"}}> : () -> tensor<{h}xbf16>'] if self.sinks else []),
+            f'%a = "llm.attention"(%q, %k, %v, {mask}{", %sinks" if self.sinks else ""}) <{{scale = {d**-0.5} : f64, '
+            f"softcap = {self.softcap} : f64, visible = #llm.visible<{self.visible}>, "
+            f"operandSegmentSizes = array<i32: 1, 1, 1, 1, {int(self.sinks)}>}}> : ({types}) -> tensor<1x{t}x{h}x{v}xbf16>",
+            f'%y = "llm.reshape"(%a) <{{shape = array<i64: 1, {t}, {h * v}>}}> '
+            f": (tensor<1x{t}x{h}x{v}xbf16>) -> tensor<1x{t}x{h * v}xbf16>",
+        ]
 
     def module(self) -> Module:
         module = parse_ir(self.text())[0]
-        as_net(module)
+        as_net(module, {2: 1, 3: 1})
         return module
 
-    def inputs(self, module: Module, mask: np.ndarray) -> list[np.ndarray]:
-        """Arrays for the arguments, which are numbered by where they are first read."""
+    def inputs(self, module: Module, mask: np.ndarray, position: int = 0) -> list[np.ndarray]:
+        """Arrays for the arguments, which are numbered by where they are first read; tokens from a position on."""
         found = []
         for arg in module.functions()[0].args:
             shape, dtype = arg.type.shape, arg.type.element.numpy
+            if arg.type.element == I32:
+                found.append(position + np.arange(self.tokens, dtype=np.int32)[None])
+                continue
             is_mask = shape == (1, 1, self.tokens, self.keys)
             found.append((mask.reshape(shape) if is_mask else random_tensor(*shape, seed=len(found))).astype(dtype))
         return found
 
-    def check(self, mask: np.ndarray, options: str = "", on_chip: bool = True) -> Module:
+    def check(self, mask: np.ndarray, options: str = "", on_chip: bool = True, position: int = 0) -> Module:
         """The lowered arrays, and the chip, agree with the llm dialect; gives the module before the chip."""
         module = self.module()
-        inputs = self.inputs(module, mask)
-        (wanted,) = interpret(module.functions()[0], inputs, {}.__getitem__)
+        inputs = self.inputs(module, mask, position)
+        tables = {"first": np.array(self.first, np.float32)[:, None]}
+        weights = {"sinks": SINKS[: self.heads]}.__getitem__
+        (wanted,) = interpret(module.functions()[0], inputs, weights, tables)
         PassManager(parse_pipeline(f"llm-to-tensor{options}")).run(module)
         lowered = module.clone()
-        (found,) = interpret(module.functions()[0], inputs, {}.__getitem__)
+        (found,) = interpret(module.functions()[0], inputs, weights, tables)
         assert np.isfinite(found.astype(np.float32)).all()
         assert compare(found, wanted).cosine > 0.9999
         if on_chip:
             PassManager(parse_pipeline("tensor-to-chip")).run(module)
-            program = ChipProgram(module.functions()[0], BM1684X, Materializer({}.__getitem__, {}, 64).bytes_of)
+            program = ChipProgram(module.functions()[0], BM1684X, Materializer(weights, tables).bytes_of)
             (found,) = program.run(inputs)
             assert compare(found, wanted).cosine > 0.9999
         return lowered
+
+    def llm_result(self, mask: np.ndarray, position: int = 0) -> np.ndarray:
+        """What the llm level computes."""
+        module = self.module()
+        tables, weights = {"first": np.array(self.first, np.float32)[:, None]}, {"sinks": SINKS[: self.heads]}
+        inputs = self.inputs(module, mask, position)
+        return interpret(module.functions()[0], inputs, weights.__getitem__, tables)[0]
 
 
 def hidden_unless(seen: np.ndarray) -> np.ndarray:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from dialects import tensor
+from passes.llm_to_tensor.decode import heads_of_lane_rows
 from tests.helpers import as_net, check_pass
-from tests.passes.llm_to_tensor.attending import Attention, causal, padded
+from tests.passes.llm_to_tensor.attending import Attention, causal, hidden_unless, padded
 from tests.passes.llm_to_tensor.written import ROW, WEIGHT, half, wide
 
 PACKED, SLOTS = "#tensor.lanes<axis = 2, compact = true>", "#tensor.lanes<axis = 2>"
@@ -56,3 +59,30 @@ def test_heads_that_are_no_whole_rows_of_lanes_are_split_and_joined_in_ddr(width
 
 def test_one_token_without_a_history_sees_itself():
     Attention(1).check(np.zeros(1))
+
+
+@pytest.mark.parametrize("used", [0, 3, 40, 99])
+@pytest.mark.parametrize(("kind", "size"), [("window", 1), ("window", 30), ("window", 200), ("chunk", 32), ("chunk", 7)])
+def test_one_token_sees_no_further_back_than_its_position_allows(kind, size, used):
+    position = np.arange(101)
+    first = np.maximum(position - size + 1, 0) if kind == "window" else position // size * size
+    attention = Attention(1, history=100, visible='kind = "masked"', first=tuple(first.tolist()))
+    attention.check(padded(100, used), position=used)
+    keys = np.arange(101)
+    shown = ((keys >= first[used]) & (keys < used)) | (keys == 100)
+    found = attention.llm_result(padded(100, used), used)
+    np.testing.assert_array_equal(found, replace(attention, first=()).llm_result(hidden_unless(shown)))
+
+
+@pytest.mark.parametrize(
+    ("heads", "kv_heads"), [(71, 1), (64, 1), (96, 8), (128, 128), (130, 10), (5, 5), (1, 1)]
+)
+def test_heads_of_any_count_share_keys_in_any_groups(heads, kv_heads):
+    """Also where the heads of a group lie in two rows of lanes."""
+    Attention(1, heads, kv_heads, history=70).check(padded(70, 50))
+
+
+def test_heads_are_cut_where_a_row_of_lanes_ends():
+    cut = [(head, (some.start, some.stop)) for head, some in heads_of_lane_rows(150, 2, 64)]
+    assert cut == [(0, (0, 64)), (0, (64, 75)), (1, (75, 128)), (1, (128, 150))]
+    assert len(list(heads_of_lane_rows(64, 8, 64))) == 8

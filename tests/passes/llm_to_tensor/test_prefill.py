@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -119,3 +120,19 @@ def test_a_window_sees_no_further_back(size, options):
     )
     columns = {op.source.type.shape[-1] for op in loads_of(lowered)} - {512}  # the width of x
     assert max(columns) <= size + 2 * 64
+
+
+@pytest.mark.parametrize("options", ["", "{tokens=64}", "{tail=1}"])
+@pytest.mark.parametrize(("kind", "size"), [("window", 1), ("window", 70), ("window", 200), ("chunk", 64), ("chunk", 30), ("chunk", 100)])
+def test_a_net_hides_from_a_causal_mask_what_lies_too_far_back(kind, size, options):
+    """The last rows are padding, which sees nothing; what is not hidden gives other results."""
+    tokens = 240
+    position = np.arange(tokens)
+    first = np.maximum(position - size + 1, 0) if kind == "window" else position // size * size
+    seen = np.tril(np.ones((tokens, tokens), bool)) & (position < 230)[:, None]
+    attention = Attention(tokens, visible=f'kind = "{kind}", size = {size}', first=tuple(first.tolist()))
+    lowered = attention.check(hidden_unless(seen), options)
+    columns = {op.source.type.shape[-1] for op in loads_of(lowered)} - {512}  # the width of x
+    assert max(columns) <= size + 2 * 64
+    shown = replace(attention, visible='kind = "causal"')  # only the net hides
+    assert (shown.llm_result(causal(tokens)) == replace(shown, first=()).llm_result(causal(tokens))).all() == (size >= tokens)
