@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import get_args
 
 import ml_dtypes
-import numpy as np
 import pytest
 
 from dialects.activations import Activation
 from passes import load_all
-from tests.compare import compare
 from tests.helpers import random_tensor
-from tests.passes.llm_to_tensor.levels import Levels
+from tests.passes.llm_to_tensor.levels import check_levels
 
 load_all()
 
@@ -23,11 +21,7 @@ WEIGHTS |= {name: random_tensor(128, seed=i, scale=0.5) for i, name in enumerate
 
 def check(text: str, tokens: int) -> None:
     x = random_tensor(1, tokens, 64, seed=5).astype(ml_dtypes.bfloat16)
-    wanted, *others = Levels.of(text, WEIGHTS).run([x])
-    for found in others:
-        difference = compare(found, wanted)
-        assert difference.cosine > 0.99999
-        assert difference.max_error <= 0.01 * np.abs(wanted.astype(np.float32)).max()
+    check_levels(text, [x], weights=WEIGHTS)
 
 
 def gated(tokens: int, act: str, biases: str = "") -> str:
