@@ -40,7 +40,7 @@ def fusing(options: ConvertOptions, keep: Mapping[str, int] = NOTHING) -> str:
         settings = f"bits={bits} group={options.group} symmetric={symmetric}"
         kept = ",".join(f"{module}={bits}" for module, bits in keep.items())
         passes.append(f"quantize-weights{{{settings}{f' keep={kept}' if kept else ''}}}")
-    passes += ["fuse-swiglu", "fuse-qkv", "fuse-gate-up", "fuse-residual"]
+    passes += ["fuse-swiglu", "fuse-qkv", "fuse-gate-up", "fuse-residual", "skip-before-argmax"]
     return ",".join(passes)
 
 

@@ -210,8 +210,6 @@ class Lowering(ABC):
             values[value] = found = self.gathered(found, value.type.shape)
         if not isinstance(found, Value):
             self.op.fail(f"takes weights or a table, {value.type}, where it needs an array")
-        if tensor.in_ddr(found.type):
-            self.op.fail(f"works on {value.type} of an embedding, which has no lowering")
         return found
 
     def is_loaded(self, value: Value) -> bool:
@@ -225,8 +223,10 @@ class Lowering(ABC):
         return value
 
     def f32(self, value: Value) -> Value:
-        found = self.get(value)
-        return found if found.type.element == F32 else self.build.cast(found, F32, found.type.layout)
+        return self.wide(self.get(value))
+
+    def wide(self, x: Value) -> Value:
+        return self.build.cast(x, F32, x.type.layout)
 
     def half(self, value: Value) -> Value:
         """The array rounded to the llm value's own type, as matrix operands need it."""

@@ -39,8 +39,9 @@ def gather_rows(low: Lowering, op: llm.GatherRowsOp) -> TableRows:
 
 @lowers(llm.EmbeddingOp)
 def embedding(low: Lowering, op: llm.EmbeddingOp) -> Value:
-    if op.scale != 1.0:
-        op.fail(f"scale {op.scale} is not supported")
-    source, ids = low.weight(op.table, op.y.type.element), low.token_rows(low.argument(op.ids))
-    type_ = TensorType((*ids.type.shape, source.type.shape[1]), op.y.type.element)
-    return low.build.add(tensor.GatherOp(source, ids, types=[type_]))
+    """Rows go from table to result, unless something is computed of them."""
+    rows = TableRows(op.table, low.parameter(op.table), low.argument(op.ids))
+    if op.scale == 1.0 and all(user.is_terminator for user in op.y.users):
+        return low.gather(rows, None)
+    x = low.wide(low.gathered(rows, op.y.type.shape))
+    return x if op.scale == 1.0 else low.build.scalar(tensor.MulOp, x, op.scale)

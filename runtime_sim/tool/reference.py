@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -82,17 +83,64 @@ class Reference:
             LayerValues(_rows(given), _rows(output), _heads(kept.keys), _heads(kept.values))
             for given, output, kept in zip(states.inputs, outputs, cache.layers, strict=True)
         ]
-        trace = Trace(self.embedded(tokens), layers, _rows(logits))
+        layers[0] = replace(layers[0], states_in=self.embedded(tokens))
+        trace = Trace(layers[0].states_in, layers, _rows(logits))
         if not all(np.isfinite(layer.states_out).all() for layer in layers):
             raise UserError(f"{self.folder}: the model itself computes values that are not finite")
         return trace
 
     def embedded(self, tokens: Sequence[int]) -> Array:
-        """[tokens, hidden]"""
+        """[tokens, hidden]: what the first layer is given, or of that what does not depend on positions."""
+        outputs, given = self._before_layers([[token] for token in tokens])
+        states = given if self._embedding is None else outputs[self._embedding]
+        return np.asarray(states[:, 0].detach().numpy())
+
+    @cached_property
+    def looks_up(self) -> bool:
+        """Whether that is rows of a table as they are."""
+        tokens = range(min(2, self.vocabulary))
+        rows = self.model.get_input_embeddings().weight[: len(tokens)].detach().numpy()
+        return np.array_equal(self.embedded(tokens), rows)
+
+    @cached_property
+    def _embedding(self) -> str | None:
+        """The last module before the layers whose output depends on the token and not on its position; None
+        where that is so of what the first layer is given.
+        """
+        last = self.vocabulary - 1
+        outputs, given = self._before_layers([[0, 0, last]])
+        if _of_token_only(given):
+            return None
+        found = [name for name, output in outputs.items() if _of_token_only(output)]
+        if not found:
+            raise UserError(f"{self.folder}: nothing before its layers is an embedding of the tokens alone")
+        return found[-1]
+
+    def _before_layers(self, ids: list[list[int]]) -> tuple[dict[str, Any], Any]:
+        """The states that modules give before the layers, in order, and what the first layer is given."""
         import torch
 
-        with torch.no_grad():
-            return _rows(self.model.get_input_embeddings()(torch.tensor([list(tokens)])))
+        outputs: dict[str, Any] = {}
+
+        def keep(name: str) -> Any:
+            def hook(module: Any, given: Any, output: Any) -> None:
+                if isinstance(output, torch.Tensor) and output.shape == (*tokens.shape, self.hidden):
+                    outputs[name] = output
+
+            return hook
+
+        def stop(layer: Any, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> None:
+            raise _Reached(arguments[0] if arguments else keywords["hidden_states"])
+
+        tokens = torch.tensor(ids)
+        hooks = [module.register_forward_hook(keep(name)) for name, module in self.model.named_modules()]
+        hooks.append(self.layers[0].register_forward_pre_hook(stop, with_kwargs=True))
+        with _hooked(hooks), torch.no_grad():
+            try:
+                self.model(input_ids=tokens, use_cache=False)
+            except _Reached as reached:
+                return outputs, reached.states
+        raise UserError(f"{self.folder}: its first layer does not run")
 
     def modules(self, tokens: Sequence[int], prefix: str) -> dict[str, Array]:
         """Outputs [tokens, ...] of the innermost modules below a prefix, by name, in order of the run."""
@@ -174,6 +222,19 @@ def _hooked(handles: Sequence[Any]) -> Iterator[None]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+class _Reached(Exception):
+    """The first layer is about to run on these states."""
+
+    def __init__(self, states: Any) -> None:
+        self.states = states
+
+
+def _of_token_only(states: Any) -> bool:
+    """Of [1, 3, hidden], for one token twice and another: whether it tells tokens apart, not positions."""
+    same, again, other = states[0]
+    return bool((same == again).all()) and not bool((same == other).all())
 
 
 class _Recorder:

@@ -117,11 +117,11 @@ def verify_file(file: Path, reference: Path, ir: Path | None = None, bisect_net:
     return run(Namespace(file=file, reference=reference, ir=ir, bisect_net=bisect_net, **settings))
 
 
-def limits_of(net: str, session: Session, min_cosine: float | None) -> Limits:
+def limits_of(net: str, verifier: Verifier, min_cosine: float | None) -> Limits:
     """Of a net by what it is and by its weights; `min_cosine` replaces two of them."""
     limits = EXACT
-    if net not in LOOK_UPS:
-        limits = LIMITS[weight_bits(session.runtime.net(net).program.stage)]
+    if net not in LOOK_UPS or not verifier.reference.looks_up:
+        limits = LIMITS[weight_bits(verifier.session.runtime.net(net).program.stage)]
     if min_cosine is None:
         return limits
     return Limits(min_cosine, limits.stretch, min(min_cosine, limits.token_cosine), limits.token_stretch)
@@ -151,7 +151,7 @@ def results_of(verifier: Verifier, min_cosine: float | None = None) -> Iterator[
         problems = [f"embedding.bin rows ({text})" for text in EXACT.broken_by_one(rows)]
         yield _judged(Result("embedding.bin", EXACT, {"rows": rows}, problems=problems))
     for name, runs in verifier.nets():
-        result = Result(name, limits_of(name, session, min_cosine))
+        result = Result(name, limits_of(name, verifier, min_cosine))
         for each in runs:
             outputs = [output.array for output in each.net.outputs]
             _add(result, each, outputs)

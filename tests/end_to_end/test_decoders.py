@@ -26,6 +26,13 @@ DECODERS: dict[str, dict[str, Any]] = {
     "olmo": {"clip_qkv": 0.4},  # layer norms without weights, clamped queries, keys and values
     "nemotron": {"partial_rotary_factor": 1.0},  # layer norms with weights plus one, squared relu
     "starcoder2": {"sliding_window": None},  # gelu by its tanh form
+    "gemma": {},  # rows of the embedding times a number, norm weights plus one, a gate of gelu's tanh form
+    "granite": {  # numbers that multiply the embedding, what is added to the residual, and the logits
+        "embedding_multiplier": 3.0,
+        "residual_multiplier": 0.5,
+        "attention_multiplier": 0.3,
+        "logits_scaling": 2.0,
+    },
 }
 
 

@@ -73,3 +73,15 @@ def test_a_number_for_each_position_scales_all_heads(tokens):
     """
     inputs = [some_ids(tokens), random_tensor(1, tokens, 192, seed=4).astype("bfloat16")]
     check_levels(text, inputs, {"s": random_tensor(200, 1, seed=3)})
+
+
+@pytest.mark.parametrize("behind", ["", '"llm.rms_norm"(%e) <{eps = 1.0e-5 : f64}>'])
+@pytest.mark.parametrize("tokens", [1, 70])
+def test_an_embedding_is_scaled_and_normed_before_it_is_stored(tokens, behind):
+    x = f"tensor<1x{tokens}x192xbf16>"
+    text = f"""
+      %w = "llm.weight"() <{{name = "w"}}> : () -> tensor<200x192xbf16>
+      %e = "llm.embedding"(%ids, %w) <{{scale = 2.5 : f64}}> : (tensor<1x{tokens}xi32>, tensor<200x192xbf16>) -> {x}
+      {f"%y = {behind} : ({x}) -> {x}" if behind else ""}
+    """
+    check_levels(text, [some_ids(tokens)], weights={"w": random_tensor(200, 192, seed=3)})

@@ -54,3 +54,29 @@ def test_references_of_other_make_are_traced(tmp_path, model_type):
 def test_a_folder_without_a_model_is_refused(tmp_path):
     with pytest.raises(UserError, match=r"has no config\.json"):
         Reference(tmp_path)
+
+
+SIZES = {"num_hidden_layers": 2, "num_attention_heads": 4, "vocab_size": 128, "hidden_size": 64}
+
+
+@pytest.mark.parametrize(
+    ("model_type", "settings", "looks_up", "name"),
+    [
+        ("llama", {}, True, None),
+        ("gemma", {"head_dim": 16, "num_key_value_heads": 4}, False, None),  # times a number
+        ("opt", {"word_embed_proj_dim": 64}, True, "model.decoder.embed_tokens"),  # and rows by position
+        ("opt", {"word_embed_proj_dim": 32}, False, "model.decoder.project_in"),
+        ("biogpt", {}, False, "biogpt.embed_tokens"),
+    ],
+)
+def test_what_is_embedded_does_not_depend_on_positions(tmp_path, model_type, settings, looks_up, name):
+    config = AutoConfig.for_model(model_type, **SIZES, **settings)
+    AutoModelForCausalLM.from_config(config).save_pretrained(tmp_path)
+    reference = Reference(tmp_path)
+    tokens = [5, 9, 5]
+    embedded = reference.trace(tokens).embedded
+    np.testing.assert_array_equal(embedded[0], embedded[2])
+    np.testing.assert_array_equal(embedded, reference.embedded(tokens))
+    assert embedded.shape == (3, 64)
+    assert reference.looks_up == looks_up
+    assert reference._embedding == name
