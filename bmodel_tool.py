@@ -103,9 +103,13 @@ def _add_running(commands: Commands) -> None:
 
 
 def _add_talking(commands: Commands) -> None:
-    chat = _add(commands, "chat", "answer a prompt, greedily, with tokenizer and template of config/")
+    chat = _add(commands, "chat", "answer a prompt, with tokenizer and template of config/")
     text = "what to ask; - reads it from standard input"
     chat.add_argument("--prompt", required=True, metavar="TEXT", help=text)
+    text = "draw tokens as config/generation_config.json says (default: take the most likely)"
+    chat.add_argument("--sample", action="store_true", help=text)
+    text = "draw the same tokens each time (default: others)"
+    chat.add_argument("--seed", type=int, metavar="N", help=text)
     text = "stop after this many (default: what the caches hold)"
     chat.add_argument("--max-tokens", type=int, metavar="N", help=text)
     text = "folder of the tokenizer (default: config/ beside the file)"

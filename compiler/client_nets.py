@@ -13,10 +13,12 @@ EMBEDDING_CACHE = "embedding_cache"  # of one token
 BLOCK = "block"  # a layer for a prompt
 BLOCK_CACHE = "block_cache"  # a layer for one token, with keys and values that the client keeps
 LM_HEAD = "lm_head"  # a state to the next token, or to logits
-GREEDY_HEAD = "greedy_head"  # logits to the next token, in files of the vendor's compiler
+GREEDY_HEAD = "greedy_head"  # logits to the most likely token
+SAMPLE_HEAD = "sample_head"  # logits to candidates for the next token, and how likely each is to be taken
 
 LOOK_UPS = (EMBEDDING, EMBEDDING_CACHE)
 LAYER_NETS = (BLOCK, BLOCK_CACHE)
+CHOICES = (GREEDY_HEAD, SAMPLE_HEAD)  # of a file whose LM_HEAD gives logits
 # What a file must have whose nets are run as a language model; LOOK_UPS may be left to the client.
 NEEDED = (f"{BLOCK}_0", f"{BLOCK_CACHE}_0", LM_HEAD)
 

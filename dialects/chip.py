@@ -863,3 +863,50 @@ class DmaGatherOp(DmaOp):
         ):
             out |= split_address(name, place.dma(buffer, view))
         return out
+
+
+@op("chip.dma_scatter")
+class DmaScatterOp(DmaOp):
+    """table[index[i], :] = src[i, :]: `rows` of `width` items to rows of a DDR table, in any order.
+
+    The rows follow each other, in DDR or on one lane. Rows of the table that no index names stay what they
+    are, and indices outside of it are passed over.
+    """
+
+    family = "dma_scatter"
+
+    dst: Operand[GlobalType]
+    src: Operand[BufferType]
+    index: Operand[GlobalType]
+    rows: Attr[int]
+    table_rows: Attr[int]
+    width: Attr[int]
+    res: Attr[View]
+    opd0: Attr[View]
+    opd1: Attr[View]
+
+    def isa_kind(self) -> str:
+        return "copy"
+
+    def written(self) -> Items:
+        return self.dst, self.res, (1, 1, self.table_rows, self.width)
+
+    def accesses(self, spec: ChipSpec) -> Iterator[Access]:
+        yield any_access(self.src, self.opd0, (1, 1, self.rows, self.width), spec, write=False)
+        index = View(UI32, self.opd1.offset, 0, (0, 0, 1, 0))
+        yield global_access(self.index, index, (1, 1, self.rows, 1), write=False)
+        yield global_access(*self.written(), write=True)
+
+    def fields(self, place: Placement) -> Fields:
+        out = {"stride_enable": 1, "src_data_format": PRECISION[self.opd0.dtype.name]}
+        out |= {"src_csize": 1, "src_hsize": self.rows, "src_wsize": self.width, "src_hstride": self.width}
+        out |= {"src_cstride": self.rows * self.width, "dst_cstride": self.table_rows * self.width}
+        out |= {"dst_csize": 1, "dst_hsize": self.table_rows, "dst_wsize": self.width}
+        out |= {"dst_hstride": self.width, "index_csize": 1, "index_hsize": self.rows, "index_hstride": 1}
+        for name, buffer, view in (
+            ("src", self.src, self.opd0),
+            ("dst", self.dst, self.res),
+            ("index", self.index, self.opd1),
+        ):
+            out |= split_address(name, place.dma(buffer, view))
+        return out

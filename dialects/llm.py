@@ -33,7 +33,7 @@ from compiler.ir.define import (
     VariadicOperand,
     op,
 )
-from compiler.ir.types import F32, I32, Attribute, TensorType, attr_def
+from compiler.ir.types import F32, I32, Attribute, ElementType, TensorType, attr_def
 from compiler.weights.scheme import scheme_of
 from dialects.activations import Activation
 from dialects.shapes import (
@@ -731,6 +731,76 @@ class TopkOp(Op):
         check_count(self, self.k, self.x.type)
 
 
+# ---- the choice of a token ----
+
+
+@op("llm.widen")
+class WidenOp(Op):
+    """y = x in float32, as exactly as x is known."""
+
+    shapes = "x[...] y[...]"
+
+    x: Operand[TensorType]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        return (TensorType(self.x.type.shape, F32),)
+
+
+@op("llm.penalize")
+class PenalizeOp(Op):
+    """Logits, less likely where a token has been: there, x < 0 is multiplied by the penalty, else divided.
+
+    A token counts once, however often it is named, and ids outside of the vocabulary not at all. Token 0
+    counts never: a client has fewer ids than there is room for, and what it leaves is 0.
+    Shapes: logits and y [1, V] f32, ids [1, S] i32, penalty [1] f32.
+    Source: Keskar et al. 2019, section 4.1; gen_sample_head_mlir of LlmConverter.py in Sophgo's tpu-mlir.
+    """
+
+    shapes = "logits[1, V] ids[1, S] penalty[1] y[1, V]"
+
+    logits: Operand[TensorType]
+    ids: Operand[TensorType]
+    penalty: Operand[TensorType]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        return (self.logits.type,)
+
+    def verify(self) -> None:
+        _check_elements(self, (self.logits, F32), (self.ids, I32), (self.penalty, F32))
+
+
+@op("llm.nucleus")
+class NucleusOp(Op):
+    """Probabilities of candidates, of which the least likely are left out.
+
+    Candidates come largest logit first, and only the first `top_k` count. p = softmax(x / temperature); a
+    candidate stays if the sum of p up to it, its own included, is below top_p (in float32: not above it by a
+    part in a million, so that 1 keeps all), or if it is one of the first `least`. The others have 0, and
+    the rest sums up to 1. A temperature of 0 leaves the first one.
+    Shapes: x and y [1, K] f32, temperature [1] f32, top_k [1] i32, top_p [1] f32.
+    Source: Holtzman et al. 2019, section 3.1; gen_sample_head_mlir of LlmConverter.py in Sophgo's tpu-mlir,
+    which unlike other samplers drops the candidate that crosses top_p, and keeps five.
+    """
+
+    shapes = "x[1, K] temperature[1] top_k[1] top_p[1] y[1, K]"
+
+    x: Operand[TensorType]
+    temperature: Operand[TensorType]
+    top_k: Operand[TensorType]
+    top_p: Operand[TensorType]
+    least: Attr[int]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        return (self.x.type,)
+
+    def verify(self) -> None:
+        _check_elements(self, (self.x, F32), (self.temperature, F32), (self.top_k, I32), (self.top_p, F32))
+        check_count(self, self.least, self.x.type)
+
+
 # ---- routing, and experts ----
 
 
@@ -943,6 +1013,12 @@ def is_weight(x: Value) -> bool:
 def stored_alike(*weights: Value[TensorType]) -> bool:
     """Whether all are stored as codes of one scheme, or all as they are: only such can be joined."""
     return len({value.type.layout for value in weights}) == 1
+
+
+def _check_elements(op: Op, *stated: tuple[Value[TensorType], ElementType]) -> None:
+    for value, element in stated:
+        if value.type.element != element:
+            op.fail(f"takes {value.type}, expected {element}")
 
 
 def _check_norm_row(op: _Unary, row: Value[TensorType] | None) -> None:

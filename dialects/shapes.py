@@ -54,7 +54,7 @@ def check_range(op: Op, x: TensorType, axis: int, bounds: tuple[int, int, int]) 
 
 def check_count(op: Op, count: int, x: TensorType) -> None:
     if not x.shape or not 1 <= count <= x.shape[-1]:
-        op.fail(f"k is {count}, expected at least 1 and no more than the last axis of {x} has")
+        op.fail(f"asks for {count}, expected at least 1 and no more than the last axis of {x} has")
 
 
 def check_row_indices(op: Op, table: TensorType, ids: TensorType) -> None:

@@ -314,6 +314,31 @@ class GatherOp(MadeAnywhere):
             self.fail(f"gives {self.rows.type}, expected the items of {self.table.type}")
 
 
+@op("tensor.scatter")
+class ScatterOp(TensorOp):
+    """A copy of table [rows, width] with y[ids[i], :] = rows[i, :]; ids outside of it are passed over.
+
+    table and ids i32 are in DDR, and so is y; the rows lie one after the other on the first lane.
+    """
+
+    shapes = "table[N, W] ids[1, S] rows[1, S, W] y[N, W]"
+
+    table: Operand[TensorType]
+    ids: Operand[TensorType]
+    rows: Operand[TensorType]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[Type, ...]:
+        return (self.tensor(0),)
+
+    def verify(self) -> None:
+        table, ids, rows = self.table.type, self.ids.type, self.rows.type
+        if not in_ddr(table) or not in_ddr(ids) or ids.element != I32:
+            self.fail(f"takes {table} and {ids}, expected a table and i32 in DDR")
+        if rows.element != table.element or not is_over_lanes(rows, 0):
+            self.fail(f"takes rows {rows}, expected the items of {table} on the first lane")
+
+
 # ---- arithmetic ----
 
 
@@ -539,6 +564,30 @@ class TopkOp(TensorOp):
         check_count(self, self.k, x)
         if form_of(x) == "neither" or x.shape[-1] > MAX_EXACT:
             self.fail(f"takes {x}, expected rows over the lanes, or the items of one, at most {MAX_EXACT}")
+
+
+@op("tensor.nucleus")
+class NucleusOp(TakesPowers):
+    """As llm.nucleus, with all operands f32 on every lane; temperature, top_k and top_p [1, 1]."""
+
+    shapes = "x[1, K] temperature[1, 1] top_k[1, 1] top_p[1, 1] y[1, K]"
+
+    x: Operand[TensorType]
+    temperature: Operand[TensorType]
+    top_k: Operand[TensorType]
+    top_p: Operand[TensorType]
+    least: Attr[int]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[Type, ...]:
+        return (self.tensor(0),)
+
+    def verify(self) -> None:
+        self.require_f32()
+        check_count(self, self.least, self.x.type)
+        for value in self.operands:
+            if value.type.layout != Replicated():
+                self.fail(f"takes {value.type}, expected it on every lane")
 
 
 # ---- matmul ----

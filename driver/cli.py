@@ -90,6 +90,8 @@ def _add_output_flags(group: argparse._ArgumentGroup) -> None:
     add("-o", "--out_dir", type=folder, default=Path("tmp"), metavar="DIR", help=text)
     text = "write the embedding as config/embedding.bin, not as nets"
     add("--embedding_disk", action="store_true", help=text)
+    text = "a head that gives logits, and nets that take the largest or draw by them"
+    add("--do_sample", action="store_true", help=text)
     add("--dry_run", action="store_true", help="say what it would cost; write nothing")
     add("--verify", action="store_true", help="run each net of the result and compare it with the model")
 

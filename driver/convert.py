@@ -19,6 +19,7 @@ from driver.pipelines import default_pipeline
 from driver.write import file_bytes, write
 from frontend.binding import Weights
 from frontend.config import ModelConfig
+from frontend.heads import with_sampling
 from frontend.load import OpenedModel, load_model, open_model
 from passes import load_all
 from passes.manager import HEADER, check_order, parse_pipeline, passes_that_end
@@ -76,6 +77,8 @@ def compiled_job(options: ConvertOptions, opened: OpenedModel) -> Job:
     note(f"read {options.model_path}")
     half = element(options.half)
     model, weights = load_model(opened, options.seq_length, options.input_length, half)
+    if options.do_sample:
+        model = with_sampling(model, options.seq_length)
     note_conversion(options, weights)
     job = Job(options, model, weights)
     job.compile()

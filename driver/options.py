@@ -38,6 +38,7 @@ class ConvertOptions:
     keep: Sequence[str] | None = None  # PATTERN=BITS: modules with bits of their own
     max_input_length: int = 0  # 0: seq_length
     embedding_disk: bool = False
+    do_sample: bool = False
     out_dir: Path = Path("tmp")
     dump_ir: Path | None = None  # folder for the IR after each pass
     stop_after: str | None = None  # name of a pass

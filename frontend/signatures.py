@@ -24,3 +24,17 @@ BLOCK_CACHE = NetAttr(client_nets.BLOCK_CACHE, "layer", True, (*BLOCK.inputs, *H
 # Of one token: hidden [1, hidden] to [1, 1] i32.
 HIDDEN, TOKEN = NetInput("hidden_states"), NetOutput("token_id")
 LM_HEAD = NetAttr(client_nets.LM_HEAD, inputs=(HIDDEN,), outputs=(TOKEN,))
+
+# With --do_sample the head gives logits [1, V] f32, and one of two nets takes them. Clients copy them from
+# its output and write the other inputs when they please, so nothing else may work there. Of tokens that were,
+# a client gives as many as there are; the rest of [1, S] i32 is 0, or what it was. penalty, temperature and
+# top_p are [1] f32, top_k is [1] i32; candidates are [1, 50], the most likely first.
+LM_HEAD_LOGITS = NetAttr(client_nets.LM_HEAD, inputs=(HIDDEN,), outputs=(NetOutput("logits"),))
+LOGITS = NetInput("m_logits", kept="session")
+GREEDY_HEAD = NetAttr(client_nets.GREEDY_HEAD, inputs=(LOGITS,), outputs=(TOKEN,))
+SETTINGS = ("input_ids", "penalty", "temperature", "top_k", "top_p")
+SAMPLE_HEAD = NetAttr(
+    client_nets.SAMPLE_HEAD,
+    inputs=(LOGITS, *(NetInput(name, kept="session") for name in SETTINGS)),
+    outputs=(NetOutput("probabilities"), NetOutput("token_idx")),
+)

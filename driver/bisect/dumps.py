@@ -23,6 +23,7 @@ from compiler.weights.stored import Weight
 from dialects.nets import net_of
 from driver.blob import Materializer
 from frontend.binding import Weights
+from frontend.heads import with_sampling
 from frontend.imported import ImportedModel, Instance, NetGroup
 from frontend.load import load_model, open_model
 from passes.manager import parse_pipeline, passes_left
@@ -173,7 +174,10 @@ def without_padding(run: NetRun) -> list[Array]:
 def model_of(session: Session, folder: Path) -> tuple[ImportedModel, Weights]:
     """The reference's model, imported for the lengths and the type of the file."""
     sizes, half = session.sizes, session.caches[0].inputs[0].info.dtype
-    return load_model(open_model(folder), sizes.history_rows, sizes.prefill_rows, element(half))
+    model, weights = load_model(open_model(folder), sizes.history_rows, sizes.prefill_rows, element(half))
+    if session.greedy_head is not None:
+        model = with_sampling(model, sizes.history_rows)
+    return model, weights
 
 
 def first_dump(folder: Path, group: NetGroup, name: str) -> Path:

@@ -34,13 +34,16 @@ class Decode(Lowering):
         return False
 
     def load_argument(self, value: Value) -> Value:
-        """Packed, as one run of the DMA; then in f32, in whole slots, as it may be accumulated upon."""
+        """Packed, as one run of the DMA; then in f32, in whole slots, as it may be accumulated upon.
+
+        What is f32 already stays packed: logits, for which there may be no room in whole slots.
+        """
         shape = value.type.shape
         if len(shape) < 2 or shape[0] != 1:
             self.op.fail(f"reads an argument {value.type}, expected [1, tokens, width] or [1, width]")
         last = len(shape) - 1
         local = self.build.load(self.token_rows(value), Lanes(last, compact=True))
-        return self.build.cast(local, F32, Lanes(last))
+        return local if value.type.element == F32 else self.build.cast(local, F32, Lanes(last))
 
     def token_rows(self, value: Value) -> Value:
         stated = self.net.inputs[value.index]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from math import prod
 
 from compiler.ir.core import Op
 from compiler.ir.types import I32, UI8, TensorType
@@ -214,7 +215,7 @@ def store_column(low: Lowering, result: Placed, x: Placed) -> None:
 
 @lowers(tensor.GatherOp)
 def gather(low: Lowering, op: tensor.GatherOp) -> None:
-    """One row per lane, one for all lanes, or rows to DDR."""
+    """One row per lane, one for all lanes, or rows that follow each other, in DDR or on the first lane."""
     table, ids, res = low.get(op.table), low.get(op.ids), low.result(op)
     count, width = ids.shape[-1], table.shape[1]
     if res.in_ddr:
@@ -224,6 +225,8 @@ def gather(low: Lowering, op: tensor.GatherOp) -> None:
     elif res.axis is None:
         spread_row(low, op, res)
         return
+    elif res.shape[res.axis] == 1 and count > 1:  # all on the first lane
+        channels, rows, index_stride, c_stride = 1, count, 0, count * width
     else:
         channels, rows, index_stride, c_stride = count, 1, 1, res.strides[res.axis]
     emit_gather(low, res, table, ids, (channels, rows, index_stride, c_stride))
@@ -258,6 +261,41 @@ def emit_gather(
             opd1=ids.view(()),
         )
     )
+
+
+@lowers(tensor.ScatterOp)
+def scatter(low: Lowering, op: tensor.ScatterOp) -> None:
+    table, ids, rows, res = low.get(op.table), low.get(op.ids), low.get(op.rows), low.result(op)
+    copy_in_ddr(low, res, table)
+    low.emit.add(
+        chip.DmaScatterOp(
+            res.buffer,
+            rows.buffer,
+            ids.buffer,
+            rows=ids.shape[-1],
+            table_rows=table.shape[0],
+            width=table.shape[1],
+            res=res.view(()),
+            opd0=rows.view(()),
+            opd1=ids.view(()),
+        )
+    )
+
+
+def copy_in_ddr(low: Lowering, result: Placed, x: Placed) -> None:
+    """By way of all lanes, each of which takes a run of items; the rest by way of one."""
+    lanes, count = low.spec.lanes, prod(x.shape)
+    run, rest = divmod(count, lanes)
+    for start, channels, size in ((0, lanes, run), (count - rest, 1, rest)):
+        if not size:
+            continue
+        local = low.emit.new((channels, size), x.dtype, Lanes(0))
+        places = [
+            replace(at, shape=(channels, size), strides=(size, 1), offset=at.offset + start * at.dtype.bytes)
+            for at in (result, x)
+        ]
+        low.emit.dma(local, places[1])
+        low.emit.dma(places[0], local)
 
 
 # ---- across lanes ----

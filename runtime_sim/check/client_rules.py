@@ -12,11 +12,14 @@ from compiler.bmodel import AddrMode, BModel, Net, Stage, TensorInfo
 from compiler.client_nets import (
     BLOCK,
     BLOCK_CACHE,
+    CHOICES,
     EMBEDDING,
     EMBEDDING_CACHE,
+    GREEDY_HEAD,
     LAYER_NETS,
     LOOK_UPS,
     NEEDED,
+    SAMPLE_HEAD,
     kind_of,
     layer_count,
 )
@@ -24,6 +27,7 @@ from runtime_sim.launch.loader import Program
 
 Signature = Sequence[tuple[str, tuple[int, ...]]]  # data type and shape of each input or output
 
+MOST_CANDIDATES = 50
 ACTIVATIONS = ("bf16", "f16")  # element types of states, masks and caches
 
 _BLOCK, _CACHE, _HEAD = NEEDED
@@ -48,6 +52,7 @@ def shape_problems(bmodel: BModel) -> Iterator[str]:
             return
     yield from _mode_problems(bmodel)
     yield from _shape_problems(bmodel)
+    yield from _head_problems(bmodel)
 
 
 def _name_problems(bmodel: BModel) -> Iterator[str]:
@@ -59,16 +64,17 @@ def _name_problems(bmodel: BModel) -> Iterator[str]:
         yield f"it has no {_HEAD}"
     for net in bmodel.nets:
         kind, layer = kind_of(net.name)
-        if kind not in ((*LOOK_UPS, _HEAD) if layer is None else LAYER_NETS):
+        if kind not in ((*LOOK_UPS, _HEAD, *CHOICES) if layer is None else LAYER_NETS):
             yield f"net {net.name} is none that a client knows, and clients count layers by counting nets"
         elif layer is not None and layer >= layers:
             yield f"net {net.name} is beyond the {layers} layers that have both of their nets"
 
 
 def _mode_problems(bmodel: BModel) -> Iterator[str]:
-    """Only memory of its own keeps a cache from one launch to the next."""
+    """Only memory of its own keeps a cache, or how to choose, from one launch to the next."""
     for net in bmodel.nets:
-        wanted = AddrMode.IO_ALONE if kind_of(net.name)[0] == BLOCK_CACHE else AddrMode.BASIC
+        alone = kind_of(net.name)[0] in (BLOCK_CACHE, *CHOICES)
+        wanted = AddrMode.IO_ALONE if alone else AddrMode.BASIC
         if net.addr_mode is not wanted:
             yield f"net {net.name} has addr_mode {net.addr_mode.name}, clients need {wanted.name}"
 
@@ -88,6 +94,12 @@ def _shape_problems(bmodel: BModel) -> Iterator[str]:
                 yield f"net {net.name} has the {what} {_text(found)}, clients need {_text(wanted)}"
 
 
+def _head_problems(bmodel: BModel) -> Iterator[str]:
+    """Logits are of use to another net only."""
+    if _logits(bmodel) and not bmodel.has_net(GREEDY_HEAD):
+        yield f"its {_HEAD} gives logits, and there is no {GREEDY_HEAD} to choose among them"
+
+
 def _text(signature: Signature) -> str:
     return ", ".join(f"{dtype}{list(shape)}" for dtype, shape in signature)
 
@@ -103,13 +115,30 @@ def _signatures(bmodel: BModel) -> dict[str, tuple[Signature, Signature]]:
     caches = (act, (1, history, heads, head_dim))
     states, keys = (act, (1, rows, hidden)), (act, (1, rows, heads, head_dim))
     state, mask = (act, (1, 1, hidden)), (act, (1, 1, 1, history + 1))
+    token, logits, number = ("i32", (1, 1)), _logits(bmodel), ("f32", (1,))
+    candidates = _candidates(bmodel)
+    settings = [("i32", (1, history)), number, number, ("i32", (1,)), number]
     return {
         EMBEDDING: ([("i32", (1, rows))], [states]),
         EMBEDDING_CACHE: ([("i32", (1, 1))], [state]),
         BLOCK: ([states, ("i32", (1, rows)), (act, (1, 1, rows, rows))], [states, keys, keys]),
         BLOCK_CACHE: ([state, ("i32", (1, 1)), mask, caches, caches], [state, row, row]),
-        _HEAD: ([(act, (1, hidden))], [("i32", (1, 1))]),
+        _HEAD: ([(act, (1, hidden))], [logits or token]),
+        GREEDY_HEAD: ([logits or token], [token]),
+        SAMPLE_HEAD: ([logits or token, *settings], [("f32", candidates), ("i32", candidates)]),
     }
+
+
+def _candidates(bmodel: BModel) -> tuple[int, ...]:
+    """As many as the file chooses to have; clients have room for 50."""
+    outputs = bmodel.net(SAMPLE_HEAD).stages[0].outputs if bmodel.has_net(SAMPLE_HEAD) else ()
+    return 1, min(_dims(outputs, 0, 2)[1], MOST_CANDIDATES)
+
+
+def _logits(bmodel: BModel) -> tuple[str, tuple[int, ...]] | None:
+    """What the head gives if not one token: a number for each. Clients go by the size alone."""
+    vocabulary = _dims(bmodel.net(_HEAD).stages[0].outputs, 0, 2)[1]
+    return ("f32", (1, vocabulary)) if vocabulary > 1 else None
 
 
 def _dims(tensors: Sequence[TensorInfo], index: int, rank: int) -> tuple[int, ...]:

@@ -324,6 +324,39 @@ def topk(op: llm.TopkOp, x: Array) -> tuple[Array, Array]:
     return np.take_along_axis(x, order, axis=-1), order.astype(np.int32)
 
 
+# ---- the choice of a token ----
+
+
+@simulates(llm.WidenOp)
+def widen(op: llm.WidenOp, x: Array) -> Array:
+    return wide(x)
+
+
+@simulates(llm.PenalizeOp)
+def penalize(op: llm.PenalizeOp, logits: Array, ids: Array, penalty: Array) -> Array:
+    seen = np.unique(ids)
+    seen = seen[(seen > 0) & (seen < logits.shape[1])]
+    y = logits.copy()
+    x = logits[0, seen]
+    y[0, seen] = np.where(x < 0, x * penalty, x / penalty)
+    return y
+
+
+LOWEST_TEMPERATURE = np.float32(2.0**-20)  # at which the first candidate is left, unless another is as likely
+ABOVE = np.float32(1 + 2.0**-20)  # a sum that is above top_p by less is not
+
+
+@simulates(llm.NucleusOp)
+def nucleus(op: llm.NucleusOp, x: Array, temperature: Array, top_k: Array, top_p: Array) -> Array:
+    scaled = (x - x[:, :1]) / np.maximum(temperature, LOWEST_TEMPERATURE)
+    place = np.arange(x.shape[1])
+    e = np.where(place < top_k, np.exp(scaled), np.float32(0))
+    sums = np.cumsum(e, axis=1, dtype=np.float32)
+    kept = np.where((sums < sums[:, -1:] * (top_p * ABOVE)) | (place < op.least), e, np.float32(0))
+    y: Array = kept / kept.sum(axis=1, keepdims=True)
+    return y
+
+
 # ---- routing, and experts ----
 
 

@@ -19,6 +19,8 @@ from runtime_sim.interpret.rules import Data, simulates, supplies
 
 LOWEST_EXPONENT = np.float32(-126.5)  # what rounds to less has no normal f32
 LARGEST_F16 = 65504
+LOWEST_TEMPERATURE = np.float32(2.0**-20)  # at which the first candidate is left, unless another is as likely
+ABOVE = np.float32(1 + 2.0**-20)  # a sum that is above top_p by less is not
 
 
 def wide(x: Array) -> Array:
@@ -96,7 +98,19 @@ def move(op: tensor.LoadOp | tensor.StoreOp, x: Array) -> Array:
 
 @simulates(tensor.GatherOp)
 def gather(op: tensor.GatherOp, table: Array, ids: Array) -> Array:
-    return table[ids.reshape(-1)].reshape(op.rows.type.shape)
+    """Of ids outside of the table, zeros."""
+    rows = ids.reshape(-1, 1)
+    known = (rows >= 0) & (rows < len(table))
+    found = np.where(known, table[np.where(known, rows, 0)[:, 0]], table.dtype.type(0))
+    return found.reshape(op.rows.type.shape)
+
+
+@simulates(tensor.ScatterOp)
+def scatter(op: tensor.ScatterOp, table: Array, ids: Array, rows: Array) -> Array:
+    known = (ids[0] >= 0) & (ids[0] < len(table))
+    y = table.copy()
+    y[ids[0, known]] = rows[0, known]
+    return y
 
 
 def second(op: tensor.Binary, rhs: Array | None) -> Array:
@@ -193,6 +207,17 @@ def argmax(op: tensor.ArgmaxOp, x: Array) -> Array:
 def topk(op: tensor.TopkOp, x: Array) -> tuple[Array, Array]:
     order = np.argsort(-x, axis=-1, kind="stable")[..., : op.k]
     return np.take_along_axis(x, order, axis=-1), order.astype(np.int32)
+
+
+@simulates(tensor.NucleusOp)
+def nucleus(op: tensor.NucleusOp, x: Array, temperature: Array, top_k: Array, top_p: Array) -> Array:
+    scaled = (x - x[:, :1]) / np.maximum(temperature, LOWEST_TEMPERATURE)
+    place = np.arange(x.shape[1])
+    e = np.where(place < top_k, np.exp(scaled), np.float32(0))
+    sums = np.cumsum(e, axis=1, dtype=np.float32)
+    kept = np.where((sums < sums[:, -1:] * (top_p * ABOVE)) | (place < op.least), e, np.float32(0))
+    y: Array = kept / kept.sum(axis=1, keepdims=True)
+    return y
 
 
 @simulates(tensor.DequantizeOp)

@@ -1,4 +1,4 @@
-"""Greedy text generation, as Sophgo's chat programs drive a compiled language model.
+"""Text generation, greedy or drawn, as Sophgo's chat programs drive a compiled language model.
 
 What a client knows: nets by name, sizes from tensor shapes, inputs and outputs by index. What it does is in
 `prefill` and `decode`, step by step; the nets must work under exactly this: which buffers survive, which
@@ -13,11 +13,21 @@ from functools import cached_property
 
 import numpy as np
 
-from compiler.client_nets import EMBEDDING, EMBEDDING_CACHE, LAYER_NETS, LM_HEAD, layer_count, net_name
+from compiler.client_nets import (
+    EMBEDDING,
+    EMBEDDING_CACHE,
+    GREEDY_HEAD,
+    LAYER_NETS,
+    LM_HEAD,
+    SAMPLE_HEAD,
+    layer_count,
+    net_name,
+)
 from compiler.diagnostics import UserError
 from compiler.progress import track
 from runtime_sim.arrays import Array
 from runtime_sim.launch.runtime import Buffer, Runtime, RuntimeNet
+from runtime_sim.launch.sampling import Sampler, Sampling
 
 # The additive mask a client writes for "not visible", as a 16-bit word of the model's type.
 MASK_WORDS = {"bf16": 0xC61C, "f16": 0xF0E2}  # -9984 and -10000
@@ -37,18 +47,24 @@ class Sizes:
 
 
 class Session:
-    """A conversation in one loaded file. `embedding` is the table of files compiled with --embedding_disk."""
+    """A conversation in one loaded file. `embedding` is the table of files compiled with --embedding_disk.
+
+    Where the head gives logits, the net greedy_head takes the largest, unless there is a `sampler`.
+    """
 
     def __init__(self, runtime: Runtime, embedding: Array | None = None) -> None:
         self.runtime = runtime
         self.table = embedding
         self.blocks, self.caches = _layers(runtime)
         self.lm_head = _need(runtime, LM_HEAD)
+        self.greedy_head = _need(runtime, GREEDY_HEAD) if gives_logits(self.lm_head) else None
+        self.sampler: Sampler | None = None
         self.embedding = None if embedding is not None else _need(runtime, EMBEDDING)
         self.embedding_cache = None if embedding is not None else _need(runtime, EMBEDDING_CACHE)
         self.sizes = _sizes(self.blocks, self.caches)
         self.masked = MASK_WORDS[self.caches[0].inputs[0].info.dtype]
         self.length = 0  # tokens whose keys and values are in the caches
+        self.seen: list[int] = []  # these tokens
 
     @property
     def chip(self) -> str:
@@ -91,7 +107,7 @@ class Session:
             for history, rows in zip(self.history(layer), block.outputs[1:], strict=True):
                 history.data[: count * sizes.row_bytes] = rows.data[: count * sizes.row_bytes]
             state = block.outputs[0].data[: count * sizes.hidden_bytes].copy()
-        self.length = count
+        self.length, self.seen = count, list(prompt)
         return state[-sizes.hidden_bytes :]
 
     def decode(self, token: int) -> Array:
@@ -104,7 +120,7 @@ class Session:
             rows = [self._row(history, row) for history in self.history(layer)]
             given, state = state, cache.outputs[0].data
             self.runtime.launch(cache, self.step_inputs(layer, given), [state, *rows])
-        self.length = row + 1
+        self.length, self.seen = row + 1, [*self.seen, token]
         return state
 
     def check_prompt(self, prompt: Sequence[int]) -> None:
@@ -168,7 +184,19 @@ class Session:
     def next_token(self, state: Array) -> int:
         output = self.lm_head.outputs[0]
         self.runtime.launch(self.lm_head, [state], [output.data])
-        return int(output.array.flat[0])
+        if self.greedy_head is None:
+            return int(output.array.flat[0])
+        if self.sampler is not None:
+            return self.sampler.draw(self.runtime, output.array, self.seen)
+        self.greedy_head.inputs[0].data[...] = output.data
+        self.runtime.launch(self.greedy_head)
+        return int(self.greedy_head.outputs[0].array.flat[0])
+
+    def sample(self, sampling: Sampling, seed: int | None = None) -> None:
+        """Draw tokens from now on; UserError where the file cannot."""
+        if self.greedy_head is None or not self.runtime.has_net(SAMPLE_HEAD):
+            raise UserError(f"it has no net '{SAMPLE_HEAD}', which draws tokens: compile with --do_sample")
+        self.sampler = Sampler(self.runtime.net(SAMPLE_HEAD), sampling, seed)
 
     def history(self, layer: int) -> list[Buffer]:
         """A layer's keys and values: the buffers are inputs 3 and 4 of its cache net."""
@@ -198,6 +226,11 @@ class Session:
     def _look_up(self, tokens: Sequence[int]) -> Array:
         assert self.table is not None
         return np.ascontiguousarray(self.table[list(tokens)]).reshape(-1).view(np.uint8)
+
+
+def gives_logits(head: RuntimeNet) -> bool:
+    """Whether another net has to make a token of what the head gives; clients go by the size alone."""
+    return head.outputs[0].info.shape[-1] > 1
 
 
 def _need(runtime: Runtime, name: str) -> RuntimeNet:

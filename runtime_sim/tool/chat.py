@@ -11,13 +11,16 @@ from pathlib import Path
 from compiler.bmodel import read_bmodel
 from compiler.client_nets import EMBEDDING
 from compiler.diagnostics import UserError
+from compiler.files import checkpoint_root, read_json_object
 from compiler.progress import note
 from runtime_sim.check.client_rules import shape_problems
 from runtime_sim.launch import embedding
 from runtime_sim.launch.runtime import Runtime
+from runtime_sim.launch.sampling import Sampling
 from runtime_sim.launch.session import Session
 from runtime_sim.tokens.text import Text
 
+GENERATION = "generation_config.json"
 PROMPT_BYTES = 16 << 20  # read from standard input
 
 # Characters that steer a terminal: a model's output must not clear its screen or write its title.
@@ -28,8 +31,12 @@ def run(arguments: Namespace) -> int:
     limit = arguments.max_tokens
     if limit is not None and limit < 1:
         raise UserError(f"--max-tokens {limit}: expected 1 or more")
+    if arguments.seed is not None and (arguments.seed < 0 or not arguments.sample):
+        raise UserError(f"--seed {arguments.seed}: expected 0 or more, and --sample, which draws by it")
     config = arguments.config or arguments.file.parent / "config"
     session = open_session(arguments.file, config, arguments.exact)
+    if arguments.sample:
+        draw(session, config, arguments)
     text = Text(config)
     prompt = read_prompt(arguments.prompt)
     tokens = text.encode(prompt) if arguments.raw else text.encode_chat(prompt)
@@ -42,6 +49,16 @@ def run(arguments: Namespace) -> int:
     took = f"{time.monotonic() - start:.1f} s on the simulated {session.chip}"
     note(f"{len(tokens)} tokens read, {answer.count} written in {took}")
     return 0
+
+
+def draw(session: Session, config: Path, arguments: Namespace) -> None:
+    """Let the session draw tokens as the model's settings say."""
+    settings = config / GENERATION
+    found = read_json_object(settings, checkpoint_root(config)) if settings.exists() else {}
+    try:
+        session.sample(Sampling.from_settings(found, str(settings)), arguments.seed)
+    except UserError as error:
+        raise UserError(f"--sample: {error.message}") from None
 
 
 class Answer:

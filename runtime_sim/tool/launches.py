@@ -67,17 +67,24 @@ class NetRun:
 
 @dataclass(frozen=True)
 class HeadRun(NetRun):
-    """A launch of the head: the token is right when no other is clearly more likely to the reference."""
+    """A launch of the head: the token is right when no other is clearly more likely to the reference.
+
+    Where the head gives logits, its token is that of the largest.
+    """
+
+    def token(self, outputs: Sequence[Array]) -> int:
+        output = outputs[0].reshape(-1)
+        return int(output.argmax()) if output.size > 1 else int(output[0])
 
     def cosine(self, outputs: Sequence[Array]) -> float:
-        return float(self.agrees(int(outputs[0].flat[0])))
+        return float(self.agrees(self.token(outputs)))
 
     def problems(self, outputs: Sequence[Array], limits: Limits) -> list[str]:
-        token = int(outputs[0].flat[0])
+        token = self.token(outputs)
         return [] if self.agrees(token) else [f"{self.net.name} ({self.text(token)})"]
 
     def parts(self, outputs: Sequence[Array], limits: Limits) -> bool:
-        return not self.agrees(int(outputs[0].flat[0]))
+        return not self.agrees(self.token(outputs))
 
     def agrees(self, token: int) -> bool:
         (logits,) = self.wanted

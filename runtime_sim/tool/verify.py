@@ -164,7 +164,7 @@ def _add(result: Result, run: NetRun, outputs: Sequence[Array]) -> None:
     if result.suspect is None or (problems and not result.problems):
         result.suspect = run
     if isinstance(run, HeadRun):
-        result.head.append(run.text(int(outputs[0].flat[0])))
+        result.head.append(run.text(run.token(outputs)))
     else:
         for name, found in run.agreements(outputs).items():
             known = result.agreements.get(name)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from dialects.builtin import ModuleOp
+from frontend.heads import greedy_head, sample_head
 from tests.conformance.same import assert_same_on_vendor
 from tests.conformance.written import write_module
 from tests.helpers import as_net, parse_ir, random_tensor
@@ -20,3 +22,26 @@ def test_the_largest_are_the_same(tmp_path, shape, k):
     path = write_module(module, tmp_path / "topk.bmodel")
     values = np.round(random_tensor(*shape), 1).astype(np.float32)  # many are equal
     assert_same_on_vendor(path, {"test": {"input_0": values}})
+
+
+def head_inputs(vocabulary: int, length: int, **settings: float) -> dict[str, np.ndarray]:
+    """Logits with equals among them, ids that come twice, are no tokens, or are left at 0."""
+    rng = np.random.default_rng(3)
+    logits = np.round(3 * rng.standard_normal((1, vocabulary)), 1).astype(np.float32)
+    ids = np.zeros((1, length), np.int32)
+    likely = np.argsort(-logits[0])[:20]
+    some = [*likely[:2], likely[0], vocabulary + 7, -1, vocabulary - 1, *likely]
+    ids[0, : len(some)] = some[:length]
+    numbers = {"penalty": 1.2, "temperature": 0.7, "top_k": 20, "top_p": 0.8} | settings
+    given = {name: np.array([value], np.int32 if name == "top_k" else np.float32) for name, value in numbers.items()}
+    return {"m_logits": logits, "input_ids": ids, **given}
+
+
+@pytest.mark.parametrize(("vocabulary", "length"), [(1024, 64), (1003, 100), (40, 6)])
+def test_the_heads_choose_the_same(tmp_path, vocabulary, length):
+    module = ModuleOp.of(greedy_head(vocabulary), sample_head(vocabulary, length), target="bm1684x")
+    path = write_module(module, tmp_path / "heads.bmodel")
+    inputs = head_inputs(vocabulary, length)
+    assert_same_on_vendor(path, {"greedy_head": {"m_logits": inputs["m_logits"]}, "sample_head": inputs})
+    for settings in ({"temperature": 0.0}, {"top_p": 1.0, "top_k": 50}, {"penalty": 0.5, "top_k": 1}):
+        assert_same_on_vendor(path, {"sample_head": head_inputs(vocabulary, length, **settings)})

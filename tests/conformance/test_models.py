@@ -53,6 +53,14 @@ def test_a_session_gives_the_same_bits_and_tokens(compiled, family, mode):
         assert_tokens_of_reference(folder, tokens)
 
 
+def test_a_file_that_samples_gives_the_same_bits_and_tokens(tiny_checkpoint, tmp_path):
+    """Its head gives logits; the client takes the largest by another net."""
+    options = ConvertOptions(tiny_checkpoint("qwen3", tied=True), 64, "w4bf16", out_dir=tmp_path / "out", do_sample=True)
+    bmodel = convert(options)
+    assert bmodel is not None
+    assert_same_session(bmodel, PROMPT, TOKENS)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_every_net_gives_the_same_bits_on_noise(compiled, family):
     """Inputs that no session makes: large padding, masks with holes, positions out of order."""

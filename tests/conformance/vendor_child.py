@@ -208,7 +208,7 @@ class Client:
     def __init__(self, runtime: Runtime) -> None:
         self.rt = runtime
         self.embedding, self.embedding_cache = runtime.net("embedding"), runtime.net("embedding_cache")
-        self.lm_head = runtime.net("lm_head")
+        self.lm_head, self.greedy_head = runtime.net("lm_head"), runtime.net("greedy_head")
         self.blocks, self.caches = [], []
         while (block := runtime.net(f"block_{len(self.blocks)}")) is not None:
             self.caches.append(runtime.net(f"block_cache_{len(self.blocks)}"))
@@ -284,6 +284,11 @@ class Client:
     def head(self, state: DeviceMem) -> int:
         _, outputs = self.lm_head.mems()
         self.rt.launch(self.lm_head, [state], outputs)
+        if self.lm_head.outputs[0].dims[1] != 1:
+            (logits,), choice = self.greedy_head.mems()
+            self.rt.copy(logits, 0, outputs[0], 0, outputs[0].size)
+            self.rt.launch(self.greedy_head, [logits], choice)
+            outputs = choice
         return int(np.frombuffer(self.rt.read(outputs[0]), np.int32)[0])
 
 

@@ -123,6 +123,10 @@ OPS = [
         LOCAL, DDR, DDR, channels=70, rows=1, table_rows=9, width=32, index_stride=1, c_stride=32, res=View(F32),
         opd0=View(F32), opd1=View(I32, offset=2048),
     ),
+    chip.DmaScatterOp(
+        DDR, LOCAL, DDR, rows=20, table_rows=9, width=2, res=View(F32), opd0=View(F32, offset=64),
+        opd1=View(I32, offset=2048),
+    ),
 ]
 
 

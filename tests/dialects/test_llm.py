@@ -109,6 +109,16 @@ MALFORMED = {
         f'%y = "llm.take"(%x, %order) : ({X}, tensor<5xi32>) -> tensor<1x8x5xbf16>',
         "needs one that is known at compile time",
     ),
+    "a temperature in whole numbers": (
+        '%y = "llm.nucleus"(%x, %t, %k, %p) <{least = 5 : i64}> : (tensor<1x9xf32>, tensor<1xi32>, tensor<1xi32>,'
+        " tensor<1xf32>) -> tensor<1x9xf32>",
+        "takes tensor<1xi32>, expected f32",
+    ),
+    "more candidates that stay than there are": (
+        '%y = "llm.nucleus"(%x, %t, %k, %p) <{least = 10 : i64}> : (tensor<1x9xf32>, tensor<1xf32>, tensor<1xi32>,'
+        " tensor<1xf32>) -> tensor<1x9xf32>",
+        "asks for 10, expected at least 1 and no more than",
+    ),
     "bounds the wrong way round": (
         f'%y = "llm.clamp"(%x) <{{min = 1.0 : f64, max = -1.0 : f64}}> : ({X}) -> {X}',
         "bounds from 1.0 to -1.0",
@@ -116,7 +126,7 @@ MALFORMED = {
     "a cap that caps all": (f'%y = "llm.softcap"(%x) <{{cap = 0.0 : f64}}> : ({X}) -> {X}', "expected a positive"),
     "more of the largest than there are": (
         '%v, %i = "llm.topk"(%x) <{k = 65 : i64}> : (tensor<8x64xf32>) -> (tensor<8x65xf32>, tensor<8x65xi32>)',
-        "k is 65, expected at least 1 and no more than the last axis of tensor<8x64xf32> has",
+        "asks for 65, expected at least 1 and no more than the last axis of tensor<8x64xf32> has",
     ),
     "ids of experts that are no integers": (experts(ids="tensor<8x2xf32>"), "expected i32 and the axes"),
     "ids of other tokens": (experts(ids="tensor<7x2xi32>"), r"ids is tensor<7x2xi32>, expected \[S, k\]"),

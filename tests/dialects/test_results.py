@@ -35,6 +35,8 @@ ALIASES = """
   !half = tensor<4x64xbf16, #lanes0>
   #w4_32 = #weights.scheme<bits = 4, group = 32, zeros = true, scale = bf16>
   !packed = !tensor.packed<rows = 32, columns = 64, element = bf16, scheme = #w4_32>
+  !everywhere = tensor<1x9xf32, #tensor.replicated>
+  !number = tensor<1x1xf32, #tensor.replicated>
   !tile = !tensor.packed<rows = 32, columns = 64, element = bf16, scheme = #w4_32, local = true>
 """
 SOURCES = '%w = "tensor.weight"() <{sources = ["w"]}> : () -> !w\n'
@@ -78,6 +80,10 @@ LINES = [
     "operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 1, 0, 0, 0>}>"
     " : (tensor<8x64xbf16>, tensor<8x2xi32>, tensor<8x2xbf16>, !stack, !stack, tensor<4x64x32xbf16>)"
     " -> tensor<8x64xbf16>",
+    '"llm.widen"(%x) : (!x) -> tensor<1x8x64xf32>',
+    '"llm.penalize"(%l, %i, %p) : (tensor<1x99xf32>, tensor<1x8xi32>, tensor<1xf32>) -> tensor<1x99xf32>',
+    '"llm.nucleus"(%x, %t, %k, %p) <{least = 5 : i64}> : (tensor<1x9xf32>, tensor<1xf32>, tensor<1xi32>, tensor<1xf32>)'
+    " -> tensor<1x9xf32>",
     '"llm.reshape"(%x) <{shape = array<i64: 8, 64>}> : (!x) -> tensor<8x64xbf16>',
     '"llm.permute"(%x) <{order = array<i64: 2, 0, 1>}> : (!x) -> tensor<64x1x8xbf16>',
     '"llm.slice"(%x) <{axis = 1 : i64, start = 0 : i64, stop = 4 : i64}> : (!x) -> tensor<1x4x64xbf16>',
@@ -92,6 +98,7 @@ LINES = [
     '"tensor.load"(%x) : (tensor<4x64xf32>) -> !local',
     '"tensor.load"(%x) : (!packed) -> !tile',
     '"tensor.store"(%x) : (!local) -> tensor<4x64xf32>',
+    '"tensor.scatter"(%t, %i, %r) : (tensor<9x2xf32>, tensor<1x4xi32>, tensor<1x4x2xf32, #lanes0>) -> tensor<9x2xf32>',
     '"tensor.gather"(%t, %i) : (tensor<9x64xf32>, tensor<4xi32>) -> !local',
     *(f'"tensor.{name}"(%a, %a) : (!local, !local) -> !local' for name in ("add", "sub", "mul", "max", "min")),
     *(f'"tensor.{name}"(%a) : (!local) -> !local' for name in ("exp2", "rsqrt", "reciprocal", "sigmoid", "normal_cdf")),
@@ -101,6 +108,7 @@ LINES = [
     '"tensor.rope"(%x, %r) : (!local, tensor<4x128xf32, #lanes1>) -> !local',
     '"tensor.argmax"(%x) : (tensor<1x64xf32, #lanes1>) -> tensor<1x1xi32, #lanes0>',
     '"tensor.topk"(%x) <{k = 5 : i64}> : (tensor<4x64xf32, #lanes0>) -> (tensor<4x5xf32, #lanes0>, tensor<4x5xi32, #lanes0>)',
+    '"tensor.nucleus"(%x, %n, %n, %n) <{least = 5 : i64}> : (!everywhere, !number, !number, !number) -> !everywhere',
     '"tensor.dequantize"(%x) : (!tile) -> tensor<32x64xbf16, #lanes0>',
     '"tensor.linear"(%x, %w) <{operandSegmentSizes = array<i32: 1, 1, 0>}> : (!half, !w) -> tensor<4x32xf32, #lanes0>',
     '"tensor.gated_linear"(%x, %w, %w) : (!half, !w, !w) -> tensor<4x32xbf16, #lanes0>',

@@ -102,6 +102,7 @@ def test_shapes_that_do_not_broadcast_are_refused():
 
 
 ROWS = "#tensor.lanes<axis = 0>"
+NUMBER = "tensor<1x1xf32, #tensor.replicated>"
 PACKED_ROWS = "#tensor.lanes<axis = 0, compact = true>"
 FOUR = "#weights.scheme<bits = 4, group = 32, zeros = true, scale = bf16>"
 STORED = f"tensor<32x64xbf16, {FOUR}>"
@@ -174,6 +175,16 @@ MALFORMED = {
     "an order with gaps": (
         f'%y = "tensor.take"(%x, %o) : (tensor<4x64xbf16, {ROWS}>, tensor<5xui16, {ROWS}>) -> tensor<4x5xbf16, {ROWS}>',
         "expected ui16, packed over the lanes",
+    ),
+    "rows to put into a table, each on a lane": (
+        '%y = "tensor.scatter"(%t, %i, %r) : (tensor<9x2xf32>, tensor<1x4xi32>, tensor<1x4x2xf32, #tensor.lanes<axis = 1>>)'
+        " -> tensor<9x2xf32>",
+        "expected the items of tensor<9x2xf32> on the first lane",
+    ),
+    "candidates over the lanes": (
+        f'%y = "tensor.nucleus"(%x, %n, %n, %n) <{{least = 5 : i64}}> : (tensor<1x9xf32, {ROWS}>, {NUMBER}, {NUMBER}, {NUMBER})'
+        f" -> tensor<1x9xf32, {ROWS}>",
+        "expected it on every lane",
     ),
     "a table of halves that are not even": (
         '%y = "tensor.rope_table"() <{cos = "cos", sin = "sin"}> : () -> tensor<64x30xf32>',

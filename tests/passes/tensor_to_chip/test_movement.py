@@ -103,3 +103,20 @@ def test_a_reshape_that_moves_data_is_refused(source):
     program.finish(program.make(tensor.ReshapeOp, x, type_=array((1, 80, 48), F32, slots(1))))
     with pytest.raises(CompileError, match=r"'tensor\.reshape' op makes .*, which lies in other lanes"):
         program.lower("tensor-to-chip")
+
+
+@pytest.mark.parametrize(("rows", "width"), [(1000, 1), (1000, 3), (40, 16)])
+def test_rows_are_taken_out_of_a_table_and_put_back(rows, width):
+    """On one lane, one after the other; of ids that name no row, zeros are taken, and nothing is put."""
+    ids = RNG.permutation(rows)[:30].astype(np.int32)[None]
+    ids[0, [3, 7]] = [rows, -1]
+    program = Program([normal(rows, width), ids])
+    table, index = (next(program.arguments) for _ in range(2))
+    taken = program.make(tensor.GatherOp, table, index, type_=array((1, 30, width), F32, slots(0)))
+    doubled = program.add(tensor.MulOp(taken, scalar=2.0))
+    changed = program.add(tensor.ScatterOp(table, index, doubled))
+    program.finish(changed, taken)
+    found, rows_taken = program.interpreted()
+    assert not rows_taken[0, [3, 7]].any()
+    assert (found != program.inputs[0]).any(axis=1).sum() == 28
+    check(program)

@@ -9,7 +9,7 @@ from compiler.bmodel import AddrMode, Net, Stage
 from runtime_sim.check.client_rules import model_problems, shape_problems
 from runtime_sim.launch.loader import Program
 from tests.runtime_sim.check.changes import with_net, with_stage
-from tests.runtime_sim.check.programs import PAGE, add_model, toy_model
+from tests.runtime_sim.check.programs import HISTORY, PAGE, add_model, toy_model
 
 
 def renamed(name: str) -> Callable[[Net], Net]:
@@ -55,6 +55,14 @@ CLIENT_RULES = {
         with_stage(TOY, "lm_head", reshaped("outputs", 0, dtype="f32")),
         "net lm_head has the outputs f32[1, 1], clients need i32[1, 1]",
     ),
+    "logits for nobody": (
+        with_stage(TOY, "lm_head", reshaped("outputs", 0, dtype="f32", shape=(1, 9))),
+        "its lm_head gives logits, and there is no greedy_head to choose among them",
+    ),
+    "logits of whole numbers": (
+        with_stage(TOY, "lm_head", reshaped("outputs", 0, shape=(1, 9))),
+        "net lm_head has the outputs i32[1, 9], clients need f32[1, 9]",
+    ),
     "short mask": (
         with_stage(TOY, "block_cache_0", reshaped("inputs", 2, shape=(1, 1, 1, 12))),
         "net block_cache_0 has the inputs",
@@ -75,6 +83,24 @@ def test_rules_of_clients(problems, case):
     model, message = CLIENT_RULES[case]
     found = problems(model)
     assert any(message in problem for problem in found), found
+
+
+def test_heads_that_choose_have_logits_and_memory_of_their_own(problems):
+    """A head that gives logits, and a net that takes other ones, in memory that it shares."""
+    model = with_stage(TOY, "lm_head", reshaped("outputs", 0, dtype="f32", shape=(1, 9)))
+    head = model.net("lm_head")
+    chooses = replace(head.stages[0], inputs=head.stages[0].outputs, outputs=TOY.net("lm_head").stages[0].outputs)
+    greedy = Net("greedy_head", AddrMode.IO_ALONE, [chooses])
+    assert list(shape_problems(replace(model, nets=[*model.nets, greedy]))) == []
+    shared = replace(greedy, addr_mode=AddrMode.BASIC)
+    (problem,) = shape_problems(replace(model, nets=[*model.nets, shared]))
+    assert "net greedy_head has addr_mode BASIC, clients need IO_ALONE" in problem
+    wide = replace(greedy, stages=[reshaped("inputs", 0, shape=(1, 8))(chooses)])
+    (problem,) = shape_problems(replace(model, nets=[*model.nets, wide]))
+    assert "net greedy_head has the inputs f32[1, 8], clients need f32[1, 9]" in problem
+    sampler = Net("sample_head", AddrMode.IO_ALONE, [chooses])
+    found = list(shape_problems(replace(model, nets=[*model.nets, greedy, sampler])))
+    assert any(f"net sample_head has the inputs f32[1, 9], clients need f32[1, 9], i32[1, {HISTORY}]" in each for each in found)
 
 
 def test_partial_overlap_at_the_handover(problems):

@@ -298,6 +298,22 @@ def test_each_token_goes_through_the_experts_it_chose_by_their_weights(gated):
         np.testing.assert_allclose(y[token], expected, rtol=1e-5, atol=1e-5)
 
 
+def test_logits_of_tokens_that_were_are_penalized_once():
+    logits, penalty = np.array([[4, -2, 0, 6, 8]], np.float32), np.array([2], np.float32)
+    ids = np.array([[1, 3, 3, 0, 2, 9, -1]], np.int32)
+    y = run(f'%y = "llm.penalize"(%l, %i, %p) : ({types(logits, ids, penalty)}) -> {types(logits)}', logits, ids, penalty)
+    assert y.tolist() == [[4, -4, 0, 3, 8]]
+
+
+def test_candidates_weigh_what_is_left_of_them():
+    x = np.log(np.array([[8, 4, 2, 1, 1]], np.float32))
+    numbers = [np.array([1], np.float32), np.array([4], np.int32), np.array([0.9], np.float32)]
+    text = f'%y = "llm.nucleus"(%x, %t, %k, %p) <{{least = 1 : i64}}> : ({types(x, *numbers)}) -> {types(x)}'
+    np.testing.assert_allclose(run(text, x, *numbers), [[2 / 3, 1 / 3, 0, 0, 0]], rtol=1e-6)
+    numbers[2][:] = 0.96  # of 15 in all, the first three are 14
+    np.testing.assert_allclose(run(text, x, *numbers), [[8 / 14, 4 / 14, 2 / 14, 0, 0]], rtol=1e-6)
+
+
 def test_embedding_scales_in_float32():
     ids, table = np.array([[2, 0]], np.int32), random_tensor(3, 4, dtype=ml_dtypes.bfloat16)
     y = run(

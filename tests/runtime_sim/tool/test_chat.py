@@ -71,6 +71,8 @@ BEYOND = f"the prompt has token {VOCABULARY} ('X'), the embedding {VOCABULARY} r
             ("--config", "/proc/self/fd"),
             "/proc/self/fd has no tokenizer (tokenizer.json): put the model's there",
         ),
+        ("1", ("--sample",), "--sample: it has no net 'sample_head', which draws tokens: compile with --do_sample"),
+        ("1", ("--seed", 3), "--seed 3: expected 0 or more, and --sample, which draws by it"),
         ("1\udcff", (), "the prompt is not text in UTF-8"),
         ("1X", (), BEYOND),
     ],
@@ -123,3 +125,8 @@ def test_a_file_gets_the_answer_as_it_is(capsys):
 def test_end_tokens_of_config_json_are_numbers(ask, config):
     (config / "generation_config.json").write_text(json.dumps({"eos_token_id": "two"}))
     assert "eos_token_id is two, expected a number or a list of numbers" in ask("1")[2]
+
+
+def test_settings_of_drawing_are_numbers(ask, config):
+    (config / "generation_config.json").write_text(json.dumps({"temperature": "hot"}))
+    assert "temperature is hot, expected 0 to 1000" in ask("1", "--sample")[2]
