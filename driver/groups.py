@@ -72,6 +72,11 @@ def weights_of(module: Module) -> Iterator[llm.WeightOp]:
     return (op for op in walk(module) if isinstance(op, llm.WeightOp))
 
 
+def named_of(module: Module) -> Iterator[llm.WeightOp | llm.IndicesOp]:
+    """What is read from the checkpoint by name."""
+    return (op for op in walk(module) if isinstance(op, llm.WeightOp | llm.IndicesOp))
+
+
 def embedding_of(model: ImportedModel) -> NetGroup:
     """The group whose nets look up rows by ids."""
     return next(group for group in model.nets if looked_up(group.module) is not None)

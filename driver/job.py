@@ -18,7 +18,7 @@ from compiler.weights.stored import Weight
 from dialects.builtin import ModuleOp
 from dialects.nets import net_of
 from driver.blob import Materializer, Piece, WeightBlob
-from driver.groups import groups_to_compile, table_of, weights_of
+from driver.groups import groups_to_compile, named_of, table_of
 from driver.options import ConvertOptions
 from driver.pipelines import Effort, default_pipeline, fusing, lowering, placing
 from driver.precision import Precision
@@ -96,7 +96,7 @@ class Job:
             self.effort(group)
         made = resume(self.dumps[group.name], group.module, options.spec, options.dump_ir)
         full_name = group.instances[0].parameter_name
-        shapes = {op.name: self.weights.shape(full_name(op.name)) for op in weights_of(group.module)}
+        shapes = {op.name: self.weights.shape(full_name(op.name)) for op in named_of(group.module)}
         check_sources(made, shapes, self.model.tables)
         return made
 

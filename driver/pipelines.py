@@ -41,6 +41,8 @@ def fusing(options: ConvertOptions, keep: Mapping[str, int] = NOTHING) -> str:
         kept = ",".join(f"{module}={bits}" for module, bits in keep.items())
         passes.append(f"quantize-weights{{{settings}{f' keep={kept}' if kept else ''}}}")
     passes += ["fuse-swiglu", "fuse-qkv", "fuse-gate-up", "fuse-residual", "skip-before-argmax"]
+    if options.as_stored:
+        passes.append("fold-take")
     return ",".join(passes)
 
 

@@ -14,11 +14,12 @@ from compiler.ir.parser import parse_module
 from compiler.ir.types import Type
 from compiler.target.attribute import set_target
 from compiler.target.spec import ChipSpec
+from compiler.weights.order import weight_and_order
 from dialects.builtin import ModuleOp
 from dialects.chip import GlobalOp
 from dialects.contents import READY, contents
 from dialects.nets import net_of
-from dialects.weights import Floats, Iota, Joined, LaneRecord, Packed, RopeTable, Table, WeightSource
+from dialects.weights import Floats, Indices, Iota, Joined, LaneRecord, Packed, RopeTable, Table, WeightSource
 from passes.chip.assign_addresses import globals_of
 from passes.manager import HEADER, PassManager, check_order, parse_pipeline, passes_left
 
@@ -114,9 +115,11 @@ def stored_bytes(source: WeightSource, shapes: Mapping[str, Any], tables: Mappin
     """Bytes that a source becomes."""
     match source:
         case Joined(names, dtype):
-            return sum(prod(map(int, shapes[name])) for name in names) * dtype.bytes
+            return sum(prod(map(int, shapes[parameter(name)])) for name in names) * dtype.bytes
         case Packed(tile=tile):
             return tile.total_bytes
+        case Indices(name):
+            return 2 * int(prod(shapes[name]))
         case RopeTable(cos, sin, mode):
             return 4 * int(tables[cos].size + tables[sin].size) * (2 if mode == "half_tables" else 1)
         case Table(name):
@@ -130,6 +133,11 @@ def stored_bytes(source: WeightSource, shapes: Mapping[str, Any], tables: Mappin
     raise NotImplementedError(type(source).__name__)
 
 
+def parameter(name: str) -> str:
+    """The parameter that a name says, whatever the order of its rows."""
+    return weight_and_order(name)[0]
+
+
 def parts_of(source: WeightSource) -> Iterator[WeightSource]:
     yield from (part.source for part in source.parts) if isinstance(source, LaneRecord) else (source,)
 
@@ -139,17 +147,19 @@ def problem_of(source: WeightSource, shapes: Mapping[str, Any], tables: Mapping[
         named = (source.cos, source.sin) if isinstance(source, RopeTable) else (source.name,)
         missing = [name for name in named if name not in tables]
         return f"there is no table {missing[0]}" if missing else None
-    if not isinstance(source, Joined | Packed):
+    if not isinstance(source, Joined | Packed | Indices):
         return None
-    missing = [name for name in source.names if name not in shapes]
-    if missing or not source.names:
+    names = (source.name,) if isinstance(source, Indices) else source.names
+    missing = [name for name in names if parameter(name) not in shapes]
+    if missing or not names:
         return f"there is no parameter {missing[0] if missing else ''}"
     return problem_of_tile(source, shapes) if isinstance(source, Packed) else None
 
 
 def problem_of_tile(source: Packed, shapes: Mapping[str, Any]) -> str | None:
-    columns = {prod(shapes[name][1:]) for name in source.names}
-    rows = sum(shapes[name][0] for name in source.names)
+    found = [shapes[parameter(name)] for name in source.names]
+    columns = {prod(shape[1:]) for shape in found}
+    rows = sum(shape[0] for shape in found)
     shares = len(source.names) if source.each else 1
     inside = source.row + source.tile.rows // shares <= rows // shares
     if len(columns) == 1 and inside and source.column + source.tile.columns <= columns.pop():

@@ -18,11 +18,13 @@ import numpy as np
 import numpy.typing as npt
 
 from compiler.diagnostics import UserError, log
+from compiler.weights.order import rows_in, weight_and_order
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Quantized, Weight
 from frontend.checkpoint import StoredTensor
 from frontend.folder import adapter_not_merged, packed_by_bitsandbytes
 from frontend.preflight import Problems
+from frontend.sources.packed import PackedLinear
 from frontend.sources.source import Source
 from frontend.values import check_finite, count_beyond, exceeds, largest, limited
 
@@ -75,6 +77,7 @@ class Weights:
 
     tensors: Mapping[str, Source]
     half: npt.DTypeLike = ml_dtypes.bfloat16
+    orders: Mapping[str, str] = field(default_factory=dict)  # of inputs, by weight: also among the tensors
     beyond: set[str] = field(default_factory=set)  # parameters read so far that had to be clipped
 
     @property
@@ -105,9 +108,12 @@ class Weights:
 
     def read(self, name: str, rows: slice = slice(None)) -> Weight:
         """The values, or those of some rows (first axis), in memory of their own; as stored if in range."""
+        weight, order = weight_and_order(name)
+        if order is not None:
+            return rows_in(self.read(weight), self.read_floats(order))
         source = self.tensors[name]
         values = source.read(rows)
-        if isinstance(values, Quantized) or not exceeds(values, self.limit):
+        if isinstance(values, Quantized) or values.dtype.kind == "i" or not exceeds(values, self.limit):
             return values
         check_finite(source, values, rows.start or 0)
         self.beyond.add(name)
@@ -170,7 +176,26 @@ def bind(
         problems.add(name, f"shape {list(shape)}", "no such tensor")
     _check_extra(problems, expected, {key: sources[key] for key in extra})
     problems.check()
-    return Weights({name: tensors[name] for name in expected.shapes}, half)
+    bound = {name: tensors[name] for name in expected.shapes}
+    orders, sources_of_orders = _orders(bound)
+    return Weights(bound | sources_of_orders, half, orders)
+
+
+def _orders(bound: Mapping[str, Source]) -> tuple[dict[str, str], dict[str, Source]]:
+    """The name of the order of inputs of each weight that has one, and the sources of these orders.
+
+    An order is called after the first weight of a layer that has it, so that linears of one input share it.
+    """
+    orders: dict[str, str] = {}
+    named: dict[tuple[str, bytes], str] = {}
+    found: dict[str, Source] = {}
+    for name, source in bound.items():
+        order = source.order if isinstance(source, PackedLinear) else None
+        if order is not None:
+            key = _home(name), order.read().tobytes()
+            orders[name] = named.setdefault(key, f"{name}.order")
+            found.setdefault(orders[name], order)
+    return orders, found
 
 
 def expected_of(model: Any) -> Expected:

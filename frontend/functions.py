@@ -29,10 +29,15 @@ HEADS_FIRST = (0, 2, 1, 3)  # between the client's [1, S, h, D] and the model's 
 
 @dataclass(frozen=True)
 class Types:
-    """All activations and parameters are of one element type; `schemes` has the parameters that are codes."""
+    """All activations and parameters are of one element type.
+
+    `schemes` has the parameters that are codes, and `orders` those whose inputs are stored in an order of
+    their own, with the name of that order.
+    """
 
     element: ElementType
     schemes: Mapping[str, Scheme] = field(default_factory=dict)
+    orders: Mapping[str, str] = field(default_factory=dict)
 
     def parameter(self, name: str, shape: tuple[int, ...]) -> TensorType:
         return TensorType(shape, self.element, self.schemes.get(name))
@@ -50,6 +55,8 @@ class GraphReader:
     ids: Value | None = None  # position ids [1, tokens]
     free_rank: bool = False  # results may lack leading axes that the trace had
     values: dict[int, Any] = field(default_factory=dict)  # by id of the GraphValue
+    orders: dict[Value, str] = field(default_factory=dict)  # of weights whose inputs have one of their own
+    taken: dict[tuple[Value, str], Value] = field(default_factory=dict)  # inputs in such orders
 
     def __post_init__(self) -> None:
         self.emit = Emitter(Builder(self.function.block), self.types.element)
@@ -81,10 +88,15 @@ class GraphReader:
 
     def _parameter(self, node: Node) -> Value:
         (full_name,) = node.args
-        inside = self.prefix and full_name.startswith(self.prefix)
-        name = full_name.removeprefix(self.prefix) if inside else f"/{full_name}"
         type = self.types.parameter(full_name, node.results[0].shape)
-        return self.emit(llm.WeightOp, name=name, types=[type])
+        weight = self.emit(llm.WeightOp, name=self._relative(full_name), types=[type])
+        if full_name in self.types.orders:
+            self.orders[weight] = self._relative(self.types.orders[full_name])
+        return weight
+
+    def _relative(self, full_name: str) -> str:
+        inside = self.prefix and full_name.startswith(self.prefix)
+        return full_name.removeprefix(self.prefix) if inside else f"/{full_name}"
 
     def _constant(self, node: Node) -> Value | float:
         use = next(self.constants)
@@ -102,12 +114,25 @@ class GraphReader:
             raise refusal(node, "it has no counterpart in the llm dialect")
         if node.name != "aten.cat.default" and any(0 in operand.shape for operand in node.operands()):
             raise refusal(node, "an operand has no elements")
-        arguments = map_values((node.args, node.kwargs), self.get)
+        arguments = self._in_order(node, map_values((node.args, node.kwargs), self.get))
         try:
             bound = inspect.signature(handler).bind(self.emit, *arguments[0], **arguments[1])
             return handler(*bound.args, **bound.kwargs)
         except (TypeError, Unsupported) as error:
             raise refusal(node, str(error)) from error
+
+    def _in_order(self, node: Node, arguments: Any) -> Any:
+        """The arguments of a linear with its input in the order of its weight's columns."""
+        if not any(self.get(operand) in self.orders for operand in node.operands()):
+            return arguments
+        if node.name != "linear":
+            raise refusal(node, "it reads a weight that a checkpoint stores for linears (desc_act)")
+        (x, weight, *rest), keywords = arguments
+        order = self.orders[weight]
+        if (x, order) not in self.taken:
+            numbers = self.emit(llm.IndicesOp, name=order, types=[TensorType(weight.type.shape[1:], I32)])
+            self.taken[x, order] = self.emit(llm.TakeOp, x, numbers)
+        return (self.taken[x, order], weight, *rest), keywords
 
     def _store(self, node: Node, made: Any) -> None:
         values = made if isinstance(made, list | tuple) else [made]

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compiler.ir.module import Function
+from compiler.weights.order import in_order, weight_and_order
 from dialects.builtin import ModuleOp
 from dialects.nets import net_of
 
@@ -20,6 +21,9 @@ class Instance:
 
     def parameter_name(self, name: str) -> str:
         """Full name of what an llm.weight op calls `name`."""
+        weight, order = weight_and_order(name)
+        if order is not None:
+            return in_order(self.parameter_name(weight), self.parameter_name(order))
         if name.startswith("/"):
             return name[1:]
         if not self.prefix:

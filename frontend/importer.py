@@ -40,13 +40,15 @@ def import_model(
     max_input_length: int | None = None,
     dtype: ElementType = BF16,
     schemes: Mapping[str, Scheme] | None = None,
+    orders: Mapping[str, str] | None = None,
 ) -> ImportedModel:
     """Trace a model at these lengths: that of a folder, of a parsed config.json, or from `native_model`.
 
     `seq_length` is the number of positions, `max_input_length` that of prefill tokens (the same by default),
     `dtype` the element type of activations and parameters in the modules, `schemes` says which parameters are
-    stored as codes, by full name. Raises UserError for a model that is not understood; nothing of the
-    checkpoint but its configuration is read.
+    stored as codes, by full name, and `orders` which have their inputs in an order, with that one's name.
+    Raises UserError for a model that is not understood; nothing of the checkpoint but its configuration is
+    read.
     """
     model = config if isinstance(config, nn.Module) else native_model(settings_of(config))
     prefill_length = max_input_length or seq_length
@@ -54,7 +56,7 @@ def import_model(
     decode = capture_model(model, 1, position=seq_length - 1, history=seq_length)
     whole = prefill if prefill_length == seq_length else capture_model(model, seq_length)
     short = capture_model(model, SHORT)
-    return Importer(model, prefill, decode, whole, short, Types(dtype, schemes or {})).run()
+    return Importer(model, prefill, decode, whole, short, Types(dtype, schemes or {}, orders or {})).run()
 
 
 def settings_of(config: str | Path | dict[str, Any]) -> dict[str, Any]:
@@ -107,10 +109,19 @@ class Importer:
             groups.setdefault(key, []).append(index)
         return list(groups.values())
 
-    def _stored(self, layer: LayerCapture) -> frozenset[tuple[str, Scheme]]:
-        """The parameters of a layer that are stored as codes, by the names that its module gives them."""
+    def _stored(self, layer: LayerCapture) -> frozenset[tuple[str, Scheme, str]]:
+        """The parameters of a layer that are stored as codes, with what orders their inputs, by the names
+        that its module gives them.
+        """
         prefix, names = f"{layer.path}.", self.types.schemes.keys() & layer.graph.parameters.keys()
-        return frozenset((name.removeprefix(prefix), self.types.schemes[name]) for name in names)
+        return frozenset(
+            (
+                name.removeprefix(prefix),
+                self.types.schemes[name],
+                self.types.orders.get(name, "").removeprefix(prefix),
+            )
+            for name in names
+        )
 
     def _layer_group(self, indices: list[int]) -> NetGroup:
         runs = [run.layers[indices[0]] for run in (self.prefill, self.decode, self.whole, self.short)]

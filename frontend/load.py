@@ -47,4 +47,4 @@ def load_model(
     native = native_model(dict(config.values))
     sources = take_over(found, config.settings, half)
     weights = bind(sources, config.folder, expected_of(native), half.numpy, found.problems)
-    return import_model(native, seq_length, input_length, half, weights.schemes), weights
+    return import_model(native, seq_length, input_length, half, weights.schemes, weights.orders), weights

@@ -35,6 +35,11 @@ class Linear:
     g_idx: np.ndarray
     bits: int
 
+    @property
+    def order(self) -> np.ndarray:
+        """The input that each column is for, when groups come one after the other."""
+        return np.array(sorted(range(len(self.g_idx)), key=lambda i: (self.g_idx[i], i)))
+
     def weight(self) -> np.ndarray:
         steps = self.codes.astype(np.float32) - self.zeros[:, self.g_idx]
         return steps * self.scales.astype(np.float32)[:, self.g_idx]
@@ -48,6 +53,7 @@ def random_linear(
     group: int = 32,
     symmetric: bool = False,
     shuffled: bool = False,
+    shuffle: int | None = None,  # the seed of the order; linears of one input have one in what GPTQ writes
     scale: str = "float16",
     lowest_zero: int = 1,
 ) -> Linear:
@@ -62,7 +68,7 @@ def random_linear(
     size = (1 + rng.random((outputs, groups))) * 2 / (top * inputs**0.5)
     g_idx = np.arange(inputs) // group
     if shuffled:
-        rng.shuffle(g_idx)
+        (rng if shuffle is None else np.random.default_rng(shuffle)).shuffle(g_idx)
     return Linear(codes, zeros, size.astype(HALF[scale]), g_idx, bits)
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from compiler.weights.stored import Array
-from frontend.sources.gptq import check_order
+from frontend.sources.gptq import shuffled
 from frontend.sources.module import SCALES, Module, Odd
 from frontend.sources.packed import MIDDLE, PackedLinear
 from frontend.sources.words import WORD, fields, transposed
@@ -51,10 +51,9 @@ def compressed_linear(module: Module) -> CompressedLinear:
     if zeros is not None:
         rows = outputs if zeros.dtype == np.int8 else words_for(outputs, bits)
         module.expect("weight_zero_point", (rows, groups), "int32", "int8")
-    if "weight_g_idx" in module.tensors:
-        check_order(module, module.tensors["weight_g_idx"], group)
+    g_idx = shuffled(module, "weight_g_idx", inputs, group)
     words, scales = (module.tensors[name] for name in NEEDS)
-    return CompressedLinear(words, scales, zeros, (outputs, inputs), bits, group)
+    return CompressedLinear(words, scales, zeros, (outputs, inputs), bits, group, g_idx)
 
 
 def inputs_of(module: Module, outputs: int) -> int:

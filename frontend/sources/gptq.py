@@ -16,6 +16,7 @@ from frontend.sources.packed import PackedLinear
 from frontend.sources.words import WORD, fields, transposed
 
 NEEDS = ("qweight", "qzeros", "scales")
+MOST_INPUTS = 1 << 16  # what a program counts in 16 bits
 ALL_ONES = {4: 0x11111111, 8: 0x01010101}  # by bits: one in each field of a word
 
 
@@ -62,12 +63,10 @@ def gptq_linear(module: Module) -> GptqLinear:
     module.expect("qzeros", (groups, outputs * bits // WORD), "int32")
     module.expect("scales", (groups, outputs), *SCALES)
     group = module.group(inputs, groups, "scales")
-    if "g_idx" in module.tensors:
-        module.expect("g_idx", (inputs,), "int32", "int64")
-        check_order(module, module.tensors["g_idx"], group)
+    g_idx = shuffled(module, "g_idx", inputs, group)
     words, zeros, scales = (module.tensors[name] for name in NEEDS)
     shift = 1 if module.settings is None else module.settings.zero_shift
-    return GptqLinear(words, scales, zeros, (outputs, inputs), bits, group, zero_shift=shift)
+    return GptqLinear(words, scales, zeros, (outputs, inputs), bits, group, g_idx, zero_shift=shift)
 
 
 def bits_of(module: Module, outputs: int) -> int:
@@ -80,7 +79,16 @@ def bits_of(module: Module, outputs: int) -> int:
     return bits
 
 
-def check_order(module: Module, g_idx: StoredTensor, group: int) -> None:
-    found = g_idx.read()
-    if not np.array_equal(found, np.arange(len(found)) // group):
-        raise Odd(f"{module.name}.g_idx: expected groups in order, found them shuffled (desc_act)")
+def shuffled(module: Module, suffix: str, inputs: int, group: int) -> StoredTensor | None:
+    """The group of each input where they do not come one after the other, by the tensor of that name."""
+    g_idx = module.tensors.get(suffix)
+    if g_idx is None:
+        return None
+    module.expect(suffix, (inputs,), "int32", "int64")
+    found, in_order = g_idx.read(), np.arange(inputs) // group
+    if np.array_equal(found, in_order):
+        return None
+    if inputs > MOST_INPUTS or not np.array_equal(np.sort(found), in_order):
+        few = f"in groups of {group}, of at most {MOST_INPUTS}"
+        raise Odd(f"{module.name}.{suffix}: expected each of {inputs} inputs {few}, found others")
+    return g_idx

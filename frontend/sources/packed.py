@@ -19,6 +19,34 @@ MIDDLE = {4: 8, 8: 128}  # by bits: the code of weight 0 where a quantizer has n
 
 
 @dataclass(frozen=True)
+class InputOrder:
+    """Inputs by their groups, and within a group as they come, [inputs] i32: a source of indices."""
+
+    g_idx: StoredTensor
+    scheme: None = None
+    dtype: None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.g_idx.shape
+
+    @property
+    def nbytes(self) -> int:
+        return self.g_idx.nbytes
+
+    @property
+    def key(self) -> str:
+        return self.g_idx.key
+
+    @property
+    def path(self) -> Path:
+        return self.g_idx.path
+
+    def read(self, rows: slice = slice(None)) -> Array:
+        return np.argsort(self.g_idx.read(), kind="stable").astype(np.int32)[rows]
+
+
+@dataclass(frozen=True)
 class PackedLinear(ABC):
     """The weight [outputs, inputs] of a linear.
 
@@ -32,6 +60,7 @@ class PackedLinear(ABC):
     shape: tuple[int, int]
     bits: int
     group: int
+    g_idx: StoredTensor | None = None  # the group of each input, where they are not in order
     has_zeros: bool = True
     scale: ElementType = BF16
 
@@ -75,8 +104,15 @@ class PackedLinear(ABC):
         """The same, for a program that stores zero points or none, and has scales of that type."""
         return replace(self, has_zeros=has_zeros, scale=scale)
 
+    @property
+    def order(self) -> InputOrder | None:
+        """Which input each column of `read` is for; None where that is the model's order."""
+        return InputOrder(self.g_idx) if self.g_idx else None
+
     def read(self, rows: slice = slice(None)) -> Quantized:
         codes, zeros = self.codes()[rows], None
+        if self.order:
+            codes = codes[:, self.order.read()]
         if self.has_zeros:
             zeros = self._zeros()[rows]
         elif self.scheme.signed:

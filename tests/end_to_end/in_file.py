@@ -38,12 +38,12 @@ def shares(source: Packed, tile: Quantized, rows: dict[str, int]) -> list[tuple[
     each = source.tile.rows // len(source.names) if source.each else source.tile.rows
     for name in source.names:
         first = source.row if source.each else max(start, 0)
-        stop = min(first + each if source.each else start + each, rows[name])
+        stop = min(first + each if source.each else start + each, rows[name.partition("@")[0]])
         count = max(0, stop - first)
         if count:
             parts.append((name, first, cut(tile, slice(taken, taken + count))))
         taken += count
-        start -= 0 if source.each else rows[name]
+        start -= 0 if source.each else rows[name.partition("@")[0]]
     return parts
 
 

@@ -48,6 +48,10 @@ CASES = {
     "gptq": Case(packers.gptq, GPTQ, "w4bf16", "bfloat16", options={"symmetric": True, "scale": "bfloat16"}),
     "gptq 8 bits, zero points": Case(packers.gptq_v2, GPTQ | {"bits": 8, "checkpoint_format": "gptq_v2"}, "w8f16", options={"bits": 8}),
     "gptq, some in 16 bits": Case(packers.gptq, GPTQ, "w4f16", chosen=lambda module: "k_proj" not in module and "down" not in module),
+    "gptq, inputs of each linear in an order of its own": Case(packers.gptq, GPTQ | {"desc_act": True}, "w4f16", options={"shuffled": True}),
+    "gptq, inputs in one order": Case(
+        packers.gptq, GPTQ | {"desc_act": True, "bits": 8}, "w8f16", options={"bits": 8, "shuffled": True, "shuffle": 5}
+    ),
     "auto-round as awq": Case(packers.awq, AUTO_ROUND | {"packing_format": "auto_round:auto_awq"}, "w4f16"),
     "compressed": Case(packers.compressed, compressed_config(symmetric=False), "w4f16"),
     "compressed 8 bits": Case(
@@ -79,15 +83,18 @@ def test_codes_in_the_file_are_those_of_the_checkpoint(made, name):
     linears = {module.removeprefix("model.layers.0."): each for module, each in checkpoint.linears.items()}
     rows = {f"{module}.weight": len(each.codes) for module, each in linears.items()}
     found = weights_in_file(model, model.nets["block_cache_0"], rows)
-    assert found.keys() == rows.keys()
+    assert {name.partition("@")[0] for name in found} == rows.keys()
     half = element(model.options.half).numpy
-    for module, linear in linears.items():
-        stored = found[f"{module}.weight"]
+    for name, stored in found.items():
+        module, _, order = name.partition("@")
+        linear, row = linears[module.removesuffix(".weight")], slice(None)
+        if order:
+            row = linears[order.removesuffix(".weight.order")].order
         signed = 128 if stored.scheme.signed else 0
-        np.testing.assert_array_equal(stored.codes.astype(int) + signed, linear.codes)
-        np.testing.assert_array_equal(stored.scales, linear.scales.astype(half))
+        np.testing.assert_array_equal(stored.codes.astype(int) + signed, linear.codes[row][:, linear.order])
+        np.testing.assert_array_equal(stored.scales, linear.scales[row].astype(half))
         if stored.scheme.zeros:
-            np.testing.assert_array_equal(stored.zeros, linear.zeros)
+            np.testing.assert_array_equal(stored.zeros, linear.zeros[row])
         else:
             assert set(linear.zeros.flat) == {8 if linear.bits == 4 else 128}
 

@@ -17,7 +17,10 @@ from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Quantized
 from frontend.binding import Expected, bind, expected_of
 from frontend.checkpoint import Checkpoint
+from frontend.sources.find import find_sources
+from tests import packers
 from tests.checkpoints import LLAMA3_ROPE
+from tests.packers import random_linear
 
 
 def model_of(folder: Path) -> Any:
@@ -193,6 +196,33 @@ def test_codes_are_read_as_they_are(tmp_path):
     assert weights.read("a", slice(1, 2)).codes.shape == (1, 4)
     with pytest.raises(AssertionError, match="a is stored as codes"):
         weights.read_floats("a")
+
+
+def test_linears_of_one_layer_share_an_order_of_inputs(tmp_path):
+    orders = {"l.0.a": 1, "l.0.b": 1, "l.0.c": 2, "l.1.a": 1}
+    tensors = {}
+    for module, seed in orders.items():
+        linear = random_linear((8, 64), np.random.default_rng(0), shuffled=True, shuffle=seed)
+        tensors |= {f"{module}.{name}": values for name, values in packers.gptq(linear).items()}
+    save_file(tensors, tmp_path / "model.safetensors")
+    found = find_sources(Checkpoint(tmp_path), None)
+    weights = bind(found.sources, tmp_path, Expected({f"{module}.weight": (8, 64) for module in orders}))
+    named = {"l.0.a": "l.0.a", "l.0.b": "l.0.a", "l.0.c": "l.0.c", "l.1.a": "l.1.a"}
+    assert weights.orders == {f"{module}.weight": f"{first}.weight.order" for module, first in named.items()}
+    order = weights.read("l.0.c.weight.order")
+    assert order.dtype == np.int32
+    assert sorted(order) == [*range(64)]
+    assert "l.0.c.weight.order" not in weights.schemes
+
+
+def test_rows_are_read_in_an_order_that_the_name_says(tmp_path):
+    linear = random_linear((8, 64), np.random.default_rng(0), shuffled=True)
+    tensors = {f"m.{name}": values for name, values in packers.gptq(linear).items()}
+    tensors["up"] = np.arange(128, dtype=np.float16).reshape(64, 2)
+    save_file(tensors, tmp_path / "model.safetensors")
+    sources = find_sources(Checkpoint(tmp_path), None).sources
+    weights = bind(sources, tmp_path, Expected({"m.weight": (8, 64), "up": (64, 2)}))
+    np.testing.assert_array_equal(weights.read("up@m.weight.order"), tensors["up"][linear.order])
 
 
 def test_integers_are_no_weights(tmp_path):

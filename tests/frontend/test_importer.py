@@ -106,6 +106,38 @@ def test_a_weight_has_the_scheme_that_it_is_stored_in():
     assert "#weights.scheme" not in print_module(imported.find("block_1")[0].module)
 
 
+def ordered(*layers: dict[str, str]) -> ImportedModel:
+    """A model whose linears are stored in 8 bits, some with inputs in an order: its name by weight."""
+    names = {f"model.layers.{i}.{name}": i for i, layer in enumerate(layers) for name in layer}
+    orders = {f"model.layers.{i}.{name}": f"model.layers.{i}.{layer[name]}" for i, layer in enumerate(layers) for name in layer}
+    schemes = dict.fromkeys(names, Scheme(8, 16, False, F16))
+    return import_model(config("llama", num_hidden_layers=len(layers)), 8, schemes=schemes, orders=orders)
+
+
+Q, K, V = (f"self_attn.{each}_proj.weight" for each in "qkv")
+
+
+def test_linears_of_one_input_and_order_share_a_take():
+    shared = {Q: f"{Q}.order", K: f"{Q}.order", V: f"{V}.order"}
+    group, function, _ = ordered(shared, shared).find("block_0")
+    verify(group.module)
+    takes = [op for op in walk(function) if isinstance(op, llm.TakeOp)]
+    assert [op.order.defining(llm.IndicesOp).name for op in takes] == [f"{Q}.order", f"{V}.order"]
+    readers = [{user.weight.owner.name for user in op.y.users} for op in takes]
+    assert readers == [{Q, K}, {V}]
+
+
+def test_layers_whose_linears_share_other_orders_are_modules_of_their_own():
+    alike, other = {Q: f"{Q}.order", K: f"{Q}.order"}, {Q: f"{Q}.order", K: f"{K}.order"}
+    assert layers_of(ordered(alike, other, alike, other)) == [[0, 2], [1], [3]]
+
+
+def test_an_order_of_a_weight_that_no_linear_reads_is_refused():
+    name = "model.layers.0.input_layernorm.weight"
+    with pytest.raises(UserError, match=r"cannot import .*reads a weight that a checkpoint stores for linears"):
+        import_model(config("llama"), 8, orders={name: f"{name}.order"})
+
+
 def test_the_head_may_be_stored_as_codes():
     imported = import_model(config("llama"), 8, schemes={"lm_head.weight": EIGHT})
     assert "#w8_64" in print_module(imported.find("lm_head")[0].module)

@@ -170,7 +170,16 @@ ODD = {
     "2 bits": (good_gptq, {"qzeros": np.ones((4, 3), np.int32)}, "m.qzeros: expected 4 or 8 bits for each of 48 outputs, found 2"),
     "3 bits": (good_gptq, {"qzeros": np.ones((4, 5), np.int32)}, "m.qzeros: expected 4 or 8 bits .* found 3.33"),
     "too long an order": (good_gptq, {"g_idx": np.zeros(64, np.int32)}, r"m.g_idx: expected shape \[128\], found \[64\]"),
-    "groups that nothing has": (good_gptq, {"g_idx": np.full(128, 9, np.int32)}, "m.g_idx: expected"),
+    "groups of other sizes": (
+        good_gptq,
+        {"g_idx": np.repeat([0, 1, 2, 3], [31, 33, 32, 32]).astype(np.int32)},
+        "m.g_idx: expected each of 128 inputs in groups of 32, of at most 65536, found others",
+    ),
+    "an order beside words of outputs": (
+        good_awq,
+        {"g_idx": np.zeros(128, np.int32)},
+        "m.g_idx: expected none beside the words of AWQ",
+    ),
 }
 
 
@@ -201,3 +210,17 @@ def test_odd_compressed_modules(tmp_path, name):
 def test_plain_tensors_of_a_packed_module_stay(tmp_path):
     tensors = good_awq() | {"bias": np.ones(48, np.float16)}
     assert list(find_sources(checkpoint_of(tmp_path, tensors), None).sources) == ["m.weight", "m.bias"]
+
+
+@pytest.mark.parametrize("pack", [packers.gptq, lambda linear: packers.compressed(linear) | {"weight_g_idx": linear.g_idx}])
+def test_inputs_are_sorted_by_their_groups(tmp_path, pack):
+    linear = random_linear(SHAPE, np.random.default_rng(1), shuffled=True)
+    (source,) = take_over(find_sources(checkpoint_of(tmp_path, pack(linear)), V1), V1, F16).values()
+    np.testing.assert_array_equal(source.order.read(), linear.order)
+    np.testing.assert_array_equal(source.read().codes, linear.codes[:, linear.order])
+    np.testing.assert_array_equal(source.read(slice(3, 9)).dequantize(), linear.weight()[3:9, linear.order])
+
+
+def test_groups_in_order_are_no_order(tmp_path):
+    (source,) = find_sources(checkpoint_of(tmp_path, good_gptq()), V1).sources.values()
+    assert source.order is None
