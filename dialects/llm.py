@@ -394,7 +394,8 @@ class RopeOp(_Unary, LeadsToAttention):
       half         b = concat(-x[R/2:R], x[:R/2]);               y = x * cos + b * sin
       interleaved  b[2i] = -x[2i+1], b[2i+1] = x[2i];            y = x * cos + b * sin
       half_tables  the same as half, with tables of width R/2 that serve both halves
-      pairs_to_halves  half of concat(x[0:R:2], x[1:R:2]): neighbours turn, and are parted to the halves
+      pairs_to_halves  half of concat(x[0:R:2], x[1:R:2]): neighbours turn, and are parted to the halves;
+                   tables as for half, or as for half_tables
     Shapes: x and y [1, heads, S, D]; cos and sin [1, 1, S, R] f32 (R/2 for half_tables).
     Source: Su et al. 2021, section 3.4.
     """
@@ -410,10 +411,16 @@ class RopeOp(_Unary, LeadsToAttention):
         tokens, head = self.x.type.shape[-2:]
         if self.rotary_dim % 2 or not 0 < self.rotary_dim <= head:
             self.fail(f"rotary_dim is {self.rotary_dim}, expected an even number up to {head}")
-        width = self.rotary_dim // 2 if self.mode == "half_tables" else self.rotary_dim
+        width = self.rotary_dim // 2 if self.has_half_tables else self.rotary_dim
         for table in (self.cos, self.sin):
             if table.type.shape != (1, 1, tokens, width):
                 self.fail(f"table is {table.type}, expected [1, 1, {tokens}, {width}]")
+
+    @property
+    def has_half_tables(self) -> bool:
+        """Whether the tables serve both halves."""
+        by_choice = self.mode == "pairs_to_halves" and self.cos.type.shape[-1] == self.rotary_dim // 2
+        return by_choice or self.mode == "half_tables"
 
 
 @op("llm.kv_concat")
@@ -988,6 +995,22 @@ class ConcatOp(Op):
 
     def verify(self) -> None:
         check_concatenation(self, self.parts, self.axis)
+
+
+@op("llm.pad")
+class PadOp(Op):
+    """x with its last axis filled up by zeros to `size`."""
+
+    x: Operand[TensorType]
+    size: Attr[int]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        return (TensorType((*self.x.type.shape[:-1], self.size), self.x.type.element),)
+
+    def verify(self) -> None:
+        if self.size < self.x.type.shape[-1]:
+            self.fail(f"fills {self.x.type} up to {self.size}, which it has more of")
 
 
 @op("llm.broadcast")

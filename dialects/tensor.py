@@ -770,6 +770,25 @@ class ReshapeOp(Movement, MadeAnywhere, ViewLike):
             self.fail(f"makes {self.y.type} of {self.x.type}, which lies in other lanes")
 
 
+@op("tensor.broadcast")
+class BroadcastOp(Movement, MadeAnywhere):
+    """x with axes of 1 repeated; one that is over the lanes then, or a new one there, has its item copied to
+    all of them.
+    """
+
+    x: Operand[TensorType]
+    y: Result[TensorType]
+
+    def verify(self) -> None:
+        self.require_local()
+        x, y = self.x.type, self.y.type
+        if x.element != y.element or x.rank != y.rank or broadcast(x.shape, y.shape) != y.shape:
+            self.fail(f"makes {y} of {x}, which does not repeat its axes of 1")
+        axis = axis_over_lanes(x)
+        if axis is not None and x.shape[axis] > 1 and axis_over_lanes(y) != axis:
+            self.fail(f"makes {y} of {x}, whose items lie in other lanes")
+
+
 @op("tensor.permute")
 class PermuteOp(Movement, MadeAnywhere, ViewLike):
     """Axis i of y is axis order[i] of x."""

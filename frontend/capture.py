@@ -7,7 +7,7 @@ hands the outer graph one node in its place. Attributes that the model reads fro
 from __future__ import annotations
 
 import textwrap
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Container, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -35,6 +35,7 @@ class LayerCapture:
     path: str
     given: GraphValue  # the hidden state in the outer graph
     result: GraphValue  # what the outer graph goes on with
+    late: bool = False  # whether attention reads what the layer makes of what it keeps: see `RecordingCache`
     graph: Graph = field(default_factory=Graph)
 
 
@@ -57,6 +58,7 @@ class LayerStub:
     path: str
     forward: Callable[..., Any]
     captures: list[LayerCapture]
+    late: bool = False
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         leaves, spec = tree_flatten((args, kwargs))
@@ -67,9 +69,10 @@ class LayerStub:
         capture = LayerCapture(self.path, given, self.recorder.graph.add_call(given, self.path))
         with self.recorder.into(capture.graph):
             inner_args, inner_kwargs = tree_unflatten([self._input(leaf) for leaf in leaves], spec)
-            self.cache.new.clear()
+            self.cache.begin(self.late)
             returned = self.forward(*inner_args, **inner_kwargs)
             result = self._finish(capture, returned)
+            capture.late = self.cache.late
         self.captures.append(capture)
         return self._outer(capture, returned, result)
 
@@ -99,13 +102,19 @@ class LayerStub:
         return tree_unflatten([outer if leaf is result else leaf for leaf in leaves], spec)
 
 
-def capture_model(model: nn.Module, tokens: int, position: int = 0, history: int = 0) -> Capture:
-    """Record `tokens` tokens from `position` on, with `history` tokens in the cache; ids are [1, tokens]."""
+def capture_model(
+    model: nn.Module, tokens: int, position: int = 0, history: int = 0, prefill: Capture | None = None
+) -> Capture:
+    """Record `tokens` tokens from `position` on, with `history` tokens in the cache; ids are [1, tokens].
+
+    A prefill has shown which layers are late; without one, none is.
+    """
     recorder = Recorder(model)
-    cache = RecordingCache(history)
+    recorder.cache = cache = RecordingCache(history)
+    late = {layer.path for layer in prefill.layers if layer.late} if prefill else set()
     captures: list[LayerCapture] = []
     try:
-        with one_thread(), recorder.recording(), stubbed_layers(recorder, cache, captures):
+        with one_thread(), recorder.recording(), stubbed_layers(recorder, cache, captures, late):
             ids = recorder.input((1, tokens), torch.int64, "ids")
             positions = torch.arange(position, position + tokens)[None]
             output = model(input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True)
@@ -135,11 +144,13 @@ def one_thread() -> Iterator[None]:
 
 
 @contextmanager
-def stubbed_layers(recorder: Recorder, cache: RecordingCache, captures: list[LayerCapture]) -> Iterator[None]:
+def stubbed_layers(
+    recorder: Recorder, cache: RecordingCache, captures: list[LayerCapture], late: Container[str] = ()
+) -> Iterator[None]:
     with ExitStack() as stack:
         for layer in find_layers(recorder.model):
             path = recorder.paths[id(layer)]
-            stub = LayerStub(recorder, cache, path, layer.forward, captures)
+            stub = LayerStub(recorder, cache, path, layer.forward, captures, path in late)
             layer.forward = stub
             stack.callback(delattr, layer, "forward")
         yield

@@ -17,13 +17,15 @@ from dialects import llm
 from dialects.builtin import FuncOp, ReturnOp
 from dialects.nets import KEY, NetAttr
 from frontend import experts, routing
-from frontend.aten import HANDLERS, Emitter, Unsupported
+from frontend.aten import HANDLERS, Emitter, Unsupported, slice_of
 from frontend.capture import Capture, LayerCapture
 from frontend.graph import Graph, GraphValue, Node, map_values
 from frontend.signatures import LM_HEAD
 from frontend.tables import Use
+from frontend.unwritten import TAKES_UNWRITTEN, Unwritten
 
 HANDLER_FILES = (experts, routing)  # importing them fills the table of handlers, as that of aten does
+HISTORY = ("history_k", "history_v")
 HEADS_FIRST = (0, 2, 1, 3)  # between the client's [1, S, h, D] and the model's [1, h, S, D]
 
 
@@ -114,6 +116,9 @@ class GraphReader:
             raise refusal(node, "it has no counterpart in the llm dialect")
         if node.name != "aten.cat.default" and any(0 in operand.shape for operand in node.operands()):
             raise refusal(node, "an operand has no elements")
+        read = [self.values[id(operand)] for operand in node.operands()]
+        if base_name(node.name) not in TAKES_UNWRITTEN and any(isinstance(x, Unwritten) for x in read):
+            raise refusal(node, "an operand was not written as a whole")
         arguments = self._in_order(node, map_values((node.args, node.kwargs), self.get))
         try:
             bound = inspect.signature(handler).bind(self.emit, *arguments[0], **arguments[1])
@@ -180,9 +185,10 @@ def block_function(
         "position_ids": TensorType((1, tokens), I32),
         "mask": TensorType((1, 1, tokens, history + tokens), types.element),
     }
-    for key in ("history_k", "history_v"):
+    width = max((inputs[key].shape[3] for key in HISTORY if key in inputs), default=0)
+    for key in HISTORY:
         if key in inputs:
-            _, heads, length, width = inputs[key].shape
+            _, heads, length, _ = inputs[key].shape
             given[key] = TensorType((1, length, heads, width), types.element)
     function = function_for(net, given)
     args = dict(zip(given, function.args, strict=True))
@@ -203,6 +209,7 @@ def _bind_inputs(
         if role.startswith("history"):
             reader.emit.loc = NameLoc(node.path)
             value = reader.emit(llm.PermuteOp, args[role], order=HEADS_FIRST)
+            value = slice_of(reader.emit, value, 3, 0, node.results[0].shape[3])
         elif role == "mask" and node in live:
             value = _window_of(reader, args[role], next(windows))
         else:
@@ -219,11 +226,16 @@ def _window_of(reader: GraphReader, mask: Value, first_key: str | None) -> Value
 
 
 def kv_results(reader: GraphReader, layer: LayerCapture) -> list[Value]:
-    """The keys and values of this call in the client's order of axes."""
+    """The keys and values of this call in the client's order of axes.
+
+    A client takes the rows of both to be as long as those of keys are, so the narrower ones are filled up.
+    """
     reader.emit.loc = NameLoc(layer.path)
-    return [
-        reader.emit(llm.PermuteOp, reader.get(value), order=HEADS_FIRST) for value in layer.graph.outputs[1:]
-    ]
+    both = [reader.get(value) for value in layer.graph.outputs[1:]]
+    width = max(heads.type.shape[3] for heads in both)
+    if any(heads.type.shape[3] != width for heads in both):
+        both = [reader.emit(llm.PadOp, heads, size=width) for heads in both]
+    return [reader.emit(llm.PermuteOp, heads, order=HEADS_FIRST) for heads in both]
 
 
 def function_for(net: NetAttr, types: dict[str, TensorType]) -> FuncOp:

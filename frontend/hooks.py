@@ -58,6 +58,8 @@ def attention(
     _, heads, tokens, head_size = query.shape
     if scaling is None:
         scaling = head_size**-0.5
+    if recorder.cache is not None:
+        key, value = recorder.cache.attended(key, value)
     result = torch.empty((1, tokens, heads, value.shape[-1]), dtype=query.dtype, device="meta")
     kwargs = {
         "mask": attention_mask,
@@ -122,12 +124,23 @@ def visible(mask_function: Any, query: torch.Tensor, key: torch.Tensor) -> torch
 
 
 class RecordingCache(Cache):
-    """Collects the keys and values of the layer being recorded, with `history` tokens before them."""
+    """Collects the keys and values of the layer being recorded, with `history` tokens before them.
+
+    What a client keeps is what attention reads. Some layers keep something smaller, of which they make keys
+    and values token by token (latents of several heads): of such a `late` layer, the history is appended to
+    what attention is given.
+    """
 
     def __init__(self, history: int) -> None:
         super().__init__(layers=[])
         self.history = history
+        self.late = False
         self.new: list[tuple[Traced, Traced]] = []
+
+    def begin(self, late: bool) -> None:
+        """Before the code of a layer runs."""
+        self.late = late
+        self.new.clear()
 
     def get_seq_length(self, layer_idx: int = 0) -> int:
         return self.history
@@ -142,9 +155,21 @@ class RecordingCache(Cache):
         self, key_states: Any, value_states: Any, layer_idx: int, *args: Any, **kwargs: Any
     ) -> tuple[Any, Any]:
         self.new.append((key_states, value_states))
-        if not self.history:
+        if not self.history or self.late:
             return key_states, value_states
-        return self._append(key_states, "history_k"), self._append(value_states, "history_v")
+        return self._append_both(key_states, value_states)
+
+    def attended(self, key: Traced, value: Traced) -> tuple[Traced, Traced]:
+        """What attention reads, which is given these; in a prefill they tell whether the layer is late."""
+        if not self.new or (self.history and not self.late):
+            return key, value
+        kept = [each.read() for each in self.new[-1]]
+        self.late = self.late or [key.read(), value.read()] != kept
+        self.new[-1] = key, value
+        return self._append_both(key, value) if self.history else (key, value)
+
+    def _append_both(self, key: Any, value: Any) -> tuple[Traced, Traced]:
+        return self._append(key, "history_k"), self._append(value, "history_v")
 
     def _refuse(self, *_args: Any, **_kwargs: Any) -> Any:
         """State other than keys and values: convolutions, recurrences, indexers."""

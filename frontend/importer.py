@@ -53,7 +53,7 @@ def import_model(
     model = config if isinstance(config, nn.Module) else native_model(settings_of(config))
     prefill_length = max_input_length or seq_length
     prefill = capture_model(model, prefill_length)
-    decode = capture_model(model, 1, position=seq_length - 1, history=seq_length)
+    decode = capture_model(model, 1, position=seq_length - 1, history=seq_length, prefill=prefill)
     whole = prefill if prefill_length == seq_length else capture_model(model, seq_length)
     short = capture_model(model, SHORT)
     return Importer(model, prefill, decode, whole, short, Types(dtype, schemes or {}, orders or {})).run()

@@ -77,6 +77,7 @@ class Recorder:
     def __init__(self, model: nn.Module) -> None:
         self.model = model
         self.graph = Graph()
+        self.cache: Any = None  # the `hooks.RecordingCache` of the model that runs
         self.paths = {id(module): name for name, module in model.named_modules()}
         self.running: list[str] = [""]
         self.constants: dict[Any, tuple[torch.Tensor, Constant]] = {}

@@ -69,6 +69,18 @@ def merge_reshapes(op: llm.ReshapeOp, rw: Rewriter) -> None:
         rw.replace(op, llm.ReshapeOp(source, shape=op.shape, loc=fused(before.loc, op.loc)))
 
 
+@rewrite(llm.LinearOp)
+def project_before_axes_of_one(op: llm.LinearOp, rw: Rewriter) -> None:
+    """linear(reshape(x)) -> reshape(linear(x)), where the reshape only adds or drops axes of 1."""
+    reshape = op.x.defining(llm.ReshapeOp)
+    if reshape is None or op.residual is not None or reshape.x.type.shape[-1] != op.x.type.shape[-1]:
+        return
+    before, after = ([size for size in value.type.shape[:-1] if size != 1] for value in (reshape.x, op.x))
+    if before == after:
+        linear = rw.insert_before(op, llm.LinearOp(reshape.x, op.weight, op.bias, loc=op.loc))
+        rw.replace(op, llm.ReshapeOp(linear.y, shape=op.y.type.shape, loc=reshape.loc))
+
+
 @rewrite(llm.PermuteOp)
 def merge_permutes(op: llm.PermuteOp, rw: Rewriter) -> None:
     """permute(permute(x)) -> permute(x), and a permute that changes no axis -> x."""
@@ -143,6 +155,7 @@ def drop_double_negation(op: llm.LogicalNotOp, rw: Rewriter) -> None:
 
 PATTERNS: list[Pattern] = [
     merge_reshapes,
+    project_before_axes_of_one,
     merge_permutes,
     drop_whole_slice,
     merge_slices,

@@ -71,7 +71,9 @@ def is_interleaved_partner(partner: Value, x: Value) -> bool:
 
 @rewrite(llm.ConcatOp)
 def find_half_tables(op: llm.ConcatOp, rw: Rewriter) -> None:
-    """concat(a * cos - b * sin, b * cos + a * sin), a and b the halves of x -> rope {half_tables}."""
+    """concat(a * cos - b * sin, b * cos + a * sin) -> rope(x) {half_tables}, a and b the halves of x, or
+    {pairs_to_halves}, a and b its even and odd items.
+    """
     parts = concat_parts(op.y)
     difference = parts[0].defining(llm.SubOp) if parts else None
     total = parts[1].defining(llm.AddOp) if parts else None
@@ -79,15 +81,31 @@ def find_half_tables(op: llm.ConcatOp, rw: Rewriter) -> None:
     if total is None or len(products) != 2 or products[0] is None or products[1] is None:
         return
     (a, cos), (b, sin) = products[0], products[1]
-    x, half = region(a).of, a.type.shape[-1]
-    if (
-        x.type.shape[-1] != 2 * half
-        or region(a) != Region(x, 0, half)
-        or region(b) != Region(x, half, 2 * half)
-    ):
+    x, half = both_of(region(a), region(b)), a.type.shape[-1]
+    if x is None or {product(total.lhs), product(total.rhs)} != {(b, cos), (a, sin)}:
         return
-    if {product(total.lhs), product(total.rhs)} == {(b, cos), (a, sin)} and fits(x, cos, sin, half):
-        rw.replace(op, llm.RopeOp(x, cos, sin, mode="half_tables", rotary_dim=2 * half, loc=op.loc))
+    if fits(op.y, cos, sin, half):
+        mode = "half_tables" if region(a).step == 1 else "pairs_to_halves"
+        heads = value_of(x, op, rw)
+        rw.replace(op, llm.RopeOp(heads, cos, sin, mode=mode, rotary_dim=2 * half, loc=op.loc))
+
+
+def both_of(a: Region, b: Region) -> Region | None:
+    """What a and b are the halves of, all of a value; or what they are the even and the odd items of."""
+    half = a.width
+    if a == Region(a.of, 0, half) and b == Region(a.of, half, a.of.type.shape[-1]) and b.width == half:
+        return Region(a.of, 0, 2 * half)
+    if a.step == 2 and b == Region(a.of, a.start + 1, a.stop + 1, 2):
+        return Region(a.of, a.start, b.stop)
+    return None
+
+
+def value_of(x: Region, anchor: llm.ConcatOp, rw: Rewriter) -> Value:
+    """The region as a value, made before the anchor where it is not all of one."""
+    if x == Region(x.of, 0, x.of.type.shape[-1]):
+        return x.of
+    part = llm.SliceOp(x.of, axis=anchor.axis, start=x.start, stop=x.stop, loc=anchor.loc)
+    return rw.insert_before(anchor, part).y
 
 
 def product(x: Value | None) -> tuple[Value, Value] | None:

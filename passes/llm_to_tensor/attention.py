@@ -9,11 +9,13 @@ from passes.llm_to_tensor.attend import KeyValues, Mask, query_factor
 from passes.llm_to_tensor.context import Lowering, lowers
 
 TURNS = {"half_tables": "half"}  # what a mode does to items, where it is not called as in the tensor dialect
-TABLES = {"pairs_to_halves": "half"}  # how rows are made for a mode, where it is not called as in `RopeTable`
 
 
 def rows_mode(op: llm.RopeOp) -> str:
-    return TABLES.get(op.mode, op.mode)
+    """How rows are made of the tables."""
+    if op.has_half_tables:
+        return "half_tables"
+    return "interleaved" if op.mode == "interleaved" else "half"
 
 
 @lowers(llm.RopeOp)

@@ -68,6 +68,17 @@ class Run:
     rope_rows: dict[RopeRows, Value] = field(default_factory=dict)
 
 
+def history_of(low: Lowering, value: Value) -> Value | None:
+    """The argument [1, tokens, kv heads, d] that keys or values [1, kv heads, tokens, d] of earlier calls are
+    in, the first items of each row.
+    """
+    part = value.defining(llm.SliceOp)
+    if part is not None and (part.axis, part.start, part.step) == (3, 0, 1):
+        value = part.x
+    turned = value.defining(llm.PermuteOp)
+    return turned.x if turned is not None and turned.x.owner is low.function.block else None
+
+
 class Lowering(ABC):
     """Lowers one function, run of tokens by run of tokens; rules get it with the op."""
 
@@ -167,6 +178,10 @@ class Lowering(ABC):
     @abstractmethod
     def reshaped(self, x: Value, op: llm.ReshapeOp) -> Value:
         """The array x in the shape of the op, for this run's tokens."""
+
+    @abstractmethod
+    def broadcast(self, x: Value, shape: tuple[int, ...]) -> Value:
+        """x with axes of 1 repeated up to `shape`, that of an llm value."""
 
     @abstractmethod
     def client_layout(self, layout: Lanes) -> Lanes:

@@ -11,7 +11,7 @@ from compiler.target.spec import ChipSpec
 from dialects import llm, tensor
 from dialects.tensor import Lanes, Replicated
 from passes.llm_to_tensor.attend import KeyValues, Mask, Queries, Scores, attend, load_mask
-from passes.llm_to_tensor.context import Lowering, TableRows
+from passes.llm_to_tensor.context import Lowering, TableRows, history_of
 from passes.llm_to_tensor.pieces import Computed, Piece, history_pieces
 from passes.ranges import Range
 
@@ -95,6 +95,13 @@ class Decode(Lowering):
             self.vectors[x] = self.build.add(tensor.StoreOp(x))
         return self.vectors[x]
 
+    def broadcast(self, x: Value, shape: tuple[int, ...]) -> Value:
+        """What is repeated along an axis is heads, which go over the lanes."""
+        axis = tensor.axis_over_lanes(x.type)
+        if axis is None or x.type.shape[axis] == 1:
+            axis = next(i for i, (old, new) in enumerate(zip(x.type.shape, shape, strict=True)) if old != new)
+        return self.build.broadcast(x, shape, Lanes(axis))
+
     def client_layout(self, layout: Lanes) -> Lanes:
         return Lanes(layout.axis, compact=True)
 
@@ -112,10 +119,11 @@ class Decode(Lowering):
         joined = value.defining(llm.KvConcatOp)
         if joined is None:
             return [Computed(self.build, self.half(value))]
-        source = joined.history.defining(llm.PermuteOp)
-        if source is None or source.x.owner is not self.function.block:
+        source = history_of(self, joined.history)
+        if source is None:
             joined.fail("expected a history argument and one new token")
-        return [*history_pieces(self.build, source.x), Computed(self.build, self.half(joined.new))]
+        width = joined.history.type.shape[3]
+        return [*history_pieces(self.build, source, width), Computed(self.build, self.half(joined.new))]
 
     def attention(self, op: llm.AttentionOp, q: Value, kv: KeyValues, mask: Mask) -> Value:
         """Every query head on a lane of its own, one softmax for all of them."""

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from compiler.ir.core import Value
+from compiler.ir.types import F32
 from dialects import llm, tensor
-from passes.llm_to_tensor.context import Lowering, TableRows, lowers
+from dialects.tensor import Lanes
+from passes.llm_to_tensor.context import Lowering, TableRows, history_of, lowers
 
 
 @lowers(llm.SliceOp)
-def slice_(low: Lowering, op: llm.SliceOp) -> Value:
+def slice_(low: Lowering, op: llm.SliceOp) -> Value | None:
+    if history_of(low, op.y) is not None:  # which attention loads
+        return None
     if op.step != 1:
         op.fail("a step has no lowering to the tensor dialect")
     x = low.get(op.x)
@@ -31,9 +35,33 @@ def reshape(low: Lowering, op: llm.ReshapeOp) -> Value | TableRows | None:
 
 @lowers(llm.PermuteOp)
 def permute(low: Lowering, op: llm.PermuteOp) -> Value | None:
-    if op.x.owner is low.function.block:  # a history, which attention loads
+    if history_of(low, op.y) is not None:
         return None
     return low.build.permute(low.get(op.x), op.order)
+
+
+@lowers(llm.ConcatOp)
+def concat(low: Lowering, op: llm.ConcatOp) -> Value:
+    """In f32, unless all parts are rounded already."""
+    parts = [low.get(part) for part in op.parts]
+    if low.mixes_tokens(parts[0], op.axis):
+        op.fail("of tokens has no lowering to the tensor dialect")
+    elements = {part.type.element for part in parts}
+    element = elements.pop() if len(elements) == 1 else F32
+    axis = tensor.axis_over_lanes(parts[0].type)
+    if axis is None or any(not tensor.is_over_lanes(part.type, axis) for part in parts):
+        op.fail(f"joins {', '.join(str(part.type) for part in parts)}, which lie in different ways")
+    return low.build.concat([low.build.cast(part, element, Lanes(axis)) for part in parts], op.axis)
+
+
+@lowers(llm.BroadcastOp)
+def broadcast(low: Lowering, op: llm.BroadcastOp) -> Value:
+    return low.broadcast(low.get(op.x), op.shape)
+
+
+@lowers(llm.PadOp)
+def pad(low: Lowering, op: llm.PadOp) -> Value:
+    return low.build.pad(low.get(op.x), op.size, 0.0)
 
 
 @lowers(llm.TakeOp)

@@ -49,15 +49,18 @@ class Computed:
 class History:
     """Tokens of earlier calls, some of x [1, tokens, kv heads, d] in DDR, loaded when first asked for.
 
+    `width`: how many of d are read; the rest fills rows up.
+
     They are loaded for all heads at once, since the heads of a token follow each other in DDR: a head by
     itself is rows of 2 d bytes, which only the tensor command can fetch, at 54 bytes a cycle where these are
     256 bytes, and half of that where d is 64, instead of the matrix command's 58.
     """
 
-    def __init__(self, build: Build, x: Value, tokens: Range):
+    def __init__(self, build: Build, x: Value, tokens: Range, width: int):
         self.build = build
         self.x = x
         self.tokens = tokens
+        self.width = width
         self.local: Value | None = None
 
     @property
@@ -65,9 +68,8 @@ class History:
         return self.tokens.size
 
     def head(self, index: int, rows: Range) -> Value:
-        width = self.x.type.shape[3]
-        one = self.build.slice(self.load(), (rows.start, index, 0), (rows.size, 1, width))
-        return self.build.reshape(one, (rows.size, width), Lanes(0))
+        one = self.build.slice(self.load(), (rows.start, index, 0), (rows.size, 1, self.width))
+        return self.build.reshape(one, (rows.size, self.width), Lanes(0))
 
     def load(self) -> Value:
         """[tokens, kv heads, d] in local memory, tokens over the lanes."""
@@ -79,16 +81,17 @@ class History:
         return self.local
 
 
-def history_pieces(build: Build, x: Value) -> list[Piece]:
-    """The keys or values [1, tokens, kv heads, d] in DDR, in pieces that leave room for the rest.
+def history_pieces(build: Build, x: Value, width: int) -> list[Piece]:
+    """The keys or values [1, tokens, kv heads, d] in DDR, in pieces that leave room for the rest; the first
+    `width` of each d.
 
     The first is loaded at once, ahead of the mask and of the stores of the new token: the DMA is then at work
     while that is computed.
     """
-    _, tokens, heads, width = x.type.shape
-    row_bytes = heads * width * x.type.element.bytes
+    _, tokens, heads, pitch = x.type.shape
+    row_bytes = heads * pitch * x.type.element.bytes
     most = build.spec.lane_bytes // HISTORY_SHARE // row_bytes
-    first, *others = [History(build, x, part) for part in even_ranges(tokens, build.spec.lanes, most)]
+    first, *others = [History(build, x, part, width) for part in even_ranges(tokens, build.spec.lanes, most)]
     first.load()
     return [first, *others]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
+from math import prod
 
 from compiler.ir.core import Op, Value
 from compiler.ir.module import Function
@@ -141,9 +142,17 @@ class Prefill(Lowering):
         return 1
 
     def reshaped(self, x: Value, op: llm.ReshapeOp) -> Value:
-        if (self.check_tokens(op.x, 1), op.shape[:2]) != (1, (1, self.tokens)):
+        """Only axes of 1 may stand before the tokens."""
+        self.check_tokens(op.x, *(i for i in range(1, len(x.type.shape)) if prod(x.type.shape[:i]) == 1))
+        axis = next((i for i, size in enumerate(op.shape) if size != 1), 0)
+        if op.shape[axis] != self.tokens:
             op.fail("that moves the tokens has no lowering to the tensor dialect")
-        return self.build.reshape(x, (1, self.count, *op.shape[2:]), Lanes(1))
+        return self.build.reshape(x, (*op.shape[:axis], self.count, *op.shape[axis + 1 :]), Lanes(axis))
+
+    def broadcast(self, x: Value, shape: tuple[int, ...]) -> Value:
+        axis = tensor.axis_over_lanes(x.type)
+        of_run = [self.count if i == axis else size for i, size in enumerate(shape)]
+        return self.build.broadcast(x, of_run, x.type.layout)
 
     def client_layout(self, layout: Lanes) -> Lanes:
         return Lanes(layout.axis)

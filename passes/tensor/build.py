@@ -66,6 +66,9 @@ class Build:
             return x
         return self.add(tensor.ReshapeOp(x, types=[TensorType(tuple(shape), x.type.element, layout)]))
 
+    def broadcast(self, x: Value, shape: Sequence[int], layout: Attribute) -> Value:
+        return self.add(tensor.BroadcastOp(x, types=[TensorType(tuple(shape), x.type.element, layout)]))
+
     def relayout(self, x: Value, shape: Sequence[int], layout: Attribute) -> Value:
         return self.add(tensor.RelayoutOp(x, types=[TensorType(tuple(shape), x.type.element, layout)]))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from math import prod
 
@@ -46,6 +46,32 @@ def reshape(low: Lowering, op: tensor.ReshapeOp) -> None:
         copy = low.emit.cast(low.emit.of_type(op.x.type), source)
         view = copy.reshape(type_.shape, axis_over_lanes(type_))
     low.put(op, view)
+
+
+@lowers(tensor.BroadcastOp)
+def broadcast(low: Lowering, op: tensor.BroadcastOp) -> None:
+    """Copies that read an item again and again; an item for all lanes goes to each of them first."""
+    x, res = low.get(op.x), low.result(op)
+    if res.axis != x.axis and x.axis is not None:
+        x = in_all_lanes(low, x)
+    elif res.axis is not None and x.axis is not None and x.shape[x.axis] != res.shape[res.axis]:
+        x = in_all_lanes(low, x)
+    low.emit.cast(res, x)
+
+
+def in_all_lanes(low: Lowering, x: Placed) -> Placed:
+    """What one lane holds, in every lane."""
+    emit, count = low.emit, prod(x.shape)
+    row = replace(emit.new((1, count), x.dtype, Lanes(0)), lane=x.lane)
+    emit.cast(replace(row, shape=x.shape, strides=packed_strides(x.shape), axis=x.axis), x)
+    everywhere = emit.new(x.shape, x.dtype, Replicated())
+    emit.lanes("l_bc", everywhere, row, (1, low.spec.lanes, 1, count))
+    return everywhere
+
+
+def packed_strides(shape: Sequence[int]) -> tuple[int, ...]:
+    """Of items that follow each other in row-major order."""
+    return tuple(prod(shape[axis + 1 :]) for axis in range(len(shape)))
 
 
 @lowers(tensor.ConcatOp)

@@ -162,7 +162,8 @@ def rope_half_tables(x: Array, cos: Array, sin: Array) -> Array:
 
 
 def rope_pairs_to_halves(x: Array, cos: Array, sin: Array) -> Array:
-    return rope_half(np.concatenate([x[..., 0::2], x[..., 1::2]], axis=-1), cos, sin)
+    parted = np.concatenate([x[..., 0::2], x[..., 1::2]], axis=-1)
+    return (rope_half if cos.shape[-1] == x.shape[-1] else rope_half_tables)(parted, cos, sin)
 
 
 ROPES: dict[str, Callable[[Array, Array, Array], Array]] = {
@@ -440,6 +441,11 @@ def slice_(op: llm.SliceOp, x: Array) -> Array:
 @simulates(llm.ConcatOp)
 def concat(op: llm.ConcatOp, parts: list[Array]) -> Array:
     return np.concatenate(parts, axis=op.axis)
+
+
+@simulates(llm.PadOp)
+def pad(op: llm.PadOp, x: Array) -> Array:
+    return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, op.size - x.shape[-1])])
 
 
 @simulates(llm.BroadcastOp)

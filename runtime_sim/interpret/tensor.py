@@ -263,6 +263,11 @@ def reshape(op: tensor.ReshapeOp | tensor.RelayoutOp, x: Array) -> Array:
     return x.reshape(op.y.type.shape)
 
 
+@simulates(tensor.BroadcastOp)
+def broadcast(op: tensor.BroadcastOp, x: Array) -> Array:
+    return np.broadcast_to(x, op.y.type.shape)
+
+
 @simulates(tensor.PermuteOp)
 def permute(op: tensor.PermuteOp, x: Array) -> Array:
     return x.transpose(op.order)

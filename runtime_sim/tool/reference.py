@@ -23,7 +23,10 @@ READ = ("*.json", "*.safetensors")  # what loading a model opens; code and pickl
 
 @dataclass(frozen=True)
 class LayerValues:
-    """A layer on a run of tokens: states [tokens, hidden], keys (rotated) and values [tokens, heads, dim]."""
+    """A layer on a run of tokens: states [tokens, hidden], keys (rotated) and values [tokens, heads, dim].
+
+    Keys and values are what attention reads, as a client keeps them: the narrower ones filled up by zeros.
+    """
 
     states_in: Array
     states_out: Array
@@ -69,19 +72,21 @@ class Reference:
         import torch
         from transformers import DynamicCache
 
-        states, head = _Recorder(), _Head(rows)
+        states, head, attended = _Recorder(), _Head(rows), _Attended()
         cache: Any = DynamicCache()  # without a config it forgets nothing
         hooks = [layer.register_forward_hook(states, with_kwargs=True) for layer in self.layers]
         hooks.append(self.model.get_output_embeddings().register_forward_pre_hook(head))
-        with _hooked(hooks), torch.no_grad():
+        with _hooked(hooks), attended.recording(), torch.no_grad():
             ids = torch.tensor([list(tokens)])
             logits = self.model(input_ids=ids, use_cache=True, past_key_values=cache).logits
         if head.states is None or len(states.outputs) != len(self.layers):
             raise UserError(f"{self.folder}: its layers or its head do not run once for each token")
         outputs = [*states.outputs[:-1], head.states]
+        kept = [(layer.keys, layer.values) for layer in cache.layers]
+        both = attended.both if len(attended.both) == len(kept) else kept
         layers = [
-            LayerValues(_rows(given), _rows(output), _heads(kept.keys), _heads(kept.values))
-            for given, output, kept in zip(states.inputs, outputs, cache.layers, strict=True)
+            LayerValues(_rows(given), _rows(output), *_alike(_heads(keys), _heads(values)))
+            for given, output, (keys, values) in zip(states.inputs, outputs, both, strict=True)
         ]
         layers[0] = replace(layers[0], states_in=self.embedded(tokens))
         trace = Trace(layers[0].states_in, layers, _rows(logits))
@@ -249,6 +254,36 @@ class _Recorder:
         self.outputs.append(output[0] if isinstance(output, tuple) else output)
 
 
+class _Attended:
+    """Keeps the keys and values that each attention reads, which may be more than the cache holds."""
+
+    def __init__(self) -> None:
+        self.both: list[tuple[Any, Any]] = []
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        from transformers import modeling_utils
+
+        functions: Any = modeling_utils.ALL_ATTENTION_FUNCTIONS
+        original = functions.get_interface
+
+        def recorded(*arguments: Any) -> Any:
+            function = original(*arguments)
+
+            def attention(module: Any, query: Any, *others: Any, **keywords: Any) -> Any:
+                key, value = others[:2]
+                self.both.append((key, value))
+                return function(module, query, *others, **keywords)
+
+            return attention
+
+        functions.get_interface = recorded
+        try:
+            yield
+        finally:
+            del functions.get_interface
+
+
 class _Head:
     """A hook before the head that keeps what it is given, final norm and all, and passes some rows on."""
 
@@ -279,3 +314,10 @@ def _rows(tensor: Any) -> Array:
 def _heads(tensor: Any) -> Array:
     """[1, heads, tokens, dim] to [tokens, heads, dim]."""
     return np.asarray(tensor[0].numpy()).transpose(1, 0, 2)
+
+
+def _alike(keys: Array, values: Array) -> tuple[Array, Array]:
+    """Both as wide as the wider ones."""
+    width = max(keys.shape[-1], values.shape[-1])
+    keys, values = (np.pad(x, ((0, 0), (0, 0), (0, width - x.shape[-1]))) for x in (keys, values))
+    return keys, values

@@ -98,9 +98,17 @@ CASES: dict[str, tuple[Callable[[Any, torch.Tensor], torch.Tensor], ...]] = {
         lambda m, x: x.masked_fill(F.relu(x).bool(), 0.5),
         lambda m, x: x.masked_fill(F.relu(x[:1, :, :1]).bool(), -0.5),
     ),
+    "aten.new_empty": (lambda m, x: filled(m, x), ),
     "aten.slice_scatter": (lambda m, x: torch.ops.aten.slice_scatter(x, -x[:, 1:2], 1, 1, 2),),
 }
 # `test_hooks.py` and `test_oracle.py` have what our own hooks record; the others are kinds of the same handler.
+def filled(m, x):
+    y = x.new_empty(2, 3, 6)
+    y[..., 4:] = x[..., :1]
+    y[..., :4] = -x
+    return y
+
+
 ELSEWHERE = {"llm.attention", "llm.experts", "llm.kv_concat", "aten.embedding"}
 
 
@@ -152,6 +160,7 @@ def test_every_handler_has_a_case():
         (lambda m, x: F.layer_norm(x, (3, 4)), "a norm over more than the last axis"),
         (lambda m, x: F.rms_norm(x, (4,)), "a norm whose eps depends on the number format"),
         (lambda m, x: torch.ops.aten.slice_scatter(x, x[..., ::2], 2, 0, 4, 2), "a write with a step"),
+        (lambda m, x: x.new_empty(2, 3, 4) + x, "an operand was not written as a whole"),
         (lambda m, x: x.topk(1, largest=False)[0], "aten.topk.default: the smallest elements, or those of another"),
         (lambda m, x: x.topk(1, dim=0)[0], "aten.topk.default: the smallest elements, or those of another"),
         (lambda m, x: x.gather(1, x.topk(1)[1]), "a choice along another axis than the last"),

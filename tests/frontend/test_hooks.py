@@ -9,7 +9,7 @@ from dialects import llm
 from frontend import hooks
 from frontend.hooks import mask_kind
 from frontend.importer import import_model
-from tests.frontend.models import QWEN3, check_refused, config
+from tests.frontend.models import QWEN3, check_refused, config, signature
 
 
 @pytest.fixture(scope="module")
@@ -48,6 +48,23 @@ def test_layers_with_windows_and_without_are_distinct():
     model = import_model(config("gemma2", layer_types=layers, **settings), 20, 8)
     groups = [[each.layer for each in group.instances] for group in model.nets if group.of_layers]
     assert groups == [[0, 2], [1], [3]]
+
+
+LATENT = config(
+    "deepseek_v3", q_lora_rank=32, kv_lora_rank=24, qk_nope_head_dim=24, qk_rope_head_dim=8, v_head_dim=16,
+    num_key_value_heads=4, first_k_dense_replace=3,
+)  # fmt: skip
+
+
+def test_what_attention_reads_is_kept_where_the_model_keeps_less():
+    """Latents of all heads: the client is given keys of each, and values that are filled up to their width."""
+    model = import_model(LATENT, 24, 16)
+    assert signature(model, "block_cache_0").endswith("(tensor<1x1x64xbf16>, tensor<1x1x4x32xbf16>, tensor<1x1x4x32xbf16>)")
+    function = model.find("block_cache_0")[1]
+    (attention,) = (op for op in walk(function) if isinstance(op, llm.AttentionOp))
+    assert attention.v.type.shape == (1, 4, 25, 16)
+    assert all(value.defining(llm.KvConcatOp) for value in (attention.k, attention.v))
+    assert sum(isinstance(op, llm.PadOp) for op in walk(function)) == 2
 
 
 REFUSED = {

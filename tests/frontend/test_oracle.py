@@ -45,6 +45,10 @@ ARCHITECTURES = {
     "phi": {},  # rope of a part of each head, no gate
     "phi3": {},  # one linear for q, k and v, one for gate and up
     "glm4": {"head_dim": 16},  # interleaved rope of a part of each head
+    "minicpm3": {  # keys of two parts, one of them for all heads; narrower values; latents in the cache
+        "q_lora_rank": 32, "kv_lora_rank": 24, "qk_nope_head_dim": 24, "qk_rope_head_dim": 8, "v_head_dim": 16,
+        "num_key_value_heads": 4,
+    },
     "smollm3": {"num_hidden_layers": 3, "no_rope_layers": [1, 0, 1]},  # a layer without rope between two with it
 }
 EXPERTS = {"num_local_experts": 8, "num_experts_per_tok": 3}

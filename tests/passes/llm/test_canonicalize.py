@@ -128,3 +128,33 @@ def test_unread_op_is_dropped():
     %a = "llm.neg"(%x) : (tensor<4xbf16>) -> tensor<4xbf16>
     %b = "llm.neg"(%a) : (tensor<4xbf16>) -> tensor<4xbf16>"""
     check_pass("canonicalize", before=function.format(dead=dead), after=function.format(dead=""))
+
+
+W = "tensor<16x32xbf16>"
+PROJECTED = "<{operandSegmentSizes = array<i32: 1, 1, 0, 0>}>"
+
+
+def test_axes_of_one_are_added_behind_a_linear():
+    wide, out = "tensor<1x1x8x32xbf16>", "tensor<1x1x8x16xbf16>"
+    before = f"""
+    %w = "llm.weight"() <{{name = "w"}}> : () -> {W}
+    %h = "llm.reshape"(%x) <{{shape = array<i64: 1, 1, 8, 32>}}> : ({A}) -> {wide}
+    %y = "llm.linear"(%h, %w) {PROJECTED} : ({wide}, {W}) -> {out}
+"""
+    after = f"""
+    %w = "llm.weight"() <{{name = "w"}}> : () -> {W}
+    %h = "llm.linear"(%x, %w) {PROJECTED} : ({A}, {W}) -> tensor<1x8x16xbf16>
+    %y = "llm.reshape"(%h) <{{shape = array<i64: 1, 1, 8, 16>}}> : (tensor<1x8x16xbf16>) -> {out}
+"""
+    check_pass("canonicalize", before=before, after=after)
+
+
+def test_heads_are_joined_before_a_linear():
+    text = f"""
+    %w = "llm.weight"() <{{name = "w"}}> : () -> {W}
+    %h = "llm.reshape"(%x) <{{shape = array<i64: 1, 8, 32>}}> : ({B}) -> {A}
+    %y = "llm.linear"(%h, %w) {PROJECTED} : ({A}, {W}) -> tensor<1x8x16xbf16>
+"""
+    check_pass("canonicalize", before=text, after=text)
+    rows = text.replace(B, "tensor<1x2x4x32xbf16>")
+    check_pass("canonicalize", before=rows, after=rows)

@@ -161,6 +161,13 @@ def test_rope_with_tables_of_half_the_width():
     %y = "llm.rope"(%x, %cos, %sin) <{{mode = "half_tables", rotary_dim = 16 : i64}}> : ({H}, {table}, {table}) -> {H}
 """
     check_pass(PIPELINE, order + text, order + after)
+    apart = text
+    for name, old, new in (("a", (0, 8, 1), (0, 15, 2)), ("b", (8, 16, 1), (1, 16, 2))):
+        types = f"({H}) -> {HALF}"
+        apart = apart.replace(slice_of(name, "x", *old, types), slice_of(name, "x", *new, types))
+    check_pass(PIPELINE, order + apart, order + after.replace("half_tables", "pairs_to_halves"))
+    odd_first = apart.replace("(%a,", "(%t,").replace("(%b,", "(%a,").replace("(%t,", "(%b,")
+    check_pass(PIPELINE, order + odd_first, order + odd_first)
     swapped = text.replace('"llm.mul"(%a, %sin)', '"llm.mul"(%a, %a)').replace(
         f"%a) : ({HALF}, {table})", f"%a) : ({HALF}, {HALF})"
     )

@@ -15,6 +15,7 @@ from passes.manager import PassManager, parse_pipeline
 from runtime_sim.interpret.chip import ChipProgram
 from runtime_sim.interpret.rules import interpret
 from tests.helpers import as_net, parse_ir, random_tensor
+from tests.passes.llm_to_tensor.levels import check_levels
 
 load_all()
 
@@ -42,3 +43,28 @@ def test_inputs_are_taken_in_an_order(tokens, options):
     source = Materializer({"order": order}.__getitem__, {}).bytes_of
     (found,) = ChipProgram(function, BM1684X, source).run(inputs)
     np.testing.assert_array_equal(found, wanted)
+
+
+def heads_and_shared(tokens: int, wider: int) -> str:
+    """Keys [1, 3, tokens, 48 + 16] of a part of each head and one that is the same for all, filled up."""
+    x, split, heads = f"tensor<1x{tokens}x208xbf16>", f"tensor<1x{tokens}x3x64xbf16>", f"tensor<1x3x{tokens}x64xbf16>"
+    own, shared, all_, keys, filled = (f"tensor<1x{n}x{tokens}x{d}xbf16>" for n, d in ((3, 48), (1, 16), (3, 16), (3, 64), (3, wider)))
+    return f"""
+      %a = "llm.slice"(%x) <{{axis = 2 : i64, start = 0 : i64, stop = 192 : i64}}> : ({x}) -> tensor<1x{tokens}x192xbf16>
+      %b = "llm.reshape"(%a) <{{shape = array<i64: 1, {tokens}, 3, 64>}}> : (tensor<1x{tokens}x192xbf16>) -> {split}
+      %c = "llm.permute"(%b) <{{order = array<i64: 0, 2, 1, 3>}}> : ({split}) -> {heads}
+      %own = "llm.slice"(%c) <{{axis = 3 : i64, start = 16 : i64, stop = 64 : i64}}> : ({heads}) -> {own}
+      %d = "llm.slice"(%x) <{{axis = 2 : i64, start = 192 : i64, stop = 208 : i64}}> : ({x}) -> tensor<1x{tokens}x16xbf16>
+      %shared = "llm.reshape"(%d) <{{shape = array<i64: 1, 1, {tokens}, 16>}}> : (tensor<1x{tokens}x16xbf16>) -> {shared}
+      %all = "llm.broadcast"(%shared) <{{shape = array<i64: 1, 3, {tokens}, 16>}}> : ({shared}) -> {all_}
+      %keys = "llm.concat"(%own, %all) <{{axis = 3 : i64}}> : ({own}, {all_}) -> {keys}
+      %filled = "llm.pad"(%keys) <{{size = {wider} : i64}}> : ({keys}) -> {filled}
+      %y = "llm.permute"(%filled) <{{order = array<i64: 0, 2, 1, 3>}}> : ({filled}) -> tensor<1x{tokens}x3x{wider}xbf16>
+    """
+
+
+@pytest.mark.parametrize("wider", [64, 80])
+@pytest.mark.parametrize(("tokens", "options"), [(1, ""), (150, ""), (150, "{tokens=64}")])
+def test_parts_of_heads_are_joined_with_one_that_they_share(tokens, options, wider):
+    x = random_tensor(1, tokens, 208).astype("bfloat16")
+    check_levels(heads_and_shared(tokens, wider), [x], options=options)

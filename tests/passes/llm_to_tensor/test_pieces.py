@@ -32,7 +32,7 @@ def test_a_long_history_comes_in_pieces_that_fit(history):
 
 def test_the_first_piece_is_loaded_at_once_and_the_others_when_they_are_asked_for():
     program = Program([np.zeros((1, 3000, 8, 128), BF16.numpy)])
-    pieces = history_pieces(Build(program.builder, BM1684X), program.function.args[0])
+    pieces = history_pieces(Build(program.builder, BM1684X), program.function.args[0], 128)
 
     def loaded() -> list[int]:
         return [op.value.type.shape[0] for op in program.function.block.ops if isinstance(op, tensor.LoadOp)]
@@ -43,6 +43,12 @@ def test_the_first_piece_is_loaded_at_once_and_the_others_when_they_are_asked_fo
         rows = pieces[2].head(head, Range(5, 70))
         assert rows.type == TensorType((65, 128), BF16, tensor.Lanes(0))
     assert loaded() == [sizes[0], sizes[2]]
+
+
+def test_rows_of_narrower_heads_are_filled_up():
+    program = Program([np.zeros((1, 100, 8, 128), BF16.numpy)])
+    (piece,) = history_pieces(Build(program.builder, BM1684X), program.function.args[0], 96)
+    assert piece.head(3, Range(0, 64)).type == TensorType((64, 96), BF16, tensor.Lanes(0))
 
 
 def test_parts_are_those_rows_of_each_piece_that_are_wanted():

@@ -9,7 +9,7 @@ from compiler.diagnostics import CompileError
 from compiler.ir.types import BF16, F32
 from dialects import tensor
 from tests.passes.programs import EVERYWHERE, Program, array, packed, slots
-from tests.passes.tensor_to_chip.lowered import RNG, check, kinds, normal
+from tests.passes.tensor_to_chip.lowered import BF, RNG, check, kinds, normal
 
 
 def test_moves():
@@ -120,3 +120,20 @@ def test_rows_are_taken_out_of_a_table_and_put_back(rows, width):
     assert not rows_taken[0, [3, 7]].any()
     assert (found != program.inputs[0]).any(axis=1).sum() == 28
     check(program)
+
+
+BROADCASTS = {  # shape and layout of an array, and of what it is repeated to
+    "to heads on the lanes": (((1, 1, 1, 24), slots(2)), ((1, 5, 1, 24), slots(1))),
+    "to more heads than lanes": (((1, 1, 1, 24), slots(1)), ((1, 71, 1, 24), slots(1))),
+    "of every lane to heads": (((1, 1, 24), EVERYWHERE), ((1, 5, 24), slots(1))),
+    "to heads of tokens": (((1, 1, 70, 24), slots(2)), ((1, 3, 70, 24), slots(2))),
+}
+
+
+@pytest.mark.parametrize("case", BROADCASTS)
+@pytest.mark.parametrize("dtype", [np.float32, BF])
+def test_axes_of_one_are_repeated(case, dtype):
+    (shape, layout), (wide, target) = BROADCASTS[case]
+    program = Program([normal(*shape, dtype=dtype)])
+    x = program.load(layout)
+    check(program.finish(program.make(tensor.BroadcastOp, x, type_=array(wide, x.type.element, target))))
