@@ -72,7 +72,8 @@ class NetAttr(Attribute):
 
     `bound` is what its weights belong to: with "layer" their names are relative to a layer, and the nets of
     the file are called `name`_0, `name`_1, ... Linears of a `quantizable` net may be stored in fewer bits
-    than their activations have.
+    than their activations have. A client may launch a `flexible` net with smaller shapes of inputs than it
+    has, and leaves in the rest what was there.
     """
 
     name: str
@@ -80,11 +81,15 @@ class NetAttr(Attribute):
     quantizable: bool = False
     inputs: tuple[NetInput, ...] = ()
     outputs: tuple[NetOutput, ...] = ()
+    flexible: bool = False
 
     @property
     def io_alone(self) -> bool:
-        """Whether its inputs and outputs need memory that no other net works in."""
-        return any(each.kept == "session" for each in self.inputs)
+        """Whether its inputs and outputs are in a memory of their own, as what clients keep there has to be.
+
+        Those of a flexible net cannot, as the runtime has it; see `passes.chip.assign_addresses.set_apart`.
+        """
+        return any(each.kept == "session" for each in self.inputs) and not self.flexible
 
     def name_for(self, layer: int | None) -> str:
         """The name in the file of the net that is bound to a layer, or to the model."""

@@ -27,7 +27,7 @@ from driver.search import fastest
 from frontend.binding import Weights
 from frontend.imported import ImportedModel, Instance, NetGroup
 from passes.chip.allocate_local import DoesNotFit
-from passes.chip.assign_addresses import globals_of, weight_source
+from passes.chip.assign_addresses import globals_of, set_apart, weight_source
 from passes.emit_bmodel import address_of, bmodel_net, encode
 from passes.manager import PassManager, parse_pipeline
 from runtime_sim.tokens.notes import tokenizer_noted
@@ -67,6 +67,8 @@ class Job:
             for group in track(groups, "compile", " modules"):
                 set_target(group.module, self.options.spec)
                 self.nets.append(NetGroup(self.compiled(group), group.instances))
+        if not self.options.stop_after:
+            set_apart([function for group in self.nets for function in group.module.functions()])
 
     def groups(self) -> list[NetGroup]:
         """What is compiled: the model's groups, by what is the same in memory."""

@@ -35,6 +35,7 @@ GREEDY_HEAD = NetAttr(client_nets.GREEDY_HEAD, inputs=(LOGITS,), outputs=(TOKEN,
 SETTINGS = ("input_ids", "penalty", "temperature", "top_k", "top_p")
 SAMPLE_HEAD = NetAttr(
     client_nets.SAMPLE_HEAD,
+    flexible=True,  # its ids are as many as there are
     inputs=(LOGITS, *(NetInput(name, kept="session") for name in SETTINGS)),
     outputs=(NetOutput("probabilities"), NetOutput("token_idx")),
 )

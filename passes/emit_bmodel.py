@@ -18,6 +18,7 @@ from compiler.ir.core import Value
 from compiler.ir.module import Function
 from compiler.target.attribute import target_of
 from compiler.target.isa import isa_for
+from compiler.target.spec import ChipSpec
 from dialects.chip import GlobalOp, Instruction, LocalOp, Placement
 from dialects.nets import KEY, NetInput, NetOutput, net_of
 from dialects.weights import region_name
@@ -42,6 +43,12 @@ def encode(function: Function) -> CommandStreams:
         except ValueError as error:
             op.fail(f"cannot be encoded: {error}")
         queues[op.engine].append(code)
+    return ended(queues, spec)
+
+
+def ended(queues: dict[str, list[bytes]], spec: ChipSpec) -> CommandStreams:
+    """Both queues with the commands that end them."""
+    isa = isa_for(spec)
     for engine, queue in queues.items():
         own_id = {"cmd_id": len(queue) + 1} if spec.command_ids else {}
         queue.append(isa.encode(END[engine], "end", own_id))
@@ -76,6 +83,8 @@ def bmodel_net(
         io_address=attributes.get("bm.io_address", tag) - tag,
         io_size=attributes.get("bm.io_bytes", 0),
         cores=[streams],
+        is_dynamic=net.flexible,
+        idle=[ended({"tiu": [], "dma": []}, spec)] if net.flexible else [],
         coeff=None if blob is None else Coeff(spec.coeff_base, blob, locations(function, spec.coeff_base)),
     )
     return Net(net.name_for(layer), AddrMode.IO_ALONE if net.io_alone else AddrMode.BASIC, [stage])

@@ -130,6 +130,9 @@ class Stage:
     io_size: int = 0
     coeff: Coeff | None = None
     is_dynamic: bool = False
+    # A second part, by core, that does nothing. The runtime takes only the shapes of the file for a net of
+    # one part; for a dynamic net of several it takes smaller ones too, and runs a static part as it is.
+    idle: list[CommandStreams] = field(default_factory=list)
     unsupported: str = ""  # set by the reader: why only an inspector can use this stage
     # Set by the reader where it is unsupported: the parts that the engines run as they are, each by core.
     parts: list[list[CommandStreams]] = field(default_factory=list)

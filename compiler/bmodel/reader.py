@@ -97,6 +97,7 @@ class _Reader:
         return Net(name, AddrMode(mode), [self.stage(stage, name) for stage in record["parameter"]])
 
     def stage(self, record: Record, net: str) -> Stage:
+        idle, *_ = [*map(_groups_of, filter(_is_idle, record["sub_net"][1:])), []]
         groups, unsupported = _core_groups(record)
         parts = _static_parts(record) if unsupported else []
         return Stage(
@@ -109,6 +110,7 @@ class _Reader:
             io_size=record["io_size"],
             coeff=self.coeff(record["coeff_mem"], net),
             is_dynamic=bool(record["is_dynamic"]),
+            idle=[] if unsupported else [self.streams(group, net) for group in idle],
             unsupported=unsupported,
             parts=[[self.streams(group, net) for group in part] for part in parts],
         )
@@ -140,16 +142,30 @@ class _Reader:
 
 def _core_groups(record: Record) -> tuple[list[Record], str]:
     """One command group for each core, and why that is not the whole program, if so."""
-    sub_nets = record["sub_net"]
-    if record["is_dynamic"] or any(sub["is_dynamic"] or sub["subnet_mode"] for sub in sub_nets):
+    sub_nets = [*record["sub_net"][:1], *(sub for sub in record["sub_net"][1:] if not _is_idle(sub))]
+    whole = record["is_dynamic"] and len(record["sub_net"]) < 2  # then no part is run by itself
+    if whole or any(sub["is_dynamic"] or sub["subnet_mode"] for sub in sub_nets):
         return [], "dynamic parts or parts for the host CPU"
     if len(sub_nets) > 1:
         return [], f"{len(sub_nets)} sub-nets"
     per_core = sub_nets[0]["core_commands"] if sub_nets else []
-    groups_of_cores = [core["gdma_tiu_commands"] for core in per_core] or [record["cmd_group"]]
+    commands = record["cmd_group"] if len(record["sub_net"]) < 2 else sub_nets[0]["cmd_group"]
+    groups_of_cores = [core["gdma_tiu_commands"] for core in per_core] or [commands]
     if any(len(groups) != 1 for groups in groups_of_cores):
         return [], "not exactly one command group for a core"
     return [groups[0] for groups in groups_of_cores], ""
+
+
+def _groups_of(sub: Record) -> list[Record]:
+    """All command groups of a part."""
+    per_core = [group for core in sub["core_commands"] for group in core["gdma_tiu_commands"]]
+    return per_core or list(sub["cmd_group"])
+
+
+def _is_idle(sub: Record) -> bool:
+    """Whether a part for the engines has nothing but the ends of its queues."""
+    ends = all(group["bdc_num"] <= 1 and group["gdma_num"] <= 1 for group in _groups_of(sub))
+    return ends and not sub["is_dynamic"] and not sub["subnet_mode"]
 
 
 def _static_parts(record: Record) -> list[list[Record]]:

@@ -103,7 +103,7 @@ class _BinarySection:
         self.by_content: dict[tuple[int, bytes], BinaryRange] = {}
 
     def add_streams(self, stage: Stage) -> None:
-        for core in stage.cores:
+        for core in (*stage.cores, *stage.idle):
             for data in (core.tiu, core.dma):
                 if data not in self.places.streams:
                     self.places.streams[data] = self._append(BytesBlob(data))[0]
@@ -157,7 +157,7 @@ def _check(bmodel: BModel) -> None:
                 raise ValueError(f"net {net.name}: the runtime wants at least one byte of scratch memory")
             if not stage.cores:
                 raise ValueError(f"net {net.name}: no instruction streams")
-            for core in stage.cores:
+            for core in (*stage.cores, *stage.idle):
                 _check_padding(net, core)
 
 
@@ -189,20 +189,29 @@ def _parameter(stage: Stage, places: _Places, per_core: bool) -> Record:
     inputs = [_tensor(info, index, HIDDEN_INPUT) for index, info in enumerate(stage.inputs)]
     outputs = [_tensor(info, index, HIDDEN_OUTPUT) for index, info in enumerate(stage.outputs)]
     groups = [_group(core, places) for core in stage.cores]
-    sub_net: Record = {"input_tensor": inputs, "output_tensor": outputs, "id": 0, "next_subnet_ids": [-1]}
-    sub_net["run_core"] = len(groups)
-    if per_core:
-        sub_net["core_commands"] = [{"gdma_tiu_commands": [group]} for group in groups]
-    else:
-        sub_net["cmd_group"] = groups
+    sub_nets: list[Record] = [{"input_tensor": inputs, "output_tensor": outputs, "id": 0}]
+    sub_nets[0] |= {"next_subnet_ids": [1 if stage.idle else -1], **_commands(groups, per_core)}
     record: Record = {"input_tensor": inputs, "output_tensor": outputs}
     record |= {"ctx_addr": stage.ctx_address, "ctx_size": stage.ctx_size, "ctx_sizes": [stage.ctx_size]}
-    record |= {"cmd_group": [] if per_core else groups, "sub_net": [sub_net], "core_num": len(groups)}
+    if stage.idle:
+        idle = [_group(core, places) for core in stage.idle]
+        second: Record = {"input_tensor": outputs[:1], "output_tensor": [], "id": 1, "next_subnet_ids": [-1]}
+        sub_nets.append(second | _commands(idle, per_core))
+        record["is_dynamic"] = 1
+        groups = [*groups, *idle]
+    record |= {"cmd_group": [] if per_core else groups, "sub_net": sub_nets, "core_num": len(stage.cores)}
     if stage.io_size:
         record |= {"io_addr": stage.io_address, "io_size": stage.io_size}
     if stage.coeff:
         record["coeff_mem"] = _coeff(stage.coeff, places)
     return record
+
+
+def _commands(groups: list[Record], per_core: bool) -> Record:
+    """The command groups of a part, one for each core."""
+    if not per_core:
+        return {"run_core": len(groups), "cmd_group": groups}
+    return {"run_core": len(groups), "core_commands": [{"gdma_tiu_commands": [group]} for group in groups]}
 
 
 def _tensor(info: TensorInfo, index: int, hidden: int) -> Record:

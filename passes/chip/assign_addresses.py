@@ -6,7 +6,7 @@ own, as the chip has it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,7 +16,7 @@ from compiler.target.attribute import target_of
 from compiler.target.spec import ChipSpec
 from dialects.chip import GlobalOp
 from dialects.contents import Content
-from dialects.nets import has_memory_of_its_own
+from dialects.nets import has_memory_of_its_own, net_of
 from dialects.weights import WeightSource
 from passes.manager import Pass
 
@@ -101,3 +101,18 @@ def place(ops: Iterable[GlobalOp], start: int) -> int:
         op.address = start
         start = round_up(start + op.buffer.type.bytes, PAGE)
     return start
+
+
+def set_apart(functions: Sequence[Function]) -> None:
+    """Move what flexible nets keep for a session behind all that the others work in.
+
+    They share their memory with the other nets, which are only known when all modules are compiled.
+    """
+    apart = [function for function in functions if net_of(function).flexible]
+    others = [function.attributes["bm.scratch_bytes"] for function in functions if function not in apart]
+    room = round_up(max(others, default=0), PAGE)
+    for function in apart:
+        for op in globals_of(function, "input", "output", "scratch"):
+            op.address = (op.address or 0) + room
+        function.attributes["bm.scratch_bytes"] += room
+        room = round_up(function.attributes["bm.scratch_bytes"], PAGE)

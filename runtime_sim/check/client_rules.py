@@ -73,10 +73,25 @@ def _name_problems(bmodel: BModel) -> Iterator[str]:
 def _mode_problems(bmodel: BModel) -> Iterator[str]:
     """Only memory of its own keeps a cache, or how to choose, from one launch to the next."""
     for net in bmodel.nets:
-        alone = kind_of(net.name)[0] in (BLOCK_CACHE, *CHOICES)
-        wanted = AddrMode.IO_ALONE if alone else AddrMode.BASIC
+        kind, _ = kind_of(net.name)
+        if kind == SAMPLE_HEAD and net.addr_mode is AddrMode.BASIC:
+            yield from _room_problems(net, bmodel)
+            continue
+        wanted = AddrMode.IO_ALONE if kind in (BLOCK_CACHE, *CHOICES) else AddrMode.BASIC
         if net.addr_mode is not wanted:
             yield f"net {net.name} has addr_mode {net.addr_mode.name}, clients need {wanted.name}"
+
+
+def _room_problems(net: Net, bmodel: BModel) -> Iterator[str]:
+    """In memory that all nets share, what a client leaves there is behind what the others work in."""
+    stage = net.stages[0]
+    first = min(tensor.address for tensor in [*stage.inputs, *stage.outputs]) - stage.ctx_address
+    for other in bmodel.nets:
+        if other is not net and first < max(each.ctx_size for each in other.stages):
+            yield f"net {other.name} works where clients keep the inputs of {net.name}"
+            return
+    if not stage.is_dynamic:
+        yield f"net {net.name} takes only as many tokens as it has room for, clients give it fewer"
 
 
 def _shape_problems(bmodel: BModel) -> Iterator[str]:

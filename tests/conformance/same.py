@@ -9,6 +9,7 @@ import numpy as np
 
 from compiler.bmodel import read_bmodel
 from runtime_sim.launch.runtime import NUMPY_TYPES, Runtime
+from runtime_sim.launch.sampling import Sampling
 from runtime_sim.launch.session import Session
 from tests.compare import compare
 from tests.conformance.vendor_runtime import Generation, VendorRuntime
@@ -33,6 +34,21 @@ def assert_same_session(bmodel_path: Path | str, prompt: list[int], count: int) 
         theirs = vendor.generate(prompt, count)
     _compare_steps(session, prompt, theirs)
     return theirs.tokens
+
+
+def assert_same_candidates(bmodel_path: Path | str, prompt: list[int], count: int, sampling: Sampling) -> None:
+    """What a client draws from after so many greedy tokens, of which it names no more than there are."""
+    session = Session(Runtime(read_bmodel(bmodel_path), exact=True))
+    session.sample(sampling, seed=0)
+    sampler, session.sampler = session.sampler, None
+    assert sampler is not None
+    tokens = session.generate(prompt, count)
+    sampler.draw(session.runtime, session.lm_head.outputs[0].array, session.seen)
+    assert session.seen == [*prompt, *tokens[:-1]]
+    with VendorRuntime(bmodel_path) as vendor:
+        theirs = vendor.sample(prompt, count, [buffer.array for buffer in sampler.net.inputs[2:]])
+    for ours, output in zip(sampler.net.outputs, theirs, strict=True):
+        assert_equal_bits(ours.info.name, ours.array, output)
 
 
 def _compare_steps(session: Session, prompt: list[int], theirs: Generation) -> None:

@@ -12,9 +12,15 @@ import pytest
 from driver.convert import convert
 from driver.options import MODES, ConvertOptions
 from driver.pipelines import Effort, default_pipeline
+from runtime_sim.launch.sampling import Sampling
 from runtime_sim.tool.reference import Reference
 from tests.checkpoints import LLAMA3_ROPE
-from tests.conformance.same import assert_same_on_vendor, assert_same_session, random_inputs
+from tests.conformance.same import (
+    assert_same_candidates,
+    assert_same_on_vendor,
+    assert_same_session,
+    random_inputs,
+)
 
 FAMILIES = {
     "llama": {"rope_scaling": LLAMA3_ROPE},
@@ -59,6 +65,7 @@ def test_a_file_that_samples_gives_the_same_bits_and_tokens(tiny_checkpoint, tmp
     bmodel = convert(options)
     assert bmodel is not None
     assert_same_session(bmodel, PROMPT, TOKENS)
+    assert_same_candidates(bmodel, PROMPT, 3, Sampling(1.3, 0.8, 20, 0.9))
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -229,6 +229,24 @@ class Client:
             tokens.append(self.head(state))
         return tokens, states
 
+    def sample(self, prompt: list[int], count: int, numbers: list[bytes]) -> list[bytes]:
+        """What sample_head makes of the logits behind the last of `count` greedy tokens.
+
+        `numbers` are its last inputs, written once before all else; as many ids are given as there are.
+        """
+        head = self.rt.net("sample_head")
+        inputs, outputs = head.mems()
+        for mem, data in zip(inputs[1:], [bytes(inputs[1].size), *numbers], strict=True):
+            self.rt.write(mem, data)
+        tokens, _ = self.generate(prompt, count)
+        seen = np.array([*prompt, *tokens[:-1]], np.int32)
+        self.rt.write(inputs[1], seen.tobytes())
+        head.inputs[1].shape.dims[1] = len(seen)
+        logits = self.lm_head.outputs[0].mem
+        self.rt.copy(inputs[0], 0, logits, 0, logits.size)
+        self.rt.launch(head, inputs, outputs)
+        return [self.rt.read(mem) for mem in outputs]
+
     def prefill(self, prompt: list[int]) -> DeviceMem:
         rt, rows, count = self.rt, self.prefill_rows, len(prompt)
         ids = np.zeros(rows, np.int32)
@@ -302,7 +320,7 @@ def serve(libraries: str, bmodel: str, pipe: Connection) -> None:
             pipe.send(runtime.run(*arguments))
         else:
             client = client or Client(runtime)
-            pipe.send(client.generate(*arguments))
+            pipe.send(getattr(client, what)(*arguments))
     runtime.close()
 
 

@@ -157,6 +157,13 @@ class VendorRuntime:
         hidden = self.model.net("lm_head").stages[0].inputs[0]
         return Generation(tokens, [_from_bytes(hidden, state) for state in states])
 
+    def sample(self, prompt: list[int], count: int, numbers: list[np.ndarray]) -> list[np.ndarray]:
+        """Outputs of sample_head behind `count` greedy tokens, with as many ids as there are; see `Client`."""
+        self.pipe.send(("sample", prompt, count, [number.tobytes() for number in numbers]))
+        answers = self._answer("sampling")
+        outputs = self.model.net("sample_head").stages[0].outputs
+        return [_from_bytes(info, answer) for info, answer in zip(outputs, answers, strict=True)]
+
     def _answer(self, doing: str) -> object:
         try:
             if not self.pipe.poll(self.time_limit):

@@ -136,3 +136,16 @@ def test_a_blob_of_another_size_than_announced_is_refused(tmp_path):
     blob.chunks = lambda: iter([b"short"])
     with pytest.raises(ValueError, match="announced 100 bytes and gave 5"):
         write_bmodel(tmp_path / "m.bmodel", model(stage(blob)))
+
+
+@pytest.mark.parametrize("chip", ["BM1684X", "BM1688"])
+def test_a_second_part_that_does_nothing_is_kept_beside_the_program(tmp_path, chip):
+    """With it, the runtime takes smaller inputs than the file states."""
+    busy = CommandStreams(TIU * 2, 2, DMA * 3, 3)
+    idle = [CommandStreams(TIU, 1, DMA, 1)]
+    path = tmp_path / "m.bmodel"
+    write_bmodel(path, model(stage(cores=[busy], idle=idle), chip=chip))
+    found = read_bmodel(path).net("net_0").stages[0]
+    assert (found.cores, found.idle, found.is_dynamic, found.unsupported) == ([busy], idle, True, "")
+    write_bmodel(path, model(stage(cores=[busy], is_dynamic=True), chip=chip))
+    assert not read_bmodel(path).net("net_0").stages[0].is_dynamic  # one part is static, whatever it is called

@@ -17,6 +17,7 @@ from dialects.chip import GlobalOp, GlobalType
 from dialects.nets import NetAttr, NetInput, NetOutput, has_memory_of_its_own
 from dialects.weights import Floats, Joined, Packed
 from passes import load_all
+from passes.chip.assign_addresses import globals_of, set_apart
 from passes.manager import PassManager, parse_pipeline
 from tests.helpers import check_pass
 
@@ -170,3 +171,24 @@ def test_floats_come_before_integers_so_that_states_of_all_nets_start_alike():
     PassManager(parse_pipeline("assign-addresses")).run(ModuleOp.of(function, target="bm1684x"))
     ids, states = (op for op in function.block.ops if isinstance(op, GlobalOp))
     assert (states.address, ids.address) == (BASE, BASE + 4096)
+
+
+def test_what_flexible_nets_keep_lies_behind_all_that_others_work_in():
+    kept = NetAttr("kept", inputs=(NetInput("x", kept="session"),), flexible=True)
+    other = NetAttr("other", inputs=(NetInput("x"),))
+    functions = []
+    for net, size in ((other, 3 * 4096), (kept, 100)):
+        function = FuncOp.with_args(net.name, [])
+        function.attributes["bm.net"] = net
+        builder = Builder(function.block)
+        tensor = TensorType((1, size // 2), BF16)
+        builder.add(GlobalOp(space="input", index=0, tensor=tensor, types=[GlobalType(size)]))
+        builder.add(GlobalOp(space="scratch", types=[GlobalType(64)]))
+        builder.add(ReturnOp())
+        functions.append(function)
+        PassManager(parse_pipeline("assign-addresses")).run(ModuleOp.of(function, target="bm1684x"))
+    assert not has_memory_of_its_own(functions[1])
+    set_apart(functions)
+    first, second = ([op.address - BASE for op in globals_of(f, "input", "scratch")] for f in functions)
+    assert (first, second) == ([0, 3 * 4096], [4 * 4096, 5 * 4096])
+    assert [f.attributes["bm.scratch_bytes"] for f in functions] == [4 * 4096, 6 * 4096]

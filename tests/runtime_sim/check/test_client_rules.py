@@ -103,6 +103,27 @@ def test_heads_that_choose_have_logits_and_memory_of_their_own(problems):
     assert any(f"net sample_head has the inputs f32[1, 9], clients need f32[1, 9], i32[1, {HISTORY}]" in each for each in found)
 
 
+def test_what_a_client_keeps_in_shared_memory_is_behind_all_that_nets_work_in():
+    """A sampler there, and takes fewer tokens than it has room for."""
+    room = max(stage.ctx_size for net in TOY.nets for stage in net.stages)
+    stage = TOY.net("lm_head").stages[0]
+    parts = {
+        which: [replace(each, address=each.address + room) for each in getattr(stage, which)] for which in ("inputs", "outputs")
+    }
+    behind = replace(stage, **parts, ctx_size=stage.ctx_size + room, is_dynamic=True)
+
+    def said(stage: Stage) -> list[str]:
+        model = replace(TOY, nets=[*TOY.nets, Net("sample_head", AddrMode.BASIC, [stage])])
+        return [problem for problem in shape_problems(model) if "has the" not in problem]
+
+    assert said(behind) == []
+    assert said(replace(behind, is_dynamic=False)) == [
+        "net sample_head takes only as many tokens as it has room for, clients give it fewer"
+    ]
+    (problem,) = said(replace(stage, is_dynamic=True))
+    assert "works where clients keep the inputs of sample_head" in problem
+
+
 def test_partial_overlap_at_the_handover(problems):
     """embedding's output a few bytes from block_0's input, measured from the start of the scratch memory."""
     block = TOY.net("block_0").stages[0]
