@@ -90,7 +90,7 @@ def _add_running(commands: Commands) -> None:
     _add_exact(run)
 
     verify = _add(commands, "verify", "compare each net with the Hugging Face model in float32")
-    verify.add_argument("--reference", type=Path, required=True, metavar="DIR", help="the model's folder")
+    verify.add_argument("--reference", type=Path, required=True, metavar="DIR", help="folder or GGUF file")
     text = "text to run on (default: fixed arbitrary tokens)"
     verify.add_argument("--prompt", metavar="TEXT", help=text)
     text = "fail below this (default: 0.9 with 4-bit weights, 0.995 with 8, 0.999 with 16)"

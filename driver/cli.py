@@ -59,7 +59,7 @@ def folder(text: str) -> Path:
 
 def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    text = "folder with config.json and safetensors"
+    text = "folder with config.json and safetensors, or a GGUF file"
     add("-m", "--model_path", type=folder, required=True, metavar="DIR", help=text)
     text = "tokens of a conversation: prompt and answer"
     add("-s", "--seq_length", type=int, required=True, metavar="N", help=text)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from compiler.diagnostics import UserError, log
 from compiler.files import JSON_BYTES, checkpoint_root, read_bytes, reason
+from frontend.gguf import is_gguf, write_client_files
 
 CLIENT_FILES = (
     "config.json",
@@ -32,6 +33,8 @@ CLIENT_FILES = (
 def copy_client_files(source: Path, target: Path) -> None:
     """What a client needs of the checkpoint; a note says what of it cannot be read."""
     target.mkdir()
+    if is_gguf(source):
+        return write_client_files(source, target)
     try:
         names = sorted(path.name for path in source.iterdir())
     except OSError as error:

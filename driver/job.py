@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -25,6 +25,7 @@ from driver.precision import Precision
 from driver.resume import check_sources, dumps_by_module, resume
 from driver.search import fastest
 from frontend.binding import Weights
+from frontend.gguf import is_gguf
 from frontend.imported import ImportedModel, Instance, NetGroup
 from passes.chip.allocate_local import DoesNotFit
 from passes.chip.assign_addresses import globals_of, set_apart, weight_source
@@ -61,7 +62,9 @@ class Job:
     def compile(self) -> None:
         """Run the passes over each distinct module."""
         vocabulary = table_of(self.model).y.type.shape[0]
-        with nothing_old_collected(), tokenizer_noted(self.options.model_path, vocabulary):
+        path = self.options.model_path
+        noted = nullcontext() if is_gguf(path) else tokenizer_noted(path, vocabulary)
+        with nothing_old_collected(), noted:
             groups = self.groups()
             self.dumps = dumps_by_module(self.options.resume_ir or (), [group.name for group in groups])
             for group in track(groups, "compile", " modules"):

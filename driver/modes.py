@@ -15,7 +15,9 @@ def resolved(options: ConvertOptions, form: Form) -> ConvertOptions:
     """
     if form.bits:
         return _as_stored(options, form)
-    return replace(options, quantize=form.half) if options.quantize == AUTO else options
+    if options.quantize != AUTO:
+        return options
+    return replace(options, quantize=form.half if form.floats is None else f"w{form.floats}{form.half}")
 
 
 def _as_stored(options: ConvertOptions, form: Form) -> ConvertOptions:
@@ -30,7 +32,7 @@ def _as_stored(options: ConvertOptions, form: Form) -> ConvertOptions:
         raise _told(options, f"-g {options.q_group_size}", f"in groups of {_listed(form.groups)}", known)
     if options.symmetric:
         raise _told(options, "--symmetric", "with zero points or without as they are")
-    return replace(options, quantize=mode, q_group_size=form.groups[0], as_stored=True)
+    return replace(options, quantize=mode, q_group_size=form.groups[0], as_stored=form.floats is None)
 
 
 def _told(options: ConvertOptions, flag: str, how: str, instead: str = "") -> UserError:

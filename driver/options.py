@@ -95,7 +95,7 @@ class ConvertOptions:
         """As the vendor's tool names its output, without the time. A model in a hub's cache is called by its
         repository.
         """
-        base = checkpoint_root(self.model_path).name.lower()
+        base = checkpoint_root(self.model_path).name.lower().removesuffix(".gguf")
         if base.startswith("models--"):
             base = base.rpartition("--")[2]
         chip = self.spec

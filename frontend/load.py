@@ -1,22 +1,40 @@
-"""A checkpoint folder to the traced model and its bound weights."""
+"""A checkpoint to the traced model and its bound weights."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
+from compiler.gguf import GgufFile, read_gguf
 from compiler.ir.types import ElementType
 from frontend.binding import Weights, bind, expected_of
 from frontend.checkpoint import Checkpoint
 from frontend.config import ModelConfig, read_config
+from frontend.gguf import GgufParameters, config_of, form_of_file, is_gguf
 from frontend.imported import ImportedModel
 from frontend.sources.find import Found, find_sources, take_over
 from frontend.sources.form import Form, form_of
 
 
+class OpenedModel(Protocol):
+    """What a checkpoint holds, as far as that can be told without the model itself."""
+
+    @property
+    def config(self) -> ModelConfig:
+        """What it says of the model."""
+
+    @property
+    def form(self) -> Form:
+        """How it has most of its weights."""
+
+    def weights(self, model: Any, half: ElementType) -> Weights:
+        """The parameters of a transformers model, for a program in `half`."""
+
+
 @dataclass(frozen=True)
-class OpenedModel:
-    """What a folder holds, by its config.json and the names and shapes of its tensors."""
+class OpenedFolder:
+    """A folder, by its config.json and the names and shapes of its tensors."""
 
     config: ModelConfig
     found: Found
@@ -25,13 +43,38 @@ class OpenedModel:
     def form(self) -> Form:
         return form_of(self.found.sources.values())
 
+    def weights(self, model: Any, half: ElementType) -> Weights:
+        sources = take_over(self.found, self.config.settings, half)
+        return bind(sources, self.config.folder, expected_of(model), half.numpy, self.found.problems)
 
-def open_model(folder: Path) -> OpenedModel:
+
+@dataclass(frozen=True)
+class OpenedGguf:
+    """A GGUF file, by what stands before its data."""
+
+    config: ModelConfig
+    file: GgufFile
+
+    @property
+    def form(self) -> Form:
+        return form_of_file(self.file)
+
+    def weights(self, model: Any, half: ElementType) -> Weights:
+        sources = GgufParameters(self.file, self.config, model).sources()
+        return bind(sources, self.file.path, expected_of(model), half.numpy)
+
+
+def open_model(path: Path) -> OpenedModel:
     """UserError for what can be told to be wrong without the model itself."""
-    config = read_config(folder)
-    checkpoint = Checkpoint(folder)
+    if is_gguf(path):
+        file = read_gguf(path)
+        opened = OpenedGguf(config_of(file), file)
+        opened.config.check_sizes({name: tensor.shape for name, tensor in file.tensors.items()})
+        return opened
+    config = read_config(path)
+    checkpoint = Checkpoint(path)
     config.check_sizes({key: tensor.shape for key, tensor in checkpoint.items()})
-    return OpenedModel(config, find_sources(checkpoint, config.settings))
+    return OpenedFolder(config, find_sources(checkpoint, config.settings))
 
 
 def load_model(
@@ -43,8 +86,6 @@ def load_model(
     from frontend.build import native_model
     from frontend.importer import import_model
 
-    config, found = opened.config, opened.found
-    native = native_model(dict(config.values))
-    sources = take_over(found, config.settings, half)
-    weights = bind(sources, config.folder, expected_of(native), half.numpy, found.problems)
+    native = native_model(dict(opened.config.values))
+    weights = opened.weights(native, half)
     return import_model(native, seq_length, input_length, half, weights.schemes, weights.orders), weights

@@ -59,7 +59,7 @@ class Quantized:
     def dequantize(self) -> Floats:
         """The weight that the codes stand for, f32 [rows, columns]."""
         rows, columns = self.codes.shape
-        codes = self.codes.reshape(rows, -1, self.scheme.group).astype(np.float32)
+        codes = self.codes.reshape(rows, columns // self.scheme.group, self.scheme.group).astype(np.float32)
         codes -= self.scheme.implied_zero if self.zeros is None else self.zeros[:, :, None]
         codes *= self.scales[:, :, None].astype(np.float32)
         if self.minimums is not None:

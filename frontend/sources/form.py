@@ -15,11 +15,16 @@ NAMES = {"float16": "f16"}  # of 16-bit types as flags have them; bf16 stands fo
 
 @dataclass(frozen=True)
 class Form:
-    """`bits` and `groups` of the weights that are codes already, those of the most weights first."""
+    """`bits` and `groups` of the weights that are codes already, those of the most weights first.
+
+    `floats` are the bits for weights of blocks that are read as floats and were codes in the file; None where
+    there are none, and floats stay as they are beside codes.
+    """
 
     half: str  # the 16-bit type of the rest, bf16 or f16
     bits: tuple[int, ...] = ()
     groups: tuple[int, ...] = ()
+    floats: int | None = None
 
 
 def form_of(sources: Iterable[Source]) -> Form:
@@ -33,8 +38,8 @@ def form_of(sources: Iterable[Source]) -> Form:
         elif source.dtype is not None and source.dtype.itemsize > 1:
             name = NAMES.get(source.dtype.name, "bf16")
             floats[name] = floats.get(name, 0) + source.nbytes
-    return Form(_by_size(floats)[0], tuple(_by_size(bits)), tuple(_by_size(groups)))
+    return Form(by_size(floats)[0], tuple(by_size(bits)), tuple(by_size(groups)))
 
 
-def _by_size(sizes: dict[T, int]) -> list[T]:
+def by_size(sizes: dict[T, int]) -> list[T]:
     return sorted(sizes, key=lambda kind: -sizes[kind])

@@ -103,7 +103,7 @@ LIMITS = {
     8: Limits(0.995, 0.02, 0.98, 0.1),
     16: Limits(0.999, 0.02, 0.99, 0.1),
 }
-EXACT = Limits(0.99999, 1e-4, 0.9999, 0.01)  # of embeddings, whose rows are only rounded
+EXACT = Limits(0.99999, 1e-3, 0.9999, 0.01)  # of embeddings, whose rows are only rounded
 
 
 def weight_bits(stage: Stage) -> int:

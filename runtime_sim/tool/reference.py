@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
 from functools import cached_property
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,8 @@ import numpy as np
 from compiler.command import not_installed
 from compiler.diagnostics import UserError
 from compiler.files import checkpoint_root, open_file, read_json_object
+from compiler.gguf import SUFFIX, read_gguf
+from compiler.gguf_settings import settings_left_out
 from compiler.model_settings import computing
 from runtime_sim.arrays import Array
 from runtime_sim.tool.dequantize import dequantized, is_quantized
@@ -44,12 +47,15 @@ class Trace:
 
 
 class Reference:
-    """A model from its folder."""
+    """A model from its folder, or its GGUF file."""
 
     def __init__(self, folder: Path) -> None:
-        check_folder(folder)
         self.folder = folder
-        self.model = load(folder)
+        if folder.suffix == SUFFIX and not folder.is_dir():
+            self.model = load_gguf(folder)
+        else:
+            check_folder(folder)
+            self.model = load(folder)
         config = self.model.config.get_text_config()
         self.vocabulary = int(self.model.get_input_embeddings().weight.shape[0])
         self.hidden = int(config.hidden_size)
@@ -178,16 +184,46 @@ def check_folder(folder: Path) -> None:
         )
 
 
-def load(folder: Path) -> Any:
-    """The model in float32, from safetensors, with no code of the checkpoint's own."""
+def quiet_library() -> Any:
+    """transformers, without its progress bars and warnings."""
     try:
-        import torch
+        import torch  # noqa: F401
         import transformers
     except ImportError as error:
         raise not_installed(error, "verify") from None
     library: Any = transformers
     library.utils.logging.disable_progress_bar()
     library.logging.set_verbosity_error()
+    return library
+
+
+def load_gguf(path: Path) -> Any:
+    """The model in float32, as the library itself reads it: its blocks dequantized."""
+    settings = settings_left_out(read_gguf(path))
+    library = quiet_library()
+    from transformers import modeling_gguf_pytorch_utils
+
+    read: Any = modeling_gguf_pytorch_utils.load_gguf_checkpoint
+    try:
+        with redirect_stderr(StringIO()):  # a progress bar that the library has no switch for
+            config = library.AutoConfig.for_model(**read(str(path))["config"] | settings)
+            model = library.AutoModelForCausalLM.from_config(config)
+            tensors = read(str(path), return_tensors=True, model_to_load=model)["tensors"]
+        lost = model.load_state_dict(tensors, strict=False).missing_keys
+    except Exception as error:  # the classes of transformers and gguf raise of all kinds
+        lines = str(error).strip().splitlines() or [type(error).__name__]
+        raise UserError(f"{path} cannot be loaded: {lines[0][:200]}") from None
+    if lost := sorted(set(lost) - set(model.all_tied_weights_keys)):
+        raise UserError(f"{path} lacks {len(lost)} of the model's weights, such as {lost[0][:100]}")
+    model.tie_weights()
+    return model.float().eval()
+
+
+def load(folder: Path) -> Any:
+    """The model in float32, from safetensors, with no code of the checkpoint's own."""
+    library = quiet_library()
+    import torch
+
     settings = computing(read_json_object(folder / "config.json"))
     try:
         config = library.AutoConfig.for_model(**settings)
