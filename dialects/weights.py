@@ -15,6 +15,24 @@ from compiler.weights.tile import Tile
 ROPE_TABLES = ("half", "interleaved", "half_tables")
 
 
+_SOME_ROWS = re.compile(r"(.*)\[(\d+):(\d+):(\d+)\]")
+
+
+def some_rows(name: str, rows: slice) -> str:
+    """What sources call some rows of a tensor, or of some of its rows: "gate_up.weight[0:256:1]"."""
+    tensor, before = rows_of_name(name)
+    if before is None:
+        return f"{tensor}[{rows.start}:{rows.stop}:{rows.step}]"
+    kept = range(before.start, before.stop, before.step)[rows]
+    return f"{tensor}[{kept.start}:{kept.stop}:{kept.step}]"
+
+
+def rows_of_name(name: str) -> tuple[str, slice | None]:
+    """The tensor that a name in a source is of, and which rows of it; None for all."""
+    found = _SOME_ROWS.fullmatch(name)
+    return (found[1], slice(*map(int, found.groups()[1:]))) if found else (name, None)
+
+
 class WeightSource(Attribute):
     """Where the bytes of a region of the coefficient blob come from; equal sources are one region."""
 
@@ -22,7 +40,7 @@ class WeightSource(Attribute):
 @attr_def("weights.joined")
 @dataclass(frozen=True)
 class Joined(WeightSource):
-    """Checkpoint tensors joined along axis 0, converted to `dtype`, row-major."""
+    """Checkpoint tensors, or some of their rows, joined along axis 0, converted to `dtype`, row-major."""
 
     names: tuple[str, ...]
     dtype: ElementType

@@ -30,6 +30,7 @@ from dialects.weights import (
     RopeTable,
     Table,
     WeightSource,
+    rows_of_name,
 )
 
 ReadTensor = Callable[[str], Weight]
@@ -69,14 +70,17 @@ class Materializer:
 
         UserError when they are codes of another scheme, or cannot be quantized.
         """
-        weight = self.read(name)
+        tensor, rows = rows_of_name(name)
+        weight = self.read(tensor)
+        if rows is not None:
+            weight = weight[rows] if not isinstance(weight, Quantized) else rectangle(weight, rows)
         try:
             if isinstance(weight, Quantized):
                 return taken_over(weight, form)
             return quantize(weight, form) if isinstance(form, Scheme) else convert(weight, form.numpy)
         except ValueError as error:
             what = "taken over" if isinstance(weight, Quantized) else "quantized"
-            raise UserError(f"{self.full_name(name)} cannot be {what}: {error}") from error
+            raise UserError(f"{self.full_name(tensor)} cannot be {what}: {error}") from error
 
     def codes(self, name: str, scheme: Scheme) -> Quantized:
         """A tensor that is stored as codes."""

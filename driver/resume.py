@@ -19,7 +19,18 @@ from dialects.builtin import ModuleOp
 from dialects.chip import GlobalOp
 from dialects.contents import READY, contents
 from dialects.nets import net_of
-from dialects.weights import Floats, Indices, Iota, Joined, LaneRecord, Packed, RopeTable, Table, WeightSource
+from dialects.weights import (
+    Floats,
+    Indices,
+    Iota,
+    Joined,
+    LaneRecord,
+    Packed,
+    RopeTable,
+    Table,
+    WeightSource,
+    rows_of_name,
+)
 from passes.chip.assign_addresses import globals_of
 from passes.manager import HEADER, PassManager, check_order, parse_pipeline, passes_left
 
@@ -115,7 +126,7 @@ def stored_bytes(source: WeightSource, shapes: Mapping[str, Any], tables: Mappin
     """Bytes that a source becomes."""
     match source:
         case Joined(names, dtype):
-            return sum(prod(map(int, shapes[parameter(name)])) for name in names) * dtype.bytes
+            return sum(prod(map(int, shape_of(name, shapes))) for name in names) * dtype.bytes
         case Packed(tile=tile):
             return tile.total_bytes
         case Indices(name):
@@ -134,8 +145,13 @@ def stored_bytes(source: WeightSource, shapes: Mapping[str, Any], tables: Mappin
 
 
 def parameter(name: str) -> str:
-    """The parameter that a name says, whatever the order of its rows."""
-    return weight_and_order(name)[0]
+    """The parameter that a name says, whichever of its rows, and in whatever order."""
+    return weight_and_order(rows_of_name(name)[0])[0]
+
+
+def shape_of(name: str, shapes: Mapping[str, Any]) -> tuple[int, ...]:
+    count, *others = shapes[parameter(name)]
+    return (len(range(count)[rows_of_name(name)[1] or slice(None)]), *others)
 
 
 def parts_of(source: WeightSource) -> Iterator[WeightSource]:
@@ -157,7 +173,7 @@ def problem_of(source: WeightSource, shapes: Mapping[str, Any], tables: Mapping[
 
 
 def problem_of_tile(source: Packed, shapes: Mapping[str, Any]) -> str | None:
-    found = [shapes[parameter(name)] for name in source.names]
+    found = [shape_of(name, shapes) for name in source.names]
     columns = {prod(shape[1:]) for shape in found}
     rows = sum(shape[0] for shape in found)
     shares = len(source.names) if source.each else 1

@@ -37,6 +37,15 @@ class Nothing:
 NOTHING = Nothing()
 
 
+@dataclass(frozen=True)
+class PositionIds:
+    """Positions [1, tokens], more by `first`; there are `count` of them."""
+
+    ids: Value
+    first: int
+    count: int
+
+
 @dataclass
 class Emitter:
     """Adds llm ops at the end of a block, all from the module that is being imported."""
@@ -132,10 +141,24 @@ def kv_concat(emit: Emitter, history: Value, new: Value) -> Value:
 
 
 @handles("aten.embedding")
-def embedding(emit: Emitter, weight: Value, indices: Value, padding_idx: int = -1) -> Value:
+def embedding(
+    emit: Emitter, weight: Value, indices: Value | PositionIds, padding_idx: int = -1, **_training: Any
+) -> Value:
     # The padding row differs in training only.
+    if isinstance(indices, PositionIds):
+        return learned_positions(emit, weight, indices)
     require(not indices.type.element.is_float, "an embedding of something else than ids")
     return emit(llm.EmbeddingOp, indices, weight)
+
+
+def learned_positions(emit: Emitter, weight: Value, positions: PositionIds) -> Value:
+    """Rows of a parameter by position, of which a program stores those that it may read."""
+    first, last = positions.first, positions.first + positions.count
+    rows = weight.type.shape[0]
+    require(last <= rows, f"{last} rows of positions are needed, of {rows}: a shorter sequence has less")
+    if last - first < rows:
+        weight = emit(llm.SliceWeightsOp, weight, start=first, stop=last)
+    return emit(llm.GatherRowsOp, weight, positions.ids)
 
 
 # ---- arithmetic ----

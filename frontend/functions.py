@@ -17,11 +17,12 @@ from dialects import llm
 from dialects.builtin import FuncOp, ReturnOp
 from dialects.nets import KEY, NetAttr
 from frontend import experts, routing
-from frontend.aten import HANDLERS, Emitter, Unsupported, slice_of
+from frontend.aten import HANDLERS, Emitter, PositionIds, Unsupported, slice_of
 from frontend.capture import Capture, LayerCapture
+from frontend.entry import Entry
 from frontend.graph import Graph, GraphValue, Node, map_values
 from frontend.signatures import LM_HEAD
-from frontend.tables import Use
+from frontend.tables import Positions, Use
 from frontend.unwritten import TAKES_UNWRITTEN, Unwritten
 
 HANDLER_FILES = (experts, routing)  # importing them fills the table of handlers, as that of aten does
@@ -100,10 +101,13 @@ class GraphReader:
         inside = self.prefix and full_name.startswith(self.prefix)
         return full_name.removeprefix(self.prefix) if inside else f"/{full_name}"
 
-    def _constant(self, node: Node) -> Value | float:
+    def _constant(self, node: Node) -> Value | PositionIds | float:
         use = next(self.constants)
         if isinstance(use, float):
             return use
+        if isinstance(use, Positions):
+            assert self.ids is not None, "positions are read where there are none"
+            return PositionIds(self.ids, use.first, use.count)
         shape = node.results[0].shape
         if not use.by_position:
             return self.emit(llm.TableOp, name=use.name, types=[TensorType(shape, F32)])
@@ -171,11 +175,13 @@ def block_function(
     tables: dict[str, tuple[int, ...]],
     types: Types,
     windows: Sequence[str | None],
+    entry: Entry | None = None,
 ) -> GraphReader:
     """A layer as a function up to its results; the caller may go on from the hidden state and finishes it.
 
     Arguments: x, position_ids, mask, and history_k, history_v where the layer has a history. `windows` are
-    for each mask that the layer reads the table of the first keys that it shows, if it hides any.
+    for each mask that the layer reads the table of the first keys that it shows, if it hides any. With an
+    `entry`, x is what tokens alone give, and `uses` begin with the constants behind that.
     """
     inputs = {node.args[0]: node.results[0] for node in layer.graph.nodes if node.name == "input"}
     _, tokens, hidden = inputs["hidden"].shape
@@ -193,7 +199,12 @@ def block_function(
     function = function_for(net, given)
     args = dict(zip(given, function.args, strict=True))
     reader = GraphReader(function, types, f"{layer.path}.", iter(uses), tables, args["position_ids"])
-    _bind_inputs(reader, layer.graph, args, iter(windows))
+    states = args["x"]
+    if entry is not None:
+        reader.bind(entry.embedded, states)
+        reader.run(entry.rest)
+        states = reader.get(entry.given)
+    _bind_inputs(reader, layer.graph, args | {"hidden": states}, iter(windows))
     reader.run(live_nodes(layer.graph))
     return reader
 
@@ -213,7 +224,7 @@ def _bind_inputs(
         elif role == "mask" and node in live:
             value = _window_of(reader, args[role], next(windows))
         else:
-            value = args["x" if role == "hidden" else role]
+            value = args[role]
         reader.bind(node.results[0], value)
 
 
@@ -245,11 +256,10 @@ def function_for(net: NetAttr, types: dict[str, TensorType]) -> FuncOp:
     return function
 
 
-def embedding_function(net: NetAttr, run: Capture, types: Types) -> FuncOp:
-    """From ids to what the first layer takes."""
+def embedding_function(net: NetAttr, run: Capture, target: GraphValue, types: Types) -> FuncOp:
+    """From ids to a value that is made of them alone."""
     (ids,) = run.graph.inputs
     function = function_for(net, {"ids": TensorType(ids.shape, I32)})
-    target = run.layers[0].given
     nodes = run.graph.slice_to([target], [])
     reader = GraphReader(function, types, constants=iter(numbers(nodes)))
     reader.bind(ids, function.args[0])
@@ -258,14 +268,27 @@ def embedding_function(net: NetAttr, run: Capture, types: Types) -> FuncOp:
 
 
 def head_nodes(run: Capture) -> tuple[list[Node], GraphValue, list[Node]]:
-    """The final norm, the hidden state that the output embedding takes, and what makes logits of it."""
+    """The final norm, the hidden state that comes of it, and what makes logits of that.
+
+    The output embedding takes that state, or one of another width that is made of it.
+    """
     last = run.layers[-1].result
     after = run.graph.slice_to([run.logits], [last])
     for node in after:
         if node.name == "linear" and node.operands()[1] is run.graph.parameters.get(run.head_weight):
-            hidden = node.operands()[0]
+            hidden = last_as_wide(run.graph, last, node.operands()[0])
             return run.graph.slice_to([hidden], [last]), hidden, run.graph.slice_to([run.logits], [hidden])
     raise UserError(f"cannot import the model: the logits are not a linear of {run.head_weight}")
+
+
+def last_as_wide(graph: Graph, start: GraphValue, end: GraphValue) -> GraphValue:
+    """The last value from `start` to `end` of the shape of `start`, behind which nothing reads one before."""
+    for node in reversed(graph.slice_to([end], [start])):
+        found = node.results[0]
+        behind = graph.slice_to([end], [found])
+        if found.shape == start.shape and not any(start in other.operands() for other in behind):
+            return found
+    return start
 
 
 def head_function(run: Capture, types: Types) -> FuncOp:

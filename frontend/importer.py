@@ -16,6 +16,7 @@ from dialects.nets import NetAttr
 from frontend.build import native_model
 from frontend.capture import Capture, LayerCapture, capture_model
 from frontend.config import read_config
+from frontend.entry import entries
 from frontend.functions import (
     Types,
     block_function,
@@ -79,14 +80,21 @@ class Importer:
         self.prefill, self.decode, self.whole, self.short = prefill, decode, whole, short
         self.types = types
         self.tables = Tables()
+        self.entries = dict(zip(self.runs, entries(self.runs), strict=True))
+
+    @property
+    def runs(self) -> tuple[Capture, ...]:
+        return self.prefill, self.decode, self.whole, self.short
 
     def run(self) -> ImportedModel:
         parameters = parameter_shapes(self.model)
         assert self.types.schemes.keys() <= parameters.keys(), "a scheme is of no parameter"
         layers = [self._layer_group(indices) for indices in self._distinct_layers()]
         embedding = ModuleOp.of(
-            embedding_function(EMBEDDING, self.prefill, self.types),
-            embedding_function(EMBEDDING_CACHE, self.decode, self.types),
+            *(
+                embedding_function(net, run, self.entries[run].embedded, self.types)
+                for net, run in ((EMBEDDING, self.prefill), (EMBEDDING_CACHE, self.decode))
+            )
         )
         lm_head = ModuleOp.of(head_function(self.decode, self.types))
         around = [NetGroup(module, [Instance()]) for module in (embedding, lm_head)]
@@ -98,14 +106,16 @@ class Importer:
         )
 
     def _distinct_layers(self) -> list[list[int]]:
-        """Layers whose graphs and schemes are alike; the last one stands alone, for the final norm."""
+        """Layers whose graphs and schemes are alike. The last stands alone, for the final norm; so does the
+        first where it begins with positions.
+        """
         groups: dict[Any, list[int]] = {}
         count = len(self.prefill.layers)
         for index in range(count):
             runs = [run.layers[index] for run in (self.prefill, self.decode, self.whole)]
             check_masks(runs[2], self.whole.logits.shape[1])
             prints = tuple(layer.graph.fingerprint(f"{layer.path}.") for layer in runs)
-            key = (prints, self._stored(runs[0]), index == count - 1)
+            key = (prints, self._stored(runs[0]), index == count - 1, self._enters(index))
             groups.setdefault(key, []).append(index)
         return list(groups.values())
 
@@ -124,12 +134,18 @@ class Importer:
         )
 
     def _layer_group(self, indices: list[int]) -> NetGroup:
-        runs = [run.layers[indices[0]] for run in (self.prefill, self.decode, self.whole, self.short)]
-        uses = self.tables.uses([live_nodes(layer.graph) for layer in runs], self.whole.logits.shape[1] - 1)
+        first, position = indices[0], self.whole.logits.shape[1] - 1
+        before = [self.entries[run].rest if self._enters(first) else [] for run in self.runs]
+        nodes = [live_nodes(run.layers[first].graph) for run in self.runs]
+        uses = self.tables.uses([a + b for a, b in zip(before, nodes, strict=True)], position)
         block = self._block(BLOCK, self.prefill, indices[0], uses)
         block_cache = self._block(BLOCK_CACHE, self.decode, indices[0], uses)
         instances = [Instance(index, f"{self.prefill.layers[index].path}.") for index in indices]
         return NetGroup(ModuleOp.of(block, block_cache), instances)
+
+    def _enters(self, index: int) -> bool:
+        """Whether a layer's block begins with what positions add to the embedding."""
+        return index == 0 and self.entries[self.prefill].knows_positions
 
     def _window(self, kind: str) -> str | None:
         """The table of the first keys that a kind of mask shows; None for all that a client's mask shows."""
@@ -141,7 +157,8 @@ class Importer:
         masked = run if run is self.prefill else self.whole  # a decode step does not tell what it sees
         windows = [self._window(kind) for kind in mask_kinds(masked.layers[index])]
         shapes = {name: table.shape for name, table in self.tables.arrays.items()}
-        reader = block_function(net, layer, uses, shapes, self.types, windows)
+        entry = self.entries[run] if self._enters(index) else None
+        reader = block_function(net, layer, uses, shapes, self.types, windows, entry)
         hidden = reader.get(layer.graph.outputs[0])
         keys_and_values = kv_results(reader, layer)
         if index == len(run.layers) - 1:

@@ -28,7 +28,15 @@ class TableUse:
     by_position: bool
 
 
-Use = TableUse | float
+@dataclass(frozen=True)
+class Positions:
+    """Whole numbers as an operand: the positions of the tokens, counted from `first` on."""
+
+    first: int
+    count: int  # of positions that there are
+
+
+Use = TableUse | Positions | float
 
 
 class Tables:
@@ -65,6 +73,8 @@ class Tables:
         prefill, decode, whole, short = (node.args[0].data for node in nodes)
         if all(same(prefill, other) for other in (decode, whole, short)):
             return self._fixed(prefill, path)
+        if prefill.dtype.kind == "i" and (counted := counted_from(whole, ((prefill, 0), (decode, position)))):
+            return counted
         axis = position_axis(prefill, decode, whole, short)
         if axis is None or prefill.dtype.kind != "f":
             raise UserError(
@@ -82,6 +92,17 @@ class Tables:
         if array.dtype.kind != "f":
             raise UserError(f"cannot import the model: it uses a constant {array.dtype} array, in {path}")
         return TableUse(self.add(array.astype(np.float32), by_position=False), by_position=False)
+
+
+def counted_from(whole: np.ndarray, runs: Sequence[tuple[np.ndarray, int]]) -> Positions | None:
+    """The positions of each run, whose first token is at the number beside it; None if they are others."""
+    first = int(whole.reshape(-1)[0])
+    for run, start in ((whole, 0), *runs):
+        if run.size != run.shape[-1] or not np.array_equal(
+            run.reshape(-1), np.arange(run.size) + first + start
+        ):
+            return None
+    return Positions(first, whole.size)
 
 
 def angle_function(rows: np.ndarray) -> str:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import prod
 
 from compiler.ir.core import Block, Op, Value
 from compiler.ir.location import fused
@@ -11,6 +12,17 @@ from compiler.ir.rewrite import Pattern, Rewriter, apply_patterns, rewrite
 from dialects import llm
 from dialects.contents import Content
 from passes.manager import Pass
+
+TOKENWISE = (
+    llm.RmsNormOp,
+    llm.LayerNormOp,
+    llm.ActOp,
+    llm.AddOp,
+    llm.SubOp,
+    llm.MulOp,
+    llm.DivOp,
+    llm.ClampOp,
+)
 
 
 @dataclass(frozen=True)
@@ -93,6 +105,25 @@ def merge_permutes(op: llm.PermuteOp, rw: Rewriter) -> None:
         rw.replace(op, llm.PermuteOp(source, order=order, loc=fused(before.loc, op.loc)))
 
 
+@rewrite(*TOKENWISE)
+def keep_tokens_on_their_axis(op: Op, rw: Rewriter) -> None:
+    """f(reshape(x)) -> reshape(f(x)) from [1, tokens, n] to [tokens, n], f being one for each token."""
+    arrays = {i: value for i, value in enumerate(op.operands) if not llm.is_weight(value)}
+    before = [value.defining(llm.ReshapeOp) for value in arrays.values()]
+    shape = op.results[0].type.shape
+    if len(shape) != 2 or any(value.type.shape != shape for value in arrays.values()):
+        return
+    if any(reshape is None or reshape.x.type.shape != (1, *shape) for reshape in before):
+        return
+    copy = op.clone()
+    for index, reshape in zip(arrays, before, strict=True):
+        if reshape is not None:
+            copy.set_operand(index, reshape.x)
+    copy.results[0].type = replace(op.results[0].type, shape=(1, *shape))
+    rw.insert_before(op, copy)
+    rw.replace(op, llm.ReshapeOp(copy.results[0], shape=shape, loc=op.loc))
+
+
 @rewrite(llm.SliceOp)
 def drop_whole_slice(op: llm.SliceOp, rw: Rewriter) -> None:
     """slice(x) of all elements of the axis -> x."""
@@ -137,6 +168,38 @@ def shifted(op: llm.SliceOp, x: Value, by: int) -> llm.SliceOp:
     return llm.SliceOp(x, axis=op.axis, start=op.start - by, stop=op.stop - by, step=op.step, loc=op.loc)
 
 
+@rewrite(llm.SliceOp)
+def slice_before_reshape(op: llm.SliceOp, rw: Rewriter) -> None:
+    """slice(reshape(x)) of a last axis that is that of x -> reshape(slice(x))."""
+    before = op.x.defining(llm.ReshapeOp)
+    if before is None or op.axis != len(before.shape) - 1 or before.x.type.shape[-1:] != before.shape[-1:]:
+        return
+    axis = len(before.x.type.shape) - 1
+    part = llm.SliceOp(before.x, axis=axis, start=op.start, stop=op.stop, step=op.step, loc=op.loc)
+    rw.replace(op, llm.ReshapeOp(rw.insert_before(op, part).y, shape=op.y.type.shape, loc=before.loc))
+
+
+@rewrite(llm.ReshapeOp)
+def slice_what_is_split(op: llm.ReshapeOp, rw: Rewriter) -> None:
+    """reshape(slice(reshape(x), one of an axis)) without it -> reshape(slice(reshape(x), a range)), where
+    the inner reshape leaves whole what the axis splits: all that a head has of queries, keys and values.
+    """
+    one = op.x.defining(llm.SliceOp)
+    split = one.x.defining(llm.ReshapeOp) if one else None
+    if one is None or split is None or one.stop - one.start != 1 or one.axis == len(split.shape) - 1:
+        return
+    lead, (_, *rest) = split.shape[: one.axis], split.shape[one.axis :]
+    size = prod(rest)
+    if op.shape[: one.axis] != lead or prod(op.shape[one.axis :]) != size:
+        return
+    whole = rw.insert_before(
+        op, llm.ReshapeOp(split.x, shape=(*lead, prod(split.shape[one.axis :])), loc=split.loc)
+    )
+    start = one.start * size
+    part = llm.SliceOp(whole.y, axis=one.axis, start=start, stop=start + size, loc=one.loc)
+    rw.replace(op, llm.ReshapeOp(rw.insert_before(op, part).y, shape=op.shape, loc=op.loc))
+
+
 @rewrite(llm.ConcatOp)
 def drop_single_concat(op: llm.ConcatOp, rw: Rewriter) -> None:
     """concat(x) -> x."""
@@ -156,10 +219,13 @@ def drop_double_negation(op: llm.LogicalNotOp, rw: Rewriter) -> None:
 PATTERNS: list[Pattern] = [
     merge_reshapes,
     project_before_axes_of_one,
+    keep_tokens_on_their_axis,
     merge_permutes,
     drop_whole_slice,
     merge_slices,
     slice_one_part,
+    slice_before_reshape,
+    slice_what_is_split,
     drop_single_concat,
     drop_double_negation,
 ]

@@ -6,6 +6,7 @@ from compiler.ir.core import Value
 from compiler.ir.types import UI16, TensorType
 from dialects import llm, tensor
 from dialects.tensor import Lanes
+from dialects.weights import some_rows
 from passes.llm_to_tensor.context import Lowering, Parameter, TableRows, lowers
 
 
@@ -18,6 +19,15 @@ def weight(low: Lowering, op: llm.WeightOp) -> Parameter:
 def concat_weights(low: Lowering, op: llm.ConcatWeightsOp) -> Parameter:
     names = tuple(name for value in op.operands for name in low.parameter(value).names)
     return Parameter(names, op.y.type.shape, op.y.type.layout)
+
+
+@lowers(llm.SliceWeightsOp)
+def slice_weights(low: Lowering, op: llm.SliceWeightsOp) -> Parameter:
+    parameter = low.parameter(op.weight)
+    if len(parameter.names) > 1:
+        op.fail("of weights that were joined has no lowering to the tensor dialect")
+    name = some_rows(parameter.names[0], slice(op.start, op.stop, op.step))
+    return Parameter((name,), op.y.type.shape, op.y.type.layout)
 
 
 @lowers(llm.TableOp)

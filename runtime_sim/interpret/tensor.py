@@ -12,6 +12,7 @@ import numpy as np
 from compiler.ir.types import ElementType
 from compiler.weights.scheme import Scheme, scheme_of
 from dialects import tensor
+from dialects.weights import rows_of_name
 from runtime_sim.arrays import Array, DType
 from runtime_sim.interpret.activations import ACTIVATIONS, normal_share, sigmoid
 from runtime_sim.interpret.codes import decoded
@@ -37,9 +38,12 @@ def narrow(x: Array, dtype: DType) -> Array:
 
 def parameter(name: str, data: Data, scheme: Scheme | None, element: ElementType) -> Array:
     """A parameter as it is stored: in the type `element`, or as codes that decode to it."""
+    tensor_name, rows = rows_of_name(name)
     if scheme is not None:
-        return decoded(data.codes(name, scheme), scheme, element)
-    return narrow(data.weights(name), element.numpy)
+        whole = decoded(data.codes(tensor_name, scheme), scheme, element)
+    else:
+        whole = narrow(data.weights(tensor_name), element.numpy)
+    return whole if rows is None else whole[rows]
 
 
 @supplies(tensor.WeightOp)

@@ -78,16 +78,18 @@ class Reference:
         import torch
         from transformers import DynamicCache
 
-        states, head, attended = _Recorder(), _Head(rows), _Attended()
+        states, head, attended, latest = _Recorder(), _Head(rows), _Attended(), _Latest(self.hidden)
         cache: Any = DynamicCache()  # without a config it forgets nothing
         hooks = [layer.register_forward_hook(states, with_kwargs=True) for layer in self.layers]
+        hooks += [module.register_forward_hook(latest) for module in self.model.modules()]
         hooks.append(self.model.get_output_embeddings().register_forward_pre_hook(head))
         with _hooked(hooks), attended.recording(), torch.no_grad():
             ids = torch.tensor([list(tokens)])
             logits = self.model(input_ids=ids, use_cache=True, past_key_values=cache).logits
         if head.states is None or len(states.outputs) != len(self.layers):
             raise UserError(f"{self.folder}: its layers or its head do not run once for each token")
-        outputs = [*states.outputs[:-1], head.states]
+        as_wide = head.states.shape[-1] == self.hidden
+        outputs = [*states.outputs[:-1], head.states if as_wide else latest.before_head]
         kept = [(layer.keys, layer.values) for layer in cache.layers]
         both = attended.both if len(attended.both) == len(kept) else kept
         layers = [
@@ -318,6 +320,20 @@ class _Attended:
             yield
         finally:
             del functions.get_interface
+
+
+class _Latest:
+    """A forward hook that keeps the last states of the layers' width; there are none from the head on."""
+
+    def __init__(self, width: int) -> None:
+        self.width = width
+        self.before_head: Any = None
+
+    def __call__(self, module: Any, arguments: tuple[Any, ...], output: Any) -> None:
+        import torch
+
+        if isinstance(output, torch.Tensor) and output.shape[-1] == self.width:
+            self.before_head = output
 
 
 class _Head:

@@ -18,6 +18,8 @@ from dialects.weights import (
     RopeTable,
     Table,
     region_name,
+    rows_of_name,
+    some_rows,
     stored_bits,
 )
 
@@ -99,3 +101,16 @@ def test_other_names_tell_nothing(name):
 )
 def test_sources_of_nothing_are_refused(source):
     assert source.problem() is not None
+
+
+def test_rows_of_a_tensor_have_a_name():
+    assert rows_of_name("mlp.up.weight") == ("mlp.up.weight", None)
+    assert some_rows("mlp.up.weight", slice(2, 90, 4)) == "mlp.up.weight[2:90:4]"
+    assert rows_of_name("mlp.up.weight[2:90:4]") == ("mlp.up.weight", slice(2, 90, 4))
+
+
+@pytest.mark.parametrize("again", [slice(0, 5, 1), slice(3, 10, 2), slice(1, 22, 20)])
+def test_rows_of_rows_are_rows_of_the_tensor(again):
+    tensor, rows = rows_of_name(some_rows(some_rows("w", slice(2, 90, 4)), again))
+    assert tensor == "w"
+    assert [*range(100)[rows]] == [*range(100)[2:90:4][again]]

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from compiler.diagnostics import UserError
-from compiler.ir.types import BF16, F16
+from compiler.ir.types import BF16, F16, F32
 from compiler.weights.groups import quantize
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Quantized, Weight, joined, rectangle
@@ -173,3 +173,17 @@ def test_a_tile_without_a_scheme_holds_the_values_themselves():
 def test_indices_are_whole_numbers_of_16_bit():
     data = materializer({"order": np.array([3, 65535, 0], np.int32)}).bytes_of(Indices("order"))
     assert (data.dtype, data.tolist()) == (np.uint16, [3, 65535, 0])
+
+
+def test_some_rows_of_a_tensor_are_taken_as_it_is_stored():
+    values = random_tensor(200, 64)
+    read = {"w": values, "b": values[:, 0]}.__getitem__
+    made = Materializer(read, {})
+    np.testing.assert_array_equal(made.bytes_of(Joined(("w[3:90:2]",), F32)), values[3:90:2])
+    np.testing.assert_array_equal(made.bytes_of(Joined(("b[3:90:2]",), F32)), values[3:90:2, 0])
+    scheme = Scheme(4, 32, True, BF16)
+    some, whole = made.codes("w[100:164:1]", scheme), made.codes("w", scheme)
+    for part in ("codes", "scales", "zeros"):
+        np.testing.assert_array_equal(getattr(some, part), getattr(whole, part)[100:164])
+    again = Materializer({"w": whole}.__getitem__, {}).codes("w[100:164:1]", scheme)
+    np.testing.assert_array_equal(again.codes, some.codes)

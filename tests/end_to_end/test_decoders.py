@@ -26,6 +26,10 @@ DECODERS: dict[str, dict[str, Any]] = {
     "olmo": {"clip_qkv": 0.4},  # layer norms without weights, clamped queries, keys and values
     "nemotron": {"partial_rotary_factor": 1.0},  # layer norms with weights plus one, squared relu
     "starcoder2": {"sliding_window": None},  # gelu by its tanh form
+    "phi3": {"sliding_window": None},  # one linear for queries, keys and values, one for gate and up
+    "persimmon": {"num_key_value_heads": 4},  # queries, keys and values of each head together, layer norms of heads
+    "opt": {"ffn_dim": 256, "word_embed_proj_dim": 64},  # learned positions, states of another width around the layers
+    "gpt_bigcode": {"n_embd": 128, "n_layer": 2, "n_head": 4, "n_positions": 128},  # one head of keys and values
     "gemma": {},  # rows of the embedding times a number, norm weights plus one, a gate of gelu's tanh form
     "granite": {  # numbers that multiply the embedding, what is added to the residual, and the logits
         "embedding_multiplier": 3.0,

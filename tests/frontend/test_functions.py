@@ -9,7 +9,7 @@ from compiler.ir.module import walk
 from compiler.ir.verify import verify
 from dialects import llm
 from frontend.importer import import_model
-from tests.frontend.models import QWEN3, check_refused, config, signature
+from tests.frontend.models import QWEN3, check_refused, signature
 
 
 @pytest.fixture(scope="module")
@@ -57,10 +57,6 @@ def test_weight_names_resolve_to_parameters_of_the_right_shape(qwen3):
 
 
 REFUSED = {
-    "position embedding": (
-        config("opt"),
-        r"constant .* outside of the layers, in model\.decoder\.embed_posi",
-    ),
 }
 
 

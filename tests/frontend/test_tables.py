@@ -56,7 +56,7 @@ def test_position_tables_of_angles_are_named_after_what_they_hold():
         (np.float32(4), np.float32(7), np.float32(7)),  # a number that counts tokens
         (np.eye(5), np.ones((1, 8)), np.eye(8)),  # two axes of tokens
         (ROWS.reshape(8, 4)[None, :5].repeat(2, 0), ROWS[:, 0, 7:].repeat(2, 0), ROWS[0].repeat(2, 0)),
-        (np.arange(5)[None], np.array([[7]]), np.arange(8)[None]),  # positions themselves
+        (np.arange(5)[None], np.array([[5]]), np.arange(8)[None]),  # whole numbers that are no positions
     ],
 )
 def test_constants_that_depend_on_the_number_of_tokens_are_refused(prefill, decode, whole):

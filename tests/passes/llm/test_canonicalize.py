@@ -158,3 +158,90 @@ def test_heads_are_joined_before_a_linear():
     check_pass("canonicalize", before=text, after=text)
     rows = text.replace(B, "tensor<1x2x4x32xbf16>")
     check_pass("canonicalize", before=rows, after=rows)
+
+
+def of_heads(axis: int, of: str, split: str, one: str, index: str) -> str:
+    return f"""
+      %a = "llm.reshape"(%x) <{{shape = array<i64: {split.replace("x", ", ")}>}}> : (tensor<{of}xbf16>) -> tensor<{split}xbf16>
+      %b = "llm.slice"(%a) <{{axis = {axis} : i64, start = {index} : i64, stop = {int(index) + 1} : i64, step = 1 : i64}}>
+         : (tensor<{split}xbf16>) -> tensor<{one}xbf16>
+    """
+
+
+def test_one_of_a_head_s_parts_is_a_range_of_its_items():
+    check_pass(
+        "canonicalize",
+        before=of_heads(3, "1x8x96", "1x8x2x3x16", "1x8x2x1x16", "1")
+        + """
+          %y = "llm.reshape"(%b) <{shape = array<i64: 1, 8, 2, 16>}> : (tensor<1x8x2x1x16xbf16>) -> tensor<1x8x2x16xbf16>
+        """,
+        after="""
+          %a = "llm.reshape"(%x) <{shape = array<i64: 1, 8, 2, 48>}> : (tensor<1x8x96xbf16>) -> tensor<1x8x2x48xbf16>
+          %y = "llm.slice"(%a) <{axis = 3 : i64, start = 16 : i64, stop = 32 : i64, step = 1 : i64}>
+             : (tensor<1x8x2x48xbf16>) -> tensor<1x8x2x16xbf16>
+        """,
+    )
+
+
+def test_one_of_all_heads_parts_is_a_range_of_the_row():
+    check_pass(
+        "canonicalize",
+        before=of_heads(2, "1x8x96", "1x8x3x2x16", "1x8x1x2x16", "2")
+        + """
+          %y = "llm.reshape"(%b) <{shape = array<i64: 1, 8, 2, 16>}> : (tensor<1x8x1x2x16xbf16>) -> tensor<1x8x2x16xbf16>
+        """,
+        after="""
+          %a = "llm.slice"(%x) <{axis = 2 : i64, start = 64 : i64, stop = 96 : i64, step = 1 : i64}>
+             : (tensor<1x8x96xbf16>) -> tensor<1x8x32xbf16>
+          %y = "llm.reshape"(%a) <{shape = array<i64: 1, 8, 2, 16>}> : (tensor<1x8x32xbf16>) -> tensor<1x8x2x16xbf16>
+        """,
+    )
+
+
+def test_one_item_of_each_head_is_no_range():
+    text = of_heads(3, "1x8x32", "1x8x2x16", "1x8x2x1", "3") + """
+      %y = "llm.reshape"(%b) <{shape = array<i64: 1, 8, 2>}> : (tensor<1x8x2x1xbf16>) -> tensor<1x8x2xbf16>
+    """
+    check_pass("canonicalize", before=text, after=text)
+
+
+def test_tokens_stay_on_their_axis():
+    two, three, w = "tensor<8x16xbf16>", "tensor<1x8x16xbf16>", "tensor<16x16xbf16>"
+    check_pass(
+        "canonicalize",
+        before=f"""
+          %a = "llm.reshape"(%x) <{{shape = array<i64: 8, 16>}}> : ({three}) -> {two}
+          %w = "llm.weight"() <{{name = "w"}}> : () -> {w}
+          %b = "llm.linear"(%a, %w) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}> : ({two}, {w}) -> {two}
+          %c = "llm.add"(%b, %a) : ({two}, {two}) -> {two}
+          %y = "llm.reshape"(%c) <{{shape = array<i64: 1, 8, 16>}}> : ({two}) -> {three}
+        """,
+        after=f"""
+          %w = "llm.weight"() <{{name = "w"}}> : () -> {w}
+          %b = "llm.linear"(%x, %w) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}> : ({three}, {w}) -> {three}
+          %y = "llm.add"(%b, %x) : ({three}, {three}) -> {three}
+        """,
+    )
+
+
+def test_what_is_no_function_of_each_token_keeps_its_axes():
+    two, three = "tensor<8x16xbf16>", "tensor<1x8x16xbf16>"
+    text = f"""
+      %a = "llm.reshape"(%x) <{{shape = array<i64: 8, 16>}}> : ({three}) -> {two}
+      %y = "llm.softmax"(%a) <{{axis = 1 : i64}}> : ({two}) -> {two}
+    """
+    check_pass("canonicalize", before=text, after=text)
+
+
+def test_a_range_of_a_row_is_taken_before_it_is_a_head():
+    check_pass(
+        "canonicalize",
+        before="""
+          %a = "llm.reshape"(%x) <{shape = array<i64: 1, 1, 8, 48>}> : (tensor<1x8x48xbf16>) -> tensor<1x1x8x48xbf16>
+          %y = "llm.slice"(%a) <{axis = 3 : i64, start = 16 : i64, stop = 32 : i64}> : (tensor<1x1x8x48xbf16>) -> tensor<1x1x8x16xbf16>
+        """,
+        after="""
+          %a = "llm.slice"(%x) <{axis = 2 : i64, start = 16 : i64, stop = 32 : i64}> : (tensor<1x8x48xbf16>) -> tensor<1x8x16xbf16>
+          %y = "llm.reshape"(%a) <{shape = array<i64: 1, 1, 8, 16>}> : (tensor<1x8x16xbf16>) -> tensor<1x1x8x16xbf16>
+        """,
+    )

@@ -59,3 +59,20 @@ def test_what_comes_from_elsewhere_is_gated_too(tokens):
       %y = "llm.swiglu"(%x, %a) <{{act = "gelu_tanh"}}> : ({row}, {row}) -> {row}
     """
     check(text, tokens)
+
+
+@pytest.mark.parametrize("tokens", [1, 70])
+def test_rows_of_one_weight_are_weights(tokens):
+    """Wherever they begin, and one in two of them."""
+    x, y = f"tensor<1x{tokens}x64xbf16>", f"tensor<1x{tokens}x40xbf16>"
+    whole, part = "tensor<128x64xbf16>", "tensor<40x64xbf16>"
+    text = f"""
+      %w = "llm.weight"() <{{name = "g"}}> : () -> {whole}
+      %b = "llm.weight"() <{{name = "b"}}> : () -> tensor<128xbf16>
+      %g = "llm.slice_weights"(%w) <{{start = 3 : i64, stop = 43 : i64}}> : ({whole}) -> {part}
+      %u = "llm.slice_weights"(%w) <{{start = 45 : i64, stop = 125 : i64, step = 2 : i64}}> : ({whole}) -> {part}
+      %c = "llm.slice_weights"(%b) <{{start = 45 : i64, stop = 125 : i64, step = 2 : i64}}> : (tensor<128xbf16>) -> tensor<40xbf16>
+      %y = "llm.gated_linear"(%x, %g, %u, %c) <{{operandSegmentSizes = array<i32: 1, 1, 1, 0, 1>}}>
+        : ({x}, {part}, {part}, tensor<40xbf16>) -> {y}
+    """
+    check(text, tokens)
