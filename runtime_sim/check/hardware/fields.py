@@ -26,7 +26,7 @@ SIZES = {
     "rqdq": RESULT,
     "lin": RESULT,
     "tsbc": RESULT,
-    "sg": RESULT,
+    "sg": (*RESULT, "opd0_w"),
     "sgl": RESULT,
     "pord": (*RESULT, "opd0_h", "opd0_w", "opd1_h", "opd1_w"),
     "mm2": ("res0_c", "res0_w", "opd1_c", "opd1_w"),

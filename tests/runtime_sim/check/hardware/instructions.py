@@ -114,7 +114,7 @@ BASES: dict[str, tuple[str, str, Fields]] = {
         shape_fields((1, 16, 1, 1)) | {"opd0_addr": X.tiu_static_base, "res0_addr": R, "res0_prec": F32},
     ),
     "sgl": ("sgl", "pe_s_gather_line", F32_ROW | {"opd1_prec": I16}),
-    "sg": ("sg", "pe_s_gather_d1coor", F32_ROW | {"opd1_prec": I16}),
+    "sg": ("sg", "pe_s_gather_d1coor", F32_ROW | operands(F32, opd0=A, opd1=B, res0=R) | {"opd0_w": 32, "opd1_prec": I16}),
     "load": ("dma_tensor", "copy", dma(DDR, local(0)) | moved("src", 0, 48, 24, 1) | moved("dst", 0, 64, 24, 1)),
     "store": ("dma_tensor", "copy", dma(local(0), DDR) | moved("src", 0, 64, 24, 1) | moved("dst", 0, 48, 24, 1)),
     "packed": ("dma_tensor", "copy", dma(DDR, local(0), stride_enable=0) | moved("src")),
