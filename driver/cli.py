@@ -6,6 +6,7 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from compiler.command import Parser, not_installed, run_command, show_log
 from compiler.diagnostics import printable
@@ -43,11 +44,25 @@ def convert_parser() -> Parser:
         example=EXAMPLE,
     )
     parser.add_version()
+    parser.add_argument("--list", action=List, help="print what is supported, and stop")
     _add_model_flags(parser.add_argument_group("what to compile"))
     _add_chip_flags(parser.add_argument_group("for which chip"))
     _add_output_flags(parser.add_argument_group("what to write"))
     _add_developer_flags(parser.add_argument_group("for developers of the compiler"))
     return parser
+
+
+class List(argparse.Action):
+    """A flag that takes no value, prints what is supported, and ends."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **settings: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, **settings)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from driver.listing import listing
+
+        print(listing(parser))
+        parser.exit()
 
 
 def folder(text: str) -> Path:

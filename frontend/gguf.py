@@ -81,19 +81,29 @@ def _settings(file: GgufFile) -> dict[str, Any]:
 
 def _table(path: Path, architecture: str, model_type: str) -> dict[str, dict[str, str]]:
     """What keys of a file's metadata are called in config.json, by their first word."""
-    from transformers.integrations import ggml
-
-    known: Mapping[str, Any] = ggml.GGUF_CONFIG_MAPPING
-    if model_type not in known or model_type in OTHER_SECTIONS:
-        listed = ", ".join(sorted(set(known) - set(OTHER_SECTIONS)))
+    known = _tables()
+    if model_type not in architectures():
         raise UserError(
             f"{path}: transformers does not read architecture {shown(architecture)!r} from GGUF\n"
-            f"it reads {listed}"
+            f"it reads {', '.join(architectures())}"
         )
     return {
         architecture: known[model_type],
         "tokenizer": known["tokenizer"],
     }
+
+
+def _tables() -> Mapping[str, Any]:
+    """The library's names of settings, by architecture."""
+    from transformers.integrations import ggml
+
+    found: Mapping[str, Any] = ggml.GGUF_CONFIG_MAPPING
+    return found
+
+
+def architectures() -> list[str]:
+    """Those that the library reads, by its own names."""
+    return sorted(set(_tables()) - set(OTHER_SECTIONS))
 
 
 def form_of_file(file: GgufFile) -> Form:

@@ -31,6 +31,10 @@ class Rules:
 
         return register
 
+    def knows(self, op_class: type[Op]) -> bool:
+        """Whether ops of a class have a rule."""
+        return any(each in self._rules for each in op_class.__mro__)
+
     def find(self, op: Op) -> Callable[..., Any]:
         """The rule of the op's class, or of the nearest that it derives from; a CompileError without one."""
         for op_class in type(op).__mro__:
