@@ -164,7 +164,7 @@ def bind(
         if name in expected.shapes:
             tensors[name] = source
             _check(problems, source, expected.shapes[name])
-        elif not any(re.search(pattern, key) for pattern in expected.ignored):
+        elif not (any(re.search(each, key) for each in expected.ignored) or _adds_nothing(key, sources)):
             extra.append(key)
     for pair in expected.tied.items():
         for name, other in (pair, pair[::-1]):
@@ -196,6 +196,14 @@ def _orders(bound: Mapping[str, Source]) -> tuple[dict[str, str], dict[str, Sour
             orders[name] = named.setdefault(key, f"{name}.order")
             found.setdefault(orders[name], order)
     return orders, found
+
+
+def _adds_nothing(key: str, sources: Mapping[str, Source]) -> bool:
+    """Whether a key is a bias of zeros, which early quantizers wrote beside each weight they packed."""
+    module, _, last = key.rpartition(".")
+    if last != "bias" or not isinstance(sources.get(f"{module}.weight"), PackedLinear):
+        return False
+    return not np.any(sources[key].read())  # type: ignore[arg-type]
 
 
 def expected_of(model: Any) -> Expected:

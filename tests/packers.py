@@ -57,8 +57,9 @@ def random_linear(
     scale: str = "float16",
     lowest_zero: int = 1,
 ) -> Linear:
-    """Weights of about the size that keeps a model's activations alive."""
+    """Weights of about the size that keeps a model's activations alive; group 0 is a whole row."""
     outputs, inputs = shape
+    group = group or inputs
     groups = inputs // group
     top = 1 << bits
     codes = rng.integers(0, top, shape)

@@ -32,7 +32,7 @@ def dequantized(tensors: Tensors, folder: Path) -> dict[str, Array]:
     made: dict[str, Array] = {}
     used: set[str] = set()
     for mark, (names, decode) in DECODERS.items():
-        for key in (key for key in tensors if key.endswith(f".{mark}")):
+        for key in (key for key in tensors if key.endswith(f".{mark}") and key not in used):
             module = key.removesuffix(f".{mark}")
             parts = {name: tensors[f"{module}.{name}"] for name in names if f"{module}.{name}" in tensors}
             made[f"{module}.weight"] = decode(parts, settings).astype(np.float32)

@@ -11,9 +11,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
-from safetensors.numpy import save_file
+from safetensors.numpy import load_file, save_file
 
 from compiler.ir.types import element
 from driver.options import ConvertOptions
@@ -47,7 +48,7 @@ CASES = {
     "awq in bf16": Case(packers.awq, AWQ, "w4bf16"),
     "gptq": Case(packers.gptq, GPTQ, "w4bf16", "bfloat16", options={"symmetric": True, "scale": "bfloat16"}),
     "gptq 8 bits, zero points": Case(packers.gptq_v2, GPTQ | {"bits": 8, "checkpoint_format": "gptq_v2"}, "w8f16", options={"bits": 8}),
-    "gptq, some in 16 bits": Case(packers.gptq, GPTQ, "w4f16", chosen=lambda module: "k_proj" not in module and "down" not in module),
+    "gptq, some in 16 bits": Case(packers.gptq, GPTQ, "w4f16", chosen=lambda module: "k_proj" not in module and "up_proj" not in module),
     "gptq, inputs of each linear in an order of its own": Case(packers.gptq, GPTQ | {"desc_act": True}, "w4f16", options={"shuffled": True}),
     "gptq, inputs in one order": Case(
         packers.gptq, GPTQ | {"desc_act": True, "bits": 8}, "w8f16", options={"bits": 8, "shuffled": True, "shuffle": 5}
@@ -104,6 +105,29 @@ def test_tokens_are_those_of_the_dequantized_weights(made, name, tmp_path):
     checkpoint, model = made(name)
     tokens = list(itertools.islice(Session(model.runtime).stream(PROMPT), COUNT))
     assert tokens == greedy(floats_of(checkpoint, tmp_path), PROMPT, COUNT)
+
+
+def test_floats_of_8_bits_are_weights_of_16(tiny_checkpoint, tmp_path):
+    folder, plain = tmp_path / "model", tmp_path / "plain"
+    shutil.copytree(tiny_checkpoint("llama", **SMALL), folder)
+    shutil.copytree(folder, plain)
+    tensors = load_file(folder / "model.safetensors")
+    floats = {key: value.astype(np.float32) for key, value in tensors.items()}
+    rng = np.random.default_rng(0)
+    for key in [key for key in tensors if key.endswith("_proj.weight")]:
+        scales = 2.0 ** rng.integers(-3, 3, tuple(-(-size // 128) for size in floats[key].shape)).astype(np.float32)
+        spread = np.kron(scales, np.ones((128, 128)))[: floats[key].shape[0], : floats[key].shape[1]].astype(np.float32)
+        tensors[key] = (floats[key] / spread).astype(ml_dtypes.float8_e4m3fn)
+        tensors[f"{key}_scale_inv"] = scales
+        floats[key] = tensors[key].astype(np.float32) * spread
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
+    save_file(floats, plain / "model.safetensors", {"format": "pt"})
+    settings = {"quantization_config": {"quant_method": "fp8", "weight_block_size": [128, 128]}}
+    write_json(folder / "config.json", json.loads((folder / "config.json").read_text()) | settings)
+    model = Tiny(ConvertOptions(folder, 64, out_dir=tmp_path / "out"))
+    assert model.options.quantize == "bf16"
+    tokens = list(itertools.islice(Session(model.runtime).stream(PROMPT), COUNT))
+    assert tokens == greedy(plain, PROMPT, COUNT)
 
 
 def floats_of(checkpoint: Quantized, folder: Path) -> Path:

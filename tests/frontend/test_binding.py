@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -223,6 +224,16 @@ def test_rows_are_read_in_an_order_that_the_name_says(tmp_path):
     sources = find_sources(Checkpoint(tmp_path), None).sources
     weights = bind(sources, tmp_path, Expected({"m.weight": (8, 64), "up": (64, 2)}))
     np.testing.assert_array_equal(weights.read("up@m.weight.order"), tensors["up"][linear.order])
+
+
+@pytest.mark.parametrize(("value", "is_refused"), [(0, False), (1, True)])
+def test_a_bias_of_zeros_beside_a_packed_weight_is_left_out(tmp_path, value, is_refused):
+    linear = random_linear((8, 64), np.random.default_rng(0))
+    tensors = {f"m.{name}": values for name, values in packers.gptq(linear).items()}
+    save_file(tensors | {"m.bias": np.full(8, value, np.float16)}, tmp_path / "model.safetensors")
+    sources = find_sources(Checkpoint(tmp_path), None).sources
+    with pytest.raises(UserError, match=r"m.bias: expected no such") if is_refused else nullcontext():
+        bind(sources, tmp_path, Expected({"m.weight": (8, 64)}))
 
 
 def test_integers_are_no_weights(tmp_path):
