@@ -12,11 +12,17 @@ import numpy as np
 
 from driver.options import ConvertOptions
 from driver.pipelines import default_pipeline
+from tests import packers
 from tests.checkpoints import make_checkpoint
 from tests.fuzz.harness import call
 
 TINY = {"layers": 1, "hidden": 128, "heads": 2, "kv_heads": 1, "intermediate": 128, "vocab": 512}
 FAMILIES = ("llama", "qwen2", "qwen3")
+PACKED = {  # checkpoints that are quantized: packer, settings, how their weights are chosen
+    "awq": (packers.awq, packers.AWQ, {}),
+    "gptq": (packers.gptq, packers.GPTQ | {"desc_act": True}, {"shuffled": True}),
+    "compressed": (packers.compressed, packers.compressed_config(bits=8, symmetric=False), {"bits": 8}),
+}
 LENGTH = 16  # tokens
 CHAT, CHAT_LENGTH = "chat", 192  # the file that chat uses takes a template's text, at a token a byte
 FLAGS = ("-m", "model", "-s", str(LENGTH), "-j", "1", "-o", "out")
@@ -38,7 +44,7 @@ MODES = ("bf16", "w4bf16", "w8f16", "f16")
 
 @dataclass(frozen=True)
 class Samples:
-    """`folder` holds checkpoints/FAMILY and sharded/; for each mode default/MODE, and compiled/MODE with
+    """`folder` holds checkpoints/FAMILY, those of PACKED and sharded/; for each mode default/MODE, and compiled/MODE with
     its dumps in ir/MODE, made without the search for the fastest program; and compiled/chat.
     """
 
@@ -100,6 +106,9 @@ def _make(folder: Path) -> None:
     samples = Samples(folder)
     for family in FAMILIES:
         make_checkpoint(samples.checkpoint(family), family, **TINY, tokenizer=True)
+    for name, (pack, settings, options) in PACKED.items():
+        make_checkpoint(samples.checkpoint(name), "llama", **TINY, tokenizer=True, dtype="float16")
+        packers.quantize_checkpoint(samples.checkpoint(name), pack, settings, **options)
     make_checkpoint(samples.sharded, "llama", **TINY, shards=3, tokenizer=True)
     np.savez(folder / "in.npz", hidden_states=np.ones((1, TINY["hidden"]), np.float32))
     shutil.copytree(samples.checkpoint(), folder / "work" / "model")
