@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import prod
 
 from compiler.ir.core import Op, Value
 from compiler.ir.module import Function
@@ -70,10 +71,25 @@ class Decode(Lowering):
         return layout.axis
 
     def reshaped(self, x: Value, op: llm.ReshapeOp) -> Value:
-        axis = 2 if len(op.shape) in (3, 4) else len(op.shape) - 1
+        axis = 2 if len(op.shape) >= 3 else len(op.shape) - 1
+        if max(len(op.shape), len(x.type.shape)) > 4:
+            return self._grouped(x, op.shape, axis)
         if len(op.shape) != len(x.type.shape):
             return self._split_or_join_heads(x, op.shape, axis)
         return self.build.reshape(x, op.shape, Lanes(axis))
+
+    def _grouped(self, x: Value, shape: tuple[int, ...], axis: int) -> Value:
+        """From or to groups of rows [1, 1, groups, .., d], a group on each lane."""
+        build, old = self.build, x.type.shape
+        if len(old) < 4:
+            rows = self._split_or_join_heads(x, (1, 1, shape[2], prod(shape[3:])), 2)
+            return build.reshape(rows, shape, Lanes(2))
+        if len(shape) < 4:
+            rows = build.reshape(x, (1, 1, old[2], prod(old[3:])), Lanes(2))
+            return self._split_or_join_heads(rows, shape, axis)
+        if (old[:2], shape[:3]) == ((1, 1), old[:3]):
+            return build.reshape(x, shape, Lanes(2))
+        return build.load(build.reshape(self._in_ddr(x), shape, None), Lanes(2))
 
     def _split_or_join_heads(self, x: Value, shape: tuple[int, ...], axis: int) -> Value:
         """[1, 1, heads * d], features over the lanes, to [1, 1, heads, d], heads over the lanes, or back.

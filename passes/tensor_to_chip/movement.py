@@ -191,6 +191,8 @@ def load_packed(low: Lowering, op: Op, source: Placed) -> None:
 
 def load_column(low: Lowering, op: Op, source: Placed) -> None:
     """n contiguous items: as rows of 64 on n/64 lanes, transposed to one item per lane and row."""
+    if source.shape[-1] != prod(source.shape):
+        op.fail(f"takes several vectors {list(source.shape)} to the lanes")
     emit, lanes = low.emit, low.spec.lanes
     count = -(-source.shape[-1] // lanes)
     rows = emit.new((count, lanes), source.dtype, Lanes(0))
@@ -227,6 +229,8 @@ def store(low: Lowering, op: tensor.StoreOp) -> None:
 
 def store_column(low: Lowering, result: Placed, x: Placed) -> None:
     """As `load_column`, the other way round."""
+    if x.shape[-1] != prod(x.shape):
+        raise CannotView(f"several vectors {list(x.shape)} from the lanes")
     emit, lanes = low.emit, low.spec.lanes
     assert x.axis is not None
     count = x.lane_rows

@@ -68,3 +68,22 @@ def heads_and_shared(tokens: int, wider: int) -> str:
 def test_parts_of_heads_are_joined_with_one_that_they_share(tokens, options, wider):
     x = random_tensor(1, tokens, 208).astype("bfloat16")
     check_levels(heads_and_shared(tokens, wider), [x], options=options)
+
+
+@pytest.mark.parametrize("width", [32, 64])
+@pytest.mark.parametrize("tokens", [1, 150])
+def test_groups_of_rows_are_cut_into_queries_and_keys(tokens, width):
+    """[tokens, 3, 2 + 1, d]: two queries and a key for each of three groups, joined again as heads."""
+    x, groups = f"tensor<1x{tokens}x{9 * width}xbf16>", f"tensor<1x{tokens}x3x3x{width}xbf16>"
+    two, one = f"tensor<1x{tokens}x3x2x{width}xbf16>", f"tensor<1x{tokens}x3x1x{width}xbf16>"
+    queries, keys = f"tensor<1x{tokens}x6x{width}xbf16>", f"tensor<1x{tokens}x3x{width}xbf16>"
+    text = f"""
+      %a = "llm.reshape"(%x) <{{shape = array<i64: 1, {tokens}, 3, 3, {width}>}}> : ({x}) -> {groups}
+      %b = "llm.slice"(%a) <{{axis = 3 : i64, start = 0 : i64, stop = 2 : i64}}> : ({groups}) -> {two}
+      %c = "llm.slice"(%a) <{{axis = 3 : i64, start = 2 : i64, stop = 3 : i64}}> : ({groups}) -> {one}
+      %q = "llm.reshape"(%b) <{{shape = array<i64: 1, {tokens}, 6, {width}>}}> : ({two}) -> {queries}
+      %k = "llm.reshape"(%c) <{{shape = array<i64: 1, {tokens}, 3, {width}>}}> : ({one}) -> {keys}
+      %n = "llm.rms_norm"(%q) <{{eps = 1.0e-6 : f64}}> : ({queries}) -> {queries}
+      %y = "llm.neg"(%k) : ({keys}) -> {keys}
+    """
+    check_levels(text, [random_tensor(1, tokens, 9 * width).astype("bfloat16")])

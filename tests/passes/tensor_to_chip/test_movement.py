@@ -137,3 +137,10 @@ def test_axes_of_one_are_repeated(case, dtype):
     program = Program([normal(*shape, dtype=dtype)])
     x = program.load(layout)
     check(program.finish(program.make(tensor.BroadcastOp, x, type_=array(wide, x.type.element, target))))
+
+
+def test_several_vectors_at_a_time_are_refused():
+    program = Program([normal(2, 3, 128)])
+    program.finish(program.load(slots(2)))
+    with pytest.raises(CompileError, match=r"takes several vectors \[2, 3, 128\] to the lanes"):
+        program.lower("tensor-to-chip")
