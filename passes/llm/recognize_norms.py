@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from compiler.ir.core import Value
@@ -85,7 +86,50 @@ def give_layer_norm_its_weight(op: llm.MulOp, rw: Rewriter) -> None:
             return
 
 
+@rewrite(llm.ConcatOp)
+def join_norms_of_heads(op: llm.ConcatOp, rw: Rewriter) -> None:
+    """concat(layer_norm(head i of x, w_i), ...) -> layer_norm(x, [w_0, w_1, ..]), of heads [1, h, S, d]."""
+    found = [part.defining(llm.LayerNormOp) for part in op.parts]
+    norms = [norm for norm in found if norm is not None]
+    x = all_heads([norm.x for norm in norms]) if op.axis == 1 and len(norms) == len(found) else None
+    weights, biases = [norm.weight for norm in norms], [norm.bias for norm in norms]
+    if x is None or len({norm.eps for norm in norms}) > 1 or not (alike(weights) and alike(biases)):
+        return
+    loc = fused(*(norm.loc for norm in norms))
+    weight, bias = (stacked(rows, op, rw) for rows in (weights, biases))
+    turned = rw.insert_before(op, llm.PermuteOp(x, order=HEADS_LAST, loc=loc)).y
+    norm = rw.insert_before(op, llm.LayerNormOp(turned, weight, bias, eps=norms[0].eps, loc=loc)).y
+    rw.replace(op, llm.PermuteOp(norm, order=HEADS_LAST, loc=op.loc))
+
+
+def all_heads(parts: Sequence[Value]) -> Value | None:
+    """The value [1, heads, S, d] that the parts are the heads of, one by one and in order."""
+    slices = [part.defining(llm.SliceOp) for part in parts]
+    ranges = [(cut.x, cut.axis, cut.start, cut.stop) if cut else None for cut in slices]
+    x = slices[0].x if slices[0] else None
+    if x is None or len(x.type.shape) != 4 or x.type.shape[1] != len(parts):
+        return None
+    return x if ranges == [(x, 1, i, i + 1) for i in range(len(parts))] else None
+
+
+def alike(rows: Sequence[Value | None]) -> bool:
+    """Whether all are weights, or none is there."""
+    return all(row is None for row in rows) or all(row is not None and llm.is_weight(row) for row in rows)
+
+
+def stacked(rows: Sequence[Value | None], anchor: llm.ConcatOp, rw: Rewriter) -> Value | None:
+    """Weights [d] of every head as [heads, d]."""
+    given = [row for row in rows if row is not None]
+    if not given:
+        return None
+    joined = rw.insert_before(anchor, llm.ConcatWeightsOp(*given, loc=anchor.loc)).y
+    shape = (len(given), given[0].type.shape[0])
+    return rw.insert_before(anchor, llm.ReshapeOp(joined, shape=shape, loc=anchor.loc)).y
+
+
+HEADS_LAST = (0, 2, 1, 3)  # from [1, heads, S, d] to [1, S, heads, d], or back
 PATTERNS: list[Pattern] = [
+    join_norms_of_heads,
     find_rms_norm,
     give_rms_norm_its_weight,
     find_layer_norm,

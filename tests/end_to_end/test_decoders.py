@@ -22,15 +22,27 @@ from tests.frontend.oracle import reference_model
 SIZES = COMMON | {"num_hidden_layers": 2, "intermediate_size": 256, "head_dim": 32}
 LENGTH = 64
 DECODERS: dict[str, dict[str, Any]] = {
-    "gpt_neox": {"rotary_pct": 1.0},  # layer norms with biases, gelu, attention and mlp side by side
+    "gpt_neox": {"rotary_pct": 0.25},  # rope of a part of each head, layer norms with biases, gelu, attention and mlp side by side
     "olmo": {"clip_qkv": 0.4},  # layer norms without weights, clamped queries, keys and values
-    "nemotron": {"partial_rotary_factor": 1.0},  # layer norms with weights plus one, squared relu
-    "starcoder2": {"sliding_window": None},  # gelu by its tanh form
-    "phi3": {"sliding_window": None},  # one linear for queries, keys and values, one for gate and up
+    "nemotron": {"partial_rotary_factor": 0.5},  # layer norms with weights plus one, squared relu
+    "starcoder2": {"sliding_window": 16},  # windows; gelu by its tanh form
+    "phi3": {"sliding_window": 50},  # one linear for queries, keys and values, one for gate and up
     "persimmon": {"num_key_value_heads": 4},  # queries, keys and values of each head together, layer norms of heads
     "opt": {"ffn_dim": 256, "word_embed_proj_dim": 64},  # learned positions, states of another width around the layers
     "gpt_bigcode": {"n_embd": 128, "n_layer": 2, "n_head": 4, "n_positions": 128},  # one head of keys and values
     "gemma": {},  # rows of the embedding times a number, norm weights plus one, a gate of gelu's tanh form
+    "gemma2": {"sliding_window": 16, "attn_logit_softcapping": 4.0},  # windows on some layers, caps of scores and logits
+    "cohere2": {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]},  # rope of neighbours
+    "stablelm": {"qk_layernorm": True},  # a layer norm for each head
+    "ministral3": {},  # queries times a number for each position
+    "minicpm3": {  # keys of two parts, one of them for all heads, and narrower values
+        "q_lora_rank": 64,
+        "kv_lora_rank": 32,
+        "qk_nope_head_dim": 32,
+        "qk_rope_head_dim": 16,
+        "v_head_dim": 32,
+        "num_key_value_heads": 4,
+    },
     "granite": {  # numbers that multiply the embedding, what is added to the residual, and the logits
         "embedding_multiplier": 3.0,
         "residual_multiplier": 0.5,
