@@ -23,6 +23,7 @@ from passes.tensor.build import Build
 from passes.tensor.formulas import ACTIVATIONS
 from passes.tensor_to_chip.placed import buffer_bytes
 
+READS_BOTH_FORMS = (tensor.ArgmaxOp, tensor.TopkOp, tensor.CastOp, tensor.StoreOp)  # of a vector
 SLOTS_SHARE = 0.8  # of a lane that a vector may take in whole slots; a longer one is packed part by part
 
 
@@ -128,10 +129,10 @@ class Tiler:
         return even_ranges(columns, unit, most)
 
     def is_wide(self, y: Value) -> bool:
-        """Whether y, the logits of a large vocabulary, has to be packed: a choice reads both forms."""
+        """Whether y, the logits of a large vocabulary, has to be packed; what reads it takes both forms."""
         share = buffer_bytes(y.type, self.build.spec) / self.build.spec.lane_bytes
-        only_compared = all(isinstance(user, tensor.ArgmaxOp | tensor.TopkOp) for user in y.users)
-        return tensor.is_column(y.type) and only_compared and share > SLOTS_SHARE
+        reads_both = all(isinstance(user, READS_BOTH_FORMS) for user in y.users)
+        return tensor.is_column(y.type) and reads_both and share > SLOTS_SHARE
 
     def as_it_is(self, y: Value) -> Value:
         return y

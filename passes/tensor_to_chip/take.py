@@ -33,9 +33,8 @@ def take_over_lanes(low: Lowering, op: tensor.TakeOp, x: Placed, order: Placed) 
     """Every lane gets the whole row, and picks from it what is to lie there."""
     lanes, row = low.spec.lanes, row_everywhere(low, x)
     columns = order.shape[0] // lanes
-    index = replace(order, shape=(lanes, columns), strides=(0, 1))
     picked = low.emit.new((lanes, columns), x.dtype, Lanes(0))
-    gathered(low, "pe_s_gather_d1coor", picked, row, index, (1, lanes, 1, columns))
+    gathered(low, "pe_s_gather_d1coor", picked, row, order, (1, lanes, 1, columns))
     low.put_or_copy(op, column_view(picked, op.y.type))
 
 

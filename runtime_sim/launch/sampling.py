@@ -75,12 +75,10 @@ def candidates(
 ) -> tuple[Array, Array]:
     """What sample_head computes for logits [V]: probabilities [count] and tokens, in float64.
 
-    A token that was seen counts once, and token 0 never. The candidate at which the sum of probabilities
-    reaches top_p is left out already, but never one of the first `least`.
+    The candidate at which the sum of probabilities reaches top_p is left out already, but never one of the
+    first `least`.
     """
-    x = logits.astype(np.float64)
-    known = np.unique(seen[(seen > 0) & (seen < x.size)])
-    x[known] = np.where(x[known] < 0, x[known] * sampling.penalty, x[known] / sampling.penalty)
+    x = penalized(logits, seen, sampling.penalty)
     tokens = np.argsort(-x.astype(np.float32), kind="stable")[:count]
     far = (x[tokens] - x[tokens[0]]) / max(sampling.temperature, 2.0**-20)
     places = np.arange(count)
@@ -88,3 +86,11 @@ def candidates(
     p /= p.sum()
     p[(np.cumsum(p) >= sampling.top_p * ABOVE) & (places >= least)] = 0
     return p / p.sum(), tokens
+
+
+def penalized(logits: Array, seen: Array, penalty: float) -> Array:
+    """Logits [V] in float64, less likely where a token was seen; one counts once, and token 0 never."""
+    x = logits.astype(np.float64)
+    known = np.unique(seen[(seen > 0) & (seen < x.size)])
+    x[known] = np.where(x[known] < 0, x[known] * penalty, x[known] / penalty)
+    return x

@@ -14,6 +14,7 @@ from functools import cached_property
 import numpy as np
 
 from compiler.client_nets import (
+    CHOICES,
     EMBEDDING,
     EMBEDDING_CACHE,
     GREEDY_HEAD,
@@ -191,6 +192,12 @@ class Session:
         self.greedy_head.inputs[0].data[...] = output.data
         self.runtime.launch(self.greedy_head)
         return int(self.greedy_head.outputs[0].array.flat[0])
+
+    @property
+    def choices(self) -> list[RuntimeNet]:
+        """The nets that choose a token where the head gives logits."""
+        names = [] if self.greedy_head is None else [name for name in CHOICES if self.runtime.has_net(name)]
+        return [self.runtime.net(name) for name in names]
 
     def sample(self, sampling: Sampling, seed: int | None = None) -> None:
         """Draw tokens from now on; UserError where the file cannot."""

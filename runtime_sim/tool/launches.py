@@ -20,12 +20,16 @@ from runtime_sim.arrays import Array
 from runtime_sim.check.ranges import Access, accesses
 from runtime_sim.launch.loader import Region
 from runtime_sim.launch.runtime import NUMPY_TYPES, Buffer, RuntimeNet
+from runtime_sim.launch.sampling import Sampler, Sampling, candidates, penalized
 from runtime_sim.launch.session import Session
 from runtime_sim.tool.agreement import Agreement, Limits, weight_bits
 from runtime_sim.tool.reference import LayerValues, Reference
 
 TABLE_ROWS = 4096  # of an embedding, compared at a time
 HEAD_STATES = 8
+SAMPLING = Sampling(penalty=1.2, temperature=0.9, top_k=0, top_p=1.0)  # leaves no candidate out
+LOGIT_TOLERANCE = 1e-4  # of logits that were penalized, which rounds
+PROBABILITY_TOLERANCE = 1e-3
 # Of the logits' standard deviation, by the bits of the head's weights: a smaller gap is a tie.
 _TOKEN_TOLERANCE = {4: 0.6, 8: 0.05, 16: 0.05}
 
@@ -87,13 +91,13 @@ class HeadRun(NetRun):
         return not self.agrees(self.token(outputs))
 
     def agrees(self, token: int) -> bool:
-        (logits,) = self.wanted
+        logits = self.wanted[0]
         tolerance = _TOKEN_TOLERANCE[weight_bits(self.net.program.stage)]
         return 0 <= token < len(logits) and self.gap(token) < tolerance * float(logits.std())
 
     def gap(self, token: int) -> float:
         """By how much the reference prefers its own token."""
-        (logits,) = self.wanted
+        logits = self.wanted[0]
         return float(logits.max() - logits[token]) if 0 <= token < len(logits) else np.inf
 
     def text(self, token: int) -> str:
@@ -101,6 +105,31 @@ class HeadRun(NetRun):
         if token == best:
             return f"token {token}, as the reference"
         return f"token {token}, the reference {best}, {self.gap(token):.4g} ahead"
+
+
+@dataclass(frozen=True)
+class ChoiceRun(HeadRun):
+    """A launch of a net that takes logits: it names the largest, and says how likely each candidate is.
+
+    `wanted` are the logits and, of a net that says it, the probabilities, the largest first.
+    """
+
+    def token(self, outputs: Sequence[Array]) -> int:
+        return int(outputs[-1].flat[0])
+
+    def agrees(self, token: int) -> bool:
+        return self.gap(token) <= LOGIT_TOLERANCE
+
+    def problems(self, outputs: Sequence[Array], limits: Limits) -> list[str]:
+        found = super().problems(outputs, limits)
+        for given, wanted in zip(outputs[:-1], self.wanted[1:], strict=True):
+            off = float(np.abs(given.reshape(-1) - wanted).max())
+            if not off <= PROBABILITY_TOLERANCE:
+                found.append(f"{self.net.name} (a probability is off by {off:.4g})")
+        return found
+
+    def parts(self, outputs: Sequence[Array], limits: Limits) -> bool:
+        return bool(self.problems(outputs, limits))
 
 
 class Verifier:
@@ -120,7 +149,7 @@ class Verifier:
 
     @property
     def net_count(self) -> int:
-        return 2 * self.session.sizes.layers + 3
+        return 2 * self.session.sizes.layers + 3 + len(self.session.choices)
 
     def nets(self) -> Iterator[tuple[str, Iterator[NetRun]]]:
         """The runs of each net; a run's outputs stand in the net's buffers until the next is asked for."""
@@ -135,6 +164,8 @@ class Verifier:
         for layer, cache in enumerate(session.caches):
             yield cache.name, self._cache(layer, cache, self._positions(layer, known))
         yield session.lm_head.name, self._head()
+        for net in session.choices:
+            yield net.name, self._greedy(net) if len(net.inputs) == 1 else self._candidates(net)
 
     def _positions(self, layer: int, known: set[object]) -> list[int]:
         """Where to try a cache net; `known` are the programs and tables that others were tried with."""
@@ -207,6 +238,24 @@ class Verifier:
             state = self.trace.layers[-1].states_out[position].astype(NUMPY_TYPES[info.dtype])
             self.session.next_token(state.view(np.uint8))
             yield HeadRun(head, slice(position, position + 1), [state.reshape(info.shape)], [logits])
+
+
+    def _greedy(self, net: RuntimeNet) -> Iterator[NetRun]:
+        for logits, position in zip(self.trace.logits, self.heads, strict=True):
+            net.inputs[0].array[...] = logits
+            self.session.runtime.launch(net)
+            yield ChoiceRun(net, slice(position, position + 1), [net.inputs[0].array.copy()], [logits])
+
+    def _candidates(self, net: RuntimeNet) -> Iterator[NetRun]:
+        """After all tokens up to the one that the logits are of."""
+        sampler = Sampler(net, SAMPLING, seed=0)
+        for logits, position in zip(self.trace.logits, self.heads, strict=True):
+            seen = self.tokens[: position + 1]
+            sampler.draw(self.session.runtime, logits, seen)
+            given = [buffer.array.copy() for buffer in net.inputs]
+            scores = penalized(logits, np.array(seen), SAMPLING.penalty)
+            probabilities, _ = candidates(logits, np.array(seen), SAMPLING, sampler.count)
+            yield ChoiceRun(net, slice(position, position + 1), given, [scores, probabilities])
 
 
 def check_same_model(session: Session, reference: Reference) -> None:

@@ -17,8 +17,9 @@ from driver.pipelines import default_pipeline
 from runtime_sim.check.contract import check_file
 from runtime_sim.launch.loader import Program
 from runtime_sim.launch.runtime import Runtime
-from runtime_sim.launch.sampling import Sampling, candidates
+from runtime_sim.launch.sampling import Sampler, Sampling, candidates
 from runtime_sim.launch.session import Session
+from runtime_sim.tool import launches
 from runtime_sim.tool.verify import verify_file
 
 PROMPT, LENGTH, VOCABULARY = [5, 17, 99, 300, 41], 40, 1003
@@ -61,7 +62,18 @@ def test_the_file_is_sound_and_computes_what_the_model_does(compiled, capsys):
     assert check_file(Program(read_bmodel(path))) == []
     assert verify_file(path, folder) == 0
     found = capsys.readouterr()
-    assert "the file computes what" in found.out + found.err
+    said = found.out + found.err
+    assert "the file computes what" in said
+    assert all(name in said for name in ("greedy_head", "sample_head"))
+
+
+def test_a_net_that_chooses_wrong_is_found(compiled, monkeypatch, capsys):
+    """The candidates' probabilities, at another temperature than the one that was asked for."""
+    path, folder = compiled(do_sample=True)
+    monkeypatch.setattr(launches, "SAMPLING", replace(launches.SAMPLING, temperature=0.5))
+    monkeypatch.setattr(launches, "Sampler", lambda net, sampling, seed: Sampler(net, Sampling(1.2, 0.6), seed))
+    assert verify_file(path, folder) == 1
+    assert "sample_head (a probability is off by 0." in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ from compiler.weights.scheme import Scheme
 from dialects import tensor
 from passes.manager import PassManager, parse_pipeline
 from tests.compare import compare
-from tests.helpers import check_pass, parse_ir
+from tests.helpers import as_net, check_pass, parse_ir
 from tests.passes.programs import PLACING, SPEC, Program, array, slots
 
 X, Y = "tensor<1x64x128xbf16, #tensor.lanes<axis = 1>>", "tensor<1x64x256xf32, #tensor.lanes<axis = 1>>"
@@ -211,3 +211,18 @@ def test_a_tile_is_a_sixteenth_of_a_lane_unless_told_otherwise(target, tiles):
     PassManager(parse_pipeline("tile-weights")).run(module)
     ops = module.functions()[0].block.ops
     assert sum(isinstance(op, tensor.LinearOp) for op in ops) == tiles
+
+
+@pytest.mark.parametrize("choice", [True, False])
+def test_logits_of_a_large_vocabulary_are_packed_tile_by_tile(choice):
+    """In whole slots they would fill local memory; what takes the largest, or stores them, takes them packed."""
+    x, y = "tensor<1x64xbf16>", "tensor<1x262144xbf16>"
+    last = f'"llm.argmax"(%y) : ({y}) -> tensor<1x1xi32>' if choice else f'"llm.widen"(%y) : ({y}) -> tensor<1x262144xf32>'
+    module, _ = parse_ir(f"""
+      %w = "llm.weight"() <{{name = "w"}}> : () -> tensor<262144x64xbf16>
+      %y = "llm.linear"(%x, %w) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}>
+         : ({x}, tensor<262144x64xbf16>) -> {y}
+      %z = {last}
+    """)
+    as_net(module)
+    PassManager(parse_pipeline("llm-to-tensor,tile-weights,tensor-to-chip,allocate-local")).run(module)
