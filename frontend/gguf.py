@@ -132,10 +132,14 @@ def bits_of(kind: Kind) -> float:
 class GgufParameters:
     """The tensors of a file as parameters of a transformers model, whose memory is not needed."""
 
-    def __init__(self, file: GgufFile, config: ModelConfig, model: Any) -> None:
+    def __init__(
+        self, file: GgufFile, config: ModelConfig, model: Any, half: np.dtype[Any] | None = None
+    ) -> None:
+        """`half` is the type that tables are rounded to, None for as they are."""
         self.file = file
         self.config = config
         self.model = model
+        self.half = half
 
     def sources(self) -> dict[str, Source]:
         """By the names of parameters; tensors that are none are left out, as the library does."""
@@ -185,7 +189,8 @@ class GgufParameters:
         order, added = self._change(tensor)
         if tensor.kind in SCHEMES and name in self._linears and len(tensor.shape) == 2 and not added:
             return CodeBlocks(tensor, self.file.path, tensor.shape, order)
-        return FloatBlocks(tensor, self.file.path, tensor.shape, order, added)
+        half = None if name in self._linears else self.half
+        return FloatBlocks(tensor, self.file.path, tensor.shape, order, added, half)
 
     def _change(self, tensor: GgufTensor) -> tuple[tuple[int, ...] | None, float]:
         """The order of a tensor's rows in the parameter, None for as they are, and what is added to values.

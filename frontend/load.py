@@ -60,7 +60,7 @@ class OpenedGguf:
         return form_of_file(self.file)
 
     def weights(self, model: Any, half: ElementType) -> Weights:
-        sources = GgufParameters(self.file, self.config, model).sources()
+        sources = GgufParameters(self.file, self.config, model, half.numpy).sources()
         return bind(sources, self.file.path, expected_of(model), half.numpy)
 
 

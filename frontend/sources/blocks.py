@@ -28,6 +28,7 @@ from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Quantized
 
 BLOCK = 32
+ROWS_AT_ONCE = 1024  # in f32, while blocks become values of 16 bits
 SCHEMES = {
     Kind.Q4_0: Scheme(4, BLOCK, False, F16),
     Kind.Q4_1: Scheme(4, BLOCK, False, F16, minimum=True),
@@ -88,10 +89,12 @@ class Blocks:
 class FloatBlocks(Blocks):
     """Floats, those of 16 or 32 bits as they are and others as what their blocks stand for, in f32.
 
-    `added` is what the parameter is more than the tensor, as where a norm's weight is stored plus one.
+    `added` is what the parameter is more than the tensor, as where a norm's weight is stored plus one. What
+    blocks stand for is rounded to `rounded` part by part, which for a table of words spares gigabytes.
     """
 
     added: float = 0.0
+    rounded: np.dtype[Any] | None = None
     scheme: None = None
 
     @property
@@ -100,10 +103,17 @@ class FloatBlocks(Blocks):
 
     def read(self, rows: slice = slice(None)) -> Array:
         data, stored = self.rows(rows), FLOATS.get(self.tensor.kind)
-        values = data.view(stored) if stored is not None else dequantize(data, self.tensor.kind)
+        values = data.view(stored) if stored is not None else self._dequantized(data)
         if self.added:
             values = values.astype(np.float32) + np.float32(self.added)
         return values.reshape(len(data), *self.shape[1:])
+
+    def _dequantized(self, data: Bytes) -> Array:
+        values = np.empty((len(data), *self.tensor.shape[1:]), self.rounded or np.float32)
+        for first in range(0, len(data), ROWS_AT_ONCE):
+            part = slice(first, first + ROWS_AT_ONCE)
+            values[part] = dequantize(data[part], self.tensor.kind)
+        return values
 
 
 @dataclass(frozen=True)

@@ -73,6 +73,16 @@ def test_floats_are_as_the_package_reads_them(tmp_path, kind):
     np.testing.assert_array_equal(added, dequantize(data, kind) - 1)
 
 
+def test_blocks_of_a_table_are_rounded_once_part_by_part(tmp_path, monkeypatch):
+    monkeypatch.setattr("frontend.sources.blocks.ROWS_AT_ONCE", 5)
+    _, _, _, blocks = by_hand(Kind.Q8_0)
+    half = np.dtype(ml_dtypes.bfloat16)
+    tensor = stored(tmp_path, Kind.Q8_0, blocks)
+    read = FloatBlocks(tensor, tmp_path / "file", (ROWS, COLUMNS), rounded=half).read(slice(1, None))
+    assert read.dtype == half
+    np.testing.assert_array_equal(read, dequantize(blocks, Kind.Q8_0)[1:].astype(half))
+
+
 def test_vectors_and_several_axes(tmp_path):
     values = random_tensor(ROWS, COLUMNS)
     stored(tmp_path, Kind.F32, values)
