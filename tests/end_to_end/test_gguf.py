@@ -75,6 +75,9 @@ def assert_same_codes(tiny: Tiny, net_name: str, name: str, blocks: np.ndarray, 
         ("llama", Kind.Q8_0, "w8f16", {}),
         ("qwen2", Kind.Q4_1, "auto", {"others": {"ffn_down": Kind.Q5_0, "output": Kind.F16}}),
         ("qwen3", Kind.Q5_1, "auto", {}),
+        ("phi3", Kind.Q4_0, "auto", {}),
+        ("gemma2", Kind.Q4_1, "auto", {"tied": True}),
+        ("gemma3", Kind.Q8_0, "auto", {"tied": True}),
     ],
 )
 def test_the_bmodel_computes_what_the_library_does(tmp_path, architecture, kind, mode, more):
