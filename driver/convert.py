@@ -19,6 +19,7 @@ from driver.pipelines import default_pipeline
 from driver.write import file_bytes, write
 from frontend.binding import Weights
 from frontend.config import ModelConfig
+from frontend.gguf import is_gguf
 from frontend.heads import with_sampling
 from frontend.load import OpenedModel, load_model, open_model
 from passes import load_all
@@ -108,6 +109,9 @@ def check_passes(options: ConvertOptions) -> None:
 
 
 def note_conversion(options: ConvertOptions, weights: Weights) -> None:
+    """Tell that floats are converted; those of a GGUF file, whose vectors alone are f32, always are."""
+    if is_gguf(options.model_path):
+        return
     stored = {"bfloat16": "bf16", "float16": "f16"}.get(weights.dtype.name, weights.dtype.name)
     if stored != options.half:
         log.warning("the checkpoint is %s; activations and weights are converted to %s", stored, options.half)
