@@ -28,7 +28,9 @@ def check_folder(folder: Path) -> None:
         raise UserError(f"cannot read {folder}: {error.strerror}") from error
     if not os.path.lexists(folder / "config.json"):
         refuse_adapter(folder)
-        raise UserError(f"no config.json in {folder}: is it a Hugging Face checkpoint?")
+        files = sorted(folder.glob("*.gguf"))
+        hint = f"give -m {files[0]}" if files else "is it a Hugging Face checkpoint?"
+        raise UserError(f"no config.json in {folder}: {hint}")
 
 
 def refuse_adapter(folder: Path) -> None:

@@ -63,3 +63,9 @@ def test_an_adapter_beside_its_model_is_left_out_with_a_note(tmp_path, caplog):
     assert list(Checkpoint(tmp_path)) == ["w"]
     assert "the adapter (adapter_config.json) is left out" in caplog.text
     assert {record.name for record in caplog.records} == {log.name}, "only what the log gets is printed as a note"
+
+
+def test_a_folder_with_a_gguf_file_alone_names_it(tmp_path):
+    (tmp_path / "model.Q4_0.gguf").touch()
+    with pytest.raises(UserError, match=r"no config\.json in .*: give -m .*model\.Q4_0\.gguf$"):
+        read_config(tmp_path)
