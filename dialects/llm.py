@@ -34,6 +34,7 @@ from compiler.ir.define import (
     op,
 )
 from compiler.ir.types import F32, I32, Attribute, ElementType, TensorType, attr_def
+from compiler.weights.part import part_of
 from compiler.weights.scheme import scheme_of
 from dialects.activations import Activation
 from dialects.shapes import (
@@ -97,7 +98,8 @@ class WeightOp(IsWeight):
     """A parameter of the model, by name; its values stay in the checkpoint.
 
     The name is relative to the layer ("self_attn.q_proj.weight"), since one module serves every layer
-    with the same graph. A name with a leading "/" is the full name of a parameter outside of any layer.
+    with the same graph. A name with a leading "/" is the full name of a parameter outside of any layer. The
+    name may be that of a part of a parameter of experts; see `compiler.weights.part`.
     Where the type has a `#weights.scheme`, the parameter is stored as codes, and the value is what they
     decode to.
     """
@@ -107,8 +109,9 @@ class WeightOp(IsWeight):
 
     @property
     def module(self) -> str:
-        """The module whose weight it is; its own name, where it is called otherwise."""
-        return self.name.removeprefix("/").removesuffix(".weight")
+        """The module whose weight it is; the parameter's name, where it is called otherwise."""
+        part = part_of(self.name)
+        return (part.parameter if part else self.name).removeprefix("/").removesuffix(".weight")
 
     def verify(self) -> None:
         _check_readers(self, self.y)
@@ -915,6 +918,18 @@ class ExpertsOp(Projects):
             self.fail(f"gate is {self.gate.type} and up is {self.up.type}: they must agree")
         if self.limit is not None and self.limit <= 0:
             self.fail(f"limit is {self.limit}, expected a positive number")
+
+
+def routed_by(op: ExpertsOp) -> set[Value]:
+    """What the choice of experts, and their weights, are computed of, from the products of the router on."""
+    found: set[Value] = set()
+    wanted: list[Value] = [op.ids, op.weights]
+    while wanted:
+        value = wanted.pop()
+        if value not in found and isinstance(value.owner, Op) and not is_weight(value):
+            found.add(value)
+            wanted += [] if isinstance(value.owner, LinearOp) else value.owner.operands
+    return found
 
 
 def _check_ids(op: Op, ids: TensorType, lead: tuple[int, ...]) -> None:

@@ -664,6 +664,50 @@ class GatedLinearOp(ReadsWholeWeights):
             self.fail(f"takes gate {self.gate.type} and up {self.up.type}, which one tile cannot hold")
 
 
+@op("tensor.experts")
+class ExpertsOp(ReadsWholeWeights):
+    """y = accumulator + sum over all experts e of down[e] @ (inner[e] * shares[.., e]) in f32, where
+
+    inner[e] = act(min(gate[e] @ x, limit)) * (clip(up[e] @ x, -limit, limit) + offset), with gate_bias and
+    up_bias added to the products, without a limit no clipping, and act(up[e] @ x) where there is no gate.
+
+    x [..., k] of 16 bit; shares [..., N] f32, 0 for the experts that a token did not choose; gate and up
+    [N, f, k], down [N, k, f], biases [N, f], each a tensor.weight in DDR whose source is named as those of
+    all experts are (`compiler.weights.part`). The product of inner and share is rounded to 16 bit.
+    """
+
+    shapes = (
+        "x[..., K] shares[..., N] gate[N, F, K] up[N, F, K] down[N, K, F] gate_bias[N, F] up_bias[N, F] "
+        "accumulator[..., K] y[..., K]"
+    )
+
+    x: Operand[TensorType]
+    shares: Operand[TensorType]
+    gate: OptionalOperand[TensorType]
+    up: Operand[TensorType]
+    down: Operand[TensorType]
+    gate_bias: OptionalOperand[TensorType]
+    up_bias: OptionalOperand[TensorType]
+    accumulator: OptionalOperand[TensorType]
+    act: Attr[Activation] = "silu"
+    limit: OptionalAttr[float]
+    offset: Attr[float] = 0.0
+    y: Result[TensorType]
+
+    def verify(self) -> None:
+        check_product(self, self.x.type, self.y.type)
+        check_accumulator(self, self.accumulator, self.y.type)
+        for stack in (self.gate, self.up, self.down):
+            if stack is not None:
+                check_whole_weight(self, stack, self.x.type)
+        if self.gate is not None and self.gate.type != self.up.type:
+            self.fail(f"takes gate {self.gate.type} and up {self.up.type}, which one tile cannot hold")
+        if (self.gate_bias is None) != (self.gate is None or self.up_bias is None):
+            self.fail("takes a bias of each product, or of none")
+        if self.shares.type.element != F32 or in_ddr(self.shares.type):
+            self.fail(f"takes shares {self.shares.type}, expected f32 in local memory")
+
+
 @op("tensor.matmul")
 class MatmulOp(Accumulates):
     """y = a @ b + accumulator in f32, or a @ b.T with `transpose_b`.
@@ -873,6 +917,25 @@ class TakeOp(Movement):
             self.fail(f"takes {x}, expected 16 bit, with rows or the items of one over the lanes")
         if order.element != UI16 or order.layout != Lanes(0, compact=True):
             self.fail(f"takes the order {order}, expected ui16, packed over the lanes")
+
+
+@op("tensor.replicate")
+class ReplicateOp(Movement):
+    """What lies in lane 0, on every lane: one row [.., 1, n] of rows over the lanes, or a single number."""
+
+    shapes = "x[...] y[...]"
+
+    x: Operand[TensorType]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[Type, ...]:
+        return (replace(self.tensor(0), layout=Replicated()),)
+
+    def verify(self) -> None:
+        self.require_local()
+        axis = axis_over_lanes(self.x.type)
+        if axis is None or self.x.type.size != prod(self.x.type.shape[axis + 1 :]):
+            self.fail(f"takes {self.x.type}, of which more than lane 0 has a part")
 
 
 @op("tensor.pad")

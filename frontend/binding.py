@@ -19,6 +19,7 @@ import numpy.typing as npt
 
 from compiler.diagnostics import UserError, log
 from compiler.weights.order import rows_in, weight_and_order
+from compiler.weights.part import Part, part_of
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Quantized, Weight
 from frontend.checkpoint import StoredTensor
@@ -26,10 +27,13 @@ from frontend.folder import adapter_not_merged, packed_by_bitsandbytes
 from frontend.preflight import Problems
 from frontend.sources.packed import PackedLinear
 from frontend.sources.source import Source
+from frontend.sources.stack import Place, Stack, expert_number, read_part, with_stacks
 from frontend.values import check_finite, count_beyond, exceeds, largest, limited
 
 FLOATS = ("bfloat16", "float16", "float32", "float64")
 STALE_BUFFERS = (r"rotary_emb\.inv_freq$", r"(^|\.)position_ids$")  # in old checkpoints; computed anew today
+# What the library does to the tensors of single experts: one stack, or one of each share of the outputs.
+STACKING = [[("MergeModulelist", 0)], [("MergeModulelist", 0), ("Concatenate", 1)]]
 # Keys of checkpoints that are no plain float model, by pattern.
 FOREIGN = {
     r"\.(SCB|absmax|quant_map|quant_state\.\w+)$": packed_by_bitsandbytes,
@@ -44,6 +48,7 @@ class Expected:
     shapes: Mapping[str, tuple[int, ...]]
     tied: Mapping[str, str] = field(default_factory=dict)  # parameter -> the one it shares its values with
     rename: Callable[[str], str] = str  # checkpoint key -> parameter name
+    place_of: Callable[[str], Place | None] = lambda key: None  # of one expert's tensor, by its key
     ignored: tuple[str, ...] = STALE_BUFFERS  # patterns of keys that need no parameter
     prefix: str = ""  # of the decoder's parameters, which some checkpoints leave out
 
@@ -100,23 +105,32 @@ class Weights:
         return largest(self.half)
 
     def shape(self, name: str) -> tuple[int, ...]:
-        return self.tensors[name].shape
+        part = part_of(name)
+        return self.tensors[name].shape if part is None else part.shape(self.tensors[part.parameter].shape)
 
     def same(self, one: str, other: str) -> bool:
         """Whether two parameters are the same stored tensor (tied)."""
         return self.tensors[one] == self.tensors[other]
 
     def read(self, name: str, rows: slice = slice(None)) -> Weight:
-        """The values, or those of some rows (first axis), in memory of their own; as stored if in range."""
+        """The values, or those of some rows (first axis), in memory of their own; as stored if in range.
+
+        The name may be one of rows in an order (`compiler.weights.order`), or of a part of a parameter
+        (`compiler.weights.part`).
+        """
         weight, order = weight_and_order(name)
         if order is not None:
             return rows_in(self.read(weight), self.read_floats(order))
-        source = self.tensors[name]
-        values = source.read(rows)
+        part = part_of(name)
+        source = self.tensors[name if part is None else part.parameter]
+        values = source.read(rows) if part is None else read_part(source, part)
         if isinstance(values, Quantized) or values.dtype.kind == "i" or not exceeds(values, self.limit):
             return values
-        check_finite(source, values, rows.start or 0)
-        self.beyond.add(name)
+        if part is None:
+            check_finite(source, values, rows.start or 0)
+        else:
+            check_experts(source, part)
+        self.beyond.add(name if part is None else part.parameter)
         return limited(values, self.limit)
 
     def read_floats(self, name: str, rows: slice = slice(None)) -> npt.NDArray[Any]:
@@ -157,7 +171,7 @@ def bind(
     problems = Problems(folder, list(odd.values()))
     tensors: dict[str, Source] = {}
     extra = []
-    for key, source in sources.items():
+    for key, source in with_stacks(sources, expected.place_of, folder).items():
         name = expected.rename(key)
         if name in tensors:
             raise UserError(f"key {key} of {folder} is parameter {name}, as another key is too")
@@ -212,11 +226,17 @@ def expected_of(model: Any) -> Expected:
     ignored = tuple(model._keys_to_ignore_on_load_unexpected or ())
     tied = dict(model.all_tied_weights_keys)
     prefix = model.base_model_prefix
-    return Expected(shapes, tied, _renamer(model, shapes), STALE_BUFFERS + ignored, prefix)
+    rename, place_of = _renamers(model, shapes)
+    return Expected(shapes, tied, rename, place_of, STALE_BUFFERS + ignored, prefix)
 
 
-def _renamer(model: Any, shapes: dict[str, tuple[int, ...]]) -> Callable[[str], str]:
-    """The library's renaming of keys; it adds or removes the model's prefix where that names a parameter."""
+def _renamers(
+    model: Any, shapes: dict[str, tuple[int, ...]]
+) -> tuple[Callable[[str], str], Callable[[str], Place | None]]:
+    """The library's renaming of keys, and where it puts those of single experts.
+
+    It adds or removes the model's prefix where that names a parameter.
+    """
     from transformers.conversion_mapping import get_model_conversion_mapping
     from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
@@ -227,14 +247,39 @@ def _renamer(model: Any, shapes: dict[str, tuple[int, ...]]) -> Callable[[str], 
 
     def rename(key: str) -> str:
         name, pattern = rename_source_key(key, renamings, converters, prefix, shapes)
-        if name not in shapes and key in shapes:
+        if key in shapes and (name not in shapes or pattern is not None):
             return key
         if name in shapes and pattern is not None:
-            kind = "mixtures of experts" if ".experts." in name else "such checkpoints"
-            raise UserError(f"key {key} is a part of parameter {name}: {kind} are not supported yet")
+            raise UserError(
+                f"key {key} is a part of parameter {name}: such checkpoints are not supported yet"
+            )
         return str(name)
 
-    return rename
+    def place_of(key: str) -> Place | None:
+        name, pattern = rename_source_key(key, renamings, converters, prefix, shapes)
+        if key in shapes or name not in shapes or pattern is None:
+            return None
+        converter = next(each for each in converters if pattern in each.source_patterns)
+        steps = [(type(step).__name__, getattr(step, "dim", None)) for step in converter.operations]
+        expert = expert_number(key, pattern)
+        if expert is None or steps not in STACKING:
+            return None
+        return Place(name, expert, converter.source_patterns.index(pattern))
+
+    return rename, place_of
+
+
+def check_experts(source: Source, part: Part) -> None:
+    """As `check_finite`, of what a part is of."""
+    if isinstance(source, Stack):
+        for leaf in source.leaves(part.experts):
+            values = leaf.read()
+            if not isinstance(values, Quantized):
+                check_finite(leaf, values)
+    else:
+        values = source.read(part.experts)
+        assert not isinstance(values, Quantized)
+        check_finite(source, values, part.expert or 0)
 
 
 def _check(problems: Problems, source: Source, shape: tuple[int, ...]) -> None:

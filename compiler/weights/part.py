@@ -72,7 +72,5 @@ def part_of(name: str) -> Part | None:
 
 
 def of_expert(name: str, expert: int) -> str:
-    """The name of one expert's part, by that of every one's."""
-    part = part_of(name)
-    assert part is not None, f"{name} is no part of a parameter of experts"
-    return str(replace(part, expert=expert))
+    """The name of one expert's part, by that of the parameter or of every expert's."""
+    return str(replace(part_of(name) or Part(name), expert=expert))

@@ -71,12 +71,12 @@ class Scheme(Attribute):
     def problem_in(self, shape: tuple[int, ...]) -> str | None:
         if self.problem():
             return self.problem()
-        if len(shape) != 2:
-            return f"has {len(shape)} axes, where only matrices are stored as codes"
-        if shape[1] % self.group:
-            return f"has no whole groups: its input axis {shape[1]} is not a multiple of group {self.group}"
-        if shape[1] * self.bits % 8:
-            return f"has rows of {shape[1]} codes of {self.bits} bits, which do not fill whole bytes"
+        if len(shape) not in (2, 3):
+            return f"has {len(shape)} axes, where only matrices, and stacks of them, are stored as codes"
+        if shape[-1] % self.group:
+            return f"has no whole groups: its input axis {shape[-1]} is not a multiple of group {self.group}"
+        if shape[-1] * self.bits % 8:
+            return f"has rows of {shape[-1]} codes of {self.bits} bits, which do not fill whole bytes"
         return None
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 
 from compiler.ir.core import Op, Value
-from compiler.ir.module import Module, walk
+from compiler.ir.module import Function, Module, walk
 from compiler.ir.types import TensorType
 from compiler.weights.scheme import Scheme
 from dialects import llm
@@ -24,9 +24,17 @@ def kept(text: str) -> tuple[str, int] | None:
     return (pattern, int(bits)) if pattern and bits in map(str, BITS) else None
 
 
+def routers_in(function: Function) -> set[Op]:
+    """The linears whose products choose experts."""
+    mixtures = [op for op in walk(function) if isinstance(op, llm.ExpertsOp)]
+    made = [value.owner for op in mixtures for value in llm.routed_by(op)]
+    return {maker for maker in made if isinstance(maker, llm.LinearOp)}
+
+
 @dataclass(frozen=True)
 class QuantizeWeights(Pass):
-    """llm -> llm. Store the weights of quantizable nets' linears in 4 or 8 bits; activations stay.
+    """llm -> llm. Store the weights of quantizable nets' linears in 4 or 8 bits; activations stay, and so do
+    the few weights that choose experts, as a choice has no small errors.
 
     `keep` gives modules bits of their own, in any net, by the names that the IR gives their weights:
     `mlp.down_proj=8,lm_head=4`, with the wildcards * and ?. The last that matches counts. What has a scheme
@@ -44,10 +52,11 @@ class QuantizeWeights(Pass):
     def run(self, module: Module) -> None:
         for function in module.functions():
             bits = self.bits if net_of(function).quantizable else 16
+            routers = routers_in(function)
             for op in walk(function):
                 if isinstance(op, llm.Projects):
                     for weight in op.projections:
-                        self.store(weight, bits, op)
+                        self.store(weight, 16 if op in routers else bits, op)
 
     def store(self, weight: Value, bits: int, reader: Op) -> None:
         """Give the parameters that a linear's weight is made of a scheme, and with them what is made."""

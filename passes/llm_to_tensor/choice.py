@@ -7,19 +7,33 @@ from compiler.ir.types import F32, TensorType
 from dialects import llm, tensor
 from dialects.tensor import Lanes, Replicated
 from passes.llm_to_tensor.context import Lowering, lowers
+from passes.tensor.build import Build
 
 ONE_LANE = Lanes(0)  # of an array whose first axis is 1
 
 
 @lowers(llm.TopkOp)
 def topk(low: Lowering, op: llm.TopkOp) -> tuple[Value, ...]:
-    """In f32. Of many tokens, each on a lane; of one, the results are on every lane."""
+    """In f32. Of many tokens, each on a lane; of one, the results are on every lane, but of a router's."""
     found = low.current.values.get(op.x)
     if isinstance(found, Value) and tensor.in_ddr(found.type):
         x = low.build.load(found, Lanes(len(found.type.shape) - 1, compact=True))
     else:
         x = low.f32(op.x)
+    if len(x.type.shape) == 3 and tensor.is_over_lanes(x.type, 0):
+        return topk_of_groups(low.build, x, op.k)
     return low.build.add_all(tensor.TopkOp(x, k=op.k))
+
+
+def topk_of_groups(build: Build, x: Value, k: int) -> tuple[Value, ...]:
+    """[tokens, groups, n], tokens over the lanes: one group after the other."""
+    tokens, groups, width = x.type.shape
+    found = []
+    for group in range(groups):
+        one = build.slice(x, (0, group, 0), (tokens, 1, width))
+        results = build.add_all(tensor.TopkOp(build.reshape(one, (tokens, width), Lanes(0)), k=k))
+        found.append([build.reshape(each, (tokens, 1, k), Lanes(0)) for each in results])
+    return tuple(build.concat(parts, 1) for parts in zip(*found, strict=True))
 
 
 @lowers(llm.WidenOp)

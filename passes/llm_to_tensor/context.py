@@ -66,6 +66,7 @@ class Run:
     values: dict[Value, Lowered] = field(default_factory=dict)
     halves: dict[Value, Value] = field(default_factory=dict)  # arrays rounded to the llm value's own type
     rope_rows: dict[RopeRows, Value] = field(default_factory=dict)
+    places: dict[tuple[int, ...], Value] = field(default_factory=dict)  # 0, 1, 2, ... by shape
 
 
 def history_of(low: Lowering, value: Value) -> Value | None:
@@ -182,6 +183,14 @@ class Lowering(ABC):
     @abstractmethod
     def broadcast(self, x: Value, shape: tuple[int, ...]) -> Value:
         """x with axes of 1 repeated up to `shape`, that of an llm value."""
+
+    @abstractmethod
+    def shares(self, rows: Value) -> Value:
+        """Each token's numbers [.., n], which lie in its lane, as they meet its activations."""
+
+    @abstractmethod
+    def beside(self, rows: Value, x: Value) -> Value:
+        """Each token's numbers [.., k], which lie in its lane, as its activations x [.., k] do."""
 
     @abstractmethod
     def client_layout(self, layout: Lanes) -> Lanes:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from math import prod
 
 from compiler.ir.core import Op, Value
-from compiler.ir.module import Function
+from compiler.ir.module import Function, walk
 from compiler.ir.types import F32, Attribute
 from compiler.target.spec import ChipSpec
 from dialects import llm, tensor
@@ -23,6 +24,26 @@ class Decode(Lowering):
     def __init__(self, function: Function, spec: ChipSpec):
         super().__init__(function, 1, [Range(0, 1)], spec)
         self.vectors: dict[Value, Value] = {}  # written to DDR, so that heads can be read back
+        mixtures = [op for op in walk(function) if isinstance(op, llm.ExpertsOp)]
+        self.routed = {value for op in mixtures for value in llm.routed_by(op)}
+
+    def lower(self, op: Op) -> None:
+        """As of any function. What a router computes comes to lie in a row on lane 0, and a number by itself
+        in every lane, where vectors meet it.
+        """
+        super().lower(op)
+        for value in op.results:
+            made = self.current.values.get(value)
+            if isinstance(made, Value) and tensor.is_over_lanes(made.type, len(made.type.shape) - 1):
+                self.current.values[value] = self._placed(value, made)
+
+    def _placed(self, value: Value, column: Value) -> Value:
+        last = len(column.type.shape) - 1
+        if column.type.size == 1:
+            return self.build.add(tensor.ReplicateOp(column))
+        if value in self.routed:
+            return self.build.relayout(column, column.type.shape, Lanes(last - 1))
+        return column
 
     def check_shape(self, op: Op, value: Value, result: Value) -> None:
         if value.type.shape != result.type.shape:
@@ -70,10 +91,23 @@ class Decode(Lowering):
         assert isinstance(layout, Lanes)
         return layout.axis
 
+    def shares(self, rows: Value) -> Value:
+        return self.build.add(tensor.ReplicateOp(rows))
+
+    def beside(self, rows: Value, x: Value) -> Value:
+        return self.build.relayout(rows, rows.type.shape, x.type.layout)
+
     def reshaped(self, x: Value, op: llm.ReshapeOp) -> Value:
+        if op.x in self.routed and not tensor.is_over_lanes(x.type, len(x.type.shape) - 1):
+            return self.build.reshape(x, op.shape, replace(x.type.layout, axis=0))
         axis = 2 if len(op.shape) >= 3 else len(op.shape) - 1
         if max(len(op.shape), len(x.type.shape)) > 4:
             return self._grouped(x, op.shape, axis)
+        if {len(op.shape), len(x.type.shape)} == {2, 3} and op.shape[-1] == prod(op.shape):
+            layout = x.type.layout
+            if isinstance(layout, Lanes):
+                layout = replace(layout, axis=len(op.shape) - 1)
+            return self.build.reshape(x, op.shape, layout)
         if len(op.shape) != len(x.type.shape):
             return self._split_or_join_heads(x, op.shape, axis)
         return self.build.reshape(x, op.shape, Lanes(axis))
@@ -112,8 +146,10 @@ class Decode(Lowering):
         return self.vectors[x]
 
     def broadcast(self, x: Value, shape: tuple[int, ...]) -> Value:
-        """What is repeated along an axis is heads, which go over the lanes."""
+        """What is repeated along an axis is heads, which go over the lanes; or numbers of a router."""
         axis = tensor.axis_over_lanes(x.type)
+        if self.op.results[0] in self.routed:
+            return self.build.broadcast(x, shape, Lanes(0))
         if axis is None or x.type.shape[axis] == 1:
             axis = next(i for i, (old, new) in enumerate(zip(x.type.shape, shape, strict=True)) if old != new)
         return self.build.broadcast(x, shape, Lanes(axis))

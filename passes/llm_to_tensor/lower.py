@@ -10,7 +10,7 @@ from compiler.target.attribute import target_of
 from compiler.target.spec import ChipSpec
 from dialects.contents import Content
 from dialects.nets import token_count
-from passes.llm_to_tensor import attention, choice, elementwise, linear, movement, named, norms
+from passes.llm_to_tensor import attention, choice, elementwise, linear, movement, named, norms, routing
 from passes.llm_to_tensor.context import Lowering
 from passes.llm_to_tensor.decode import Decode
 from passes.llm_to_tensor.prefill import Prefill
@@ -18,7 +18,7 @@ from passes.manager import Pass
 from passes.options import at_least
 
 # Importing them fills the table of rules.
-RULE_FILES = (attention, choice, elementwise, linear, movement, named, norms)
+RULE_FILES = (attention, choice, elementwise, linear, movement, named, norms, routing)
 
 
 @dataclass(frozen=True)

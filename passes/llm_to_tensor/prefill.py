@@ -143,16 +143,23 @@ class Prefill(Lowering):
 
     def reshaped(self, x: Value, op: llm.ReshapeOp) -> Value:
         """Only axes of 1 may stand before the tokens."""
-        self.check_tokens(op.x, *(i for i in range(1, len(x.type.shape)) if prod(x.type.shape[:i]) == 1))
+        self.check_tokens(op.x, *(i for i in range(len(x.type.shape)) if prod(x.type.shape[:i]) == 1))
         axis = next((i for i, size in enumerate(op.shape) if size != 1), 0)
         if op.shape[axis] != self.tokens:
             op.fail("that moves the tokens has no lowering to the tensor dialect")
-        return self.build.reshape(x, (*op.shape[:axis], self.count, *op.shape[axis + 1 :]), Lanes(axis))
+        shape = (*op.shape[:axis], self.count, *op.shape[axis + 1 :])
+        return self.build.reshape(x, shape, replace(x.type.layout, axis=axis))
 
     def broadcast(self, x: Value, shape: tuple[int, ...]) -> Value:
         axis = tensor.axis_over_lanes(x.type)
         of_run = [self.count if i == axis else size for i, size in enumerate(shape)]
         return self.build.broadcast(x, of_run, x.type.layout)
+
+    def shares(self, rows: Value) -> Value:
+        return rows
+
+    def beside(self, rows: Value, x: Value) -> Value:
+        return rows
 
     def client_layout(self, layout: Lanes) -> Lanes:
         return Lanes(layout.axis)

@@ -7,11 +7,12 @@ from dataclasses import dataclass, replace
 from math import lcm
 from typing import ClassVar
 
-from compiler.ir.core import Value
+from compiler.ir.core import Block, Op, Value
 from compiler.ir.module import Builder, Module, walk
 from compiler.ir.rewrite import Rewriter, apply_patterns, rewrite
 from compiler.ir.types import F32, TensorType
 from compiler.target.attribute import target_of
+from compiler.weights.part import of_expert
 from compiler.weights.scheme import scheme_of
 from dialects import tensor
 from dialects.contents import Content
@@ -20,7 +21,7 @@ from passes.manager import Pass
 from passes.options import at_least
 from passes.ranges import Range, even_ranges
 from passes.tensor.build import Build
-from passes.tensor.formulas import ACTIVATIONS
+from passes.tensor.formulas import ACTIVATIONS, clamp
 from passes.tensor_to_chip.placed import buffer_bytes
 
 READS_BOTH_FORMS = (tensor.ArgmaxOp, tensor.TopkOp, tensor.CastOp, tensor.StoreOp)  # of a vector
@@ -44,6 +45,7 @@ class TileWeights(Pass):
     bytes: int = at_least(0, 0)  # the largest tile, as 16-bit weights, per lane; 0 for a chip's `work_bytes`
 
     def run(self, module: Module) -> None:
+        apply_patterns(module, [self.tile_experts])
         apply_patterns(module, [self.tile_linear, self.tile_gated])
 
     @rewrite(tensor.LinearOp)
@@ -69,18 +71,30 @@ class TileWeights(Pass):
         tiler = Tiler(self, op)
         if not isinstance(down, tensor.LinearOp) or down.accumulator is None:
             ranges = even_ranges(op.gate.type.shape[0], tiler.lanes, tiler.row_limit(op.gate) // 2)
-            biases = tiler.biases(op)
+            biases = tiler.biases(op.x, op.biases)
             parts = [tiler.gated(op, rows, biases) for rows in ranges]
             rw.replace(op, [tiler.build.concat(parts, len(op.x.type.shape) - 1)])
             return
         total, tiler = down.accumulator, Tiler(self, down)
-        limit, biases = max(1, tiler.row_limit(op.gate) // 2), tiler.biases(op)
+        limit, biases = max(1, tiler.row_limit(op.gate) // 2), tiler.biases(op.x, op.biases)
         for part in tiler.column_ranges(down.w, limit):
             tiler.build.loc = op.loc
             gated = tiler.gated(op, part, biases)
             tiler.build.loc = down.loc
             total = tiler.linear(gated, down.w, columns=part, start=total)
         rw.replace(down, [total])
+
+
+    @rewrite(tensor.ExpertsOp)
+    def tile_experts(self, op: tensor.ExpertsOp, rw: Rewriter) -> None:
+        """experts -> one expert after the other, each adding to the same sums; tile by tile."""
+        tiler = Tiler(self, op)
+        total = op.accumulator
+        for expert in range(op.up.type.shape[0]):
+            total = tiler.expert(op, expert, total)
+        stacks = [value.owner for value in (op.gate, op.up, op.down, op.gate_bias, op.up_bias) if value]
+        rw.replace(op, [total] if total else [])
+        erase_dead([*stacks, *tiler.made])
 
 
 def feeds_from_gate(op: tensor.LinearOp) -> bool:
@@ -99,15 +113,23 @@ def is_looked_up(w: Value) -> bool:
     return any(table is not None and table.sources == weight.sources for table in tables)
 
 
-class Tiler:
-    """Makes the tiles of one linear, in front of it."""
+def erase_dead(ops: Sequence[Op | Block]) -> None:
+    """Weights that nothing reads any more, as tiles name their sources themselves."""
+    for op in ops:
+        if isinstance(op, Op) and op.is_dead():
+            op.erase()
 
-    def __init__(self, options: TileWeights, op: tensor.LinearOp | tensor.GatedLinearOp):
+
+class Tiler:
+    """Makes the tiles of one linear, or of experts, in front of it."""
+
+    def __init__(self, options: TileWeights, op: tensor.LinearOp | tensor.GatedLinearOp | tensor.ExpertsOp):
         spec = target_of(op)
         self.bytes = options.bytes or spec.work_bytes
         self.lanes = spec.lanes
         self.build = Build(Builder.before(op), spec)
         self.build.loc = op.loc
+        self.made: list[Op] = []  # weights of single experts
 
     def row_limit(self, w: Value) -> int:
         """How many rows of lanes of W fit a tile."""
@@ -144,12 +166,12 @@ class Tiler:
         shape = x.type.shape
         return self.build.slice(x, (*(0 for _ in shape[:-1]), part.start), (*shape[:-1], part.size))
 
-    def biases(self, op: tensor.GatedLinearOp) -> list[Value]:
-        """The rows to add: whole and over the lanes for one token, else in DDR."""
-        if not tensor.is_column(op.x.type):
-            return list(op.biases)
-        layout = Lanes(len(op.x.type.shape) - 1, compact=True)
-        return [self.build.load(bias, layout) for bias in op.biases]
+    def biases(self, x: Value, rows: Sequence[Value]) -> list[Value]:
+        """The rows to add to products with x: whole and over the lanes for one token, else in DDR."""
+        if not tensor.is_column(x.type):
+            return list(rows)
+        layout = Lanes(len(x.type.shape) - 1, compact=True)
+        return [self.build.load(bias, layout) for bias in rows]
 
     def biased(self, products: list[Value], biases: list[Value], rows: Range) -> list[Value]:
         if not biases:
@@ -173,14 +195,69 @@ class Tiler:
         return self.activated(op, *self.biased(products, biases, rows))
 
     def activated(self, op: tensor.GatedLinearOp, gate: Value, up: Value) -> Value:
+        return self.build.cast(self.gate(op.act, gate, up), op.x.type.element, op.x.type.layout)
+
+    def gate(self, act: str, gate: Value, up: Value) -> Value:
+        """act(gate) * up in f32."""
+        if act != "silu":
+            return self.build.binary(tensor.MulOp, ACTIVATIONS[act](self.build, gate), up)
         type_ = gate.type
         if tensor.is_column(type_):
             type_ = replace(type_, layout=Lanes(type_.layout.axis, compact=True))
-        if op.act == "silu":
-            y = self.build.add(tensor.GateOp(gate, up, types=[type_]))
-        else:
-            y = self.build.binary(tensor.MulOp, ACTIVATIONS[op.act](self.build, gate), up)
-        return self.build.cast(y, op.x.type.element, op.x.type.layout)
+        return self.build.add(tensor.GateOp(gate, up, types=[type_]))
+
+    def expert(self, op: tensor.ExpertsOp, expert: int, total: Value | None) -> Value:
+        """total + down @ (inner * share) of one expert."""
+        weights = [self.one_of(stack, expert) for stack in (op.gate, op.up) if stack]
+        biases = self.expert_biases(op, expert)
+        down = self.one_of(op.down, expert)
+        *lead, _ = op.shares.type.shape
+        share = self.build.slice(op.shares, (*(0 for _ in lead), expert), (*lead, 1))
+        for part in self.column_ranges(down, max(1, self.row_limit(weights[0]) // len(weights))):
+            inner = self.inner(op, self.biased(self.products(op.x, weights, part), biases, part))
+            inner = self.build.binary(tensor.MulOp, inner, share)
+            half = self.build.cast(inner, op.x.type.element, op.x.type.layout)
+            total = self.linear(half, down, columns=part, start=total)
+        assert total is not None
+        return total
+
+    def one_of(self, stack: Value, expert: int) -> Value:
+        """An expert's matrix [n, k], of a parameter [experts, n, k]; or its row of one [experts, n]."""
+        weight = stack.defining(tensor.WeightOp)
+        assert weight is not None
+        sources = [of_expert(name, expert) for name in weight.sources]
+        type_ = replace(stack.type, shape=stack.type.shape[1:])
+        one = tensor.WeightOp(sources=sources, types=[type_])
+        self.made.append(one)
+        return self.build.add(one)
+
+    def expert_biases(self, op: tensor.ExpertsOp, expert: int) -> list[Value]:
+        """Those of its first products, as rows."""
+        found = [self.one_of(stack, expert) for stack in (op.gate_bias, op.up_bias) if stack]
+        lead = [1 for _ in op.x.type.shape[:-1]]
+        rows = [self.build.reshape(bias, (*lead, *bias.type.shape), None) for bias in found]
+        return self.biases(op.x, rows)
+
+    def products(self, x: Value, weights: list[Value], rows: Range) -> list[Value]:
+        """x by some rows of each weight, which are one tile where they are whole rows of lanes."""
+        whole = Range(0, weights[0].type.shape[1])
+        if len(weights) > 1 and rows.size % self.lanes:  # the second would not start on lane 0
+            return [self.linear(x, w, rows=rows) for w in weights]
+        joined = self.product(x, self.tile(weights, rows, whole), None)
+        count = rows.size
+        return [self.columns(joined, Range(i * count, (i + 1) * count)) for i in range(len(weights))]
+
+    def inner(self, op: tensor.ExpertsOp, products: list[Value]) -> Value:
+        """What stands between the first products of an expert and the last."""
+        build, up = self.build, products[-1]
+        if op.gate is None:
+            return ACTIVATIONS[op.act](build, up)
+        gate = products[0]
+        if op.limit is not None:
+            gate, up = clamp(build, gate, None, op.limit), clamp(build, up, -op.limit, op.limit)
+        if op.offset:
+            up = build.scalar(tensor.AddOp, up, op.offset)
+        return self.gate(op.act, gate, up)
 
     def linear(
         self,

@@ -342,10 +342,43 @@ def relayout(low: Lowering, op: tensor.RelayoutOp) -> None:
         op.fail(f"no way from {x} to {result}")
 
 
+@lowers(tensor.ReplicateOp)
+def replicate(low: Lowering, op: tensor.ReplicateOp) -> None:
+    """The DMA reads no local memory but to write DDR; the unit for transposes copies from lane 0."""
+    x, result = low.get(op.x), low.emit.of_type(op.y.type)
+    count = prod(x.shape)
+    low.emit.lanes("l_bc", result, contiguous(low, x), (1, low.spec.lanes, 1, count))
+    low.put(op, result)
+
+
+def contiguous(low: Lowering, x: Placed) -> Placed:
+    """One row on lane 0 from the start of a slot on, without gaps."""
+    fresh = low.emit.new((1, prod(x.shape)), x.dtype, Lanes(0))
+    row = x.reshape((1, prod(x.shape)), 0)
+    whole = row.strides[1] == 1 or row.shape[1] == 1
+    return row if whole and not row.offset % low.spec.eu_bytes else low.emit.cast(fresh, row)
+
+
+def row_from_column(low: Lowering, op: Op) -> None:
+    """[.., 1, n] over the lanes to a row on lane 0, by one transpose of single items in whole slots."""
+    x, count = low.get(op.operands[0]), op.operands[0].type.shape[-1]
+    assert x.axis is not None
+    slots = low.emit.new((count, 1), x.dtype, Lanes(0))
+    column = replace(x, shape=(count, 1), strides=(x.strides[x.axis], 1), axis=0)
+    if x.lane_rows > 1 and x.strides[x.axis] != slots.strides[0]:
+        column = low.emit.cast(slots, column)
+    result = low.emit.of_type(op.results[0].type)
+    low.emit.lanes("wc_ts", result, column, (1, 1, 1, count))
+    low.put(op, result)
+
+
 def heads_from_column(low: Lowering, op: Op) -> None:
     """[.., h d] over the lanes to heads over the lanes: 64 dimensions at a time are transposed."""
     emit, lanes, x = low.emit, low.spec.lanes, low.get(op.operands[0])
     type_ = op.results[0].type
+    if type_.shape[-2] == 1 and type_.shape[-1] % lanes:
+        row_from_column(low, op)
+        return
     width = head_size(low, op, type_)
     parts = width // lanes
     result = emit.of_type(type_)
@@ -360,8 +393,21 @@ def heads_from_column(low: Lowering, op: Op) -> None:
     low.put(op, result)
 
 
+def column_from_row(low: Lowering, op: Op) -> None:
+    """The reverse: single items in whole slots, which may then be packed."""
+    x, type_ = low.get(op.operands[0]), op.results[0].type
+    count = type_.shape[-1]
+    slots = low.emit.new((*(1 for _ in type_.shape[:-1]), count), x.dtype, Lanes(len(type_.shape) - 1))
+    low.emit.lanes("cw_ts", slots, contiguous(low, x), (1, count, 1, 1))
+    low.put_or_copy(op, slots)
+
+
 def column_from_heads(low: Lowering, op: Op) -> None:
     emit, lanes, x = low.emit, low.spec.lanes, low.get(op.operands[0])
+    *_, heads, width = op.operands[0].type.shape
+    if heads == 1 and width % lanes:
+        column_from_row(low, op)
+        return
     width = head_size(low, op, op.operands[0].type)
     parts = width // lanes
     for heads, by_head in head_runs(low.result(op), x, width):

@@ -36,7 +36,7 @@ def weight(op: llm.WeightOp, data: Data) -> Array:
     """As the program stores it: 16 bits each, or decoded from codes."""
     scheme = scheme_of(op.y.type)
     if scheme is not None:
-        return decoded(data.codes(op.name, scheme), scheme, op.y.type.element)
+        return decoded(data.codes(op.name, scheme), scheme, op.y.type.element).reshape(op.y.type.shape)
     return rounded(data.weights(op.name), op.y.type)
 
 

@@ -49,7 +49,8 @@ def parameter(name: str, data: Data, scheme: Scheme | None, element: ElementType
 @supplies(tensor.WeightOp)
 def weight(op: tensor.WeightOp, data: Data) -> Array:
     type_ = op.result_.type
-    return np.concatenate([parameter(name, data, scheme_of(type_), type_.element) for name in op.sources])
+    found = [parameter(name, data, scheme_of(type_), type_.element) for name in op.sources]
+    return np.concatenate(found).reshape(type_.shape)  # codes of a stack of matrices are decoded as one
 
 
 @supplies(tensor.PackedWeightOp)
@@ -95,8 +96,8 @@ def iota(op: tensor.IotaOp) -> Array:
     return (np.arange(type_.size, dtype=np.float32) * np.float32(op.step)).reshape(type_.shape)
 
 
-@simulates(tensor.LoadOp, tensor.StoreOp)
-def move(op: tensor.LoadOp | tensor.StoreOp, x: Array) -> Array:
+@simulates(tensor.LoadOp, tensor.StoreOp, tensor.ReplicateOp)
+def move(op: tensor.LoadOp | tensor.StoreOp | tensor.ReplicateOp, x: Array) -> Array:
     return x
 
 
@@ -246,6 +247,32 @@ def project(x: Array, w: Array) -> Array:
     """x @ w.T in f32."""
     product: Array = wide(x) @ wide(w).T
     return product
+
+
+@simulates(tensor.ExpertsOp)
+def experts(
+    op: tensor.ExpertsOp,
+    x: Array,
+    shares: Array,
+    gate: Array | None,
+    up: Array,
+    down: Array,
+    gate_bias: Array | None,
+    up_bias: Array | None,
+    accumulator: Array | None,
+) -> Array:
+    y = np.zeros(op.y.type.shape, np.float32) if accumulator is None else accumulator
+    for e in range(len(up)):
+        inner = project(x, up[e]) + (0 if up_bias is None else up_bias[e])
+        if gate is None:
+            inner = ACTIVATIONS[op.act](inner)
+        else:
+            gated = project(x, gate[e]) + (0 if gate_bias is None else gate_bias[e])
+            if op.limit is not None:
+                gated, inner = np.minimum(gated, op.limit), np.clip(inner, -op.limit, op.limit)
+            inner = ACTIVATIONS[op.act](gated) * (inner + np.float32(op.offset))
+        y = y + project((inner * shares[..., e : e + 1]).astype(x.dtype), down[e])
+    return y
 
 
 @simulates(tensor.MatmulOp)

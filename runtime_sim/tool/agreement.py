@@ -19,20 +19,35 @@ class Agreement:
     products: Array  # [tokens] of each with the reference's
     given: Array  # [tokens] squares of its lengths
     wanted: Array  # [tokens] squares of the reference's lengths
+    decided: Array  # [tokens] bool: where it has to agree by itself, as no rounding can make it another
 
     @classmethod
-    def of(cls, given: Array, wanted: Array) -> Agreement:
+    def of(cls, given: Array, wanted: Array, decided: Array | None = None) -> Agreement:
         """Of two arrays [tokens, ...] of the same shape."""
         a, b = (array.reshape(len(wanted), -1).astype(np.float64) for array in (given, wanted))
-        return cls((a * b).sum(1), (a * a).sum(1), (b * b).sum(1))
+        decided = np.ones(len(wanted), bool) if decided is None else decided
+        return cls((a * b).sum(1), (a * a).sum(1), (b * b).sum(1), decided)
 
     def __add__(self, other: Agreement) -> Agreement:
         pairs = zip(self.parts, other.parts, strict=True)
         return Agreement(*(np.concatenate(pair) for pair in pairs))
 
     @property
-    def parts(self) -> tuple[Array, Array, Array]:
-        return self.products, self.given, self.wanted
+    def parts(self) -> tuple[Array, Array, Array, Array]:
+        return self.products, self.given, self.wanted, self.decided
+
+    @property
+    def worst(self) -> int:
+        """The token of the lowest cosine, of those that are decided where there are any."""
+        return worst_token(self._of_decided(self.cosines, 2.0))
+
+    @property
+    def furthest(self) -> int:
+        """The token whose length is missed by most, of the same."""
+        return worst_token(-self._of_decided(self.stretches, -1.0))
+
+    def _of_decided(self, values: Array, otherwise: float) -> Array:
+        return np.where(self.decided, values, otherwise) if self.decided.any() else values
 
     @property
     def cosine(self) -> float:
@@ -81,7 +96,9 @@ class Limits:
 
     def broken_by_one(self, found: Agreement, first: int = 0) -> Iterator[str]:
         """`first` is the number of the first token."""
-        low, far = worst_token(found.cosines), worst_token(-found.stretches)
+        if not found.decided.any():
+            return
+        low, far = found.worst, found.furthest
         if not found.cosines[low] >= self.token_cosine:
             cosine, place = found.cosines[low], first + low
             yield f"cosine {cosine:.6f} at token {place}, expected at least {self.token_cosine}"

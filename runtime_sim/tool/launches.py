@@ -42,13 +42,16 @@ class NetRun:
     tokens: slice  # of the reference's run
     inputs: list[Array]
     wanted: list[Array]
+    decided: Array | None = None  # which tokens' states no rounding can make others; None for all
 
     def agreements(self, outputs: Sequence[Array]) -> dict[str, Agreement]:
-        """By the names of the outputs."""
+        """By the names of the outputs, of which states come first."""
         names = [output.info.name for output in self.net.outputs]
         return {
-            name: Agreement.of(_rows(given, wanted.size).reshape(wanted.shape), wanted)
-            for name, given, wanted in zip(names, outputs, self.wanted, strict=True)
+            name: Agreement.of(
+                _rows(given, wanted.size).reshape(wanted.shape), wanted, None if index else self.decided
+            )
+            for index, (name, given, wanted) in enumerate(zip(names, outputs, self.wanted, strict=True))
         }
 
     def problems(self, outputs: Sequence[Array], limits: Limits) -> list[str]:
@@ -212,7 +215,8 @@ class Verifier:
             _put(block.inputs[0], values.states_in[:count])
             given = [buffer.array.copy() for buffer in block.inputs]
             self.session.runtime.launch(block)
-            yield NetRun(block, slice(0, count), given, _outputs(values, slice(0, count)))
+            here = slice(0, count)
+            yield NetRun(block, here, given, _outputs(values, here), values.decided[here])
 
     def _cache(self, layer: int, cache: RuntimeNet, positions: Sequence[int]) -> Iterator[NetRun]:
         values = self.trace.layers[layer]
@@ -229,7 +233,7 @@ class Verifier:
         pairs = zip(cache.inputs, inputs, strict=True)
         given = [Buffer(buffer.info, data).array.copy() for buffer, data in pairs]
         self.session.runtime.launch(cache, inputs)
-        return NetRun(cache, here, given, _outputs(values, here))
+        return NetRun(cache, here, given, _outputs(values, here), values.decided[here])
 
     def _head(self) -> Iterator[NetRun]:
         head = self.session.lm_head

@@ -19,6 +19,7 @@ from compiler.gguf import SUFFIX, read_gguf
 from compiler.gguf_settings import settings_left_out
 from compiler.model_settings import computing
 from runtime_sim.arrays import Array
+from runtime_sim.tool.choices import Choices
 from runtime_sim.tool.dequantize import dequantized, is_quantized
 
 READ = ("*.json", "*.safetensors")  # what loading a model opens; code and pickles are not
@@ -29,12 +30,14 @@ class LayerValues:
     """A layer on a run of tokens: states [tokens, hidden], keys (rotated) and values [tokens, heads, dim].
 
     Keys and values are what attention reads, as a client keeps them: the narrower ones filled up by zeros.
+    decided [tokens]: whether rounding cannot make the layer take a token through other experts.
     """
 
     states_in: Array
     states_out: Array
     keys: Array
     values: Array
+    decided: Array
 
 
 @dataclass(frozen=True)
@@ -79,10 +82,11 @@ class Reference:
         from transformers import DynamicCache
 
         states, head, attended, latest = _Recorder(), _Head(rows), _Attended(), _Latest(self.hidden)
+        choices = Choices(self.layers)
         cache: Any = DynamicCache()  # without a config it forgets nothing
         hooks = [layer.register_forward_hook(states, with_kwargs=True) for layer in self.layers]
         hooks += [module.register_forward_hook(latest) for module in self.model.modules()]
-        hooks.append(self.model.get_output_embeddings().register_forward_pre_hook(head))
+        hooks += [self.model.get_output_embeddings().register_forward_pre_hook(head), *choices.hooks()]
         with _hooked(hooks), attended.recording(), torch.no_grad():
             ids = torch.tensor([list(tokens)])
             logits = self.model(input_ids=ids, use_cache=True, past_key_values=cache).logits
@@ -93,8 +97,15 @@ class Reference:
         kept = [(layer.keys, layer.values) for layer in cache.layers]
         both = attended.both if len(attended.both) == len(kept) else kept
         layers = [
-            LayerValues(_rows(given), _rows(output), *_alike(_heads(keys), _heads(values)))
-            for given, output, (keys, values) in zip(states.inputs, outputs, both, strict=True)
+            LayerValues(
+                _rows(given),
+                _rows(output),
+                *_alike(_heads(keys), _heads(values)),
+                choices.decided(index, len(tokens)),
+            )
+            for index, (given, output, (keys, values)) in enumerate(
+                zip(states.inputs, outputs, both, strict=True)
+            )
         ]
         layers[0] = replace(layers[0], states_in=self.embedded(tokens))
         trace = Trace(layers[0].states_in, layers, _rows(logits))

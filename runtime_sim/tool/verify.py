@@ -21,7 +21,7 @@ from compiler.progress import counter, note, say
 from runtime_sim.arrays import Array
 from runtime_sim.launch.session import Session
 from runtime_sim.tokens.text import Text
-from runtime_sim.tool.agreement import EXACT, LIMITS, Agreement, Limits, weight_bits, worst_token
+from runtime_sim.tool.agreement import EXACT, LIMITS, Agreement, Limits, weight_bits
 from runtime_sim.tool.chat import open_session
 from runtime_sim.tool.launches import HeadRun, NetRun, Verifier
 from runtime_sim.tool.reference import Reference
@@ -60,13 +60,15 @@ class Result:
         if self.head:
             return f"{self.name:18} {self.head[-1]}"
         angle = min(self.agreements, key=lambda name: _or_lowest(self.agreements[name].cosine))
-        lowest = {name: found.cosines[worst_token(found.cosines)] for name, found in self.agreements.items()}
+        lowest = {name: found.cosines[found.worst] for name, found in self.agreements.items()}
         token = min(lowest, key=lambda name: _or_lowest(lowest[name]))
         stretch = max(self.agreements, key=lambda name: -_or_lowest(-self.agreements[name].stretch))
+        open_ = max(int((~found.decided).sum()) for found in self.agreements.values())
         return (
             f"{self.name:18} cosine {self.agreements[angle].cosine:.6f} ({angle})  "
             f"of the worst token {lowest[token]:.4f} ({token})  "
             f"lengths off by {self.agreements[stretch].stretch:.2%} ({stretch})"
+            + (f"  rounding may choose experts of {open_} tokens" if open_ else "")
         )
 
 
@@ -136,7 +138,7 @@ def verdict(results: Sequence[Result], reference: Path) -> str:
         return text + others
     found = [each for result in results for each in result.agreements.values()]
     cosine = min(each.cosine for each in found)
-    token, stretch = min(each.cosines.min() for each in found), max(each.stretch for each in found)
+    token, stretch = min(each.cosines[each.worst] for each in found), max(each.stretch for each in found)
     return (
         f"the file computes what {reference} does: {len(results)} nets, lowest cosine {cosine:.6f}, "
         f"of the worst token {token:.4f}, lengths within {stretch:.2%}"

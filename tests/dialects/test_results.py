@@ -31,6 +31,7 @@ ALIASES = """
   !heads = tensor<1x4x8x16xbf16>
   !kv = tensor<1x2x8x16xbf16>
   !angles = tensor<1x1x8x16xf32>
+  !experts = tensor<6x32x64xbf16>
   !local = tensor<4x64xf32, #lanes1>
   !half = tensor<4x64xbf16, #lanes0>
   #w4_32 = #weights.scheme<bits = 4, group = 32, zeros = true, scale = bf16>
@@ -38,6 +39,11 @@ ALIASES = """
   !everywhere = tensor<1x9xf32, #tensor.replicated>
   !number = tensor<1x1xf32, #tensor.replicated>
   !tile = !tensor.packed<rows = 32, columns = 64, element = bf16, scheme = #w4_32, local = true>
+"""
+STACKS = """
+%g = "tensor.weight"() <{sources = ["g"]}> : () -> !experts
+%u = "tensor.weight"() <{sources = ["u"]}> : () -> !experts
+%d = "tensor.weight"() <{sources = ["d"]}> : () -> tensor<6x64x32xbf16>
 """
 SOURCES = '%w = "tensor.weight"() <{sources = ["w"]}> : () -> !w\n'
 ORDER = '%order = "llm.indices"() <{name = "order"}> : () -> tensor<5xi32>\n'
@@ -122,6 +128,9 @@ LINES = [
     '"tensor.relayout"(%x) : (tensor<1x64xf32, #lanes1>) -> tensor<4x16xf32, #lanes0>',
     '"tensor.take"(%x, %order) : (!half, tensor<5xui16, #tensor.lanes<axis = 0, compact = true>>)'
     " -> tensor<4x5xbf16, #lanes0>",
+    '"tensor.experts"(%x, %s, %g, %u, %d) <{operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 0, 0, 0>}>'
+    " : (!half, tensor<4x6xf32, #lanes0>, !experts, !experts, tensor<6x64x32xbf16>) -> tensor<4x64xf32, #lanes0>",
+    '"tensor.replicate"(%x) : (tensor<1x64xf32, #lanes0>) -> tensor<1x64xf32, #tensor.replicated>',
     '"tensor.pad"(%x) <{value = 0.0 : f64}> : (!half) -> tensor<4x80xbf16, #lanes0>',
 ]
 OTHERS = {"builtin.module", "func.func", "func.return", "chip.local", "chip.global"}  # no results, or any size
@@ -153,6 +162,8 @@ def one_op(line: str) -> tuple[Module, Op]:
     """A module with that op, on arguments and a whole weight."""
     sources = ORDER if "%order" in line and name_of(line) == "llm.take" else ""
     sources += SOURCES if "%w" in line and name_of(line).startswith("tensor.") else ""
+    if name_of(line) == "tensor.experts":
+        sources = STACKS
     results = "%result, %other" if ") -> (" in line else "%result"
     module, _ = parse_ir(f"{ALIASES}{sources}{results} = {line}")
     return module, next(op for op in module.function("test").block.ops if op.opname == name_of(line))

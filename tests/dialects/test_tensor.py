@@ -107,6 +107,19 @@ PACKED_ROWS = "#tensor.lanes<axis = 0, compact = true>"
 FOUR = "#weights.scheme<bits = 4, group = 32, zeros = true, scale = bf16>"
 STORED = f"tensor<32x64xbf16, {FOUR}>"
 
+def experts(
+    shares: str = "tensor<4x6xf32, #tensor.lanes<axis = 0>>", biased: bool = False, source: str = "tensor.weight"
+) -> str:
+    up, down, bias = "tensor<6x32x64xbf16>", "tensor<6x64x32xbf16>", "tensor<6x32xf32>"
+    name = 'name = "u"' if source == "llm.weight" else 'sources = ["u"]'
+    x, y = f"tensor<4x64xbf16, {ROWS}>", f"tensor<4x64xf32, {ROWS}>"
+    return f'''%u = "{source}"() <{{{name}}}> : () -> {up}
+        %d = "tensor.weight"() <{{sources = ["d"]}}> : () -> {down}
+        %y = "tensor.experts"(%x, %s, %u, %u, %d{", %b" * biased})
+          <{{operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, {int(biased)}, 0, 0>}}>
+          : ({x}, {shares}, {up}, {up}, {down}{f", {bias}" * biased}) -> {y}'''
+
+
 MALFORMED = {
     "two offsets in a tile": (
         '%w = "tensor.packed_weight"() <{sources = ["w"], row = 0 : i64, column = 0 : i64, each = false}>'
@@ -190,6 +203,16 @@ MALFORMED = {
         '%y = "tensor.rope_table"() <{cos = "cos", sin = "sin"}> : () -> tensor<64x30xf32>',
         "with an even d",
     ),
+    "lane 0 of several rows": (
+        f'%y = "tensor.replicate"(%x) : (tensor<4x64xf32, {ROWS}>) -> tensor<4x64xf32, #tensor.replicated>',
+        "of which more than lane 0 has a part",
+    ),
+    "shares of experts in 16 bit": (
+        experts("tensor<4x6xbf16, #tensor.lanes<axis = 0>>"),
+        "takes shares tensor<4x6xbf16, .*>, expected f32 in local memory",
+    ),
+    "experts with a bias of one of two products": (experts(biased=True), "a bias of each product, or of none"),
+    "experts that are computed": (experts(source="llm.weight"), "as a whole weight, expected a tensor.weight"),
     "rows of another type than the table's": (
         '%y = "tensor.gather"(%t, %i) : (tensor<9x64xf32>, tensor<4xi32>) -> tensor<4x64xbf16>',
         "expected the items of tensor<9x64xf32>",

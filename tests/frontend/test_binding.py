@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,13 +60,71 @@ def test_keys_without_the_models_prefix_are_found(tiny_checkpoint, tmp_path):
     np.testing.assert_array_equal(weights.read("model.norm.weight"), tensors["model.norm.weight"])
 
 
-def test_parts_of_a_merged_parameter_are_refused(tmp_path):
-    config = {"model_type": "mixtral", "hidden_size": 64, "num_hidden_layers": 1, "num_local_experts": 2}
-    (tmp_path / "config.json").write_text(json.dumps(config))
-    key = "model.layers.0.block_sparse_moe.experts.0.w1.weight"
-    save_file({key: np.ones((8, 8), np.float32)}, tmp_path / "model.safetensors")
-    with pytest.raises(UserError, match=rf"key {key} is a part of parameter .*gate_up_proj"):
-        bind(Checkpoint(tmp_path), tmp_path, expected_of(model_of(tmp_path)))
+MIXTRAL = {
+    "model_type": "mixtral",
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "num_local_experts": 3,
+    "vocab_size": 32,
+}
+EXPERTS = "model.layers.0.mlp.experts"
+
+
+def mixtral(folder: Path, **changed: np.ndarray | None) -> tuple[Path, dict[str, np.ndarray]]:
+    """A checkpoint with a key for each expert, as published ones are; some tensors changed, or left out."""
+    from safetensors.torch import load_file as load_torch
+    from transformers import AutoConfig, AutoModelForCausalLM
+
+    AutoModelForCausalLM.from_config(AutoConfig.for_model(**MIXTRAL)).save_pretrained(folder)
+    tensors = {key: values.numpy() for key, values in load_torch(folder / "model.safetensors").items()}
+    assert "model.layers.0.block_sparse_moe.experts.2.w3.weight" in tensors
+    for key, values in changed.items():
+        tensors.pop(f"model.layers.0.block_sparse_moe.experts.{key}.weight")
+        if values is not None:
+            tensors[f"model.layers.0.block_sparse_moe.experts.{key}.weight"] = values
+    save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+    return folder, tensors
+
+
+def test_a_parameter_of_experts_is_made_of_one_tensor_for_each(tmp_path):
+    folder, tensors = mixtral(tmp_path)
+    weights = bind(Checkpoint(folder), folder, expected_of(model_of(folder)))
+    one = {name: tensors[f"model.layers.0.block_sparse_moe.experts.1.{name}.weight"] for name in ("w1", "w2", "w3")}
+    both = np.concatenate([one["w1"], one["w3"]])
+    assert weights.shape(f"{EXPERTS}.gate_up_proj") == (3, 48, 16)
+    assert weights.shape(f"{EXPERTS}.gate_up_proj[1].T[0:16:2]") == (8, 48)
+    np.testing.assert_array_equal(weights.read(f"{EXPERTS}.gate_up_proj")[1], both)
+    np.testing.assert_array_equal(weights.read(f"{EXPERTS}.gate_up_proj[1]"), both)
+    np.testing.assert_array_equal(weights.read(f"{EXPERTS}.gate_up_proj[*][24:48:1]")[1], one["w3"])
+    np.testing.assert_array_equal(weights.read(f"{EXPERTS}.down_proj[1].T"), one["w2"].T)
+
+
+@pytest.mark.parametrize(
+    ("key", "values", "message"),
+    [
+        ("1.w3", None, r"lacks a part of expert 1 of .*experts\.gate_up_proj"),
+        ("2.w2", None, r"experts\.0\.w2\.weight.*shape \[3, 16, 24\].*\[2, 16, 24\]"),
+        ("1.w1", np.ones((8, 16), np.float32), r"experts\.1\.w1\.weight in .* has shape \[8, 16\], where .*0\.w1\.weight"),
+        ("1.w1", np.ones((24, 16), np.float16), r"is stored as float16, where .* float32"),
+    ],
+)
+def test_experts_that_lack_something_or_differ_are_refused_by_key(tmp_path, key, values, message):
+    folder, _ = mixtral(tmp_path, **{key: values})
+    with pytest.raises(UserError, match=message):
+        bind(Checkpoint(folder), folder, expected_of(model_of(folder)))
+
+
+def test_a_number_of_an_expert_that_is_none_is_told_by_its_key(tmp_path):
+    values = np.ones((24, 16), np.float32)
+    values[3, 5] = np.nan
+    folder, _ = mixtral(tmp_path, **{"2.w3": values})
+    weights = bind(Checkpoint(folder), folder, expected_of(model_of(folder)))
+    assert weights.read(f"{EXPERTS}.gate_up_proj[1]").shape == (48, 16)
+    with pytest.raises(UserError, match=r"experts\.2\.w3\.weight in .* holds nan at index \[3, 5\]"):
+        weights.read(f"{EXPERTS}.gate_up_proj[2][24:48:1]")
 
 
 EXPECTED = Expected({"a": (2, 3), "b": (3,), "head": (2, 3)}, tied={"head": "a"})

@@ -120,3 +120,37 @@ def test_group_that_does_not_divide_the_input_axis_is_an_error():
         CompileError, match=r"layers\.0\.self_attn\.o_proj: .* 96 is not a multiple of group 64"
     ):
         check_pass("quantize-weights{group=64}", before=block(), after=block())
+
+
+def mixture(router: str, experts: str) -> str:
+    """A router of four experts, and the experts."""
+    up, down = f"tensor<4x32x96xbf16{experts}>", f"tensor<4x96x32xbf16{experts}>"
+    return f"""
+"builtin.module"() ({{
+  "func.func"() <{{sym_name = "block", function_type = (tensor<8x96xbf16>) -> tensor<8x96xbf16>}}> ({{
+  ^bb0(%x: tensor<8x96xbf16>):
+    %r = "llm.weight"() <{{name = "mlp.gate.weight"}}> : () -> tensor<4x96xbf16{router}>
+    %u = "llm.weight"() <{{name = "mlp.experts.gate_up_proj[*][0:32:1]"}}> : () -> {up}
+    %d = "llm.weight"() <{{name = "mlp.experts.down_proj"}}> : () -> {down}
+    %l = "llm.linear"(%x, %r) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}>
+      : (tensor<8x96xbf16>, tensor<4x96xbf16{router}>) -> tensor<8x4xbf16>
+    %s = "llm.softmax"(%l) <{{axis = 1 : i64}}> : (tensor<8x4xbf16>) -> tensor<8x4xbf16>
+    %w, %i = "llm.topk"(%s) <{{k = 2 : i64}}> : (tensor<8x4xbf16>) -> (tensor<8x2xbf16>, tensor<8x2xi32>)
+    %y = "llm.experts"(%x, %i, %w, %u, %d)
+      <{{act = "silu", operandSegmentSizes = array<i32: 1, 1, 1, 0, 1, 1, 0, 0, 0>}}>
+      : (tensor<8x96xbf16>, tensor<8x2xi32>, tensor<8x2xbf16>, {up}, {down}) -> tensor<8x96xbf16>
+    "func.return"(%y) : (tensor<8x96xbf16>) -> ()
+  }}) {{{net(True)}}} : () -> ()
+}}) : () -> ()
+"""
+
+
+def test_experts_are_quantized_and_what_chooses_them_is_not():
+    stored = ", #weights.scheme<bits = 4, group = 32, zeros = true, scale = bf16>"
+    check_pass("quantize-weights{group=32}", before=mixture("", ""), after=mixture("", stored))
+
+
+def test_experts_and_routers_are_called_by_their_modules():
+    four, eight = (f", #weights.scheme<bits = {n}, group = 32, zeros = {z}, scale = bf16>" for n, z in ((4, "true"), (8, "false")))
+    options = "group=32 keep=mlp.experts.*=8,mlp.gate=4"
+    check_pass(f"quantize-weights{{{options}}}", before=mixture("", ""), after=mixture(four, eight))

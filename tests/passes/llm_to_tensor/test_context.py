@@ -24,7 +24,7 @@ HEADS = "tensor<1x64x64x64xbf16>"
 
 REFUSED = {
     "heads joined without a permute": heads(
-        r"'llm\.reshape' op takes an operand with its tokens on axis 1, not one of #tensor\.lanes<axis = 2",
+        r"'llm\.reshape' op takes an operand with its tokens on axis 0 or 1, not one of #tensor\.lanes<axis = 2",
         f'"llm.reshape"(%p) <{{shape = array<i64: 1, 64, 4096>}}> : ({HEADS})',
         "tensor<1x64x4096xbf16>",
     ),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from compiler.bmodel import Coeff, Stage, WeightLocation
@@ -9,7 +10,7 @@ from compiler.ir.types import BF16, F32
 from compiler.weights.scheme import Scheme
 from compiler.weights.tile import Tile
 from dialects.weights import Joined, Packed, WeightSource, region_name
-from runtime_sim.tool.agreement import LIMITS, weight_bits
+from runtime_sim.tool.agreement import LIMITS, Agreement, weight_bits
 
 
 def packed(stored: object) -> WeightSource:
@@ -43,3 +44,13 @@ def test_a_net_is_judged_by_its_coarsest_weights(sources, bits):
 
 def test_files_of_others_are_judged_by_the_widest_limits():
     assert weight_bits(stage_of(["model.layers.0.mlp", "bits = 16"])) == 4
+
+
+def test_a_token_that_rounding_may_decide_is_not_the_worst():
+    wanted = np.ones((3, 4))
+    given = wanted.copy()
+    given[1] = -1
+    for decided, broken in ((np.array([True, False, True]), False), (None, True), (np.zeros(3, bool), False)):
+        found = Agreement.of(given, wanted, decided)
+        assert bool([*LIMITS[16].broken_by_one(found)]) == broken
+    assert Agreement.of(given, wanted, np.array([True, False, True])).worst == 0
