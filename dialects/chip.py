@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable, Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import ClassVar, Literal, cast
 
 from compiler.ir.core import Op, Value
@@ -33,7 +33,7 @@ PRECISION = isa.PRECISION | {"ui8": 0, "ui16": 3, "ui32": 4}  # signedness is a 
 MAX_BYTES = 1 << 40  # more than any memory has
 MAX_SIZE = 0xFFFF  # of one axis of an instruction's shape
 SIZES = ("m", "k", "n", "rows", "columns", "block", "channels", "table_rows", "width")
-STRIDES = ("row_stride", "n_stride", "c_stride", "index_stride", "terms")
+STRIDES = ("row_stride", "table_stride", "n_stride", "c_stride", "index_stride", "terms")
 SIGNED = {"i8", "i16", "i32", "f16", "f32", "bf16"}
 
 
@@ -818,7 +818,9 @@ class DmaGatherOp(DmaOp):
     """dst[c, i, :] = table[index[c, i], :]: rows of `width` items of a DDR table.
 
     shape is (channels, rows per channel). index_stride is the index's channel stride in items, 0 for an index
-    that all channels share; dst strides are per channel (lane row in local memory) and per row.
+    that all channels share; dst strides are per channel (lane row in local memory) and per row. Each channel
+    has a table of its own where `table_stride`, from one to the next, is not 0; `row_stride` is that of a
+    table's rows, 0 for those that follow each other.
     """
 
     family = "dma_gather"
@@ -832,6 +834,8 @@ class DmaGatherOp(DmaOp):
     width: Attr[int]
     index_stride: Attr[int]
     c_stride: Attr[int]
+    table_stride: Attr[int] = 0
+    row_stride: Attr[int] = 0
     res: Attr[View]
     opd0: Attr[View]
     opd1: Attr[View]
@@ -844,7 +848,8 @@ class DmaGatherOp(DmaOp):
         return self.dst, rows, (1, self.channels, self.rows, self.width)
 
     def accesses(self, spec: ChipSpec) -> Iterator[Access]:
-        yield global_access(self.table, self.opd0, (1, 1, self.table_rows, self.width), write=False)
+        view = replace(self.opd0, strides=(0, self.table_stride, self.row_stride or self.width, 1))
+        yield global_access(self.table, view, (1, self.channels, self.table_rows, self.width), write=False)
         index = View(UI32, self.opd1.offset, 0, (0, self.index_stride, 1, 0))
         yield global_access(self.index, index, (1, self.channels, self.rows, 1), write=False)
         yield any_access(*self.written(), spec, write=True)
@@ -852,7 +857,8 @@ class DmaGatherOp(DmaOp):
     def fields(self, place: Placement) -> Fields:
         out = {"stride_enable": 1, "src_data_format": PRECISION[self.opd0.dtype.name]}
         out |= {"src_csize": self.channels, "src_hsize": self.table_rows, "src_wsize": self.width}
-        out |= {"src_cstride": 0, "src_hstride": self.width, "index_hstride": 1}
+        out |= {"src_cstride": self.table_stride, "src_hstride": self.row_stride or self.width}
+        out |= {"index_hstride": 1}
         out |= {"dst_cstride": self.c_stride, "dst_hstride": self.width, "dst_hsize": self.rows}
         out |= {"dst_csize": self.channels, "dst_wsize": self.width}
         out |= {"index_csize": self.channels, "index_hsize": self.rows, "index_cstride": self.index_stride}

@@ -191,17 +191,18 @@ class PackedWeightOp(ViewLike):
     """A rectangle of the joined sources, packed: the type's rows from `row`, its columns from `column`.
 
     With `each`, the rows are an equal share of every source, from its row `row` on, one share after the
-    other.
+    other. With `experts`, there is such a tile for each of so many, and `tensor.load_expert` takes one.
     """
 
     sources: Attr[list[str]]
     row: Attr[int]
     column: Attr[int]
     each: Attr[bool] = False
+    experts: Attr[int] = 0
     result_: Result[PackedType]
 
     def verify(self) -> None:
-        if not self.sources or self.row < 0 or self.column < 0 or self.result_.type.local:
+        if not self.sources or min(self.row, self.column, self.experts) < 0 or self.result_.type.local:
             self.fail("needs sources, a first row and column from 0 on, and a result in DDR")
 
 
@@ -277,6 +278,32 @@ class LoadOp(MadeAnywhere, Materializes):
             right = isinstance(source, PackedType) and is_loaded(source, value)
         if not right:
             self.fail(f"makes {value} of {source}, expected the same in local memory")
+
+
+@op("tensor.load_expert")
+class LoadExpertOp(Materializes):
+    """Bring one expert's tile into local memory: that of expert `number`, or of ids[.., number].
+
+    packed: tiles of experts; ids [.., k] i32 in DDR, where the choice is computed.
+    """
+
+    packed: Operand[PackedType]
+    ids: OptionalOperand[TensorType]
+    number: Attr[int]
+    tile: Result[PackedType]
+
+    def infer_types(self) -> tuple[Type, ...]:
+        return (replace(self.packed.type, local=True),)
+
+    def verify(self) -> None:
+        source = self.packed.defining(PackedWeightOp)
+        if source is None or not source.experts:
+            self.fail("takes what is no tile of each expert")
+        most = source.experts if self.ids is None else self.ids.type.size
+        if not 0 <= self.number < most:
+            self.fail(f"takes number {self.number} of {most}")
+        if self.ids is not None and (self.ids.type.element != I32 or not in_ddr(self.ids.type)):
+            self.fail(f"takes ids {self.ids.type}, expected i32 in DDR")
 
 
 @op("tensor.store")
@@ -671,13 +698,14 @@ class ExpertsOp(ReadsWholeWeights):
     inner[e] = act(min(gate[e] @ x, limit)) * (clip(up[e] @ x, -limit, limit) + offset), with gate_bias and
     up_bias added to the products, without a limit no clipping, and act(up[e] @ x) where there is no gate.
 
-    x [..., k] of 16 bit; shares [..., N] f32, 0 for the experts that a token did not choose; gate and up
+    x [..., k] of 16 bit; shares [..., N] f32, 0 for the experts that a token did not choose; or, with ids
+    [.., n] i32 in DDR, those of the n chosen experts of the one token, and the others are none. gate and up
     [N, f, k], down [N, k, f], biases [N, f], each a tensor.weight in DDR whose source is named as those of
     all experts are (`compiler.weights.part`). The product of inner and share is rounded to 16 bit.
     """
 
     shapes = (
-        "x[..., K] shares[..., N] gate[N, F, K] up[N, F, K] down[N, K, F] gate_bias[N, F] up_bias[N, F] "
+        "x[..., K] shares[..., C] gate[N, F, K] up[N, F, K] down[N, K, F] gate_bias[N, F] up_bias[N, F] "
         "accumulator[..., K] y[..., K]"
     )
 
@@ -689,6 +717,7 @@ class ExpertsOp(ReadsWholeWeights):
     gate_bias: OptionalOperand[TensorType]
     up_bias: OptionalOperand[TensorType]
     accumulator: OptionalOperand[TensorType]
+    ids: OptionalOperand[TensorType]
     act: Attr[Activation] = "silu"
     limit: OptionalAttr[float]
     offset: Attr[float] = 0.0
@@ -704,6 +733,11 @@ class ExpertsOp(ReadsWholeWeights):
             self.fail(f"takes gate {self.gate.type} and up {self.up.type}, which one tile cannot hold")
         if (self.gate_bias is None) != (self.gate is None or self.up_bias is None):
             self.fail("takes a bias of each product, or of none")
+        count = self.up.type.shape[0] if self.ids is None else self.ids.type.size
+        if self.shares.type.shape[-1] != count:
+            self.fail(f"takes shares {self.shares.type} of {count} experts")
+        if self.ids is not None and (self.ids.type.element != I32 or not in_ddr(self.ids.type)):
+            self.fail(f"takes ids {self.ids.type}, expected i32 in DDR")
         if self.shares.type.element != F32 or in_ddr(self.shares.type):
             self.fail(f"takes shares {self.shares.type}, expected f32 in local memory")
 

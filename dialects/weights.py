@@ -9,6 +9,7 @@ from typing import Any
 from compiler.ir.text import parameter_text
 from compiler.ir.types import Attribute, ElementType, attr_def
 from compiler.sizes import round_up
+from compiler.weights.part import EVERY
 from compiler.weights.scheme import Scheme
 from compiler.weights.tile import Tile
 
@@ -29,7 +30,7 @@ def some_rows(name: str, rows: slice) -> str:
 
 def rows_of_name(name: str) -> tuple[str, slice | None]:
     """The tensor that a name in a source is of, and which rows of it; None for all."""
-    found = _SOME_ROWS.fullmatch(name)
+    found = None if EVERY in name else _SOME_ROWS.fullmatch(name)
     return (found[1], slice(*map(int, found.groups()[1:]))) if found else (name, None)
 
 
@@ -56,6 +57,9 @@ class Packed(WeightSource):
 
     With `each`, the rows are an equal share of every tensor, from its row `row` on, one share after the
     other. A lane's run of bytes is cut into `pieces`, and all lanes' first pieces come first.
+
+    With `experts`, the names are those of every expert's parts (`compiler.weights.part`), and the tiles of so
+    many experts lie one behind the other.
     """
 
     names: tuple[str, ...]
@@ -64,11 +68,16 @@ class Packed(WeightSource):
     tile: Tile
     each: bool = False
     pieces: int = 1
+    experts: int = 0
+
+    @property
+    def total_bytes(self) -> int:
+        return self.tile.total_bytes * max(1, self.experts)
 
     def problem(self) -> str | None:
         if problem := self.tile.problem():
             return f"holds {self.tile}, which {problem}"
-        right = self.names and min(self.row, self.column) >= 0 and self.pieces >= 1
+        right = self.names and min(self.row, self.column, self.experts) >= 0 and self.pieces >= 1
         if not right or self.tile.run_bytes % self.pieces or (self.each and self.tile.rows % len(self.names)):
             return "names no weights, begins before them, or does not go into its pieces or shares"
         return None
@@ -169,9 +178,9 @@ def region_name(source: WeightSource | LanePart) -> str:
     equal files, and `stored_bits` reads them all.
     """
     match source:
-        case Packed(names, row, column, tile, each, pieces):
+        case Packed(names, row, column, tile, each, pieces, experts):
             rectangle = {"row": row, "rows": tile.rows, "column": column, "columns": tile.columns}
-            ways = {"each": each, "pieces": pieces}
+            ways = {"each": each, "pieces": pieces} | ({"experts": experts} if experts else {})
             return _named("packed", names=names, **rectangle, **_stored_fields(tile.stored), **ways)
         case Joined(names, dtype):
             return _named("joined", names=names, dtype=dtype)

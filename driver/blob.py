@@ -17,6 +17,7 @@ import numpy as np
 from compiler.diagnostics import UserError
 from compiler.ir.types import ElementType
 from compiler.weights.groups import quantize
+from compiler.weights.part import of_expert
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Array, Quantized, Weight, convert, joined, rectangle, rows_of
 from compiler.weights.tile import pack
@@ -60,27 +61,36 @@ class Materializer:
     def pieces(self, sources: Sequence[WeightSource]) -> Iterator[Array]:
         """The bytes of several sources for which `weight_of` is the same, so that it is quantized once."""
         first, parts = sources[0], []
-        if isinstance(first, Packed):
+        if isinstance(first, Packed) and not first.experts:
             parts = [self.stored(name, first.tile.stored) for name in first.names]
         for source in sources:
-            yield tile_bytes(parts, source) if isinstance(source, Packed) else self.bytes_of(source)
+            yield tile_bytes(parts, source) if parts and isinstance(source, Packed) else self.bytes_of(source)
 
     def stored(self, name: str, form: ElementType | Scheme) -> Weight:
         """A tensor as the program expects it: codes as they are, floats converted or quantized.
 
         UserError when they are codes of another scheme, or cannot be quantized.
         """
+        return self._as(self._rows(name), form, name)
+
+    def _rows(self, name: str) -> Weight:
+        """Floats of a stack of matrices are given as one, since each row is quantized by itself."""
         tensor, rows = rows_of_name(name)
         weight = self.read(tensor)
-        if rows is not None:
-            weight = weight[rows] if not isinstance(weight, Quantized) else rectangle(weight, rows)
+        if isinstance(weight, Quantized):
+            return weight if rows is None else rectangle(weight, rows)
+        chosen = weight if rows is None else weight[rows]
+        return chosen.reshape(-1, chosen.shape[-1]) if chosen.ndim == 3 else chosen
+
+    def _as(self, weight: Weight, form: ElementType | Scheme, name: str) -> Weight:
         try:
             if isinstance(weight, Quantized):
                 return taken_over(weight, form)
             return quantize(weight, form) if isinstance(form, Scheme) else convert(weight, form.numpy)
         except ValueError as error:
             what = "taken over" if isinstance(weight, Quantized) else "quantized"
-            raise UserError(f"{self.full_name(tensor)} cannot be {what}: {error}") from error
+            tensor = self.full_name(rows_of_name(name)[0])
+            raise UserError(f"{tensor} cannot be {what}: {error}") from error
 
     def codes(self, name: str, scheme: Scheme) -> Quantized:
         """A tensor that is stored as codes."""
@@ -94,7 +104,21 @@ class Materializer:
 
     @bytes_of.register
     def _(self, source: Packed) -> Array:
-        return next(self.pieces([source]))
+        if not source.experts:
+            return next(self.pieces([source]))
+        return np.stack([self._tile_of(source, expert) for expert in range(source.experts)])
+
+    def _tile_of(self, source: Packed, expert: int) -> Array:
+        """One expert's tile. Only what the tile holds is quantized: each row's groups are on their own."""
+        tile = source.tile
+        rows = slice(source.row, source.row + tile.rows // (len(source.names) if source.each else 1))
+        columns = slice(source.column, source.column + tile.columns)
+        parts = []
+        for name in source.names:
+            one = of_expert(name, expert)
+            parts.append(self._as(rectangle(self._rows(one), rows, columns), tile.stored, one))
+        runs = pack(tile, joined(parts))
+        return runs.reshape(tile.lanes, source.pieces, -1).swapaxes(0, 1)
 
     @bytes_of.register
     def _(self, source: Joined) -> Array:
@@ -230,4 +254,6 @@ class WeightBlob:
 
 def weight_of(source: WeightSource) -> Hashable:
     """What tiles of one weight have in common."""
-    return (source.names, source.tile.stored) if isinstance(source, Packed) else source
+    if isinstance(source, Packed) and not source.experts:
+        return source.names, source.tile.stored
+    return source

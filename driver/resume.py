@@ -15,6 +15,7 @@ from compiler.ir.types import Type
 from compiler.target.attribute import set_target
 from compiler.target.spec import ChipSpec
 from compiler.weights.order import weight_and_order
+from compiler.weights.part import part_of
 from dialects.builtin import ModuleOp
 from dialects.chip import GlobalOp
 from dialects.contents import READY, contents
@@ -127,8 +128,8 @@ def stored_bytes(source: WeightSource, shapes: Mapping[str, Any], tables: Mappin
     match source:
         case Joined(names, dtype):
             return sum(prod(map(int, shape_of(name, shapes))) for name in names) * dtype.bytes
-        case Packed(tile=tile):
-            return tile.total_bytes
+        case Packed():
+            return source.total_bytes
         case Indices(name):
             return 2 * int(prod(shapes[name]))
         case RopeTable(cos, sin, mode):
@@ -145,11 +146,17 @@ def stored_bytes(source: WeightSource, shapes: Mapping[str, Any], tables: Mappin
 
 
 def parameter(name: str) -> str:
-    """The parameter that a name says, whichever of its rows, and in whatever order."""
+    """The parameter that a name says, whichever of its rows or experts, and in whatever order."""
+    part = part_of(name)
+    if part is not None:
+        return part.parameter
     return weight_and_order(rows_of_name(name)[0])[0]
 
 
 def shape_of(name: str, shapes: Mapping[str, Any]) -> tuple[int, ...]:
+    part = part_of(name)
+    if part is not None:
+        return part.shape(shapes[part.parameter])
     count, *others = shapes[parameter(name)]
     return (len(range(count)[rows_of_name(name)[1] or slice(None)]), *others)
 
@@ -173,7 +180,7 @@ def problem_of(source: WeightSource, shapes: Mapping[str, Any], tables: Mapping[
 
 
 def problem_of_tile(source: Packed, shapes: Mapping[str, Any]) -> str | None:
-    found = [shape_of(name, shapes) for name in source.names]
+    found = [shape_of(name, shapes)[1 if source.experts else 0 :] for name in source.names]
     columns = {prod(shape[1:]) for shape in found}
     rows = sum(shape[0] for shape in found)
     shares = len(source.names) if source.each else 1

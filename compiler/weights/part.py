@@ -71,6 +71,6 @@ def part_of(name: str) -> Part | None:
     )
 
 
-def of_expert(name: str, expert: int) -> str:
-    """The name of one expert's part, by that of the parameter or of every expert's."""
+def of_expert(name: str, expert: int | None) -> str:
+    """The name of one expert's part, or every one's, by that of the parameter or of every expert's."""
     return str(replace(part_of(name) or Part(name), expert=expert))

@@ -57,13 +57,15 @@ def load_places(ops: list[Op], live: np.ndarray, spec: ChipSpec, capacity: int) 
     hold up a result that is ready, nor wait behind one that is not.
     """
     loads, others = split_commands(ops)
+    ready = ready_places(ops)
     pace, end = Pace(ops, spec), len(ops)
     places: dict[int, int] = {}
     earliest = 0
     while loads or others:
         load, other = (queue[0] if queue else end for queue in (loads, others))
         size = ops[load].operands[0].type.bytes if loads else 0
-        place = highest_fit(live, earliest, load, capacity - size) if loads else end
+        first = max(earliest, ready[load]) if loads else end
+        place = highest_fit(live, first, load, capacity - size) if loads else end
         if (pace.start(other), other) < (pace.start(place), load):
             earliest = other + 1
             pace.issue(others.popleft(), other)
@@ -80,7 +82,7 @@ def split_commands(ops: list[Op]) -> tuple[deque[int], deque[int]]:
     loads, others = deque[int](), deque[int]()
     for position, op in enumerate(ops):
         if isinstance(op, DmaOp):
-            moves = first_use.get(op.operands[0]) is op and reads_only_constants(op)
+            moves = first_use.get(op.operands[0]) is op and reads_ddr(op)
             (loads if moves else others).append(position)
     return loads, others
 
@@ -105,10 +107,22 @@ def first_uses(ops: list[Op]) -> dict[Value, Op]:
     return found
 
 
-def reads_only_constants(op: DmaOp) -> bool:
-    """Whether everything it reads is there before the program starts."""
-    sources = (value.owner for value in op.operands[1:])
-    return all(isinstance(owner, GlobalOp) and owner.space in ("weight", "input") for owner in sources)
+def reads_ddr(op: DmaOp) -> bool:
+    """Whether all it reads is weights and inputs, or, beside weights, what the program wrote before."""
+    owners = [value.owner for value in op.operands[1:]]
+    spaces = [owner.space for owner in owners if isinstance(owner, GlobalOp)]
+    return len(spaces) == len(owners) and spaces[0] in ("weight", "input") and "output" not in spaces
+
+
+def ready_places(ops: list[Op]) -> dict[int, int]:
+    """The first position of each command at which everything it reads from DDR is written."""
+    written: dict[Value, int] = {}
+    found = {}
+    for position, op in enumerate(ops):
+        if isinstance(op, DmaOp):
+            found[position] = max((written.get(value, 0) for value in op.operands[1:]), default=0)
+            written[op.operands[0]] = position + 1
+    return found
 
 
 def highest_fit(live: np.ndarray, start: int, stop: int, room: int) -> int:

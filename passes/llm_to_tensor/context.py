@@ -185,6 +185,10 @@ class Lowering(ABC):
         """x with axes of 1 repeated up to `shape`, that of an llm value."""
 
     @abstractmethod
+    def chosen(self, op: llm.ExpertsOp) -> Value | None:
+        """The experts' numbers in DDR where only those are to be read; None where all are."""
+
+    @abstractmethod
     def shares(self, rows: Value) -> Value:
         """Each token's numbers [.., n], which lie in its lane, as they meet its activations."""
 

@@ -91,6 +91,13 @@ class Decode(Lowering):
         assert isinstance(layout, Lanes)
         return layout.axis
 
+    def chosen(self, op: llm.ExpertsOp) -> Value | None:
+        """Where the tiles of all experts are cut alike."""
+        _, inner, outer = op.up.type.shape
+        if inner % self.build.spec.lanes or outer % self.build.spec.lanes:
+            return None
+        return self.build.add(tensor.StoreOp(self.get(op.ids)))
+
     def shares(self, rows: Value) -> Value:
         return self.build.add(tensor.ReplicateOp(rows))
 

@@ -155,6 +155,9 @@ class Prefill(Lowering):
         of_run = [self.count if i == axis else size for i, size in enumerate(shape)]
         return self.build.broadcast(x, of_run, x.type.layout)
 
+    def chosen(self, op: llm.ExpertsOp) -> Value | None:
+        return None
+
     def shares(self, rows: Value) -> Value:
         return rows
 

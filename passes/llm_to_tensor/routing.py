@@ -123,14 +123,15 @@ def require_last(op: llm.SoftmaxOp | llm.ReduceSumOp, axis: int) -> None:
 def experts(low: Lowering, op: llm.ExpertsOp) -> Value:
     """All experts, of which each token takes a share of 0 but of those that it chose."""
     x, build, element = low.half(op.x), low.build, op.x.type.element
-    pairs = zip(marks(low, op.ids, op.up.type.shape[0]), columns(build, low.f32(op.weights)), strict=True)
-    shares = total(build, [build.binary(tensor.MulOp, mark, weight) for mark, weight in pairs])
+    ids = low.chosen(op)
+    shares = low.f32(op.weights) if ids is not None else shares_of_all(low, op)
     stacks = [low.weight(stack, element) if stack else None for stack in (op.gate, op.up, op.down)]
     biases = [low.weight(bias, F32) if bias else None for bias in (op.gate_bias, op.up_bias)]
     type_ = TensorType(x.type.shape, F32, x.type.layout)
     start = None
     if op.down_bias is not None:
-        start = low.beside(mixed_biases(low, shares, op), x)
+        every = shares_of_all(low, op) if ids is not None else shares
+        start = low.beside(mixed_biases(low, every, op), x)
     return build.add(
         tensor.ExpertsOp(
             x,
@@ -138,6 +139,7 @@ def experts(low: Lowering, op: llm.ExpertsOp) -> Value:
             *stacks,
             *biases,
             start,
+            ids,
             act=op.act,
             limit=op.limit,
             offset=op.offset,
@@ -154,3 +156,10 @@ def mixed_biases(low: Lowering, shares: Value, op: llm.ExpertsOp) -> Value:
     left = build.cast(shares, element, shares.type.layout)
     type_ = TensorType((*shares.type.shape[:-1], biases.type.shape[1]), F32, shares.type.layout)
     return build.add(tensor.MatmulOp(left, biases, types=[type_]))
+
+
+def shares_of_all(low: Lowering, op: llm.ExpertsOp) -> Value:
+    """[.., experts]: each token's weight of an expert, 0 of those that it did not choose."""
+    build = low.build
+    pairs = zip(marks(low, op.ids, op.up.type.shape[0]), columns(build, low.f32(op.weights)), strict=True)
+    return total(build, [build.binary(tensor.MulOp, mark, weight) for mark, weight in pairs])

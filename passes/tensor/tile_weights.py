@@ -90,8 +90,9 @@ class TileWeights(Pass):
         """experts -> one expert after the other, each adding to the same sums; tile by tile."""
         tiler = Tiler(self, op)
         total = op.accumulator
-        for expert in range(op.up.type.shape[0]):
-            total = tiler.expert(op, expert, total)
+        tiler.bias_rows = tiler.chosen_biases(op)
+        for number in range(op.shares.type.shape[-1]):
+            total = tiler.expert(op, number, total)
         stacks = [value.owner for value in (op.gate, op.up, op.down, op.gate_bias, op.up_bias) if value]
         rw.replace(op, [total] if total else [])
         erase_dead([*stacks, *tiler.made])
@@ -113,6 +114,12 @@ def is_looked_up(w: Value) -> bool:
     return any(table is not None and table.sources == weight.sources for table in tables)
 
 
+def is_tabled(op: tensor.ExpertsOp, lanes: int) -> bool:
+    """Whether tiles of all experts are cut alike, in whole rows of lanes; those that are chosen must be."""
+    _, inner, outer = op.up.type.shape
+    return op.ids is not None or not (inner % lanes or outer % lanes)
+
+
 def erase_dead(ops: Sequence[Op | Block]) -> None:
     """Weights that nothing reads any more, as tiles name their sources themselves."""
     for op in ops:
@@ -130,10 +137,11 @@ class Tiler:
         self.build = Build(Builder.before(op), spec)
         self.build.loc = op.loc
         self.made: list[Op] = []  # weights of single experts
+        self.bias_rows: list[Value] = []  # of the experts that are chosen
 
     def row_limit(self, w: Value) -> int:
         """How many rows of lanes of W fit a tile."""
-        width: int = w.type.shape[1]
+        width: int = w.type.shape[-1]
         return max(1, self.bytes // (2 * width))
 
     def row_ranges(self, w: Value) -> Iterator[Range]:
@@ -141,7 +149,7 @@ class Tiler:
 
     def column_ranges(self, w: Value, limit: int = 1 << 16) -> Iterator[Range]:
         """Ranges of inputs that split no group; `limit` caps them in multiples of the number of lanes."""
-        rows, columns = w.type.shape
+        *_, rows, columns = w.type.shape
         scheme = scheme_of(w.type)
         unit = lcm(self.lanes, scheme.group) if scheme is not None else self.lanes
         if scheme is not None and scheme.group > columns // 2:
@@ -206,18 +214,18 @@ class Tiler:
             type_ = replace(type_, layout=Lanes(type_.layout.axis, compact=True))
         return self.build.add(tensor.GateOp(gate, up, types=[type_]))
 
-    def expert(self, op: tensor.ExpertsOp, expert: int, total: Value | None) -> Value:
-        """total + down @ (inner * share) of one expert."""
-        weights = [self.one_of(stack, expert) for stack in (op.gate, op.up) if stack]
-        biases = self.expert_biases(op, expert)
-        down = self.one_of(op.down, expert)
+    def expert(self, op: tensor.ExpertsOp, number: int, total: Value | None) -> Value:
+        """total + down @ (inner * share) of one expert, or of one that is chosen."""
+        stacks = [stack for stack in (op.gate, op.up) if stack]
+        biases = self.expert_biases(op, number)
         *lead, _ = op.shares.type.shape
-        share = self.build.slice(op.shares, (*(0 for _ in lead), expert), (*lead, 1))
-        for part in self.column_ranges(down, max(1, self.row_limit(weights[0]) // len(weights))):
-            inner = self.inner(op, self.biased(self.products(op.x, weights, part), biases, part))
+        share = self.build.slice(op.shares, (*(0 for _ in lead), number), (*lead, 1))
+        every = Range(0, op.down.type.shape[1])
+        for part in self.column_ranges(op.down, max(1, self.row_limit(op.up) // len(stacks))):
+            inner = self.inner(op, self.biased(self.products(op, stacks, part, number), biases, part))
             inner = self.build.binary(tensor.MulOp, inner, share)
             half = self.build.cast(inner, op.x.type.element, op.x.type.layout)
-            total = self.linear(half, down, columns=part, start=total)
+            total = self.product(half, self.expert_tile(op, [op.down], every, part, number), total)
         assert total is not None
         return total
 
@@ -233,19 +241,55 @@ class Tiler:
 
     def expert_biases(self, op: tensor.ExpertsOp, expert: int) -> list[Value]:
         """Those of its first products, as rows."""
+        if op.ids is not None:
+            width = op.up.type.shape[1]
+            chosen = [self.build.slice(rows, (0, expert, 0), (1, 1, width)) for rows in self.bias_rows]
+            return self.biases(op.x, [self.build.reshape(row, (1, width), None) for row in chosen])
         found = [self.one_of(stack, expert) for stack in (op.gate_bias, op.up_bias) if stack]
         lead = [1 for _ in op.x.type.shape[:-1]]
         rows = [self.build.reshape(bias, (*lead, *bias.type.shape), None) for bias in found]
         return self.biases(op.x, rows)
 
-    def products(self, x: Value, weights: list[Value], rows: Range) -> list[Value]:
+    def chosen_biases(self, op: tensor.ExpertsOp) -> list[Value]:
+        """Rows [1, k, n] in DDR of the experts that are chosen."""
+        if op.ids is None:
+            return []
+        found = []
+        for stack in (op.gate_bias, op.up_bias):
+            if stack is not None:
+                type_ = TensorType((*op.ids.type.shape, stack.type.shape[1]), F32)
+                found.append(self.build.add(tensor.GatherOp(stack, op.ids, types=[type_])))
+        return found
+
+    def products(self, op: tensor.ExpertsOp, stacks: list[Value], rows: Range, number: int) -> list[Value]:
         """x by some rows of each weight, which are one tile where they are whole rows of lanes."""
-        whole = Range(0, weights[0].type.shape[1])
-        if len(weights) > 1 and rows.size % self.lanes:  # the second would not start on lane 0
-            return [self.linear(x, w, rows=rows) for w in weights]
-        joined = self.product(x, self.tile(weights, rows, whole), None)
-        count = rows.size
-        return [self.columns(joined, Range(i * count, (i + 1) * count)) for i in range(len(weights))]
+        whole, count = Range(0, op.up.type.shape[2]), rows.size
+        if len(stacks) > 1 and count % self.lanes:  # the second would not start on lane 0
+            tiles = [self.expert_tile(op, [stack], rows, whole, number) for stack in stacks]
+            return [self.product(op.x, tile, None) for tile in tiles]
+        joined = self.product(op.x, self.expert_tile(op, stacks, rows, whole, number), None)
+        return [self.columns(joined, Range(i * count, (i + 1) * count)) for i in range(len(stacks))]
+
+    def expert_tile(
+        self, op: tensor.ExpertsOp, stacks: list[Value], rows: Range, columns: Range, number: int
+    ) -> Value:
+        """These rows of each of an expert's weights, of a table of all experts' tiles where it has one."""
+        stored = stacks[0].type
+        if not is_tabled(op, self.lanes):
+            return self.tile([self.one_of(stack, number) for stack in stacks], rows, columns)
+        weights = [stack.defining(tensor.WeightOp) for stack in stacks]
+        names = [of_expert(name, None) for weight in weights if weight is not None for name in weight.sources]
+        type_ = PackedType(rows.size * len(stacks), columns.size, stored.element, scheme_of(stored))
+        packed = tensor.PackedWeightOp(
+            sources=names,
+            row=rows.start,
+            column=columns.start,
+            each=len(stacks) > 1,
+            experts=stored.shape[0],
+            types=[type_],
+        )
+        local = tensor.LoadExpertOp(self.build.add(packed), op.ids, number=number)
+        return self.build.add(tensor.DequantizeOp(self.build.add(local)))
 
     def inner(self, op: tensor.ExpertsOp, products: list[Value]) -> Value:
         """What stands between the first products of an expert and the last."""

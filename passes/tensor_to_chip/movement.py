@@ -146,9 +146,11 @@ def packed_weight(low: Lowering, op: tensor.PackedWeightOp) -> None:
     pieces = 1
     while tile.total_bytes // 4 > MAX_ITEMS * pieces:
         pieces *= 2
-    source = Packed(tuple(op.sources), op.row, op.column, tile, op.each, pieces)
-    buffer = low.emit.weight(source, tile.total_bytes)
-    shape = (pieces, tile.lanes, tile.run_bytes // pieces)
+    source = Packed(tuple(op.sources), op.row, op.column, tile, op.each, pieces, op.experts)
+    buffer = low.emit.weight(source, source.total_bytes)
+    shape: tuple[int, ...] = (pieces, tile.lanes, tile.run_bytes // pieces)
+    if op.experts:
+        shape = (op.experts, *shape)
     low.set(op.results[0], low.row_major(buffer, TensorType(shape, UI8)))
 
 
@@ -165,6 +167,38 @@ def load(low: Lowering, op: tensor.LoadOp) -> None:
         load_column(low, op, source)
     else:
         low.emit.dma(low.result(op), source)
+
+
+@lowers(tensor.LoadExpertOp)
+def load_expert(low: Lowering, op: tensor.LoadExpertOp) -> None:
+    source = low.get(op.packed)
+    count, pieces, lanes, part = source.shape
+    if op.ids is None:
+        one = source.slice((op.number, 0, 0, 0), (1, pieces, lanes, part))
+        load_packed(low, op, one.reshape((pieces, lanes, part), None))
+        return
+    place = low.emit.new((lanes, pieces * part), UI8, Lanes(0))
+    words, index = part // 4, low.get(op.ids)
+    for piece in range(pieces):
+        low.emit.add(
+            chip.DmaGatherOp(
+                place.buffer,
+                source.buffer,
+                index.buffer,
+                channels=lanes,
+                rows=1,
+                table_rows=count,
+                width=words,
+                index_stride=0,
+                c_stride=pieces * words,
+                table_stride=words,
+                row_stride=pieces * lanes * words,
+                res=replace(place, dtype=I32).view((), piece * part),
+                opd0=replace(source, dtype=I32).view((), piece * lanes * part),
+                opd1=index.view((), op.number * I32.bytes),
+            )
+        )
+    low.set(op.results[0], place)
 
 
 def load_packed(low: Lowering, op: Op, source: Placed) -> None:

@@ -7,6 +7,8 @@ order of their terms.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from compiler.ir.types import ElementType
@@ -19,6 +21,7 @@ from runtime_sim.interpret.codes import decoded
 from runtime_sim.interpret.rules import Data, simulates, supplies
 
 LOWEST_EXPONENT = np.float32(-126.5)  # what rounds to less has no normal f32
+EVERY = "[*]"  # stands in names of parts of all experts where one's have its number
 LARGEST_F16 = 65504
 LOWEST_TEMPERATURE = np.float32(2.0**-20)  # at which the first candidate is left, unless another is as likely
 ABOVE = np.float32(1 + 2.0**-20)  # a sum that is above top_p by less is not
@@ -55,9 +58,16 @@ def weight(op: tensor.WeightOp, data: Data) -> Array:
 
 @supplies(tensor.PackedWeightOp)
 def packed_weight(op: tensor.PackedWeightOp, data: Data) -> Array:
-    """The tile decoded: how its bytes lie is the chip's affair."""
+    """The tile decoded, or the tiles of all experts: how their bytes lie is the chip's affair."""
+    if not op.experts:
+        return one_tile(op, op.sources, data)
+    names = [[name.replace(EVERY, f"[{expert}]") for name in op.sources] for expert in range(op.experts)]
+    return np.stack([one_tile(op, of_one, data) for of_one in names])
+
+
+def one_tile(op: tensor.PackedWeightOp, names: Sequence[str], data: Data) -> Array:
     type_ = op.result_.type
-    whole = [parameter(name, data, type_.scheme, type_.element) for name in op.sources]
+    whole = [parameter(name, data, type_.scheme, type_.element) for name in names]
     sources = whole if op.each else [np.concatenate(whole)]
     rows = slice(op.row, op.row + type_.rows // len(sources))
     return np.concatenate([source[rows, op.column : op.column + type_.columns] for source in sources])
@@ -99,6 +109,12 @@ def iota(op: tensor.IotaOp) -> Array:
 @simulates(tensor.LoadOp, tensor.StoreOp, tensor.ReplicateOp)
 def move(op: tensor.LoadOp | tensor.StoreOp | tensor.ReplicateOp, x: Array) -> Array:
     return x
+
+
+@simulates(tensor.LoadExpertOp)
+def load_expert(op: tensor.LoadExpertOp, packed: Array, ids: Array | None) -> Array:
+    tile: Array = packed[op.number if ids is None else ids.reshape(-1)[op.number]]
+    return tile
 
 
 @simulates(tensor.GatherOp)
@@ -260,9 +276,10 @@ def experts(
     gate_bias: Array | None,
     up_bias: Array | None,
     accumulator: Array | None,
+    ids: Array | None,
 ) -> Array:
     y = np.zeros(op.y.type.shape, np.float32) if accumulator is None else accumulator
-    for e in range(len(up)):
+    for place, e in enumerate(range(len(up)) if ids is None else ids.reshape(-1)):
         inner = project(x, up[e]) + (0 if up_bias is None else up_bias[e])
         if gate is None:
             inner = ACTIVATIONS[op.act](inner)
@@ -271,7 +288,7 @@ def experts(
             if op.limit is not None:
                 gated, inner = np.minimum(gated, op.limit), np.clip(inner, -op.limit, op.limit)
             inner = ACTIVATIONS[op.act](gated) * (inner + np.float32(op.offset))
-        y = y + project((inner * shares[..., e : e + 1]).astype(x.dtype), down[e])
+        y = y + project((inner * shares[..., place : place + 1]).astype(x.dtype), down[e])
     return y
 
 

@@ -128,8 +128,9 @@ LINES = [
     '"tensor.relayout"(%x) : (tensor<1x64xf32, #lanes1>) -> tensor<4x16xf32, #lanes0>',
     '"tensor.take"(%x, %order) : (!half, tensor<5xui16, #tensor.lanes<axis = 0, compact = true>>)'
     " -> tensor<4x5xbf16, #lanes0>",
-    '"tensor.experts"(%x, %s, %g, %u, %d) <{operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 0, 0, 0>}>'
+    '"tensor.experts"(%x, %s, %g, %u, %d) <{operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 0, 0, 0, 0>}>'
     " : (!half, tensor<4x6xf32, #lanes0>, !experts, !experts, tensor<6x64x32xbf16>) -> tensor<4x64xf32, #lanes0>",
+    '"tensor.load_expert"(%t) <{number = 5 : i64, operandSegmentSizes = array<i32: 1, 0>}> : (!packed) -> !tile',
     '"tensor.replicate"(%x) : (tensor<1x64xf32, #lanes0>) -> tensor<1x64xf32, #tensor.replicated>',
     '"tensor.pad"(%x) <{value = 0.0 : f64}> : (!half) -> tensor<4x80xbf16, #lanes0>',
 ]
@@ -164,6 +165,8 @@ def one_op(line: str) -> tuple[Module, Op]:
     sources += SOURCES if "%w" in line and name_of(line).startswith("tensor.") else ""
     if name_of(line) == "tensor.experts":
         sources = STACKS
+    if name_of(line) == "tensor.load_expert":
+        sources = '%t = "tensor.packed_weight"() <{sources = ["t"], row = 0 : i64, column = 0 : i64, experts = 6 : i64}> : () -> !packed\n'
     results = "%result, %other" if ") -> (" in line else "%result"
     module, _ = parse_ir(f"{ALIASES}{sources}{results} = {line}")
     return module, next(op for op in module.function("test").block.ops if op.opname == name_of(line))

@@ -116,8 +116,18 @@ def experts(
     return f'''%u = "{source}"() <{{{name}}}> : () -> {up}
         %d = "tensor.weight"() <{{sources = ["d"]}}> : () -> {down}
         %y = "tensor.experts"(%x, %s, %u, %u, %d{", %b" * biased})
-          <{{operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, {int(biased)}, 0, 0>}}>
+          <{{operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, {int(biased)}, 0, 0, 0>}}>
           : ({x}, {shares}, {up}, {up}, {down}{f", {bias}" * biased}) -> {y}'''
+
+
+def load_expert(experts: int = 6, number: int = 0, ids: str = "") -> str:
+    kind = "rows = 64, columns = 64, element = bf16"
+    packed, local = f"!tensor.packed<{kind}>", f"!tensor.packed<{kind}, local = true>"
+    given = f", tensor<1x6x{ids}>" if ids else ""
+    return f'''%p = "tensor.packed_weight"() <{{sources = ["p"], row = 0 : i64, column = 0 : i64, experts = {experts} : i64}}>
+          : () -> {packed}
+        %t = "tensor.load_expert"(%p{", %i" if ids else ""}) <{{number = {number} : i64,
+          operandSegmentSizes = array<i32: 1, {int(bool(ids))}>}}> : ({packed}{given}) -> {local}'''
 
 
 MALFORMED = {
@@ -212,6 +222,13 @@ MALFORMED = {
         "takes shares tensor<4x6xbf16, .*>, expected f32 in local memory",
     ),
     "experts with a bias of one of two products": (experts(biased=True), "a bias of each product, or of none"),
+    "shares of other experts than there are": (
+        experts("tensor<4x5xf32, #tensor.lanes<axis = 0>>"),
+        "takes shares tensor<4x5xf32, .*> of 6 experts",
+    ),
+    "an expert beyond the last": (load_expert(number=6), "takes number 6 of 6"),
+    "the tile of one expert where there is but one": (load_expert(experts=0), "takes what is no tile of each expert"),
+    "experts chosen by floats": (load_expert(ids="f32"), "takes ids tensor<1x6xf32>, expected i32 in DDR"),
     "experts that are computed": (experts(source="llm.weight"), "as a whole weight, expected a tensor.weight"),
     "rows of another type than the table's": (
         '%y = "tensor.gather"(%t, %i) : (tensor<9x64xf32>, tensor<4xi32>) -> tensor<4x64xbf16>',

@@ -239,9 +239,9 @@ def test_experts_add_to_the_same_sums_one_after_the_other():
         segments = f"operandSegmentSizes = array<i32: 1, 1, {int(bool(start))}>"
         return f"""
           %s{e} = "tensor.slice"(%s) <{{starts = array<i64: 0, 0, {e}>, sizes = array<i64: 1, 64, 1>}}> : ({rows.format(2)}) -> {share}
-          %p{e} = "tensor.packed_weight"() <{{sources = ["p[{e}][0:64:1]", "p[{e}][64:128:1]"], row = 0 : i64, column = 0 : i64,
-            each = true}}> : () -> {packed.format("false")}
-          %l{e} = "tensor.load"(%p{e}) : ({packed.format("false")}) -> {packed.format("true")}
+          %p{e} = "tensor.packed_weight"() <{{sources = ["p[*][0:64:1]", "p[*][64:128:1]"], row = 0 : i64, column = 0 : i64,
+            each = true, experts = 2 : i64}}> : () -> {packed.format("false")}
+          %l{e} = "tensor.load_expert"(%p{e}) <{{number = {e} : i64, operandSegmentSizes = array<i32: 1, 0>}}> : ({packed.format("false")}) -> {packed.format("true")}
           %w{e} = "tensor.dequantize"(%l{e}) : ({packed.format("true")}) -> tensor<128x128xbf16, {LOCAL}>
           %b{e} = "tensor.linear"(%x, %w{e}) <{{operandSegmentSizes = array<i32: 1, 1, 0>}}> : ({X}, tensor<128x128xbf16, {LOCAL}>) -> {both}
           %g{e} = "tensor.slice"(%b{e}) <{{starts = array<i64: 0, 0, 0>, sizes = array<i64: 1, 64, 64>}}> : ({both}) -> {one}
@@ -249,9 +249,9 @@ def test_experts_add_to_the_same_sums_one_after_the_other():
           %a{e} = "tensor.gate"(%g{e}, %u{e}) : ({one}, {one}) -> {one}
           %m{e} = "tensor.mul"(%a{e}, %s{e}) <{{operandSegmentSizes = array<i32: 1, 1>}}> : ({one}, {share}) -> {one}
           %h{e} = "tensor.cast"(%m{e}) : ({one}) -> {half}
-          %q{e} = "tensor.packed_weight"() <{{sources = ["d[{e}]"], row = 0 : i64, column = 0 : i64, each = false}}>
+          %q{e} = "tensor.packed_weight"() <{{sources = ["d[*]"], row = 0 : i64, column = 0 : i64, experts = 2 : i64}}>
             : () -> {down.format("false")}
-          %k{e} = "tensor.load"(%q{e}) : ({down.format("false")}) -> {down.format("true")}
+          %k{e} = "tensor.load_expert"(%q{e}) <{{number = {e} : i64, operandSegmentSizes = array<i32: 1, 0>}}> : ({down.format("false")}) -> {down.format("true")}
           %v{e} = "tensor.dequantize"(%k{e}) : ({down.format("true")}) -> tensor<128x64xbf16, {LOCAL}>
           %y{e} = "tensor.linear"(%h{e}, %v{e}{start}) <{{{segments}}}>
             : ({half}, tensor<128x64xbf16, {LOCAL}>{f", {both}" if start else ""}) -> {both}
@@ -261,7 +261,7 @@ def test_experts_add_to_the_same_sums_one_after_the_other():
       %g = "tensor.weight"() <{{sources = ["p[*][0:64:1]"]}}> : () -> tensor<2x64x128xbf16>
       %u = "tensor.weight"() <{{sources = ["p[*][64:128:1]"]}}> : () -> tensor<2x64x128xbf16>
       %d = "tensor.weight"() <{{sources = ["d"]}}> : () -> tensor<2x128x64xbf16>
-      %y = "tensor.experts"(%x, %s, %g, %u, %d) <{{operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 0, 0, 0>}}>
+      %y = "tensor.experts"(%x, %s, %g, %u, %d) <{{operandSegmentSizes = array<i32: 1, 1, 1, 1, 1, 0, 0, 0, 0>}}>
         : ({X}, {rows.format(2)}, tensor<2x64x128xbf16>, tensor<2x64x128xbf16>, tensor<2x128x64xbf16>) -> {rows.format(128)}
     """
     check_pass("tile-weights{bytes=65536}", before=before, after=expert(0, "") + expert(1, ", %y0"))
