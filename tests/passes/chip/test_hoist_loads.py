@@ -184,3 +184,22 @@ def test_hoisting_changes_no_result_and_bounds_the_memory(drawn, fill):
 
 def dma_of(function) -> list[Instruction]:
     return [op for op in function.block.ops if isinstance(op, Instruction) and op.engine == "dma"]
+
+
+def gather(target: str, table: str, index: str) -> str:
+    """One row to lane 0, by an index in DDR."""
+    return f"""
+      "chip.dma_gather"({target}, {table}, {index}) <{{channels = 1 : i64, rows = 1 : i64, table_rows = 8 : i64,
+          width = 16 : i64, index_stride = 0 : i64, c_stride = 16 : i64, res = {VIEW}, opd0 = {VIEW},
+          opd1 = #chip.view<dtype = i32>}}> : ({LOCAL}, {DDR}, {DDR}) -> ()
+    """
+
+
+def test_a_gather_moves_no_further_than_behind_what_writes_its_index():
+    made = load("%a", "%x") + copy("%b", "%a") + store("%t", "%b")
+    late = gather("%c", "%x", "%t")
+    check_pass(
+        "hoist-loads",
+        before=HEAD + made + WORK + late + copy("%d", "%c"),
+        after=HEAD + made + late + WORK + copy("%d", "%c"),
+    )
