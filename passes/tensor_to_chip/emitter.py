@@ -180,10 +180,10 @@ class Emitter:
         return step.shape, 0, step.strides[0]
 
     def pool(self, kind: str, x: Placed, scale: float = 1.0) -> Placed:
-        """Reduce the last axis of an aligned array; whole EU widths go in two steps, down then across."""
-        width = self.spec.eu_items(x.dtype.bytes)
+        """Reduce the last axis of an aligned array, in two steps where that is faster: down, then across."""
         columns = x.shape[-1]
-        if columns % width or columns == width:
+        width = pooled_first(columns, self.spec.eu_items(x.dtype.bytes))
+        if width == columns:
             return self._pool(kind, x, (1, columns), scale)
         tall = x.reshape((*x.shape[:-1], columns // width, width), x.axis)
         return self._pool(kind, self._pool(kind, tall, (columns // width, 1), scale), (1, width), 1.0)
@@ -294,6 +294,19 @@ class Emitter:
             n, c, h, w = step.shape
             shape = (n, self.spec.lanes if kind == "broadcast" else c, h, w)
             self.add(chip.DmaTensorOp(dst.buffer, src.buffer, kind=kind, shape=shape, res=res, opd0=opd0))
+
+
+def pooled_first(columns: int, eu_items: int) -> int:
+    """How many columns a first step of pooling leaves; all of them where a second would not save its cost.
+
+    A step takes a cycle for each item of its window and EU width of its result.
+    """
+    if columns % eu_items == 0:
+        return eu_items
+    if columns < 2 * eu_items:
+        return columns
+    widths = [width for width in range(2, columns) if columns % width == 0]
+    return min(widths, key=lambda w: columns // w * -(-w // eu_items) + w, default=columns)
 
 
 # ---- iteration ----

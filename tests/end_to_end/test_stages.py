@@ -29,6 +29,7 @@ CASES = [
     ("qwen3", "bf16", {"layers": 1, "attention_bias": True, "head_dim": 32}),
     ("llama", "w8f16", {"layers": 1}),
     ("qwen2", "w4f16", {}),
+    ("qwen3", "f16", {"layers": 1, "hidden": 250, "heads": 5, "kv_heads": 1, "head_dim": 50, "intermediate": 358}),
 ]
 
 

@@ -35,6 +35,18 @@ VARIANTS = {  # family, changes to the checkpoint, changes to the options
         {"layers": 1, "hidden": 320, "heads": 5, "kv_heads": 1, "intermediate": 2304},
         {},
     ),
+    "widths that fill no rows of lanes": (
+        "llama",
+        {"layers": 1, "hidden": 250, "heads": 5, "kv_heads": 1, "head_dim": 50, "intermediate": 358, "vocab": 1027}
+        | {"attention_bias": True, "mlp_bias": True, "tied": True},
+        {},
+    ),
+    "head size 80, rows of tokens that are not full": (
+        "qwen2",
+        {"layers": 1, "hidden": 1000, "heads": 4, "head_dim": 80, "intermediate": 1000},
+        {"seq_length": 130, "max_input_length": 70},
+    ),
+    "more heads than lanes": ("qwen3", {"layers": 1, "hidden": 142, "heads": 71, "kv_heads": 1}, {}),
     "several rows of lanes": ("qwen3", {"layers": 1}, {"seq_length": 192}),
     "rows of lanes that are not full": ("qwen3", {"layers": 1}, {"seq_length": 130, "max_input_length": 70}),
 }

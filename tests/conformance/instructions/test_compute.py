@@ -155,6 +155,10 @@ def test_moves_between_lanes(spec, tmp_path, dtype):
         elif c + 9 <= spec.lanes:
             fields |= {"res0_addr": RESULT + 9 * lane, "opd0_addr": 5 * lane}
         cases[f"{kind} {c} x {w}"] = instruction(spec, "tsbc", kind, **fields)
+    for c, source, target in ((5, 30, 0), (100, 30, 0), (100, 0, 9), (70, 31, 17)):  # round the last lane
+        fields = {"res0_prec": PRECISION[dtype], "res0_c": c, "res0_w": 1, "opd0_c": c, "opd0_w": 1}
+        fields |= {"res0_addr": RESULT + target * lane, "opd0_addr": source * lane}
+        cases[f"l_copy {c} from {source} to {target}"] = instruction(spec, "tsbc", "l_copy", **fields)
     run(spec, tmp_path, {A: dtype}, cases)
 
 

@@ -152,6 +152,8 @@ def test_a_part_of_each_row_is_reduced_from_a_copy():
         ((1, 40), packed(1)),
         ((71, 40), slots(0)),
         ((71, 32), slots(0)),
+        ((1, 70, 1000), slots(1)),
+        ((2, 70, 50), slots(1)),
     ],
 )
 def test_reduce(kind, shape, layout):

@@ -5,16 +5,17 @@ from __future__ import annotations
 from math import prod
 
 import numpy as np
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from compiler.target.chips.bm1684x import BM1684X
 from dialects.tensor import Lanes, Replicated
-from passes.tensor_to_chip.emitter import Step, dma_steps, steps
+from passes.tensor_to_chip.emitter import Step, dma_steps, pooled_first, steps
 from passes.tensor_to_chip.placed import Placed
 from tests.passes.tensor_to_chip.places import LANE_BYTES, fresh, item_offsets
 
-SIZES = st.sampled_from([1, 1, 2, 3, 4, 5, 17, 63, 64, 65, 128, 130])
+SIZES = st.sampled_from([1, 1, 2, 3, 4, 5, 17, 63, 64, 65, 128, 130, 1030, 1100])
 LANES = BM1684X.lanes
 
 
@@ -93,3 +94,22 @@ def test_dma_steps_pair_each_item_with_its_place_in_ddr(pair, to_ddr):
     wanted = np.stack([item_offsets(local).reshape(-1), np.arange(prod(local.shape)) * 4])
     got = np.concatenate(found, axis=1)
     assert sorted(map(tuple, got.T.tolist())) == sorted(map(tuple, wanted.T.tolist()))
+
+
+def test_long_vectors_that_fill_no_rows_of_lanes_are_two_instructions():
+    """Their whole rows at a time, and the rest; a short one has each row as a group of its own."""
+    for count, shapes in {
+        1000: [(1, 1000, 1, 1)],
+        1024: [(1, 64, 1, 16)],
+        1030: [(1, 64, 1, 16), (1, 6, 1, 1)],
+    }.items():
+        vector = fresh((1, count), Lanes(1, compact=True))
+        assert [step.shape for step in steps([vector, vector], BM1684X)] == shapes
+
+
+@pytest.mark.parametrize(
+    ("columns", "left"),
+    [(1, 1), (16, 16), (32, 16), (2560, 16), (21, 21), (1000, 25), (2562, 14), (1009, 1009)],
+)
+def test_rows_are_pooled_in_two_steps_where_these_are_shorter(columns, left):
+    assert pooled_first(columns, 16) == left
