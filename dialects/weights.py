@@ -9,29 +9,46 @@ from typing import Any
 from compiler.ir.text import parameter_text
 from compiler.ir.types import Attribute, ElementType, attr_def
 from compiler.sizes import round_up
-from compiler.weights.part import EVERY
 from compiler.weights.scheme import Scheme
 from compiler.weights.tile import Tile
 
 ROPE_TABLES = ("half", "interleaved", "half_tables")
 
 
-_SOME_ROWS = re.compile(r"(.*)\[(\d+):(\d+):(\d+)\]")
+TRANSPOSED = "^T"
+_SOME_ROWS = re.compile(r"(.*)\{(\d+):(\d+):(\d+)\}")
+
+
+@dataclass(frozen=True)
+class TensorView:
+    """What a name in a source says: a tensor, or it transposed, and which rows of that; None for all.
+
+    The tensor may itself be a part of another (`compiler.weights.part`), or have rows in another order.
+    """
+
+    tensor: str
+    transposed: bool = False
+    rows: slice | None = None
+
+
+def view_of_name(name: str) -> TensorView:
+    found = _SOME_ROWS.fullmatch(name)
+    tensor, rows = (found[1], slice(*map(int, found.groups()[1:]))) if found else (name, None)
+    return TensorView(tensor.removesuffix(TRANSPOSED), tensor.endswith(TRANSPOSED), rows)
 
 
 def some_rows(name: str, rows: slice) -> str:
-    """What sources call some rows of a tensor, or of some of its rows: "gate_up.weight[0:256:1]"."""
-    tensor, before = rows_of_name(name)
+    """The name of some rows of what a name says: "gate_up.weight{0:256:1}"."""
+    before = view_of_name(name).rows
     if before is None:
-        return f"{tensor}[{rows.start}:{rows.stop}:{rows.step}]"
+        return f"{name}{{{rows.start}:{rows.stop}:{rows.step}}}"
     kept = range(before.start, before.stop, before.step)[rows]
-    return f"{tensor}[{kept.start}:{kept.stop}:{kept.step}]"
+    return some_rows(name.rpartition("{")[0], slice(kept.start, kept.stop, kept.step))
 
 
-def rows_of_name(name: str) -> tuple[str, slice | None]:
-    """The tensor that a name in a source is of, and which rows of it; None for all."""
-    found = None if EVERY in name else _SOME_ROWS.fullmatch(name)
-    return (found[1], slice(*map(int, found.groups()[1:]))) if found else (name, None)
+def transposed(name: str) -> str:
+    """The name of a tensor transposed, as some models keep the weights of linears."""
+    return f"{name}{TRANSPOSED}"
 
 
 class WeightSource(Attribute):

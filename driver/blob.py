@@ -30,8 +30,9 @@ from dialects.weights import (
     Packed,
     RopeTable,
     Table,
+    TensorView,
     WeightSource,
-    rows_of_name,
+    view_of_name,
 )
 
 ReadTensor = Callable[[str], Weight]
@@ -75,12 +76,22 @@ class Materializer:
 
     def _rows(self, name: str) -> Weight:
         """Floats of a stack of matrices are given as one, since each row is quantized by itself."""
-        tensor, rows = rows_of_name(name)
-        weight = self.read(tensor)
+        view = view_of_name(name)
+        weight = self.read(view.tensor)
         if isinstance(weight, Quantized):
-            return weight if rows is None else rectangle(weight, rows)
-        chosen = weight if rows is None else weight[rows]
+            return self._part(weight, view)
+        chosen = weight.T if view.transposed else weight
+        chosen = chosen if view.rows is None else chosen[view.rows]
         return chosen.reshape(-1, chosen.shape[-1]) if chosen.ndim == 3 else chosen
+
+    def _part(self, weight: Quantized, view: TensorView) -> Weight:
+        """UserError for codes to be transposed: their groups would not lie along the inputs."""
+        if view.transposed:
+            raise UserError(
+                f"{self.full_name(view.tensor)} cannot be taken over: it is stored as codes, and the program "
+                "needs it transposed"
+            )
+        return weight if view.rows is None else rectangle(weight, view.rows)
 
     def _as(self, weight: Weight, form: ElementType | Scheme, name: str) -> Weight:
         try:
@@ -89,7 +100,7 @@ class Materializer:
             return quantize(weight, form) if isinstance(form, Scheme) else convert(weight, form.numpy)
         except ValueError as error:
             what = "taken over" if isinstance(weight, Quantized) else "quantized"
-            tensor = self.full_name(rows_of_name(name)[0])
+            tensor = self.full_name(view_of_name(name).tensor)
             raise UserError(f"{tensor} cannot be {what}: {error}") from error
 
     def codes(self, name: str, scheme: Scheme) -> Quantized:

@@ -17,6 +17,7 @@ from compiler.target.attribute import set_target
 from compiler.weights.stored import Weight
 from dialects.builtin import ModuleOp
 from dialects.nets import net_of
+from dialects.weights import view_of_name
 from driver.blob import Materializer, Piece, WeightBlob
 from driver.groups import groups_to_compile, named_of, table_of
 from driver.options import ConvertOptions
@@ -101,7 +102,8 @@ class Job:
             self.effort(group)
         made = resume(self.dumps[group.name], group.module, options.spec, options.dump_ir)
         full_name = group.instances[0].parameter_name
-        shapes = {op.name: self.weights.shape(full_name(op.name)) for op in named_of(group.module)}
+        names = {view_of_name(op.name).tensor for op in named_of(group.module)}
+        shapes = {name: self.weights.shape(full_name(name)) for name in names}
         check_sources(made, shapes, self.model.tables)
         return made
 

@@ -30,7 +30,7 @@ from dialects.weights import (
     RopeTable,
     Table,
     WeightSource,
-    rows_of_name,
+    view_of_name,
 )
 from passes.chip.assign_addresses import globals_of
 from passes.manager import HEADER, PassManager, check_order, parse_pipeline, passes_left
@@ -150,15 +150,16 @@ def parameter(name: str) -> str:
     part = part_of(name)
     if part is not None:
         return part.parameter
-    return weight_and_order(rows_of_name(name)[0])[0]
+    return weight_and_order(view_of_name(name).tensor)[0]
 
 
 def shape_of(name: str, shapes: Mapping[str, Any]) -> tuple[int, ...]:
     part = part_of(name)
     if part is not None:
         return part.shape(shapes[part.parameter])
-    count, *others = shapes[parameter(name)]
-    return (len(range(count)[rows_of_name(name)[1] or slice(None)]), *others)
+    view, shape = view_of_name(name), shapes[parameter(name)]
+    count, *others = shape[::-1] if view.transposed else shape
+    return (len(range(count)[view.rows or slice(None)]), *others)
 
 
 def parts_of(source: WeightSource) -> Iterator[WeightSource]:

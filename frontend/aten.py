@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 from compiler.ir.core import Op, Value
 from compiler.ir.location import UNKNOWN, Location
 from compiler.ir.module import Builder
-from compiler.ir.types import ElementType
+from compiler.ir.types import ElementType, TensorType
 from dialects import llm
+from dialects.weights import transposed
 from frontend.masks import visible
 
 Number = float | int
@@ -81,6 +82,18 @@ def handles(*names: str) -> Callable[[Handler], Handler]:
 @handles("linear")
 def linear(emit: Emitter, input: Value, weight: Value, bias: Value | None = None) -> Value:
     return emit(llm.LinearOp, input, weight, bias)
+
+
+@handles("aten.addmm")
+def addmm(emit: Emitter, self: Value, mat1: Value, mat2: Value, beta: Number = 1, alpha: Number = 1) -> Value:
+    """x @ W + b, where a class keeps the weight of a linear as [inputs, outputs]."""
+    weight = mat2.defining(llm.WeightOp)
+    require(alpha == beta == 1, "factors other than 1")
+    if weight is None or mat2.type.layout is not None:
+        raise Unsupported("a product with what is no plain parameter")
+    inputs, outputs = mat2.type.shape
+    turned = TensorType((outputs, inputs), mat2.type.element)
+    return linear(emit, mat1, emit(llm.WeightOp, name=transposed(weight.name), types=[turned]), self)
 
 
 @handles("matmul")

@@ -12,10 +12,12 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from transformers import PreTrainedModel
 
 from compiler.diagnostics import UserError
 from frontend.build import LONGEST_REASON
@@ -114,7 +116,7 @@ def capture_model(
     late = {layer.path for layer in prefill.layers if layer.late} if prefill else set()
     captures: list[LayerCapture] = []
     try:
-        with one_thread(), recorder.recording(), stubbed_layers(recorder, cache, captures, late):
+        with one_thread(), unwarned(), recorder.recording(), stubbed_layers(recorder, cache, captures, late):
             ids = recorder.input((1, tokens), torch.int64, "ids")
             positions = torch.arange(position, position + tokens)[None]
             output = model(input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True)
@@ -141,6 +143,13 @@ def one_thread() -> Iterator[None]:
         yield
     finally:
         torch.set_num_threads(threads)
+
+
+@contextmanager
+def unwarned() -> Iterator[None]:
+    """Without the library's look at the ids for padding, which would read traced values for a warning."""
+    with patch.object(PreTrainedModel, "warn_if_padding_and_no_attention_mask", lambda *_: None):
+        yield
 
 
 @contextmanager

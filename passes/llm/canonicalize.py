@@ -105,6 +105,18 @@ def merge_permutes(op: llm.PermuteOp, rw: Rewriter) -> None:
         rw.replace(op, llm.PermuteOp(source, order=order, loc=fused(before.loc, op.loc)))
 
 
+@rewrite(llm.LinearOp)
+def project_joined_heads(op: llm.LinearOp, rw: Rewriter) -> None:
+    """linear(reshape(x)) from [1, tokens, heads, d] to [tokens, n] -> reshape(linear([1, tokens, n]))."""
+    joined, shape = op.x.defining(llm.ReshapeOp), (1, *op.x.type.shape)
+    if joined is None or op.residual is not None or len(shape) != 3:
+        return
+    if len(joined.x.type.shape) > 3 and joined.x.type.shape[:2] == shape[:2]:
+        x = rw.insert_before(op, llm.ReshapeOp(joined.x, shape=shape, loc=joined.loc)).y
+        linear = rw.insert_before(op, llm.LinearOp(x, op.weight, op.bias, loc=op.loc))
+        rw.replace(op, llm.ReshapeOp(linear.y, shape=op.y.type.shape, loc=joined.loc))
+
+
 @rewrite(*TOKENWISE)
 def keep_tokens_on_their_axis(op: Op, rw: Rewriter) -> None:
     """f(reshape(x)) -> reshape(f(x)) from [1, tokens, n] to [tokens, n], f being one for each token."""
@@ -219,6 +231,7 @@ def drop_double_negation(op: llm.LogicalNotOp, rw: Rewriter) -> None:
 PATTERNS: list[Pattern] = [
     merge_reshapes,
     project_before_axes_of_one,
+    project_joined_heads,
     keep_tokens_on_their_axis,
     merge_permutes,
     drop_whole_slice,

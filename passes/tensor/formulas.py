@@ -51,7 +51,7 @@ def tanh(build: Build, x: Value) -> Value:
 
 
 def softcap(build: Build, x: Value, cap: float) -> Value:
-    """cap tanh(x / cap) = 2 cap sigmoid(2 x / cap) - cap, to within cap * 1e-5."""
+    """cap tanh(x / cap) = 2 cap sigmoid(2 x / cap) - cap, to within cap * 2e-5."""
     y = sigmoid(build, build.scalar(tensor.MulOp, x, 2 / cap))
     return build.scalar(tensor.SubOp, build.scalar(tensor.MulOp, y, 2 * cap), cap)
 

@@ -12,6 +12,7 @@ import numpy as np
 from compiler.ir.types import TensorType
 from compiler.weights.scheme import scheme_of
 from dialects import llm
+from dialects.weights import view_of_name
 from runtime_sim.arrays import Array
 from runtime_sim.interpret.activations import ACTIVATIONS
 from runtime_sim.interpret.codes import decoded
@@ -37,7 +38,9 @@ def weight(op: llm.WeightOp, data: Data) -> Array:
     scheme = scheme_of(op.y.type)
     if scheme is not None:
         return decoded(data.codes(op.name, scheme), scheme, op.y.type.element).reshape(op.y.type.shape)
-    return rounded(data.weights(op.name), op.y.type)
+    view = view_of_name(op.name)
+    values = data.weights(view.tensor)
+    return rounded(values.T if view.transposed else values, op.y.type)
 
 
 @supplies(llm.TableOp)

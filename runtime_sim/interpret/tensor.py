@@ -14,7 +14,7 @@ import numpy as np
 from compiler.ir.types import ElementType
 from compiler.weights.scheme import Scheme, scheme_of
 from dialects import tensor
-from dialects.weights import rows_of_name
+from dialects.weights import TensorView, transposed, view_of_name
 from runtime_sim.arrays import Array, DType
 from runtime_sim.interpret.activations import ACTIVATIONS, normal_share, sigmoid
 from runtime_sim.interpret.codes import decoded
@@ -41,12 +41,18 @@ def narrow(x: Array, dtype: DType) -> Array:
 
 def parameter(name: str, data: Data, scheme: Scheme | None, element: ElementType) -> Array:
     """A parameter as it is stored: in the type `element`, or as codes that decode to it."""
-    tensor_name, rows = rows_of_name(name)
+    view = view_of_name(name)
     if scheme is not None:
-        whole = decoded(data.codes(tensor_name, scheme), scheme, element)
+        whole = decoded(data.codes(whole_name(view), scheme), scheme, element)
     else:
-        whole = narrow(data.weights(tensor_name), element.numpy)
-    return whole if rows is None else whole[rows]
+        values = data.weights(view.tensor)
+        whole = narrow(values.T if view.transposed else values, element.numpy)
+    return whole if view.rows is None else whole[view.rows]
+
+
+def whole_name(view: TensorView) -> str:
+    """Of all rows, which are stored as codes together."""
+    return transposed(view.tensor) if view.transposed else view.tensor
 
 
 @supplies(tensor.WeightOp)

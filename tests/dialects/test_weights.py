@@ -17,10 +17,12 @@ from dialects.weights import (
     Packed,
     RopeTable,
     Table,
+    TensorView,
     region_name,
-    rows_of_name,
     some_rows,
     stored_bits,
+    transposed,
+    view_of_name,
 )
 
 FOUR, SYMMETRIC, EIGHT = Scheme(4, 64, True, F16), Scheme(4, 32, False, BF16), Scheme(8, 64, False, BF16)
@@ -104,13 +106,14 @@ def test_sources_of_nothing_are_refused(source):
 
 
 def test_rows_of_a_tensor_have_a_name():
-    assert rows_of_name("mlp.up.weight") == ("mlp.up.weight", None)
-    assert some_rows("mlp.up.weight", slice(2, 90, 4)) == "mlp.up.weight[2:90:4]"
-    assert rows_of_name("mlp.up.weight[2:90:4]") == ("mlp.up.weight", slice(2, 90, 4))
+    assert view_of_name("mlp.up.weight") == TensorView("mlp.up.weight")
+    assert some_rows("mlp.up.weight", slice(2, 90, 4)) == "mlp.up.weight{2:90:4}"
+    assert view_of_name("mlp.up.weight{2:90:4}") == TensorView("mlp.up.weight", False, slice(2, 90, 4))
+    assert view_of_name(some_rows(transposed("w"), slice(2, 90, 4))) == TensorView("w", True, slice(2, 90, 4))
 
 
 @pytest.mark.parametrize("again", [slice(0, 5, 1), slice(3, 10, 2), slice(1, 22, 20)])
 def test_rows_of_rows_are_rows_of_the_tensor(again):
-    tensor, rows = rows_of_name(some_rows(some_rows("w", slice(2, 90, 4)), again))
-    assert tensor == "w"
-    assert [*range(100)[rows]] == [*range(100)[2:90:4][again]]
+    view = view_of_name(some_rows(some_rows("w", slice(2, 90, 4)), again))
+    assert view.tensor == "w"
+    assert [*range(100)[view.rows]] == [*range(100)[2:90:4][again]]

@@ -179,11 +179,23 @@ def test_some_rows_of_a_tensor_are_taken_as_it_is_stored():
     values = random_tensor(200, 64)
     read = {"w": values, "b": values[:, 0]}.__getitem__
     made = Materializer(read, {})
-    np.testing.assert_array_equal(made.bytes_of(Joined(("w[3:90:2]",), F32)), values[3:90:2])
-    np.testing.assert_array_equal(made.bytes_of(Joined(("b[3:90:2]",), F32)), values[3:90:2, 0])
+    np.testing.assert_array_equal(made.bytes_of(Joined(("w{3:90:2}",), F32)), values[3:90:2])
+    np.testing.assert_array_equal(made.bytes_of(Joined(("b{3:90:2}",), F32)), values[3:90:2, 0])
     scheme = Scheme(4, 32, True, BF16)
-    some, whole = made.codes("w[100:164:1]", scheme), made.codes("w", scheme)
+    some, whole = made.codes("w{100:164:1}", scheme), made.codes("w", scheme)
     for part in ("codes", "scales", "zeros"):
         np.testing.assert_array_equal(getattr(some, part), getattr(whole, part)[100:164])
-    again = Materializer({"w": whole}.__getitem__, {}).codes("w[100:164:1]", scheme)
+    again = Materializer({"w": whole}.__getitem__, {}).codes("w{100:164:1}", scheme)
     np.testing.assert_array_equal(again.codes, some.codes)
+
+
+def test_a_tensor_is_transposed_as_its_name_says():
+    values = random_tensor(64, 200)
+    made = Materializer({"w": values}.__getitem__, {})
+    np.testing.assert_array_equal(made.bytes_of(Joined(("w^T{3:90:2}",), F32)), values.T[3:90:2])
+    turned = Materializer({"w": np.ascontiguousarray(values.T)}.__getitem__, {})
+    scheme = Scheme(4, 32, True, BF16)
+    np.testing.assert_array_equal(made.codes("w^T", scheme).codes, turned.codes("w", scheme).codes)
+    codes = Materializer({"w": turned.codes("w", scheme)}.__getitem__, {})
+    with pytest.raises(UserError, match="w cannot be taken over: it is stored as codes, and the program needs it transposed"):
+        codes.codes("w^T", scheme)

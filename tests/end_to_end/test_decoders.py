@@ -30,6 +30,7 @@ DECODERS: dict[str, dict[str, Any]] = {
     "persimmon": {"num_key_value_heads": 4},  # queries, keys and values of each head together, layer norms of heads
     "opt": {"ffn_dim": 256, "word_embed_proj_dim": 64},  # learned positions, states of another width around the layers
     "gpt_bigcode": {"n_embd": 128, "n_layer": 2, "n_head": 4, "n_positions": 128},  # one head of keys and values
+    "gpt2": {"n_embd": 128, "n_layer": 2, "n_head": 4, "n_positions": 128},  # weights of [inputs, outputs]
     "gemma": {},  # rows of the embedding times a number, norm weights plus one, a gate of gelu's tanh form
     "gemma2": {"sliding_window": 16, "attn_logit_softcapping": 4.0},  # windows on some layers, caps of scores and logits
     "cohere2": {"sliding_window": 16, "layer_types": ["sliding_attention", "full_attention"]},  # rope of neighbours

@@ -40,6 +40,7 @@ def test_each_kind_of_mask_says_what_is_visible(mask, shown):
 # One function or more for each handler; `m` has weight [4, 4], saved [4] and computed [4], x is [2, 3, 4].
 CASES: dict[str, tuple[Callable[[Any, torch.Tensor], torch.Tensor], ...]] = {
     "linear": (lambda m, x: F.linear(x, m.weight), lambda m, x: F.linear(x, m.weight, m.saved)),
+    "aten.addmm": (lambda m, x: torch.addmm(m.saved, x.view(-1, 4), m.weight).view(x.shape),),
     "matmul": (lambda m, x: torch.matmul(x, x.transpose(1, 2)),),
     "softmax": (lambda m, x: F.softmax(x, dim=-1), lambda m, x: F.softmax(x, dim=1)),
     "layer_norm": (lambda m, x: F.layer_norm(x, (4,), m.saved, m.saved, 1e-3), lambda m, x: F.layer_norm(x, (4,))),

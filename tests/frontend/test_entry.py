@@ -56,6 +56,7 @@ def test_the_head_takes_a_state_as_wide_as_the_others():
         ("opt", OPT | {"word_embed_proj_dim": 32, "do_layer_norm_before": False}),
         ("biogpt", {}),
         ("gpt_bigcode", {"n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 64}),
+        ("gpt2", {"n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 64}),
         ("ctrl", {"n_embd": 64, "n_layer": 3, "n_head": 4, "n_positions": 64, "dff": 96}),  # sines, not learned
     ],
 )

@@ -245,3 +245,21 @@ def test_a_range_of_a_row_is_taken_before_it_is_a_head():
           %y = "llm.reshape"(%a) <{shape = array<i64: 1, 1, 8, 16>}> : (tensor<1x8x16xbf16>) -> tensor<1x1x8x16xbf16>
         """,
     )
+
+
+def test_heads_are_joined_on_the_axis_of_tokens():
+    heads, two, three, w = "tensor<1x8x2x16xbf16>", "tensor<8x32xbf16>", "tensor<1x8x32xbf16>", "tensor<32x32xbf16>"
+    check_pass(
+        "canonicalize",
+        before=f"""
+          %a = "llm.reshape"(%x) <{{shape = array<i64: 8, 32>}}> : ({heads}) -> {two}
+          %w = "llm.weight"() <{{name = "w"}}> : () -> {w}
+          %b = "llm.linear"(%a, %w) {PROJECTED} : ({two}, {w}) -> {two}
+          %y = "llm.reshape"(%b) <{{shape = array<i64: 1, 8, 32>}}> : ({two}) -> {three}
+        """,
+        after=f"""
+          %w = "llm.weight"() <{{name = "w"}}> : () -> {w}
+          %a = "llm.reshape"(%x) <{{shape = array<i64: 1, 8, 32>}}> : ({heads}) -> {three}
+          %y = "llm.linear"(%a, %w) {PROJECTED} : ({three}, {w}) -> {three}
+        """,
+    )
