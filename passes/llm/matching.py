@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Protocol
 
-from compiler.ir.core import Value
+from compiler.ir.core import Op, Value
+from compiler.ir.rewrite import Rewriter
 from dialects import llm
 
 
@@ -42,28 +43,50 @@ def last_axis(x: Value) -> int:
 
 @dataclass(frozen=True)
 class Region:
-    """Elements start, start + step, ... before stop of the last axis of a value."""
+    """Elements start, start + step, ... before stop of the last axis of a value, its other axes as `lead`."""
 
     of: Value
+    lead: tuple[int, ...]
     start: int
     stop: int
     step: int = 1
 
     def part(self, start: int, stop: int, step: int = 1) -> Region:
-        """A region of this one, which must be contiguous."""
-        return Region(self.of, self.start + start, self.start + stop, step)
+        """Elements of the same value, counted from where this region starts."""
+        return replace(self, start=self.start + start, stop=self.start + stop, step=step)
+
+    def reaches(self, stop: int) -> Region:
+        """All elements from where this region starts up to `stop` of the value."""
+        return replace(self, stop=stop, step=1)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return *self.lead, len(range(self.start, self.stop, self.step))
 
     @property
     def width(self) -> int:
-        return len(range(self.start, self.stop, self.step))
+        return self.shape[-1]
 
 
 def region(x: Value) -> Region:
-    """What `x` is a slice of; all of itself if it is none."""
-    op = x.defining(llm.SliceOp)
-    if op is None or op.axis != last_axis(x):
-        return Region(x, 0, x.type.shape[-1])
-    return Region(op.x, op.start, range(op.start, op.stop, op.step)[-1] + 1, op.step)
+    """What `x` is a slice of, maybe with its other axes reshaped; all of itself if it is none."""
+    reshape = x.defining(llm.ReshapeOp)
+    source = reshape.x if reshape and reshape.x.type.shape[-1:] == x.type.shape[-1:] else x
+    lead, op = x.type.shape[:-1], source.defining(llm.SliceOp)
+    if op is None or op.axis != last_axis(source):
+        return Region(source, lead, 0, source.type.shape[-1])
+    return Region(op.x, lead, op.start, range(op.start, op.stop, op.step)[-1] + 1, op.step)
+
+
+def value_of(part: Region, anchor: Op, rw: Rewriter) -> Value:
+    """A contiguous region as a value, made before the anchor where it is not all of one."""
+    x, axis = part.of, last_axis(part.of)
+    if part.width != x.type.shape[axis]:
+        cut = llm.SliceOp(x, axis=axis, start=part.start, stop=part.stop, loc=anchor.loc)
+        x = rw.insert_before(anchor, cut).y
+    if part.shape != x.type.shape:
+        x = rw.insert_before(anchor, llm.ReshapeOp(x, shape=part.shape, loc=anchor.loc)).y
+    return x
 
 
 def concat_parts(x: Value) -> tuple[Value, Value] | None:

@@ -9,7 +9,7 @@ from compiler.ir.module import Module
 from compiler.ir.rewrite import Pattern, Rewriter, apply_patterns, rewrite
 from dialects import llm
 from dialects.contents import Content
-from passes.llm.matching import Region, both_orders, concat_parts, region
+from passes.llm.matching import Region, both_orders, concat_parts, region, value_of
 from passes.manager import Pass
 
 
@@ -91,21 +91,12 @@ def find_half_tables(op: llm.ConcatOp, rw: Rewriter) -> None:
 
 
 def both_of(a: Region, b: Region) -> Region | None:
-    """What a and b are the halves of, all of a value; or what they are the even and the odd items of."""
-    half = a.width
-    if a == Region(a.of, 0, half) and b == Region(a.of, half, a.of.type.shape[-1]) and b.width == half:
-        return Region(a.of, 0, 2 * half)
-    if a.step == 2 and b == Region(a.of, a.start + 1, a.stop + 1, 2):
-        return Region(a.of, a.start, b.stop)
+    """What a and b are the halves of; or what they are the even and the odd items of."""
+    if a.step == 1 and b == a.part(a.width, 2 * a.width):
+        return a.reaches(b.stop)
+    if a.step == 2 and b == a.part(1, a.stop - a.start + 1, 2):
+        return a.reaches(b.stop)
     return None
-
-
-def value_of(x: Region, anchor: llm.ConcatOp, rw: Rewriter) -> Value:
-    """The region as a value, made before the anchor where it is not all of one."""
-    if x == Region(x.of, 0, x.of.type.shape[-1]):
-        return x.of
-    part = llm.SliceOp(x.of, axis=anchor.axis, start=x.start, stop=x.stop, loc=anchor.loc)
-    return rw.insert_before(anchor, part).y
 
 
 def product(x: Value | None) -> tuple[Value, Value] | None:
@@ -122,12 +113,9 @@ def widen_partial_rope(op: llm.ConcatOp, rw: Rewriter) -> None:
     if parts is None or rope is None or not rope.y.has_one_use():
         return
     rotated, rest = region(rope.x), region(parts[1])
-    if rotated.of is not rest.of or rotated.stop != rest.start or (rotated.step, rest.step) != (1, 1):
+    if rest != rotated.part(rotated.width, rotated.width + rest.width) or rotated.step != 1:
         return
-    x = rotated.of
-    if x.type != op.y.type:
-        head = llm.SliceOp(x, axis=op.axis, start=rotated.start, stop=rest.stop, loc=rope.loc)
-        x = rw.insert_before(op, head).y
+    x = value_of(rotated.reaches(rest.stop), op, rw)
     wide = llm.RopeOp(x, rope.cos, rope.sin, mode=rope.mode, rotary_dim=rope.rotary_dim, loc=rope.loc)
     rw.replace(op, wide)
 

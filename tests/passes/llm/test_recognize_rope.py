@@ -172,3 +172,87 @@ def test_rope_with_tables_of_half_the_width():
         f"%a) : ({HALF}, {table})", f"%a) : ({HALF}, {HALF})"
     )
     check_pass(PIPELINE, order + swapped, order + swapped)
+
+
+ROWS, KEY, KEY_HALF = "tensor<1x8x40xf32>", "tensor<1x1x8x16xf32>", "tensor<1x1x8x8xf32>"
+
+
+def key_part(name: str, start: int, stop: int, step: int = 1, lead: str = "1, 1, 8") -> str:
+    """Elements of rows of a projection, as those of one head."""
+    width = len(range(start, stop, step))
+    bounds = f"axis = 2 : i64, start = {start} : i64, stop = {stop} : i64" + f", step = {step} : i64" * (step > 1)
+    part, head = f"tensor<1x8x{width}xf32>", f"tensor<{lead.replace(', ', 'x')}x{width}xf32>"
+    return f"""
+    %{name}_row = "llm.slice"(%r) <{{{bounds}}}> : ({ROWS}) -> {part}
+    %{name} = "llm.reshape"(%{name}_row) <{{shape = array<i64: {lead}, {width}>}}> : ({part}) -> {head}
+"""
+
+
+def key_by_half_tables(first: tuple[int, int, int], second: tuple[int, int, int]) -> str:
+    table, head = KEY_HALF, KEY_HALF
+    return (
+        key_part("a", *first)
+        + key_part("b", *second)
+        + f"""
+    %ac = "llm.mul"(%a, %cos) : ({head}, {table}) -> {head}
+    %bs = "llm.mul"(%b, %sin) : ({head}, {table}) -> {head}
+    %bc = "llm.mul"(%b, %cos) : ({head}, {table}) -> {head}
+    %as = "llm.mul"(%a, %sin) : ({head}, {table}) -> {head}
+    %first = "llm.sub"(%ac, %bs) : ({head}, {head}) -> {head}
+    %second = "llm.add"(%bc, %as) : ({head}, {head}) -> {head}
+    %y = "llm.concat"(%first, %second) <{{axis = 3 : i64}}> : ({head}, {head}) -> {KEY}
+"""
+    )
+
+
+def key_order(table: str) -> str:
+    wide = table.replace("x16xf32", "x32xf32").replace("x8xf32", "x16xf32")
+    return f"""
+    %tables = "llm.concat"(%cos, %sin) <{{axis = 3 : i64}}> : ({table}, {table}) -> {wide}
+    %rows = "llm.neg"(%r) : ({ROWS}) -> {ROWS}
+"""
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "mode"),
+    [
+        ((24, 39, 2), (25, 40, 2), "pairs_to_halves"),
+        ((24, 32, 1), (32, 40, 1), "half_tables"),
+        ((25, 40, 2), (24, 39, 2), None),
+        ((20, 35, 2), (25, 40, 2), None),
+        ((24, 32, 1), (31, 39, 1), None),
+    ],
+)
+def test_rope_of_a_key_that_all_heads_share(first, second, mode):
+    """Its halves are cut from rows of a projection before they become those of a head."""
+    order, before = key_order(KEY_HALF), key_by_half_tables(first, second)
+    after = f"""
+    %y = "llm.rope"(%x, %cos, %sin) <{{mode = "{mode}", rotary_dim = 16 : i64}}> : ({KEY}, {KEY_HALF}, {KEY_HALF}) -> {KEY}
+"""
+    check_pass(PIPELINE, order + before, order + (key_part("x", 24, 40) + after if mode else before))
+
+
+def key_by_halves(low: str, high: str) -> str:
+    return (
+        key_part("x", 24, 40)
+        + low
+        + high
+        + f"""
+    %n = "llm.neg"(%high) : ({KEY_HALF}) -> {KEY_HALF}
+    %p = "llm.concat"(%n, %low) <{{axis = 3 : i64}}> : ({KEY_HALF}, {KEY_HALF}) -> {KEY}
+    %xc = "llm.mul"(%x, %cos) : ({KEY}, {KEY}) -> {KEY}
+    %ps = "llm.mul"(%p, %sin) : ({KEY}, {KEY}) -> {KEY}
+    %y = "llm.add"(%xc, %ps) : ({KEY}, {KEY}) -> {KEY}
+"""
+    )
+
+
+def test_rope_of_halves_of_a_key_that_all_heads_share():
+    order = key_order(KEY)
+    after = f"""
+    %y = "llm.rope"(%x, %cos, %sin) <{{mode = "half", rotary_dim = 16 : i64}}> : ({KEY}, {KEY}, {KEY}) -> {KEY}
+"""
+    before = key_by_halves(key_part("low", 24, 32), key_part("high", 32, 40))
+    check_pass(PIPELINE, order + before, order + key_part("x", 24, 40) + after)
+    others = key_by_halves(key_part("low", 16, 24), key_part("high", 32, 40))
+    check_pass(PIPELINE, order + others, order + others)
