@@ -52,6 +52,11 @@ class Expected:
     ignored: tuple[str, ...] = STALE_BUFFERS  # patterns of keys that need no parameter
     prefix: str = ""  # of the decoder's parameters, which some checkpoints leave out
 
+    def parameter_of(self, key: str) -> str:
+        """The parameter that a key is, or is one expert's part of."""
+        place = self.place_of(key)
+        return self.rename(key) if place is None else place.parameter
+
     def has_place_for(self, key: str) -> bool:
         """Whether a key that is no parameter lies in a layer of the model, or beside a parameter.
 
@@ -169,9 +174,10 @@ def bind(
     """
     odd = odd or {}
     problems = Problems(folder, list(odd.values()))
+    told = {*map(expected.parameter_of, odd)}
     tensors: dict[str, Source] = {}
     extra = []
-    for key, source in with_stacks(sources, expected.place_of, folder).items():
+    for key, source in with_stacks(sources, expected.place_of, folder, told).items():
         name = expected.rename(key)
         if name in tensors:
             raise UserError(f"key {key} of {folder} is parameter {name}, as another key is too")
@@ -184,7 +190,7 @@ def bind(
         for name, other in (pair, pair[::-1]):
             if name not in tensors and other in tensors:
                 tensors[name] = tensors[other]
-    known = {*tensors, *map(expected.rename, odd)}
+    known = tensors.keys() | told
     missing = {name: shape for name, shape in expected.shapes.items() if name not in known}
     for name, shape in missing.items():
         problems.add(name, f"shape {list(shape)}", "no such tensor")

@@ -7,6 +7,7 @@ checkpoint is of no real model; `dequantized` says what each weight stands for.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -159,7 +160,8 @@ class Quantized:
     def dequantized(self) -> Tensors:
         """All tensors of the checkpoint that a float model would have, the packed ones in f32."""
         plain = load_file(self.folder / "model.safetensors")
-        kept = {key: value for key, value in plain.items() if key.rpartition(".")[0] not in self.linears}
+        packed = {key for key in plain if key.rpartition(".")[0] in self.linears and not key.endswith(".bias")}
+        kept = {key: value for key, value in plain.items() if key not in packed}
         return kept | {f"{name}.weight": linear.weight() for name, linear in self.linears.items()}
 
 
@@ -175,7 +177,7 @@ def quantize_checkpoint(
     rng = np.random.default_rng(seed)
     made = Quantized(folder)
     tensors = load_file(folder / "model.safetensors")
-    for key in [key for key in tensors if key.endswith("_proj.weight")]:
+    for key in [key for key in tensors if re.search(r"(_proj|\.w[123])\.weight$", key)]:
         module = key.removesuffix(".weight")
         if chosen(module):
             made.linears[module] = random_linear(tensors.pop(key).shape, rng, **options)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,9 +11,11 @@ from typing import Any
 import numpy as np
 
 from compiler.diagnostics import UserError
+from compiler.weights.order import rows_in
 from compiler.weights.part import Part
 from compiler.weights.scheme import Scheme
-from compiler.weights.stored import Array, Quantized, Weight, joined
+from compiler.weights.stored import Quantized, Weight, joined
+from frontend.sources.packed import PackedLinear
 from frontend.sources.source import Source
 
 
@@ -76,18 +78,17 @@ def read_part(source: Source, part: Part) -> Weight:
         return np.ascontiguousarray(part.of(values))
     experts, outputs = source.shape[:2] if part.expert is None else (1, source.shape[1])
     rows = part.of(np.arange(experts * outputs).reshape(experts, outputs)).reshape(-1)
-    return rows_of(values, rows)
-
-
-def rows_of(values: Quantized, rows: Array) -> Quantized:
-    zeros = None if values.zeros is None else values.zeros[rows]
-    return Quantized(values.codes[rows], values.scales[rows], zeros, values.scheme)
+    return rows_in(values, rows)
 
 
 def with_stacks(
-    sources: Mapping[str, Source], place_of: Callable[[str], Place | None], folder: Path
+    sources: Mapping[str, Source],
+    place_of: Callable[[str], Place | None],
+    folder: Path,
+    left_out: Collection[str] = (),
 ) -> dict[str, Source]:
-    """The sources with those of single experts gathered, by the names of the parameters that they make up.
+    """The sources with those of single experts gathered, by the names of the parameters that they make up;
+    `left_out` are parameters of which something else is known to be wrong.
 
     UserError where some of a parameter are missing, or unlike the others.
     """
@@ -101,7 +102,8 @@ def with_stacks(
         taken = parts.setdefault(place.parameter, {})
         if taken.setdefault((place.expert, place.share), source) is not source:
             raise UserError(f"key {key} of {folder} is a part of {place.parameter} that another key is too")
-    return found | {name: stack_of(name, taken, folder) for name, taken in parts.items()}
+    whole = {name: taken for name, taken in parts.items() if name not in left_out}
+    return found | {name: stack_of(name, taken, folder) for name, taken in whole.items()}
 
 
 def stack_of(name: str, parts: Mapping[tuple[int, int], Source], folder: Path) -> Stack:
@@ -112,21 +114,43 @@ def stack_of(name: str, parts: Mapping[tuple[int, int], Source], folder: Path) -
                 raise UserError(
                     f"{folder} lacks a part of expert {expert} of {name}, which its config.json needs"
                 )
+            check_order(parts[expert, share])
             check_alike(parts[0, share], parts[expert, share])
+    for share in range(shares):
+        check_stored_alike(parts[0, 0], parts[0, share])
     return Stack(tuple(tuple(parts[expert, share] for share in range(shares)) for expert in range(experts)))
 
 
 def check_alike(first: Source, other: Source) -> None:
     """UserError unless two experts' tensors are of one shape, and stored in one way."""
-    for what, ours, theirs in (
-        ("has shape", list(other.shape), list(first.shape)),
-        ("is stored as", other.scheme or other.dtype, first.scheme or first.dtype),
-    ):
-        if ours != theirs:
-            raise UserError(
-                f"key {other.key} in {other.path} {what} {ours}, where that of another expert, {first.key}, "
-                f"{what.replace('has shape', 'has')} {theirs}"
-            )
+    if other.shape != first.shape:
+        raise UserError(
+            f"key {other.key} in {other.path} has shape {list(other.shape)}, where that of another expert, "
+            f"{first.key}, has {list(first.shape)}"
+        )
+    check_stored_alike(first, other)
+
+
+def check_stored_alike(first: Source, other: Source) -> None:
+    """UserError unless two tensors of one parameter are stored in one way."""
+    ours, theirs = other.scheme or other.dtype, first.scheme or first.dtype
+    if ours != theirs:
+        raise UserError(
+            f"key {other.key} in {other.path} is stored as {ours}, where {first.key}, of the same experts, "
+            f"is stored as {theirs}"
+        )
+
+
+def check_order(source: Source) -> None:
+    """UserError of codes whose inputs are in an order of their own: experts read what is routed to them as it
+    is, and each would need another order.
+    """
+    order = source.order if isinstance(source, PackedLinear) else None
+    if order is not None:
+        raise UserError(
+            f"key {order.key} in {order.path} puts an expert's inputs into an order of its own (desc_act)\n"
+            "that is supported for linears, not for experts: take a checkpoint quantized without desc_act"
+        )
 
 
 def expert_number(key: str, pattern: str) -> int | None:

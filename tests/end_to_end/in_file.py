@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from dataclasses import replace
+
 import numpy as np
 
+from compiler.weights.part import of_expert
 from compiler.weights.stored import Quantized
 from compiler.weights.tile import unpack
 from dialects.chip import GlobalOp
@@ -18,15 +22,25 @@ def weights_in_file(model: Tiny, net: Net, rows: dict[str, int]) -> dict[str, Qu
     regions = [op for op in net.stages["placed"].block.ops if isinstance(op, GlobalOp)]
     for op in regions:
         if isinstance(op.source, Packed) and op.source.tile.scheme is not None:
-            for name, row, part in shares(op.source, tile_of(model, net, op), rows):
-                found.setdefault(name, {})[row, op.source.column] = part
+            for source, start in tiles_of(op.source, op.address - model.options.spec.coeff_base):
+                for name, row, part in shares(source, tile_at(model, net, source, start), rows):
+                    found.setdefault(name, {})[row, source.column] = part
     return {name: together(parts) for name, parts in found.items()}
 
 
-def tile_of(model: Tiny, net: Net, op: GlobalOp) -> Quantized:
-    tile, start = op.source.tile, op.address - model.options.spec.coeff_base
+def tiles_of(source: Packed, start: int) -> Iterator[tuple[Packed, int]]:
+    """A region's tiles and where each begins: it has one, or one for each expert."""
+    if not source.experts:
+        yield source, start
+    for expert in range(source.experts):
+        names = tuple(of_expert(name, expert) for name in source.names)
+        yield replace(source, names=names, experts=0), start + expert * source.tile.total_bytes
+
+
+def tile_at(model: Tiny, net: Net, source: Packed, start: int) -> Quantized:
+    tile = source.tile
     blob = model.runtime.net(net.name).memories[Region.COEFF]
-    data = np.array(blob[start : start + tile.total_bytes]).reshape(op.source.pieces, tile.lanes, -1)
+    data = np.array(blob[start : start + tile.total_bytes]).reshape(source.pieces, tile.lanes, -1)
     found = unpack(tile, data.swapaxes(0, 1).reshape(tile.lanes, -1))
     assert isinstance(found, Quantized)
     return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import re
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -19,11 +20,15 @@ from safetensors.numpy import load_file, save_file
 from compiler.ir.types import element
 from driver.options import ConvertOptions
 from runtime_sim.launch.session import Session
+from runtime_sim.tool.verify import verify_file
 from tests import packers
+from tests.architectures.configs import config_of
+from tests.architectures.measure import write
 from tests.checkpoints import write_json
 from tests.end_to_end.in_file import weights_in_file
 from tests.end_to_end.reference import greedy
 from tests.end_to_end.tiny import Tiny
+from tests.frontend.oracle import reference_model
 from tests.packers import AUTO_ROUND, AWQ, GPTQ, Quantized, compressed_config, quantize_checkpoint
 
 PROMPT = np.random.default_rng(3).integers(0, 512, 29).tolist()
@@ -128,6 +133,61 @@ def test_floats_of_8_bits_are_weights_of_16(tiny_checkpoint, tmp_path):
     assert model.options.quantize == "bf16"
     tokens = list(itertools.islice(Session(model.runtime).stream(PROMPT), COUNT))
     assert tokens == greedy(plain, PROMPT, COUNT)
+
+
+# Of each mixture: how it is packed, and what its experts' gate, up and down are called.
+MIXTURES = {
+    "qwen3_moe": (Case(packers.awq, AWQ, "w4bf16"), ("gate_proj", "up_proj", "down_proj")),
+    "mixtral": (Case(packers.gptq, GPTQ, "w4bf16", options={"symmetric": True}), ("w1", "w3", "w2")),
+    "qwen2_moe": (
+        Case(packers.compressed, compressed_config(bits=8, symmetric=False), "w8bf16", options={"bits": 8}),
+        ("gate_proj", "up_proj", "down_proj"),
+    ),
+}
+
+
+def quantized_mixture(name: str, folder: Path) -> Quantized:
+    """A checkpoint of one layer with a key for each expert, the linears of experts and attention packed."""
+    case, _ = MIXTURES[name]
+    write(reference_model({**config_of(name), "num_hidden_layers": 1}), folder)
+    return quantize_checkpoint(folder, case.pack, case.settings, **(case.options or {}))
+
+
+@pytest.mark.parametrize("name", MIXTURES)
+def test_experts_that_are_packed_keep_their_codes_and_say_what_they_stand_for(tmp_path, name):
+    case, _ = MIXTURES[name]
+    checkpoint = quantized_mixture(name, tmp_path / "model")
+    model = Tiny(ConvertOptions(tmp_path / "model", 64, out_dir=tmp_path / "out"))
+    assert model.options.quantize == case.mode
+    linears = linears_by_parts(checkpoint, name)
+    found = weights_in_file(model, model.nets["block_cache_0"], {part: len(each.codes) for part, each in linears.items()})
+    assert found.keys() == linears.keys()
+    for part, linear in linears.items():
+        np.testing.assert_array_equal(found[part].codes, linear.codes)
+        np.testing.assert_array_equal(found[part].scales, linear.scales.astype(ml_dtypes.bfloat16))
+        assert found[part].scheme.zeros != bool((case.options or {}).get("symmetric"))
+        if found[part].scheme.zeros:
+            np.testing.assert_array_equal(found[part].zeros, linear.zeros)
+    tokens = list(itertools.islice(Session(model.runtime).stream(PROMPT), COUNT))
+    (tmp_path / "plain").mkdir()
+    assert tokens == greedy(floats_of(checkpoint, tmp_path / "plain"), PROMPT, COUNT)
+    assert verify_file(model.path, tmp_path / "model") == 0
+
+
+def linears_by_parts(checkpoint: Quantized, name: str) -> dict[str, packers.Linear]:
+    """By the names that a layer's program gives them: of experts, those of parts of the two parameters."""
+    gate, up, down = MIXTURES[name][1]
+    found = {}
+    for module, linear in checkpoint.linears.items():
+        path, rows = module.removeprefix("model.layers.0."), len(linear.codes)
+        expert = re.search(r"\.experts\.(\d+)\.(\w+)$", path)
+        if expert is None:
+            found[f"{path}.weight"] = linear
+            continue
+        first = f"mlp.experts.gate_up_proj[{expert[1]}]"
+        names = {gate: f"{first}[0:{rows}:1]", up: f"{first}[{rows}:{2 * rows}:1]", down: f"mlp.experts.down_proj[{expert[1]}]"}
+        found[names[expert[2]]] = linear
+    return found
 
 
 def floats_of(checkpoint: Quantized, folder: Path) -> Path:
