@@ -15,7 +15,13 @@ from frontend.folder import check_folder
 from frontend.rules import check_numbers
 from frontend.sources.settings import Settings, read_settings
 
-TESTED_TYPES = ("llama", "qwen2", "qwen3")
+# Each is a row of `make architectures`.
+TESTED_TYPES = (
+    "cohere", "cohere2", "deepseek_v3", "ernie4_5", "exaone4", "gemma", "gemma2", "gemma3_text",
+    "glm4", "gpt_neox", "gpt_oss", "granite", "hunyuan_v1_dense", "internlm3", "llama", "minicpm3",
+    "ministral3", "mistral", "mixtral", "nemotron", "olmo", "olmo2", "olmo3", "opt", "phi", "phi3",
+    "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3", "stablelm", "starcoder2",
+)  # fmt: skip
 WIDTHS = ("hidden_size", "intermediate_size")  # input widths of a decoder's linear layers
 SIZES = (*WIDTHS, "vocab_size", "head_dim", "num_attention_heads", "num_key_value_heads")
 GROUPS = (16, 32, 64, 128, 256)  # proposed to users; where none of them divides all widths, others between
@@ -176,8 +182,7 @@ def check_model_type(config: ModelConfig) -> None:
     hint = f", among them {', '.join(near)}" if near else ""
     raise UserError(
         f"{config.path}: unknown model_type '{name}'\n"
-        f"known: {', '.join(TESTED_TYPES)}, and untested the other {len(known - set(TESTED_TYPES))} "
-        f"causal language models of transformers{hint}"
+        f"llm_convert.py --list has the {len(known)} that are known{hint}"
     )
 
 

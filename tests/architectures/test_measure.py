@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from frontend.config import TESTED_TYPES
 from runtime_sim.launch.session import Session
+from tests.architectures.configs import CONFIGS
 from tests.architectures.measure import COUNT, measure
 
 
@@ -36,3 +38,7 @@ def test_a_crash_is_no_refusal(tmp_path, monkeypatch):
     row = measure("qwen2", tmp_path)
     assert row.bad
     assert "CRASHED: ZeroDivisionError" in row.line()
+
+
+def test_the_rows_are_the_types_that_are_said_to_be_tested():
+    assert set(TESTED_TYPES) == {model_type for model_type, _ in CONFIGS.values()}
