@@ -21,9 +21,9 @@ def test_a_right_model_has_its_numbers(tmp_path):
 
 
 def test_what_is_refused_has_its_message(tmp_path):
-    row = measure("gptj", tmp_path)
+    row = measure("falcon", tmp_path)
     assert not row.bad
-    assert row.line().startswith("gptj                 refused: config.json: cannot build the gptj model")
+    assert row.line().startswith("falcon               refused: config.json: cannot build the falcon model")
 
 
 def test_a_wrong_token_is_told(tmp_path, monkeypatch):
