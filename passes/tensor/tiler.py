@@ -1,0 +1,144 @@
+"""The tiles of one linear: which of its rows and columns, and the products with them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from math import lcm
+
+from compiler.ir.core import Value
+from compiler.ir.module import Builder, walk
+from compiler.ir.types import F32, TensorType
+from compiler.target.attribute import target_of
+from compiler.weights.scheme import scheme_of
+from dialects import tensor
+from dialects.tensor import Lanes, PackedType, Replicated
+from passes.ranges import Range, even_ranges
+from passes.tensor.build import Build
+from passes.tensor.formulas import ACTIVATIONS
+
+
+class Tiler:
+    """Makes the tiles of one linear in front of it."""
+
+    def __init__(self, op: tensor.TensorOp, most: int):
+        """`most` is the bytes of a tile per lane, as 16-bit weights; 0 for `work_bytes` of the chip."""
+        spec = target_of(op)
+        self.bytes = most or spec.work_bytes
+        self.lanes = spec.lanes
+        self.build = Build(Builder.before(op), spec)
+        self.build.loc = op.loc
+
+    def row_limit(self, w: Value) -> int:
+        """How many rows of lanes of W fit a tile."""
+        width: int = w.type.shape[-1]
+        return max(1, self.bytes // (2 * width))
+
+    def row_ranges(self, w: Value) -> Iterator[Range]:
+        return even_ranges(w.type.shape[0], self.lanes, self.row_limit(w))
+
+    def column_ranges(self, w: Value, limit: int = 1 << 16) -> Iterator[Range]:
+        """Ranges of inputs that split no group; `limit` caps them in multiples of the number of lanes."""
+        *_, rows, columns = w.type.shape
+        scheme = scheme_of(w.type)
+        unit = lcm(self.lanes, scheme.group) if scheme is not None else self.lanes
+        if scheme is not None and scheme.group > columns // 2:
+            unit = columns
+        slot_bytes = 2 * -(-rows // self.lanes)
+        most = min(self.bytes // (slot_bytes * unit), limit * self.lanes // unit)
+        return even_ranges(columns, unit, most)
+
+    def columns(self, x: Value, part: Range) -> Value:
+        shape = x.type.shape
+        return self.build.slice(x, (*(0 for _ in shape[:-1]), part.start), (*shape[:-1], part.size))
+
+    def biases(self, x: Value, rows: Sequence[Value]) -> list[Value]:
+        """The rows to add to products with x: whole and over the lanes for one token, else in DDR."""
+        if not tensor.is_column(x.type):
+            return list(rows)
+        layout = Lanes(len(x.type.shape) - 1, compact=True)
+        return [self.build.load(bias, layout) for bias in rows]
+
+    def biased(self, products: list[Value], biases: list[Value], rows: Range) -> list[Value]:
+        if not biases:
+            return products
+        parts = [self.columns(bias, rows) for bias in biases]
+        local = [self.build.load(part, Replicated()) if tensor.in_ddr(part.type) else part for part in parts]
+        pairs = zip(products, local, strict=True)
+        return [self.build.binary(tensor.AddOp, product, bias) for product, bias in pairs]
+
+    def gated(self, op: tensor.GatedLinearOp, rows: Range, biases: list[Value]) -> Value:
+        """act(x @ gate.T) * (x @ up.T) for some outputs, rounded to 16 bit as a matrix operand.
+
+        The rows of both weights are one tile, and their products one array.
+        """
+        whole = Range(0, op.gate.type.shape[1])
+        if rows.size % self.lanes:  # the second half would not start on lane 0
+            products = [self.linear(op.x, w, rows=rows) for w in (op.gate, op.up)]
+            return self.activated(op, *self.biased(products, biases, rows))
+        both = self.product(op.x, self.tile([op.gate, op.up], rows, whole), None)
+        products = [self.columns(both, Range(i * rows.size, (i + 1) * rows.size)) for i in (0, 1)]
+        return self.activated(op, *self.biased(products, biases, rows))
+
+    def activated(self, op: tensor.GatedLinearOp, gate: Value, up: Value) -> Value:
+        return self.build.cast(self.gate(op.act, gate, up), op.x.type.element, op.x.type.layout)
+
+    def gate(self, act: str, gate: Value, up: Value) -> Value:
+        """act(gate) * up in f32."""
+        if act != "silu":
+            return self.build.binary(tensor.MulOp, ACTIVATIONS[act](self.build, gate), up)
+        type_ = gate.type
+        if tensor.is_column(type_):
+            type_ = replace(type_, layout=Lanes(type_.layout.axis, compact=True))
+        return self.build.add(tensor.GateOp(gate, up, types=[type_]))
+
+    def linear(
+        self,
+        x: Value,
+        w: Value,
+        rows: Range | None = None,
+        columns: Range | None = None,
+        start: Value | None = None,
+    ) -> Value:
+        rows = rows or Range(0, w.type.shape[0])
+        columns = columns or Range(0, w.type.shape[1])
+        return self.product(x, self.tile([w], rows, columns), start)
+
+    def product(self, x: Value, tile: Value, start: Value | None) -> Value:
+        type_ = TensorType((*x.type.shape[:-1], tile.type.shape[0]), F32, x.type.layout)
+        return self.build.add(tensor.LinearOp(x, tile, start, types=[type_]))
+
+    def tile(self, ws: Sequence[Value], rows: Range, columns: Range) -> Value:
+        """These rows of each weight, one after the other, as 16-bit weights in local memory.
+
+        Weights are packed in the order of the DMA, unless an embedding reads the same rows from DDR.
+        """
+        if scheme_of(ws[0].type) is None and any(map(is_looked_up, ws)):
+            return self.build.concat([self.rectangle(w, rows, columns) for w in ws], 0)
+        return self.packed_tile(ws, rows, columns)
+
+    def rectangle(self, w: Value, rows: Range, columns: Range) -> Value:
+        part = self.build.slice(w, (rows.start, columns.start), (rows.size, columns.size))
+        return self.build.load(part, Lanes(0))
+
+    def packed_tile(self, ws: Sequence[Value], rows: Range, columns: Range) -> Value:
+        weights = [w.defining(tensor.WeightOp) for w in ws]
+        sources = [name for weight in weights if weight is not None for name in weight.sources]
+        stored = ws[0].type
+        type_ = PackedType(rows.size * len(ws), columns.size, stored.element, scheme_of(stored))
+        each = len(ws) > 1
+        op = tensor.PackedWeightOp(
+            sources=sources, row=rows.start, column=columns.start, each=each, types=[type_]
+        )
+        local = self.build.add(tensor.LoadOp(self.build.add(op), types=[replace(type_, local=True)]))
+        return self.build.add(tensor.DequantizeOp(local))
+
+
+def is_looked_up(w: Value) -> bool:
+    """Whether a gather of the same module reads rows of this parameter."""
+    weight = w.defining(tensor.WeightOp)
+    assert weight is not None
+    module = weight.parent_op.parent_op if weight.parent_op is not None else None
+    gathers = [op for op in walk(module) if isinstance(op, tensor.GatherOp)] if module is not None else []
+    tables = [op.table.defining(tensor.WeightOp) for op in gathers]
+    return any(table is not None and table.sources == weight.sources for table in tables)
