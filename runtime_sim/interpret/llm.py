@@ -16,6 +16,7 @@ from dialects.weights import view_of_name
 from runtime_sim.arrays import Array
 from runtime_sim.interpret.activations import ACTIVATIONS
 from runtime_sim.interpret.codes import decoded
+from runtime_sim.interpret.nucleus import nucleus_of
 from runtime_sim.interpret.rules import Data, simulates, supplies
 
 HIDDEN = np.float32(-9984)  # what a client adds at least to the scores of keys that it hides
@@ -346,19 +347,9 @@ def penalize(op: llm.PenalizeOp, logits: Array, ids: Array, penalty: Array) -> A
     return y
 
 
-LOWEST_TEMPERATURE = np.float32(2.0**-20)  # at which the first candidate is left, unless another is as likely
-ABOVE = np.float32(1 + 2.0**-20)  # a sum that is above top_p by less is not
-
-
 @simulates(llm.NucleusOp)
 def nucleus(op: llm.NucleusOp, x: Array, temperature: Array, top_k: Array, top_p: Array) -> Array:
-    scaled = (x - x[:, :1]) / np.maximum(temperature, LOWEST_TEMPERATURE)
-    place = np.arange(x.shape[1])
-    e = np.where(place < top_k, np.exp(scaled), np.float32(0))
-    sums = np.cumsum(e, axis=1, dtype=np.float32)
-    kept = np.where((sums < sums[:, -1:] * (top_p * ABOVE)) | (place < op.least), e, np.float32(0))
-    y: Array = kept / kept.sum(axis=1, keepdims=True)
-    return y
+    return nucleus_of(x, temperature, top_k, top_p, op.least)
 
 
 # ---- routing, and experts ----

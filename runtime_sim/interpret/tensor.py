@@ -18,13 +18,12 @@ from dialects.weights import TensorView, transposed, view_of_name
 from runtime_sim.arrays import Array, DType
 from runtime_sim.interpret.activations import ACTIVATIONS, normal_share, sigmoid
 from runtime_sim.interpret.codes import decoded
+from runtime_sim.interpret.nucleus import nucleus_of
 from runtime_sim.interpret.rules import Data, simulates, supplies
 
 LOWEST_EXPONENT = np.float32(-126.5)  # what rounds to less has no normal f32
 EVERY = "[*]"  # stands in names of parts of all experts where one's have its number
 LARGEST_F16 = 65504
-LOWEST_TEMPERATURE = np.float32(2.0**-20)  # at which the first candidate is left, unless another is as likely
-ABOVE = np.float32(1 + 2.0**-20)  # a sum that is above top_p by less is not
 
 
 def wide(x: Array) -> Array:
@@ -238,13 +237,7 @@ def topk(op: tensor.TopkOp, x: Array) -> tuple[Array, Array]:
 
 @simulates(tensor.NucleusOp)
 def nucleus(op: tensor.NucleusOp, x: Array, temperature: Array, top_k: Array, top_p: Array) -> Array:
-    scaled = (x - x[:, :1]) / np.maximum(temperature, LOWEST_TEMPERATURE)
-    place = np.arange(x.shape[1])
-    e = np.where(place < top_k, np.exp(scaled), np.float32(0))
-    sums = np.cumsum(e, axis=1, dtype=np.float32)
-    kept = np.where((sums < sums[:, -1:] * (top_p * ABOVE)) | (place < op.least), e, np.float32(0))
-    y: Array = kept / kept.sum(axis=1, keepdims=True)
-    return y
+    return nucleus_of(x, temperature, top_k, top_p, op.least)
 
 
 @simulates(tensor.DequantizeOp)
