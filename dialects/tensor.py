@@ -438,6 +438,16 @@ class Exp2Op(Unary, MadeAnywhere, TakesPowers):
     """2 to the x, for x <= 0; 0 below -126.5."""
 
 
+@op("tensor.exp2_whole")
+class Exp2WholeOp(Unary, MadeAnywhere):
+    """2 to the x, exactly, for whole x <= 0; 0 below -126."""
+
+
+@op("tensor.ceil")
+class CeilOp(Unary, MadeAnywhere):
+    """The least whole number that is not below x."""
+
+
 @op("tensor.rsqrt")
 class RsqrtOp(Unary):
     """1 / sqrt(x), for x > 0."""

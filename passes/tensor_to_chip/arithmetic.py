@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from math import prod
 
-from compiler.ir.types import F32, I32, TensorType
+from compiler.ir.types import F32, I8, I32, TensorType
 from dialects import chip, tensor
 from dialects.tensor import Lanes, Replicated
 from dialects.weights import Iota
@@ -23,6 +23,8 @@ KINDS = {
 LOG2_E = 1.4426950408889634
 LOWEST = -3.0e38
 NEUTRAL = {"avg": 0.0, "max": LOWEST}  # by kind of pooling, what may lie beside the items that count
+EXPONENT_BIAS, MANTISSA_BITS = 127.0, 23  # of f32
+UP = 4  # the mode of rounding to the next whole number above
 GATE_LIMIT = 64  # g * 2**-64 is as good as 0, and its reciprocal is far from subnormal
 
 
@@ -40,6 +42,21 @@ def cast(low: Lowering, op: tensor.CastOp) -> None:
 @lowers(tensor.Exp2Op)
 def exp2(low: Lowering, op: tensor.Exp2Op) -> None:
     low.put(op, low.emit.exp2(low.get(op.operands[0]), exp2_table(low)))
+
+
+@lowers(tensor.Exp2WholeOp)
+def exp2_whole(low: Lowering, op: tensor.Exp2WholeOp) -> None:
+    """The exponent's bits; those of what is too small are 0."""
+    emit, x = low.emit, low.get(op.x)
+    limited = emit.ar("max", emit.like(x), x, -EXPONENT_BIAS)
+    exponent = emit.cast(emit.like(x, I8), limited)
+    bits = replace(low.result(op), dtype=I32)
+    emit.ar("adds", bits, exponent, EXPONENT_BIAS, constant_type=I32, shift=MANTISSA_BITS, round=1)
+
+
+@lowers(tensor.CeilOp)
+def ceil(low: Lowering, op: tensor.CeilOp) -> None:
+    low.emit.cast(low.result(op), low.get(op.x), rounding=UP)
 
 
 @lowers(tensor.RsqrtOp)

@@ -21,6 +21,7 @@ from runtime_sim.interpret.codes import decoded
 from runtime_sim.interpret.nucleus import nucleus_of
 from runtime_sim.interpret.rules import Data, simulates, supplies
 
+LEAST_EXPONENT = np.float32(-126)  # of a normal f32
 LOWEST_EXPONENT = np.float32(-126.5)  # what rounds to less has no normal f32
 EVERY = "[*]"  # stands in names of parts of all experts where one's have its number
 LARGEST_F16 = 65504
@@ -171,6 +172,16 @@ def min_(op: tensor.MinOp, lhs: Array, rhs: Array | None) -> Array:
 @simulates(tensor.Exp2Op)
 def exp2(op: tensor.Exp2Op, x: Array) -> Array:
     return np.where(x < LOWEST_EXPONENT, np.float32(0), np.exp2(x))
+
+
+@simulates(tensor.Exp2WholeOp)
+def exp2_whole(op: tensor.Exp2WholeOp, x: Array) -> Array:
+    return np.ldexp((x >= LEAST_EXPONENT).astype(np.float32), np.maximum(x, LEAST_EXPONENT).astype(np.int32))
+
+
+@simulates(tensor.CeilOp)
+def ceil(op: tensor.CeilOp, x: Array) -> Array:
+    return np.ceil(x)
 
 
 @simulates(tensor.RsqrtOp)

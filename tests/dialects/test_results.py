@@ -109,7 +109,7 @@ LINES = [
     '"tensor.scatter"(%t, %i, %r) : (tensor<9x2xf32>, tensor<1x4xi32>, tensor<1x4x2xf32, #lanes0>) -> tensor<9x2xf32>',
     '"tensor.gather"(%t, %i) : (tensor<9x64xf32>, tensor<4xi32>) -> !local',
     *(f'"tensor.{name}"(%a, %a) : (!local, !local) -> !local' for name in ("add", "sub", "mul", "max", "min")),
-    *(f'"tensor.{name}"(%a) : (!local) -> !local' for name in ("exp2", "rsqrt", "reciprocal", "sigmoid", "normal_cdf")),
+    *(f'"tensor.{name}"(%a) : (!local) -> !local' for name in ("exp2", "exp2_whole", "ceil", "rsqrt", "reciprocal", "sigmoid", "normal_cdf")),
     '"tensor.cast"(%x) : (!local) -> tensor<4x64xbf16, #lanes1>',
     '"tensor.gate"(%g, %u) : (!local, !local) -> !local',
     '"tensor.reduce"(%x) <{kind = "max", axis = 1 : i64}> : (!local) -> tensor<4x1xf32, #tensor.replicated>',

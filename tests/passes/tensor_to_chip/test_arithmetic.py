@@ -91,6 +91,29 @@ def test_functions(layout, kind, sign, tolerance):
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
+def test_powers_of_whole_numbers_are_exact(layout):
+    shape, where = LAYOUTS[layout]
+    x = -np.arange(np.prod(shape), dtype=np.float32).reshape(shape) % 300 - 150
+    x.flat[:4] = [-1e30, -126, -127, 0]
+    x = np.minimum(x, 0)
+    program = Program([x])
+    program.finish(program.add(tensor.Exp2WholeOp(program.load(where))))
+    assert program.interpreted()[0].flat[:4].tolist() == [0, 2.0**-126, 0, 1]
+    check(program)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_the_next_whole_number_above(layout):
+    shape, where = LAYOUTS[layout]
+    x = 100 * normal(*shape)
+    x.flat[:6] = [-1e30, 8e29, -0.5, 0.5, 3, -20000.25]
+    program = Program([x])
+    program.finish(program.add(tensor.CeilOp(program.load(where))))
+    assert program.interpreted()[0].flat[:6].tolist() == [np.float32(-1e30), np.float32(8e29), 0, 1, 3, -20000]
+    check(program)
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
 @pytest.mark.parametrize("kind", [tensor.SigmoidOp, tensor.NormalCdfOp])
 def test_shares(layout, kind):
     shape, where = LAYOUTS[layout]
