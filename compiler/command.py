@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import atexit
+import gc
 import io
 import logging
 import os
@@ -41,7 +43,9 @@ def run_command(action: Callable[[], object]) -> int:
     """Run a command's action and return its exit code: 0, 2 for bad input, 1 for what cannot be compiled.
 
     A traceback is left to errors that are the compiler's own. Signals end the process: `compiler.interrupt`.
+    Its memory is given back as it is: collecting what torch has made takes longer than a small compile.
     """
+    atexit.register(gc.freeze)
     open_streams()
     with interruptible():
         try:

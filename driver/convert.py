@@ -7,6 +7,7 @@ from pathlib import Path
 from compiler.bmodel import BModel
 from compiler.diagnostics import CompileError, UserError, log
 from compiler.files import open_file
+from compiler.garbage import uncollected
 from compiler.ir.types import element
 from compiler.progress import note
 from dialects.contents import READY, Content
@@ -30,6 +31,7 @@ from runtime_sim.tool.timing import report
 from runtime_sim.tool.verify import verify_file
 
 
+@uncollected()
 def convert(options: ConvertOptions) -> Path | None:
     """Compile a model; returns the bmodel's path, or None when a flag asked to stop before one is written.
 

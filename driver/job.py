@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import gc
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
 from compiler.bmodel import BModel, CommandStreams, Net
 from compiler.diagnostics import UserError, log
-from compiler.ir.module import Function, Module
+from compiler.ir.module import Function, Module, discard
 from compiler.progress import track
 from compiler.target.attribute import set_target
 from compiler.weights.stored import Weight
@@ -35,18 +34,6 @@ from passes.manager import PassManager, parse_pipeline
 from runtime_sim.tokens.notes import tokenizer_noted
 
 
-@contextmanager
-def nothing_old_collected() -> Iterator[None]:
-    """Keep the garbage collector from what there is already. Torch and transformers are some 300,000 objects,
-    and looking through them again and again takes longer than the passes.
-    """
-    gc.freeze()
-    try:
-        yield
-    finally:
-        gc.unfreeze()
-
-
 @dataclass
 class Job:
     """One model on its way through the passes."""
@@ -65,7 +52,7 @@ class Job:
         vocabulary = table_of(self.model).y.type.shape[0]
         path = self.options.model_path
         noted = nullcontext() if is_gguf(path) else tokenizer_noted(path, vocabulary)
-        with nothing_old_collected(), noted:
+        with noted:
             groups = self.groups()
             self.dumps = dumps_by_module(self.options.resume_ir or (), [group.name for group in groups])
             for group in track(groups, "compile", " modules"):
@@ -162,7 +149,11 @@ class Job:
             dump_prefix=name,
             stop_after=None if trial else options.stop_after,
         )
-        manager.run(copy)
+        try:
+            manager.run(copy)
+        except DoesNotFit:
+            discard(copy)
+            raise
         return copy
 
     # ---- the result ----

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from math import log as logarithm
 
 from compiler.diagnostics import log
+from compiler.ir.module import discard
 from compiler.target.attribute import target_of
 from compiler.target.isa import isa_for
 from compiler.target.spec import ChipSpec
@@ -100,16 +101,30 @@ class Search:
     def filled(self, effort: Effort) -> Candidate | DoesNotFit:
         """With as many loads ahead as fit; fewer are only tried for the smallest tiles."""
         lowered = self.lower(effort)
-        problem = None
-        for fill in FILLS if not effort.tile_bytes else FILLS[:1]:
+        try:
+            return self.first_that_fits(lowered, effort, FILLS if not effort.tile_bytes else FILLS[:1])
+        finally:
+            discard(lowered)
+
+    def first_that_fits(
+        self, lowered: ModuleOp, effort: Effort, fills: Sequence[float]
+    ) -> Candidate | DoesNotFit:
+        problem = DoesNotFit("nothing was tried")
+        for fill in fills:
             filled = replace(effort, fill=fill)
             self.placed += op_count(lowered)
             try:
-                return Candidate(filled, module_cost(self.place(lowered, filled)))
+                return Candidate(filled, self.price(lowered, filled))
             except DoesNotFit as error:
-                problem = error
-        assert problem is not None
+                problem = error.with_traceback(None)  # whose frames hold the module
         return problem
+
+    def price(self, lowered: ModuleOp, effort: Effort) -> float:
+        placed = self.place(lowered, effort)
+        try:
+            return module_cost(placed)
+        finally:
+            discard(placed)
 
 
 def op_count(module: ModuleOp) -> int:

@@ -231,8 +231,20 @@ class Op:
             for inner in reversed(list(region.block.ops)):
                 inner.erase()
         self._drop_uses()
-        self._operands = ()
         self.detach()
+        self.release()
+
+    def release(self) -> None:
+        """Let go of all that the op refers to, when nothing will look at it again.
+
+        An op and its results refer to each other, and so do neighbours: left together, they stay in memory
+        until the garbage collector comes by.
+        """
+        for region in self.regions:
+            region.parent = None
+            region.block.release()
+        self._operands = self.results = self.regions = ()
+        self.parent = self._previous = self._next = None
 
     def move_before(self, anchor: Op) -> None:
         self.detach()
@@ -293,6 +305,12 @@ class Block:
         self.args.remove(arg)
         for index, other in enumerate(self.args):
             other.index = index
+
+    def release(self) -> None:
+        """Let go of arguments and ops; see `Op.release`."""
+        self.region = None
+        self.args = []
+        self.ops = OpList(self)
 
     def append(self, op: OpT) -> OpT:
         self.ops.insert(op, None)

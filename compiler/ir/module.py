@@ -74,4 +74,13 @@ def walk(root: Op) -> Iterator[Op]:
     yield root
     for region in root.regions:
         for op in region.block.ops:
-            yield from walk(op)
+            if op.regions:
+                yield from walk(op)
+            else:
+                yield op
+
+
+def discard(root: Op) -> None:
+    """Take apart what nothing will look at again, so that its memory is free at once; see `Op.release`."""
+    for op in list(walk(root)):
+        op.release()

@@ -36,6 +36,7 @@ def tried(monkeypatch) -> Callable[..., tuple[Effort, list[Effort]]]:
     ) -> tuple[Effort, list[Effort]]:
         monkeypatch.setattr(search, "module_cost", cost)
         monkeypatch.setattr(search, "op_count", lambda effort: size)
+        monkeypatch.setattr(search, "discard", lambda effort: None)
         tried: list[Effort] = []
 
         def place(lowered: Effort, effort: Effort) -> Effort:

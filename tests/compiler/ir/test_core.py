@@ -1,7 +1,10 @@
+import weakref
+
 import pytest
 
+from compiler.garbage import uncollected
 from compiler.ir.core import Block, Region
-from compiler.ir.module import Builder, walk
+from compiler.ir.module import Builder, discard, walk
 from dialects.builtin import FuncOp, ModuleOp, ReturnOp
 from tests.compiler.ir.toy import ROW, LoopOp, MulOp, SiluOp, StoreOp
 
@@ -106,6 +109,25 @@ def test_erasing_an_op_erases_its_regions(block):
     loop = block.append(LoopOp(body=Region(body)))
     loop.erase()
     assert not block.args[0].has_uses()
+
+
+def test_memory_of_an_erased_op_is_free_at_once(block):
+    with uncollected():
+        op = weakref.ref(block.append(LoopOp(body=Region(Block([ROW])))))
+        op().erase()
+        assert op() is None
+
+
+def test_memory_of_a_discarded_module_is_free_at_once():
+    f = FuncOp.with_args("f", [ROW], [ROW])
+    ops = chain(f.block, 3)
+    f.block.append(ReturnOp(ops[-1].y))
+    module = ModuleOp.of(f)
+    gone = [weakref.ref(op) for op in (module, f, *ops)]
+    with uncollected():
+        discard(module)
+        del module, f, ops
+        assert [op() for op in gone] == [None] * 5
 
 
 def test_effects_and_uses_keep_an_op_alive(block):
