@@ -105,15 +105,18 @@ class Graph:
         yield " ".join(text(value) for value in self.outputs)
 
 
-def map_values(item: Any, change: Callable[[GraphValue], Any]) -> Any:
-    """`item` with each GraphValue in its nested tuples, lists and dicts replaced by `change` of it."""
-    if isinstance(item, GraphValue):
-        return change(item)
+def map_leaves(item: Any, change: Callable[[Any], Any]) -> Any:
+    """`item` with all that its nested tuples, lists and dicts hold replaced by `change` of it."""
     if isinstance(item, tuple | list):
-        return type(item)(map_values(part, change) for part in item)
+        return type(item)([map_leaves(part, change) for part in item])
     if isinstance(item, dict):
-        return {key: map_values(part, change) for key, part in item.items()}
-    return item
+        return {key: map_leaves(part, change) for key, part in item.items()}
+    return change(item)
+
+
+def map_values(item: Any, change: Callable[[GraphValue], Any]) -> Any:
+    """`item` with each GraphValue in it replaced by `change` of it."""
+    return map_leaves(item, lambda leaf: change(leaf) if isinstance(leaf, GraphValue) else leaf)
 
 
 def describe(item: Any, prefix: str) -> str:

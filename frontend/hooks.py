@@ -109,11 +109,15 @@ def mask_kind(mask_function: Any, length: int) -> str:
         f"{WINDOW}{size}": lambda query: (position <= query) & (position > query - size),
         f"{CHUNKS}{size}": lambda query: (position <= query) & (position // size == query // size),
     }
-    for start in range(0, length, ROWS_AT_ONCE):
-        rows = position[start : start + ROWS_AT_ONCE]
-        seen = visible(mask_function, rows, position)
-        kinds = {kind: shape for kind, shape in kinds.items() if torch.equal(seen, shape(rows[:, None]))}
-    return next(iter(kinds), "custom")
+
+    def shows(shape: Callable[[torch.Tensor], torch.Tensor]) -> bool:
+        """Whether the function is this one; a few rows tell of most that it is not."""
+        pieces = (position[start : start + ROWS_AT_ONCE] for start in range(0, length, ROWS_AT_ONCE))
+        return all(
+            torch.equal(visible(mask_function, rows, position), shape(rows[:, None])) for rows in pieces
+        )
+
+    return next((kind for kind, shape in kinds.items() if shows(shape)), "custom")
 
 
 def visible(mask_function: Any, query: torch.Tensor, key: torch.Tensor) -> torch.Tensor:

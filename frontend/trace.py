@@ -18,10 +18,9 @@ from typing import Any
 import torch
 from torch import nn
 from torch.nn import functional as F
-from torch.utils._pytree import tree_map
 
 from compiler.diagnostics import UserError
-from frontend.graph import Constant, Graph, GraphValue, Node
+from frontend.graph import Constant, Graph, GraphValue, Node, map_leaves
 
 # Functions recorded as one node; ATen would take them apart.
 WHOLE: dict[Any, str] = {
@@ -81,6 +80,7 @@ class Recorder:
         self.paths = {id(module): name for name, module in model.named_modules()}
         self.running: list[str] = [""]
         self.constants: dict[Any, tuple[torch.Tensor, Constant]] = {}
+        self.outcomes: dict[Any, Any] = {}
 
     @property
     def path(self) -> str:
@@ -130,13 +130,22 @@ class Recorder:
             self.constants[key] = (tensor, Constant(tensor.detach().numpy().copy()))
         return self.constants[key][1]
 
+    def outcome(self, function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
+        """What an operation returns, as meta tensors. It follows from the shapes and types of its operands,
+        and layers repeat each other, so each is worked out once: that takes longer than all the rest.
+        """
+        key = function, frozen(args), frozen(kwargs)
+        if key not in self.outcomes:
+            self.outcomes[key] = function(*on_meta(args), **on_meta(kwargs))
+        return self.outcomes[key]
+
     def record(self, name: str, args: Any, kwargs: dict[str, Any], result: Any) -> Any:
         """Append a node; `result`, of meta tensors, comes back with traced tensors in their place."""
         node = Node(name, path=self.path)
-        node.args, node.kwargs = tree_map(self._operand, (tuple(args), kwargs))
+        node.args, node.kwargs = map_leaves((tuple(args), kwargs), self._operand)
         metas = [leaf for leaf in flatten(result) if isinstance(leaf, torch.Tensor)]
         values = iter(self.graph.add(node, [signature(meta) for meta in metas]))
-        return tree_map(lambda leaf: self._traced(leaf, values), result)
+        return map_leaves(result, lambda leaf: self._traced(leaf, values))
 
     def _traced(self, leaf: Any, values: Iterator[GraphValue]) -> Any:
         return Traced(self, leaf, next(values)) if isinstance(leaf, torch.Tensor) else leaf
@@ -222,8 +231,7 @@ class Traced(torch.Tensor):
             )
         if func in WHOLE:
             recorder = first_traced((args, kwargs)).recorder
-            result = func(*on_meta(args), **on_meta(kwargs))
-            return recorder.record(WHOLE[func], args, kwargs, result)
+            return recorder.record(WHOLE[func], args, kwargs, recorder.outcome(func, args, kwargs))
         with torch._C.DisableTorchFunctionSubclass():
             return func(*args, **kwargs)
 
@@ -245,7 +253,7 @@ def read(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str,
     """Record an operation that writes to none of its operands."""
     if func is torch.ops.aten._local_scalar_dense.default:
         raise recorder.refuse("the data of a traced tensor is read")
-    result = recorder.record(str(func), args, kwargs, func(*on_meta(args), **on_meta(kwargs)))
+    result = recorder.record(str(func), args, kwargs, recorder.outcome(func, args, kwargs))
     if func.is_view:
         for view in flatten(result):
             view.view_of = (args[0], str(func), args[1:])
@@ -262,8 +270,7 @@ def write(recorder: Recorder, func: Any, args: tuple[Any, ...], kwargs: dict[str
         raise recorder.refuse(f"{func} writes to its operands in a way that is not understood")
     if not isinstance(target, Traced):
         raise recorder.refuse(f"{func} writes a traced value into a constant")
-    result = functional(*on_meta(args), **on_meta(kwargs))
-    written = recorder.record(str(functional), args, kwargs, result)
+    written = recorder.record(str(functional), args, kwargs, recorder.outcome(functional, args, kwargs))
     target.memory.writes += 1
     update(target, written)
     return target
@@ -313,7 +320,9 @@ def signature(tensor: torch.Tensor) -> tuple[tuple[int, ...], str]:
 
 
 def flatten(item: Any) -> list[Any]:
-    return torch.utils._pytree.tree_leaves(item)
+    found: list[Any] = []
+    map_leaves(item, found.append)
+    return found
 
 
 def first_traced(item: Any) -> Traced:
@@ -322,7 +331,7 @@ def first_traced(item: Any) -> Traced:
 
 def on_meta(item: Any) -> Any:
     """Arguments with tensors replaced by meta tensors of the same type, and devices by meta."""
-    return tree_map(_leaf_on_meta, item)
+    return map_leaves(item, _leaf_on_meta)
 
 
 def _leaf_on_meta(leaf: Any) -> Any:
@@ -331,3 +340,15 @@ def _leaf_on_meta(leaf: Any) -> Any:
     if isinstance(leaf, torch.Tensor):
         return leaf.to("meta")
     return torch.device("meta") if isinstance(leaf, torch.device) else leaf
+
+
+def frozen(item: Any) -> Any:
+    """Arguments by all that the type and the shape of what comes of them may depend on."""
+    if isinstance(item, tuple | list):
+        return type(item), *map(frozen, item)
+    if isinstance(item, dict):
+        return tuple((key, frozen(part)) for key, part in item.items())
+    if not isinstance(item, torch.Tensor):
+        return type(item), item
+    meta = item.meta if isinstance(item, Traced) else item
+    return meta.shape, meta.stride(), meta.storage_offset(), meta.dtype

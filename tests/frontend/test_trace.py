@@ -9,6 +9,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from compiler.diagnostics import UserError
+from frontend import trace
 from frontend.graph import Graph
 from frontend.trace import Recorder
 from tests.frontend.recorded import Outer, record
@@ -114,6 +115,22 @@ def test_write_of_a_traced_value_into_a_real_tensor_is_refused():
 
     with pytest.raises(UserError, match=r"aten.copy_.* writes a traced value into a constant"):
         record(write)
+
+
+def test_what_operations_give_is_worked_out_once_for_operands_that_are_alike(monkeypatch):
+    worked = []
+    on_meta = trace.on_meta
+    monkeypatch.setattr(trace, "on_meta", lambda args: worked.append(args) or on_meta(args))
+    record(lambda m, x: ((x * 2) * 2) * 2)
+    assert len(worked) == 2  # the arguments by place and by name of one product
+
+
+def test_operands_of_other_types_or_strides_are_not_alike():
+    nodes = record(lambda m, x: (x.int() * 2) + (x.int() * 2.0)).nodes
+    products = [node for node in nodes if node.name == "aten.mul.Tensor"]
+    assert [node.results[0].dtype for node in products] == ["int32", "float32"]
+    with pytest.raises(RuntimeError, match="view size is not compatible"):
+        record(lambda m, x: x.view(16) + x.t().view(16), 4, 4)
 
 
 def test_parameters_are_back_after_recording():
