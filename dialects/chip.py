@@ -111,8 +111,11 @@ Items = tuple[Value, View, Shape4]  # of a buffer, n x c x h x w of them as the 
 
 
 def constant(value: float, dtype: ElementType) -> Const:
-    """The bit pattern of `value`: IEEE bits for f32, two's complement in 32 bits for integers."""
-    packed = struct.pack("<f", value) if dtype == F32 else struct.pack("<i", int(value))
+    """The bit pattern of `value`: its format's bits for a float, two's complement in 32 for integers."""
+    if dtype == F32:
+        packed = struct.pack("<f", value)
+    else:
+        packed = dtype.numpy.type(value).tobytes() if dtype.is_float else struct.pack("<i", int(value))
     return Const(dtype, int.from_bytes(packed, "little") & ((1 << dtype.bits) - 1))
 
 

@@ -96,6 +96,12 @@ def is_over_lanes(type_: TensorType, axis: int) -> bool:
     return axis_over_lanes(type_) == axis
 
 
+def rows_per_lane(type_: TensorType, lanes: int) -> int:
+    """How many rows along the last axis, which is not over the lanes, a lane holds."""
+    axis = axis_over_lanes(type_)
+    return prod(-(-size // lanes) if i == axis else size for i, size in enumerate(type_.shape[:-1]))
+
+
 def is_column(type_: TensorType) -> bool:
     """Whether nothing but the axis over the lanes is longer than 1 from it on: a lane holds single items."""
     layout = type_.layout

@@ -19,6 +19,7 @@ class Effort:
     tile_bytes: int = 0  # the largest tile of weights, 0 for as the chip has it; see the pass tile-weights
     keep: int = 0  # bytes of weights to keep from run to run; see the pass share-constants
     fill: float = 0.85  # how full loads ahead may make it; see the pass hoist-loads
+    keys: int = 0  # met at a time in attention; 0 for all
 
 
 def default_pipeline(
@@ -49,7 +50,7 @@ def fusing(options: ConvertOptions, keep: Mapping[str, int] = NOTHING) -> str:
 def lowering(effort: Effort) -> str:
     """From there to instructions in program order."""
     passes = [
-        f"llm-to-tensor{{tokens={effort.tokens} tail={int(effort.keep > 0)}}}",
+        f"llm-to-tensor{{tokens={effort.tokens} keys={effort.keys} tail={int(effort.keep > 0)}}}",
         f"tile-weights{{bytes={effort.tile_bytes}}}",
         f"share-constants{{keep={effort.keep}}}",
         "tensor-to-chip",

@@ -18,6 +18,20 @@ class Range:
     def size(self) -> int:
         return self.stop - self.start
 
+    def moved(self, by: int) -> Range:
+        return Range(self.start + by, self.stop + by)
+
+    def within(self, other: Range) -> Range:
+        """What both have; of no items where they have none in common."""
+        start = max(self.start, other.start)
+        return Range(start, max(start, min(self.stop, other.stop)))
+
+
+def even_parts(whole: Range, unit: int, most: int) -> Iterator[Range]:
+    """As `even_ranges`, of a part of an axis, which may be empty."""
+    if whole.size:
+        yield from (part.moved(whole.start) for part in even_ranges(whole.size, unit, most))
+
 
 def even_ranges(total: int, unit: int, most: int) -> Iterator[Range]:
     """Cover `total` with the fewest ranges of at most `most` units, as equal as whole units allow."""

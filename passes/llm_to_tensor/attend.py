@@ -52,14 +52,20 @@ class Scores:
 
 @dataclass(frozen=True)
 class KeyValues:
-    """All keys and values that there are, in the order of their tokens; pieces of both hold the same ones."""
+    """Keys and values of neighbouring tokens from `start` on, in order; pieces of both hold the same ones."""
 
     heads: int
     keys: Sequence[Piece]
     values: Sequence[Piece]
+    start: int = 0
+
+    @property
+    def tokens(self) -> Range:
+        return Range(self.start, self.start + sum(piece.size for piece in self.keys))
 
     def parts(self, wanted: Range) -> list[Part]:
-        return parts_within([piece.size for piece in self.keys], wanted)
+        """Where these tokens lie, as far as they are here."""
+        return parts_within([piece.size for piece in self.keys], wanted.moved(-self.start))
 
 
 @dataclass(frozen=True)
@@ -124,17 +130,24 @@ def capped(build: Build, scores: Value, cap: float) -> Value:
 
 
 def weighted_values(
-    build: Build, queries: Sequence[Queries], kv: KeyValues, parts: Sequence[Part], weights: Value
+    build: Build,
+    queries: Sequence[Queries],
+    kv: KeyValues,
+    parts: Sequence[Part],
+    weights: Value,
+    starts: Sequence[Value] | None = None,
 ) -> Value:
-    """weights @ values in f32, [rows of all, .., d]; the products of a query add up over the parts."""
-    sums: list[Value | None] = [None] * len(queries)
+    """weights @ values in f32, [rows of all, .., d]; the products of a query add up over the parts, on top
+    of what it starts with.
+    """
+    sums: list[Value | None] = [None] * len(queries) if starts is None else [*starts]
     column = 0
     for part in parts:
         row = 0
         for i, some in enumerate(queries):
             count, *middle, _ = some.q.type.shape
-            starts = (row, *(0 for _ in middle), column)
-            left = build.slice(weights, starts, (count, *middle, part.rows.size))
+            corner = (row, *(0 for _ in middle), column)
+            left = build.slice(weights, corner, (count, *middle, part.rows.size))
             right = kv.values[part.index].head(some.head, part.rows)
             sums[i] = matmul(build, left, right, transpose=False, start=sums[i])
             row += count
@@ -201,7 +214,8 @@ def column_slices(build: Build, x: Value) -> Iterator[Value]:
     """f32 [.., n] in parts along n that take little room each."""
     *lead, columns = x.type.shape
     unit = build.spec.eu_items(F32.bytes)
-    for part in even_ranges(columns, unit, build.spec.work_bytes // (unit * F32.bytes)):
+    unit_bytes = tensor.rows_per_lane(x.type, build.spec.lanes) * unit * F32.bytes
+    for part in even_ranges(columns, unit, build.spec.work_bytes // unit_bytes):
         yield build.slice(x, (*(0 for _ in lead), part.start), (*lead, part.size))
 
 

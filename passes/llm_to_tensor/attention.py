@@ -5,7 +5,7 @@ from __future__ import annotations
 from compiler.ir.core import Value
 from compiler.ir.types import F32, TensorType
 from dialects import llm, tensor
-from passes.llm_to_tensor.attend import KeyValues, Mask, query_factor
+from passes.llm_to_tensor.attend import Mask, query_factor
 from passes.llm_to_tensor.context import Lowering, lowers
 
 TURNS = {"half_tables": "half"}  # what a mode does to items, where it is not called as in the tensor dialect
@@ -102,5 +102,4 @@ def attention(low: Lowering, op: llm.AttentionOp) -> Value:
     if op.q not in low.scaled:
         q = low.build.scalar(tensor.MulOp, low.f32(op.q), query_factor(op.scale, op.softcap))
     q = low.build.cast(q, op.q.type.element, q.type.layout)
-    kv = KeyValues(op.k.type.shape[1], *(low.pieces(value, op.visible) for value in (op.k, op.v)))
-    return low.attention(op, q, kv, mask)
+    return low.attention(op, q, mask)

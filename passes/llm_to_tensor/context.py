@@ -19,9 +19,8 @@ from dialects import llm, tensor
 from dialects.nets import NetInput, NetOutput, net_of
 from dialects.tensor import Lanes, Replicated
 from passes.conversion import Rules
-from passes.llm_to_tensor.attend import LOG2_E, KeyValues, Mask, sink_offset
+from passes.llm_to_tensor.attend import LOG2_E, Mask, sink_offset
 from passes.llm_to_tensor.formulas import FUNCTIONS, KINDS, with_number
-from passes.llm_to_tensor.pieces import Piece
 from passes.ranges import Range
 from passes.tensor.build import Build
 
@@ -67,6 +66,8 @@ class Run:
     halves: dict[Value, Value] = field(default_factory=dict)  # arrays rounded to the llm value's own type
     rope_rows: dict[RopeRows, Value] = field(default_factory=dict)
     places: dict[tuple[int, ...], Value] = field(default_factory=dict)  # 0, 1, 2, ... by shape
+    histories: dict[Value, Value] = field(default_factory=dict)  # keys and values of other runs, in DDR
+    stored: dict[Value, Value] = field(default_factory=dict)  # results that were stored for other runs
 
 
 def history_of(low: Lowering, value: Value) -> Value | None:
@@ -209,11 +210,7 @@ class Lowering(ABC):
         """Rows of this run's positions in local memory; `shape` is [.., tokens, ..] with 1s before tokens."""
 
     @abstractmethod
-    def pieces(self, value: Value, visible: llm.Visible) -> list[Piece]:
-        """All keys, or values, that this run's queries may see, from the first token on."""
-
-    @abstractmethod
-    def attention(self, op: llm.AttentionOp, q: Value, kv: KeyValues, mask: Mask) -> Value:
+    def attention(self, op: llm.AttentionOp, q: Value, mask: Mask) -> Value:
         """q of 16 bit in units of the scores -> [1, tokens, heads, d]."""
 
     def sinks(self, op: llm.AttentionOp, shape: tuple[int, ...], layout: Attribute) -> Value | None:
@@ -271,7 +268,9 @@ class Lowering(ABC):
         return self.build.cast(found, value.type.element, layout)
 
     def stored(self, value: Value) -> Value:
-        """A result of the function, written to DDR."""
+        """A result of the function, written to DDR, unless it is there already."""
+        if value in self.current.stored:
+            return self.current.stored.pop(value)
         found = self.current.values.get(value)
         if isinstance(found, Value) and found.type.layout is None:
             return found

@@ -14,15 +14,24 @@ from dialects import llm, tensor
 from dialects.tensor import Lanes, Replicated
 from passes.llm_to_tensor.attend import KeyValues, Mask, Queries, Scores, attend, load_mask
 from passes.llm_to_tensor.context import Lowering, TableRows, history_of
-from passes.llm_to_tensor.pieces import Computed, Piece, history_pieces
-from passes.ranges import Range
+from passes.llm_to_tensor.online import State, finished, met
+from passes.llm_to_tensor.pieces import (
+    Computed,
+    Piece,
+    counted,
+    counted_heads,
+    history_pieces,
+    packed_heads,
+)
+from passes.ranges import Range, even_ranges
 
 
 class Decode(Lowering):
     """Lowers a function with one token."""
 
-    def __init__(self, function: Function, spec: ChipSpec):
+    def __init__(self, function: Function, keys: int, spec: ChipSpec):
         super().__init__(function, 1, [Range(0, 1)], spec)
+        self.keys = keys
         self.vectors: dict[Value, Value] = {}  # written to DDR, so that heads can be read back
         mixtures = [op for op in walk(function) if isinstance(op, llm.ExpertsOp)]
         self.routed = {value for op in mixtures for value in llm.routed_by(op)}
@@ -173,31 +182,87 @@ class Decode(Lowering):
             return self.build.load(self.gather(rows, None), Lanes(2, compact=True))
         return self.build.reshape(self.gather(rows, Replicated()), shape, Replicated())
 
-    def pieces(self, value: Value, visible: llm.Visible) -> list[Piece]:
+    def attention(self, op: llm.AttentionOp, q: Value, mask: Mask) -> Value:
+        """Every query head on a lane of its own, one softmax for all of them."""
+        attend_to = self._streamed if self.keys and self.keys < op.k.type.shape[2] else self._at_once
+        out = attend_to(op, q, mask)
+        return self.build.reshape(out, (1, 1, op.q.type.shape[1], op.v.type.shape[3]), Lanes(2))
+
+    def _at_once(self, op: llm.AttentionOp, q: Value, mask: Mask) -> Value:
+        kv = KeyValues(op.k.type.shape[1], self._pieces(op.k), self._pieces(op.v))
+        queries, sinks = self._queries(op, q), self._sinks(op)
+        rules = Scores(self._mask_row(mask, kv.tokens), op.softcap, sinks)
+        return attend(self.build, queries, kv, kv.parts(kv.tokens), rules)
+
+    def _streamed(self, op: llm.AttentionOp, q: Value, mask: Mask) -> Value:
+        """Block by block."""
+        queries, sinks = self._queries(op, q), self._sinks(op)
+        state: State | None = None
+        for block in self._blocks(op):
+            rules = Scores(self._mask_row(mask, block.tokens), op.softcap, sinks)
+            state = met(self.build, queries, block, block.parts(block.tokens), rules, state)
+        assert state is not None
+        return finished(self.build, state, sinks, op.q.type.element, Lanes(0))
+
+    def _queries(self, op: llm.AttentionOp, q: Value) -> list[Queries]:
+        _, heads, _, width = q.type.shape
+        q = self.build.reshape(q, (heads, width), Lanes(0))
+        return [
+            Queries(head, self.build.slice(q, (some.start, 0), (some.size, width)))
+            for head, some in heads_of_lane_rows(heads, op.k.type.shape[1], self.build.spec.lanes)
+        ]
+
+    def _sinks(self, op: llm.AttentionOp) -> Value | None:
+        return self.sinks(op, (op.q.type.shape[1], 1), Lanes(0, compact=True))
+
+    def _mask_row(self, mask: Mask, keys: Range) -> Value:
+        """What hides some of these keys [1, keys], on every lane."""
+        first = None if mask.first is None else self.build.reshape(mask.first, (1, 1), Replicated())
+        if first is not None and keys.start:
+            first = self.build.scalar(tensor.SubOp, first, float(keys.start))
+        row = self.build.slice(mask.rows, (0, 0, 0, keys.start), (1, 1, 1, keys.size))
+        row = self.build.reshape(row, (1, keys.size), None)
+        return load_mask(self.build, row, Replicated(), first)
+
+    def _pieces(self, value: Value) -> list[Piece]:
         """What an argument holds of earlier calls, if anything, and the new token."""
+        source, new, width = self._history_and_new(value)
+        before = [] if source is None else history_pieces(self.build, source, width)
+        return [*before, Computed(self.build, self.half(new))]
+
+    def _history_and_new(self, value: Value) -> tuple[Value | None, Value, int]:
+        """The argument [1, tokens, heads, d] that has what is before the new token, the token, and how much
+        of each row is read.
+        """
         joined = value.defining(llm.KvConcatOp)
         if joined is None:
-            return [Computed(self.build, self.half(value))]
+            return None, value, value.type.shape[3]
         source = history_of(self, joined.history)
         if source is None:
             joined.fail("expected a history argument and one new token")
-        width = joined.history.type.shape[3]
-        return [*history_pieces(self.build, source, width), Computed(self.build, self.half(joined.new))]
+        return source, joined.new, joined.history.type.shape[3]
 
-    def attention(self, op: llm.AttentionOp, q: Value, kv: KeyValues, mask: Mask) -> Value:
-        """Every query head on a lane of its own, one softmax for all of them."""
-        _, heads, _, width = q.type.shape
-        keys = mask.rows.type.shape[3]
-        q = self.build.reshape(q, (heads, width), Lanes(0))
-        queries = [
-            Queries(head, self.build.slice(q, (some.start, 0), (some.size, width)))
-            for head, some in heads_of_lane_rows(heads, kv.heads, self.build.spec.lanes)
-        ]
-        sinks = self.sinks(op, (heads, 1), Lanes(0, compact=True))
-        first = None if mask.first is None else self.build.reshape(mask.first, (1, 1), Replicated())
-        row = load_mask(self.build, self.build.reshape(mask.rows, (1, keys), None), Replicated(), first)
-        out = attend(self.build, queries, kv, kv.parts(Range(0, keys)), Scores(row, op.softcap, sinks))
-        return self.build.reshape(out, (1, 1, heads, op.v.type.shape[3]), Lanes(2))
+    def _blocks(self, op: llm.AttentionOp) -> Iterator[KeyValues]:
+        """The history, and with its last tokens the new one."""
+        heads, lanes = op.k.type.shape[1], self.build.spec.lanes
+        (old_k, new_k, k_width), (old_v, new_v, v_width) = map(self._history_and_new, (op.k, op.v))
+        assert old_k is not None
+        assert old_v is not None
+        history = old_k.type.shape[1]
+        for block in even_ranges(history, lanes, self.keys // lanes):
+            keys = [packed_heads(self.build, self._loaded(old_k, block, k_width))]
+            values = [counted_heads(self.build, self._loaded(old_v, block, v_width))]
+            if block.stop == history:
+                keys.append(Computed(self.build, self.half(new_k)))
+                values.append(Computed(self.build, counted(self.build, self.half(new_v))))
+            yield KeyValues(heads, keys, values, block.start)
+
+    def _loaded(self, x: Value, tokens: Range, width: int) -> Value:
+        """[n, heads, width] of x [1, tokens, heads, d] in DDR."""
+        _, _, heads, pitch = x.type.shape
+        some = self.build.slice(x, (0, tokens.start, 0, 0), (1, tokens.size, heads, pitch))
+        some = self.build.load(self.build.reshape(some, (tokens.size, heads, pitch), None), Lanes(0))
+        return self.build.slice(some, (0, 0, 0), (tokens.size, heads, width))
 
 
 def heads_of_lane_rows(heads: int, kv_heads: int, lanes: int) -> Iterator[tuple[int, Range]]:

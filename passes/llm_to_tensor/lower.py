@@ -13,7 +13,7 @@ from dialects.nets import token_count
 from passes.llm_to_tensor import attention, choice, elementwise, linear, movement, named, norms, routing
 from passes.llm_to_tensor.context import Lowering
 from passes.llm_to_tensor.decode import Decode
-from passes.llm_to_tensor.prefill import Prefill
+from passes.llm_to_tensor.prefill import Prefill, token_runs
 from passes.manager import Pass
 from passes.options import at_least
 
@@ -29,7 +29,9 @@ class LlmToTensor(Pass):
     call with many tokens is cut into even runs of at most `tokens`, lowered one after the other, each
     attending to the keys of those before; less local memory is then needed for activations, and the weights
     are read once per run. With `tail`, the last rows of tokens are a run of their own: nothing overlaps with
-    what it stores.
+    what it stores. With `keys`, attention meets so many keys of other runs, or of the history, at a time,
+    which are loaded for it from where they were stored; keys and values then take no more local memory than
+    those of a run and a block.
     """
 
     name: ClassVar[str] = "llm-to-tensor"
@@ -39,14 +41,15 @@ class LlmToTensor(Pass):
 
     tokens: int = at_least(0, 0)  # tokens lowered at a time, in whole rows of lanes; 0 for all
     tail: int = at_least(0, 0)  # rows of lanes whose tokens are the last run; 0 for its share of all
+    keys: int = at_least(0, 0)  # keys met at a time, in whole rows of lanes; 0 for all
 
     def run(self, module: Module) -> None:
         for function in module.functions():
-            lower_function(function, self.tokens, self.tail, target_of(module))
+            lower_function(function, self, target_of(module))
 
 
-def lower_function(function: Function, tokens: int, tail: int, spec: ChipSpec) -> None:
-    lowering = lowering_of(function, tokens, tail, spec)
+def lower_function(function: Function, options: LlmToTensor, spec: ChipSpec) -> None:
+    lowering = lowering_of(function, options, spec)
     *old, terminator = list(function.block.ops)
     results = lowering.run(old, terminator)
     terminator.set_operands(results)
@@ -55,6 +58,9 @@ def lower_function(function: Function, tokens: int, tail: int, spec: ChipSpec) -
     function.update_type()
 
 
-def lowering_of(function: Function, most: int, tail: int, spec: ChipSpec) -> Lowering:
+def lowering_of(function: Function, options: LlmToTensor, spec: ChipSpec) -> Lowering:
     tokens = token_count(function)
-    return Decode(function, spec) if tokens == 1 else Prefill(function, tokens, most, tail, spec)
+    if tokens == 1:
+        return Decode(function, options.keys, spec)
+    runs = token_runs(tokens, options.tokens or tokens, options.tail, spec.lanes)
+    return Prefill(function, tokens, runs, options.keys, spec)

@@ -13,12 +13,12 @@ from compiler.sizes import round_up
 from compiler.target.spec import ChipSpec
 from dialects import llm, tensor
 from dialects.tensor import Lanes, Replicated
-from passes.llm_to_tensor.attend import KeyValues, Mask, Queries, Scores, attend, load_mask
+from passes.llm_to_tensor.attend import KeyValues, Mask
 from passes.llm_to_tensor.context import Lowering, Run, TableRows
-from passes.llm_to_tensor.pieces import Computed, Part, Piece
-from passes.ranges import Range, even_ranges
+from passes.llm_to_tensor.pieces import Computed, counted, counted_heads, packed_heads
+from passes.llm_to_tensor.run_attention import RunAttention, seen_keys
+from passes.ranges import Range, even_parts, even_ranges
 
-EDGE_UNIT = 16  # columns
 HEADS_OUTSIDE = (0, 2, 1, 3)  # between [1, tokens, heads, d] and [1, heads, tokens, d]
 
 
@@ -32,11 +32,15 @@ def token_runs(total: int, most: int, tail: int, lanes: int) -> list[Range]:
 
 
 class Prefill(Lowering):
-    """Lowers a function with many tokens, at most `most` at a time; see `token_runs`."""
+    """Lowers a function with many tokens, some of them at a time; see `token_runs`.
 
-    def __init__(self, function: Function, tokens: int, most: int, tail: int, spec: ChipSpec):
-        super().__init__(function, tokens, token_runs(tokens, most or tokens, tail, spec.lanes), spec)
+    `keys`: how many keys attention meets at a time; 0 for all, which are then kept in local memory.
+    """
+
+    def __init__(self, function: Function, tokens: int, runs: list[Range], keys: int, spec: ChipSpec):
+        super().__init__(function, tokens, runs, spec)
         self.lanes = spec.lanes
+        self.keys = keys
 
     @property
     def count(self) -> int:
@@ -175,13 +179,25 @@ class Prefill(Lowering):
         of_run = (*shape[:axis], self.count, *shape[axis + 1 :])
         return self.build.reshape(self.gather(rows, Lanes(1)), of_run, Lanes(axis))
 
-    def pieces(self, value: Value, visible: llm.Visible) -> list[Piece]:
-        """One piece for each run up to this one, or for all of them."""
-        if value.defining(llm.KvConcatOp) is not None:
-            self.op.fail("of many tokens and a history has no lowering to the tensor dialect")
-        this = self.runs.index(self.current)
-        runs = self.runs if visible.sees_later else self.runs[: this + 1]
-        return [Computed(self.build, self._half_of(value, run)) for run in runs]
+    def attention(self, op: llm.AttentionOp, q: Value, mask: Mask) -> Value:
+        """To all keys at once, or to those of this run and then block by block of the others."""
+        for value in (op.q, op.k, op.v):
+            self.check_tokens(value, 2)
+        if any(value.defining(llm.KvConcatOp) is not None for value in (op.k, op.v)):
+            op.fail("of many tokens and a history has no lowering to the tensor dialect")
+        sinks = self.sinks(op, (op.q.type.shape[1], 1, 1), Replicated())
+        attention = RunAttention(self.build, op, self.current.tokens, mask, sinks)
+        if self.keys:
+            return attention.streamed(q, self._blocks(op), self.keys)
+        return attention.at_once(q, self._all_keys(op))
+
+    def _all_keys(self, op: llm.AttentionOp) -> KeyValues:
+        """One piece for each run up to this one, or for all of them, all in local memory."""
+        runs = self.runs if op.visible.sees_later else self.runs[: self.runs.index(self.current) + 1]
+        keys, values = (
+            [Computed(self.build, self._half_of(value, run)) for run in runs] for value in (op.k, op.v)
+        )
+        return KeyValues(op.k.type.shape[1], keys, values)
 
     def _half_of(self, value: Value, run: Run) -> Value:
         """As `half`, for another run."""
@@ -190,79 +206,52 @@ class Prefill(Lowering):
         self.current = this
         return found
 
-    def attention(self, op: llm.AttentionOp, q: Value, kv: KeyValues, mask: Mask) -> Value:
-        """A row of lanes of queries at a time, and the heads of one KV head."""
-        for value in (op.q, op.k, op.v):
-            self.check_tokens(value, 2)
-        _, heads, count, width = q.type.shape
-        sinks = self.sinks(op, (heads, 1, 1), Replicated())
-        blocks = []
-        for block in even_ranges(count, self.lanes, 1):
-            some = self.build.slice(q, (0, 0, block.start, 0), (1, heads, block.size, width))
-            some = self.build.reshape(some, (heads, block.size, width), Lanes(1))
-            seen, rows = self._mask_block(op.visible, block, mask)
-            scores = Scores(rows, op.softcap, sinks)
-            blocks.append(self._groups_of_heads(some, kv, kv.parts(seen), scores))
-        shape = (1, count, heads, op.v.type.shape[3])
-        return self.build.reshape(self.build.concat(blocks, 0), shape, Lanes(1))
+    def _blocks(self, op: llm.AttentionOp) -> Iterator[KeyValues]:
+        """This run's keys and values, and those of others that its queries may see, which lie in DDR."""
+        tokens, heads = self.current.tokens, op.k.type.shape[1]
+        for value in (op.k, op.v):
+            self._in_ddr(value, self.current)
+        values = counted(self.build, self.half(op.v))
+        yield KeyValues(
+            heads, [Computed(self.build, self.half(op.k))], [Computed(self.build, values)], tokens.start
+        )
+        seen = seen_keys(op.visible, tokens, self.tokens, self.lanes)
+        for others in (Range(seen.start, tokens.start), Range(tokens.stop, seen.stop)):
+            for block in even_parts(others, self.lanes, self.keys // self.lanes):
+                keys = [packed_heads(self.build, x) for x in self._loaded(op.k, block)]
+                values_ = [counted_heads(self.build, x) for x in self._loaded(op.v, block)]
+                yield KeyValues(heads, keys, values_, block.start)
 
-    def _mask_block(self, visible: llm.Visible, block: Range, mask: Mask) -> tuple[Range, Value]:
-        """The keys that some of these queries may see, and what hides part of them [1, queries, keys]."""
-        start = self.current.tokens.start
-        queries = Range(start + block.start, start + block.stop)
-        seen = seen_keys(visible, queries, mask.rows.type.shape[3], self.lanes)
-        return seen, self._mask_rows(visible, mask, queries, seen)
+    def _loaded(self, value: Value, tokens: Range) -> Iterator[Value]:
+        """[n, heads, d] of these tokens in local memory, of one run after the other."""
+        for run in self.runs:
+            part = run.tokens.within(tokens)
+            if part.size:
+                rows = self._tokens_of(self._in_ddr(value, run), part.moved(-run.tokens.start))
+                rows = self.build.reshape(rows, rows.type.shape[1:], None)
+                yield self.build.load(rows, Lanes(0))
 
-    def _mask_rows(self, visible: llm.Visible, mask: Mask, queries: Range, keys: Range) -> Value:
-        """[1, queries, keys] in units of log2 e; only keys of the edge may lie before a query's first one."""
-        edge = Range(keys.start, keys.start) if mask.first is None else edge_of(visible, queries, keys)
-        parts = [(edge, mask.first), (Range(edge.stop, keys.stop), None)]
-        found = [self._mask_part(mask.rows, queries, some, first) for some, first in parts if some.size]
-        return self.build.concat(found, 2)
+    def _in_ddr(self, value: Value, run: Run) -> Value:
+        """Heads [1, h, tokens, d] of a run, by token in DDR: a result of the function, or scratch."""
+        if value not in run.histories:
+            this, self.current = self.current, run
+            half, result = self.half(value), self._by_token(value)
+            if result is None:
+                stored = self.build.add(tensor.StoreOp(self.build.permute(half, HEADS_OUTSIDE)))
+            else:
+                stored = run.stored[result] = self.stored(result)
+            run.histories[value] = stored
+            self.current = this
+        return run.histories[value]
 
-    def _mask_part(self, mask: Value, queries: Range, keys: Range, first: Value | None) -> Value:
-        """Those columns of `_mask_rows`; `first` [1, tokens, 1] are the first keys of this run's queries."""
-        rows = self.build.slice(mask, (0, 0, queries.start, keys.start), (1, 1, queries.size, keys.size))
-        rows = self.build.reshape(rows, (1, queries.size, keys.size), None)
-        if first is not None:
-            begin = queries.start - self.current.tokens.start
-            first = self.build.slice(first, (0, begin, 0), (1, queries.size, 1))
-            first = self.build.scalar(tensor.SubOp, first, float(keys.start)) if keys.start else first
-        return load_mask(self.build, rows, Lanes(1), first)
-
-    def _groups_of_heads(self, q: Value, kv: KeyValues, parts: list[Part], scores: Scores) -> Value:
-        """q [heads, queries, d] -> [queries, heads * width of values].
-
-        Heads that share keys, as many at a time as have scores that take little room.
-        """
-        heads, queries, width = q.type.shape
-        group = heads // kv.heads
-        most = max(1, self.build.spec.work_bytes // (F32.bytes * scores.mask.type.shape[2]))
-        columns = []
-        for head in range(kv.heads):
-            for some in even_ranges(group, 1, most):
-                first = head * group + some.start
-                part = self.build.slice(q, (first, 0, 0), (some.size, queries, width))
-                sinks = scores.sinks and self.build.slice(scores.sinks, (first, 0, 0), (some.size, 1, 1))
-                out = attend(self.build, [Queries(head, part)], kv, parts, replace(scores, sinks=sinks))
-                out = self.build.permute(out, (1, 0, 2))
-                columns.append(self.build.reshape(out, (queries, some.size * out.type.shape[2]), Lanes(0)))
-        return self.build.concat(columns, 1)
-
-
-def seen_keys(visible: llm.Visible, positions: Range, total: int, lanes: int) -> Range:
-    """The keys that queries at these positions may see, from a row of lanes on, where matrices start."""
-    first = visible.first_key(positions.start) // lanes * lanes
-    return Range(first, total if visible.sees_later else positions.stop)
-
-
-def edge_of(visible: llm.Visible, positions: Range, seen: Range) -> Range:
-    """Those of the seen keys that some query at these positions may not see, as they are too far back.
-
-    In whole units, so that neither part is a single column, which would lie in another way.
-    """
-    if visible.kind not in ("window", "chunk"):
-        return seen
-    behind = max(0, visible.first_key(positions.stop - 1) - seen.start)
-    stop = seen.start + round_up(behind, EDGE_UNIT)
-    return Range(seen.start, stop if stop + EDGE_UNIT <= seen.stop else seen.stop)
+    def _by_token(self, heads: Value) -> Value | None:
+        """The result of the function that has these heads in the order of tokens."""
+        results = [*self.function.terminator.operands]
+        turned = heads.defining(llm.PermuteOp)
+        if turned is not None and turned.order == HEADS_OUTSIDE and turned.x in results:
+            return turned.x
+        for result in results:
+            permuted = result.defining(llm.PermuteOp)
+            if permuted is not None and permuted.order == HEADS_OUTSIDE and permuted.x is heads:
+                return result
+        return None

@@ -39,6 +39,10 @@ class Build:
             return x
         return self.add(tensor.CastOp(x, types=[TensorType(x.type.shape, element, layout)]))
 
+    def copy(self, x: Value) -> Value:
+        """x in the strides of its type, whatever those of a view of it are."""
+        return self.add(tensor.CastOp(x, types=[x.type]))
+
     def binary(self, kind: type[tensor.Binary], lhs: Value, rhs: Value, compact: bool = True) -> Value:
         """Vectors over the lanes are packed unless `compact` is False; see `tensor.Lanes`."""
         op = kind(lhs, rhs)
@@ -48,6 +52,12 @@ class Build:
     def scalar(self, kind: type[tensor.Binary], x: Value, value: float, compact: bool = True) -> Value:
         op = kind(x, scalar=value)
         op.results[0].type = self._packed(x.type, compact)
+        return self.add(op)
+
+    def unary(self, kind: type[tensor.Unary], x: Value) -> Value:
+        """Vectors over the lanes are packed, as those of `binary`."""
+        op = kind(x)
+        op.results[0].type = self._packed(x.type, True)
         return self.add(op)
 
     def _packed(self, type_: TensorType, compact: bool) -> TensorType:

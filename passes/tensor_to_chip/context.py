@@ -69,7 +69,9 @@ class Lowering:
         return self.scratch(type_) if type_.layout is None else self.emit.of_type(type_)
 
     def _want(self, value: Value, place: Placed) -> None:
-        if value.has_one_use() and isinstance(value.owner, tensor.MadeAnywhere) and value not in self.wanted:
+        """In local memory the whole may be written over while others still read the part, but not in DDR."""
+        alone = value.has_one_use() or tensor.in_ddr(value.type)
+        if alone and isinstance(value.owner, tensor.MadeAnywhere) and value not in self.wanted:
             self.wanted[value] = place
 
     def _plan_renaming(self, op: tensor.ReshapeOp | tensor.PermuteOp) -> None:

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 
 from compiler.diagnostics import CompileError
-from compiler.ir.types import BF16, F32, I8, I16, I32, UI16
+from compiler.ir.types import BF16, F16, F32, I8, I16, I32, UI16
 from compiler.ir.verify import verify
 from compiler.target.chips.bm1684x import BM1684X
 from compiler.target.isa import isa_for
@@ -30,6 +30,8 @@ DDR = GlobalOp(space="scratch", types=[GlobalType(1 << 16)]).results[0]
     [
         (1.5, F32, 0x3FC00000),
         (-0.0, F32, 0x80000000),
+        (1.5, BF16, 0x3FC0),
+        (-1.5, F16, 0xBE00),
         (127.0, I32, 127),
         (-126.0, I16, 0xFF82),
         (-4.0, I8, 0xFC),
