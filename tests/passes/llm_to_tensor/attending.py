@@ -129,8 +129,17 @@ class Attention:
             found.append((mask.reshape(shape) if is_mask else random_tensor(*shape, seed=len(found))).astype(dtype))
         return found
 
-    def check(self, mask: np.ndarray, options: str = "", on_chip: bool = True, position: int = 0) -> Module:
-        """The lowered arrays, and the chip, agree with the llm dialect; gives the module before the chip."""
+    def check(
+        self,
+        mask: np.ndarray,
+        options: str = "",
+        on_chip: bool = True,
+        position: int = 0,
+        rows: slice = slice(None),
+    ) -> Module:
+        """The lowered arrays, and the chip, agree with the llm dialect in these rows, and all are finite; gives
+        the module before the chip.
+        """
         module = self.module()
         inputs = self.inputs(module, mask, position)
         tables = {"first": np.array(self.first, np.float32)[:, None]}
@@ -140,12 +149,13 @@ class Attention:
         lowered = module.clone()
         (found,) = interpret(module.functions()[0], inputs, weights, tables)
         assert np.isfinite(found.astype(np.float32)).all()
-        assert compare(found, wanted).cosine > 0.9999
+        assert compare(found[:, rows], wanted[:, rows]).cosine > 0.9999
         if on_chip:
             PassManager(parse_pipeline("tensor-to-chip")).run(module)
             program = ChipProgram(module.functions()[0], BM1684X, Materializer(weights, tables).bytes_of)
             (found,) = program.run(inputs)
-            assert compare(found, wanted).cosine > 0.9999
+            assert np.isfinite(found.astype(np.float32)).all()
+            assert compare(found[:, rows], wanted[:, rows]).cosine > 0.9999
         return lowered
 
     def llm_result(self, mask: np.ndarray, position: int = 0) -> np.ndarray:

@@ -9,8 +9,8 @@ import pytest
 
 from dialects import tensor
 from passes.llm_to_tensor.decode import heads_of_lane_rows
-from tests.helpers import as_net, check_pass
-from tests.passes.llm_to_tensor.attending import Attention, causal, hidden_unless, padded
+from tests.helpers import as_net, check_pass, random_tensor
+from tests.passes.llm_to_tensor.attending import MASKED, Attention, causal, hidden_unless, padded
 from tests.passes.llm_to_tensor.written import ROW, WEIGHT, half, wide
 
 PACKED, SLOTS = "#tensor.lanes<axis = 2, compact = true>", "#tensor.lanes<axis = 2>"
@@ -46,6 +46,39 @@ def test_one_token_has_its_features_over_the_lanes_and_adds_to_the_residual():
 )
 def test_one_token_sees_its_history_and_itself(history, heads, kv_heads, width):
     Attention(1, heads, kv_heads, width, history).check(padded(history, history * 3 // 4))
+
+
+@pytest.mark.parametrize("keys", [64, 192])
+@pytest.mark.parametrize("history", [64, 200, 512])
+@pytest.mark.parametrize(
+    "attention",
+    [
+        Attention(1),
+        Attention(1, 6, 3, 128),
+        Attention(1, 71, 1),
+        Attention(1, 96, 8, value_width=32),
+        Attention(1, 6, 2, softcap=2.0),
+        Attention(1, 6, 2, sinks=True, softcap=2.0),
+    ],
+)
+def test_a_history_may_come_in_blocks(attention, history, keys):
+    attention = replace(attention, history=history)
+    attention.check(padded(history, history * 3 // 4), f"{{keys={keys}}}")
+    attention.check(hidden_unless(random_tensor(history + 1, seed=6) > 0), f"{{keys={keys}}}")
+
+
+@pytest.mark.parametrize("used", [0, 3, 70, 199])
+@pytest.mark.parametrize("size", [1, 30, 100])
+def test_blocks_hide_what_lies_too_far_back(used, size):
+    first = np.maximum(np.arange(201) - size + 1, 0)
+    attention = Attention(1, history=200, visible='kind = "masked"', first=tuple(first.tolist()))
+    attention.check(padded(200, used), "{keys=64}", position=used)
+
+
+@pytest.mark.parametrize("lowest", [MASKED, -1e4, np.finfo(np.float32).min, -5.6e29])
+def test_a_step_that_sees_nothing_takes_the_mean_of_all_blocks(lowest):
+    mask = "bf16" if lowest > -1e30 else "f32"
+    Attention(1, history=199, mask=mask).check(np.full(200, lowest), "{keys=64}")
 
 
 @pytest.mark.parametrize("width", [20, 32, 80, 96])

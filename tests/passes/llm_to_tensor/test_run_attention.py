@@ -1,0 +1,85 @@
+"""Attention of many tokens to blocks of keys: which meet which, and what is hidden, down to the chip."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from compiler.ir.types import F32
+from dialects import tensor
+from tests.helpers import random_tensor
+from tests.passes.llm_to_tensor.attending import MASKED, Attention, causal, hidden_unless, loads_of
+
+BLOCKS = ["{tokens=64 keys=64}", "{tokens=64 keys=128}", "{tokens=128 keys=64}", "{tokens=64 keys=64 tail=1}", "{keys=64}"]
+HEADS = {
+    "groups": Attention(300, 6, 2),
+    "one group": Attention(200, 7, 1),
+    "a kv head each": Attention(200, 5, 5),
+    "more heads than lanes": Attention(130, 71, 1, width=32),
+    "values of a width of their own": Attention(300, value_width=32),
+    "a cap": Attention(200, softcap=2.0),
+    "sinks": Attention(200, sinks=True),
+    "sinks and a cap": Attention(200, sinks=True, softcap=2.0),
+}
+
+
+@pytest.mark.parametrize("options", BLOCKS)
+@pytest.mark.parametrize("tokens", [5, 64, 150, 300])
+def test_many_tokens_see_those_before(tokens, options):
+    Attention(tokens).check(causal(tokens), options)
+
+
+@pytest.mark.parametrize("heads", HEADS)
+@pytest.mark.parametrize("options", BLOCKS[:3])
+def test_heads_of_all_kinds_meet_blocks(heads, options):
+    HEADS[heads].check(causal(HEADS[heads].tokens), options)
+
+
+@pytest.mark.parametrize("options", BLOCKS)
+@pytest.mark.parametrize("kind", ["masked", "all"])
+def test_later_keys_are_seen_where_the_mask_shows_them(kind, options):
+    mask = hidden_unless(random_tensor(150, 150, seed=5) > 0.4)
+    Attention(150, visible=f'kind = "{kind}"').check(mask, options)
+
+
+@pytest.mark.parametrize("options", BLOCKS[:3])
+@pytest.mark.parametrize("mask", [MASKED, -1e4, np.finfo(np.float32).min, -np.inf, -5.6e29])
+def test_rows_that_are_masked_everywhere_stay_finite(mask, options):
+    """Those of padding; holes and rows whose first keys are hidden are right."""
+    seen = np.tril(random_tensor(200, 200, seed=6) > 0) & (np.arange(200) >= 70)
+    seen[np.arange(70, 190), np.arange(70, 190)] = True
+    seen[190:] = False
+    element = "bf16" if mask > -1e30 else "f32"
+    with np.errstate(invalid="ignore"):  # of the llm level's own rows of -inf
+        Attention(200, mask=element).check(np.where(seen, 0, mask), options, rows=slice(70, 190))
+
+
+@pytest.mark.parametrize("options", BLOCKS[:4])
+@pytest.mark.parametrize(("kind", "size"), [("window", 1), ("window", 70), ("window", 130), ("chunk", 64), ("chunk", 100)])
+def test_a_net_hides_from_a_causal_mask_what_lies_too_far_back(kind, size, options):
+    position = np.arange(240)
+    first = np.maximum(position - size + 1, 0) if kind == "window" else position // size * size
+    seen = np.tril(np.ones((240, 240), bool)) & (position < 230)[:, None]
+    attention = Attention(240, visible=f'kind = "{kind}", size = {size}', first=tuple(first.tolist()))
+    attention.check(hidden_unless(seen), options)
+
+
+def test_blocks_out_of_sight_are_not_loaded():
+    """Of the keys behind its own, a run of 64 tokens in a window of 64 sees those of one other run."""
+    window = Attention(320, visible='kind = "window", size = 64')
+    behind = np.arange(320)[:, None] - np.arange(320)
+    mask = hidden_unless((behind >= 0) & (behind < 64))
+    lowered = window.check(mask, "{tokens=64 keys=64}")
+    masks = [op for op in loads_of(lowered) if op.source.type.shape[-1] == 64 and op.source.type.rank == 3 and op.source.type.shape[0] == 1]
+    assert len(masks) == 5 + 4
+    causal_ = replace(window, visible='kind = "causal"').check(causal(320), "{tokens=64 keys=64}")
+    assert len(loads_of(causal_)) > len(loads_of(lowered))
+
+
+def test_scores_take_little_room_however_many_keys_there_are():
+    lowered = Attention(512, 8, 2).check(causal(512), "{tokens=256 keys=128}", on_chip=False)
+    scores = [op.y.type for op in lowered.functions()[0].block.ops if isinstance(op, tensor.MatmulOp) and op.transpose_b]
+    rows = {type_.shape for type_ in scores}
+    assert all(type_.element == F32 and type_.shape[2] <= 128 for type_ in scores), rows
