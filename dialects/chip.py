@@ -133,7 +133,11 @@ def row_major(shape: Shape4) -> Shape4:
 
 @dataclass(frozen=True)
 class Access:
-    """Bytes [start, stop) of `buffer` touched in lanes [lane, lane_stop); DDR accesses have lane 0 to 1."""
+    """Bytes [start, stop) of `buffer` touched in lanes [lane, lane_stop); DDR accesses have lane 0 to 1.
+
+    An access to DDR is exact: what it touches are pieces of equal size, at the places that nested loops of
+    (count, bytes from one to the next) give; no loops mean one piece.
+    """
 
     buffer: Value
     write: bool
@@ -141,6 +145,12 @@ class Access:
     stop: int
     lane: int = 0
     lane_stop: int = 1
+    loops: tuple[tuple[int, int], ...] = ()
+
+    @property
+    def piece_bytes(self) -> int:
+        """Bytes that follow each other."""
+        return self.stop - self.start - sum((count - 1) * step for count, step in self.loops)
 
     def conflicts(self, other: Access) -> bool:
         return (
@@ -296,9 +306,16 @@ def local_access(buffer: Value, view: View, shape: Shape4, spec: ChipSpec, write
 
 
 def global_access(buffer: Value, view: View, shape: Shape4, write: bool) -> Access:
-    strides = view.strides or row_major(shape)
-    last = sum((size - 1) * stride for size, stride in zip(shape, strides, strict=True))
-    return Access(buffer, write, view.offset, view.offset + (last + 1) * view.dtype.bytes)
+    piece = view.dtype.bytes
+    loops: list[tuple[int, int]] = []
+    for stride, size in sorted(zip(view.strides or row_major(shape), shape, strict=True)):
+        step = stride * view.dtype.bytes
+        if step == piece:
+            piece *= size
+        elif size > 1:
+            loops.append((size, step))
+    stop = view.offset + piece + sum((size - 1) * step for size, step in loops)
+    return Access(buffer, write, view.offset, stop, loops=tuple(loops))
 
 
 def any_access(buffer: Value, view: View, shape: Shape4, spec: ChipSpec, write: bool) -> Access:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import deque
+from collections import defaultdict, deque
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -15,6 +15,7 @@ from compiler.target.spec import ChipSpec
 from dialects.chip import DmaOp, GlobalOp, Instruction, LocalOp
 from dialects.contents import Content
 from passes.chip.allocate_local import lives, require_room
+from passes.chip.ddr import LastTouch, commands_on, is_store
 from passes.chip.pace import Pace
 from passes.manager import Pass
 from passes.options import option
@@ -22,11 +23,12 @@ from passes.options import option
 
 @dataclass(frozen=True)
 class HoistLoads(Pass):
-    """chip -> chip. Move each load of weights or inputs up the program as far as local memory allows.
+    """chip -> chip. Move each load up the program as far as local memory and what it reads allow.
 
-    Loads keep their order, and let stores pass that are ready before them. A load that moves up keeps its
-    buffer alive for longer; `fill` bounds the memory in use at any point, as a share of the lane, since
-    buffers of many sizes never pack perfectly. What cannot fit even unmoved is refused here.
+    Bytes that the program itself stores are read behind their last store. Loads keep their order, and let
+    stores pass that are ready before them. A load that moves up keeps its buffer alive for longer; `fill`
+    bounds the memory in use at any point, as a share of the lane, since buffers of many sizes never pack
+    perfectly. What cannot fit even unmoved is refused here.
     """
 
     name: ClassVar[str] = "hoist-loads"
@@ -57,34 +59,45 @@ def load_places(ops: list[Op], live: np.ndarray, spec: ChipSpec, capacity: int) 
     hold up a result that is ready, nor wait behind one that is not.
     """
     loads, others = split_commands(ops)
-    ready = ready_places(ops)
-    pace, end = Pace(ops, spec), len(ops)
+    ready = ready_places(ops, spec)
+    pace = Pace(ops, spec)
     places: dict[int, int] = {}
     earliest = 0
-    while loads or others:
-        load, other = (queue[0] if queue else end for queue in (loads, others))
-        size = ops[load].operands[0].type.bytes if loads else 0
-        first = max(earliest, ready[load]) if loads else end
-        place = highest_fit(live, first, load, capacity - size) if loads else end
-        if (pace.start(other), other) < (pace.start(place), load):
-            earliest = other + 1
-            pace.issue(others.popleft(), other)
-        else:
-            live[place:load] += size
-            places[load] = earliest = place
-            pace.issue(loads.popleft(), place)
+    for load, size in loads:
+        first = max(earliest, ready[load])
+        place = highest_fit(live, first, load, capacity - size) if size else first
+        while others and (pace.start(others[0]), others[0]) < (pace.start(place), load):
+            other = others.popleft()
+            pace.issue(other, other)
+            place = max(place, other + 1)
+        live[place:load] += size
+        places[load] = earliest = place
+        pace.issue(load, place)
     return places
 
 
-def split_commands(ops: list[Op]) -> tuple[deque[int], deque[int]]:
-    """Positions of the loads that may move, and of all other commands."""
-    first_use = first_uses(ops)
-    loads, others = deque[int](), deque[int]()
+def split_commands(ops: list[Op]) -> tuple[list[tuple[int, int]], deque[int]]:
+    """The loads that may move, with the bytes that each makes live, and all other commands, by position.
+
+    A load may that is the first to touch its buffer, or is only preceded there by such loads.
+    """
+    moving: dict[Value, bool] = {}  # of each local buffer: whether all so far are loads that may move
+    loads, others = [], deque[int]()
     for position, op in enumerate(ops):
-        if isinstance(op, DmaOp):
-            moves = first_use.get(op.operands[0]) is op and reads_ddr(op)
-            (loads if moves else others).append(position)
+        if isinstance(op, DmaOp) and is_load(op) and moving.get(buffer := op.operands[0], True):
+            loads.append((position, 0 if buffer in moving else buffer.type.bytes))
+            moving[buffer] = True
+        elif isinstance(op, Instruction):
+            moving |= dict.fromkeys(op.operands, False)
+            if isinstance(op, DmaOp):
+                others.append(position)
     return loads, others
+
+
+def is_load(op: DmaOp) -> bool:
+    return isinstance(op.operands[0].owner, LocalOp) and all(
+        isinstance(value.owner, GlobalOp) for value in op.operands[1:]
+    )
 
 
 def live_bytes(function: Function, length: int) -> np.ndarray:
@@ -96,33 +109,18 @@ def live_bytes(function: Function, length: int) -> np.ndarray:
     return np.cumsum(change[:-1])
 
 
-def first_uses(ops: list[Op]) -> dict[Value, Op]:
-    """The first instruction that touches each local buffer."""
-    found: dict[Value, Op] = {}
-    for op in ops:
-        if isinstance(op, Instruction):
-            for value in op.operands:
-                if isinstance(value.owner, LocalOp):
-                    found.setdefault(value, op)
-    return found
-
-
-def reads_ddr(op: DmaOp) -> bool:
-    """Whether all it reads is weights and inputs, or, beside weights, what the program wrote before."""
-    owners = [value.owner for value in op.operands[1:]]
-    spaces = [owner.space for owner in owners if isinstance(owner, GlobalOp)]
-    return len(spaces) == len(owners) and spaces[0] in ("weight", "input") and "output" not in spaces
-
-
-def ready_places(ops: list[Op]) -> dict[int, int]:
-    """The first position of each command at which everything it reads from DDR is written."""
-    written: dict[Value, int] = {}
-    found = {}
+def ready_places(ops: list[Op], spec: ChipSpec) -> dict[int, int]:
+    """The first position of each command at which all that it reads of DDR is written."""
+    touched = commands_on({op.operands[0] for op in ops if is_store(op)}, ops, spec)
+    written = LastTouch(access for accesses in touched.values() for access in accesses)
+    ready: dict[int, int] = defaultdict(int)
     for position, op in enumerate(ops):
-        if isinstance(op, DmaOp):
-            found[position] = max((written.get(value, 0) for value in op.operands[1:]), default=0)
-            written[op.operands[0]] = position + 1
-    return found
+        for access in touched.get(op, ()):
+            if access.write:
+                written.record(access, position)
+            else:
+                ready[position] = max(ready[position], written.newest(access) + 1)
+    return ready
 
 
 def highest_fit(live: np.ndarray, start: int, stop: int, room: int) -> int:

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-from compiler.ir.core import Op
+from compiler.ir.core import Op, Value
 from compiler.ir.module import Function, Module
 from compiler.target.attribute import target_of
 from compiler.target.spec import ChipSpec
-from dialects.chip import Access, DmaOp, GlobalOp, Instruction, checked_accesses
+from dialects.chip import Access, DmaOp, Instruction, LocalOp, local_access
 from dialects.contents import Content
+from passes.chip.ddr import LastTouch, commands_on, in_ddr, is_store
 from passes.manager import Pass
 
 
@@ -28,27 +29,57 @@ class HoistStores(Pass):
 
 
 def hoist_stores(function: Function, spec: ChipSpec) -> None:
-    done: list[Op] = []
-    for op in list(function.block.ops):
-        if isinstance(op, DmaOp) and isinstance(op.operands[0].owner, GlobalOp):
-            place = after_conflicts(done, checked_accesses(op, spec), spec)
-            if place < len(done):
-                op.detach()
-                function.block.insert_before(done[place], op)
-            done.insert(place, op)
-        else:
-            done.append(op)
+    """Stores that move up behind the same op keep their order."""
+    *ops, terminator = function.block.ops
+    places = store_places(ops, spec)
+    for op in ops:
+        op.detach()
+    for position in sorted(range(len(ops)), key=lambda position: places.get(position, position)):
+        function.block.insert_before(terminator, ops[position])
 
 
-def after_conflicts(done: Sequence[Op], accesses: Sequence[Access], spec: ChipSpec) -> int:
-    """How many of `done` are to stay in front of an instruction with these accesses."""
-    buffers = {access.buffer for access in accesses}
-    for place in reversed(range(len(done))):
-        earlier = done[place]
-        if not buffers.isdisjoint(earlier.results):
-            return place + 1
-        if buffers.isdisjoint(earlier.operands) or not isinstance(earlier, Instruction):
-            continue
-        if any(ours.conflicts(theirs) for theirs in earlier.accesses(spec) for ours in accesses):
-            return place + 1
-    return 0
+def store_places(ops: Sequence[Op], spec: ChipSpec) -> dict[int, int]:
+    """Behind which position each store goes, -1 for the front."""
+    earlier = _Earlier(ops, spec)
+    places = {}
+    for position, op in enumerate(ops):
+        if is_store(op):
+            places[position] = earlier.newest_conflict(op)
+        earlier.record(op, places.get(position, position))
+    return places
+
+
+class _Earlier:
+    """The ops so far that stores could conflict with, by the position that each counts at."""
+
+    def __init__(self, ops: Sequence[Op], spec: ChipSpec) -> None:
+        self.spec = spec
+        self._stored = {value for op in ops if is_store(op) for value in op.operands}
+        self._accesses = commands_on(self._stored, ops, spec)
+        ddr = [access for accesses in self._accesses.values() for access in accesses if in_ddr(access)]
+        self._written, self._touched = LastTouch(ddr), LastTouch(ddr)
+        self._defined: dict[Value, int] = {}
+        # What was written of each local buffer.
+        self._parts: dict[Value, list[tuple[Access, int]]] = {
+            value: [] for value in self._stored if isinstance(value.owner, LocalOp)
+        }
+
+    def newest_conflict(self, store: DmaOp) -> int:
+        return max(map(self._newest, self._accesses[store]))
+
+    def _newest(self, access: Access) -> int:
+        defined = self._defined[access.buffer]
+        if in_ddr(access):
+            return max(defined, (self._touched if access.write else self._written).newest(access))
+        parts = reversed(self._parts[access.buffer])
+        return next((place for part, place in parts if part.conflicts(access)), defined)
+
+    def record(self, op: Op, place: int) -> None:
+        self._defined |= dict.fromkeys(op.results, place)
+        for access in self._accesses.get(op, ()):
+            if in_ddr(access):
+                self._touched.record(access, place)
+                if access.write:
+                    self._written.record(access, place)
+        if isinstance(op, Instruction) and (parts := self._parts.get(op.operands[0])) is not None:
+            parts.append((local_access(*op.written(), self.spec, write=True), place))

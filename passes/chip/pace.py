@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from itertools import count
 
 from compiler.ir.core import Op, Value
@@ -17,23 +17,38 @@ NEVER = float("inf")
 
 
 def durations(ops: Sequence[Op], spec: ChipSpec) -> list[int]:
-    """Cautious cycles of each instruction, 0 for other ops; buffers count as lying apart."""
-    numbers: dict[Value, int] = defaultdict(count().__next__)
+    """Cautious cycles of each instruction, 0 for other ops; buffers count as lying apart.
 
+    A program repeats few forms of instructions, and each is looked at once.
+    """
+    known: dict[Hashable, int] = {}
+    found = []
+    for op in ops:
+        if not isinstance(op, Instruction):
+            found.append(0)
+            continue
+        form = form_of(op)
+        if form not in known:
+            known[form] = duration(op, spec)
+        found.append(known[form])
+    return found
+
+
+def form_of(op: Instruction) -> Hashable:
+    """All of an instruction but which buffers it works on: only what they are, and which of them are one."""
+    buffers = op.operands
+    same = [buffers.index(buffer) for buffer in buffers]
+    return (op.opname, *same, *[buffer.type.__class__ for buffer in buffers], *op.attributes.items())
+
+
+def duration(op: Instruction, spec: ChipSpec) -> int:
     def address(buffer: Value) -> int:
         if isinstance(buffer.type, GlobalType):
             return spec.ddr_base
-        return numbers[buffer] * spec.eu_bytes % spec.lane_bytes
+        return local_buffers(op).index(buffer) * spec.local_bytes
 
-    place = Placement(spec, address, spec.lane_bytes)
-    found = []
-    for op in ops:
-        if isinstance(op, Instruction):
-            fields = defaultdict(int, op.fields(place))
-            found.append(cycles(isa.Instruction(op.family, op.isa_kind(), fields), spec, cautious=True))
-        else:
-            found.append(0)
-    return found
+    fields = defaultdict(int, op.fields(Placement(spec, address, spec.lane_bytes)))
+    return cycles(isa.Instruction(op.family, op.isa_kind(), fields), spec, cautious=True)
 
 
 class Pace:
@@ -44,12 +59,14 @@ class Pace:
     """
 
     def __init__(self, ops: Sequence[Op], spec: ChipSpec) -> None:
-        self.ops = ops
         self.cycles = durations(ops, spec)
         self.dma_free = 0.0
+        number: dict[Value, int] = defaultdict(count().__next__)
+        self._is_command = [isinstance(op, DmaOp) for op in ops]
+        self._buffers = [[number[buffer] for buffer in local_buffers(op)] for op in ops]
         self._done = [0.0]  # by when all compute instructions before each position are done
-        self._data: dict[Value, float] = {}  # by when the commands issued on a buffer are done
-        self._missing: dict[Value, int] = defaultdict(int)  # commands passed by that are not yet issued
+        self._data = [0.0] * len(number)  # by when the commands issued on a buffer are done
+        self._missing = [0] * len(number)  # commands on a buffer passed by that are not yet issued
         self._issued: set[int] = set()
         self._advance()
 
@@ -68,29 +85,30 @@ class Pace:
         """Start the command at `position`, which needs what comes before `place`, and let compute go on."""
         self.dma_free = end = self.start(place) + self.cycles[position]
         self._issued.add(position)
-        for buffer in local_buffers(self.ops[position]):
-            self._data[buffer] = max(end, self._data.get(buffer, 0))
+        for buffer in self._buffers[position]:
+            self._data[buffer] = max(end, self._data[buffer])
             if position < len(self._done) - 1:
                 self._missing[buffer] -= 1
         self._advance()
 
     def _advance(self) -> None:
         """Let the compute engine go on to the first instruction that waits for a command."""
-        for position in range(len(self._done) - 1, len(self.ops)):
-            op, now = self.ops[position], self._done[-1]
-            buffers = local_buffers(op)
-            if isinstance(op, DmaOp):
+        done, now = self._done, self._done[-1]
+        for position in range(len(done) - 1, len(self.cycles)):
+            buffers = self._buffers[position]
+            if self._is_command[position]:
                 if position not in self._issued:
                     for buffer in buffers:
                         self._missing[buffer] += 1
-            elif any(self._missing[buffer] for buffer in buffers):
-                return
             else:
-                data = max((self._data.get(buffer, 0) for buffer in buffers), default=0)
-                now = max(now, data) + self.cycles[position]
-            self._done.append(now)
+                for buffer in buffers:
+                    if self._missing[buffer]:
+                        return
+                    now = max(now, self._data[buffer])
+                now += self.cycles[position]
+            done.append(now)
 
 
 def local_buffers(op: Op) -> list[Value]:
-    """The distinct local buffers of an op, which for others than instructions are none."""
-    return [value for value in dict.fromkeys(op.operands) if isinstance(value.type, LocalType)]
+    """The local buffers of an op, which for others than instructions are none."""
+    return [value for value in op.operands if isinstance(value.type, LocalType)]

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dialects.chip import Instruction
-from passes.chip.hoist_loads import first_uses, live_bytes
+from passes.chip.hoist_loads import live_bytes, split_commands
 from passes.manager import PassManager, parse_pipeline
 from runtime_sim.interpret.chip import run_function
 from tests.helpers import check_pass
@@ -66,7 +66,7 @@ def test_a_load_moves_in_front_of_work_that_does_not_need_it():
 @pytest.mark.parametrize(
     "late",
     [
-        load("%c", "%t"),  # of something that the program writes itself
+        store("%t", "%b") + load("%c", "%t"),  # of what the program has just stored
         load("%a", "%x"),  # into a buffer that is in use
     ],
 )
@@ -152,7 +152,7 @@ def test_a_small_load_does_not_overtake_a_large_one():
 
 
 def test_a_load_does_not_wait_behind_another_that_cannot_move():
-    work = WORK + store("%t", "%b") + load("%g", "%t")  # of what the program stored
+    work = WORK + load("%b", "%x")  # into a buffer that is in use
     check_pass(
         "hoist-loads",
         before=STORING + LOADS[0] + work + LOADS[1] + COPIES[1],
@@ -173,8 +173,8 @@ def test_hoisting_changes_no_result_and_bounds_the_memory(drawn, fill):
     inputs = [rng.standard_normal((64, 16)).astype(np.float32) for _ in range(count)]
     wanted = [a.tobytes() for a in run_function(function, SPEC, inputs)]
     peak = live_bytes(function, len(function.block.ops)).max()
-    first = first_uses(list(function.block.ops))
-    loads = [op for op in dma_of(function) if first.get(op.operands[0]) is op]
+    ops = list(function.block.ops)
+    loads = [ops[position] for position, _ in split_commands(ops)[0]]
     PassManager(parse_pipeline(f"hoist-loads{{fill={fill}}}")).run(module)
     assert [op for op in dma_of(function) if op in loads] == loads
     assert [a.tobytes() for a in run_function(function, SPEC, inputs)] == wanted
@@ -203,3 +203,105 @@ def test_a_gather_moves_no_further_than_behind_what_writes_its_index():
         before=HEAD + made + WORK + late + copy("%d", "%c"),
         after=HEAD + made + late + WORK + copy("%d", "%c"),
     )
+
+
+CACHE = "!chip.global<bytes = 16384>"  # 64 tokens of 4 heads of 16 numbers
+MADE = load("%a", "%x") + copy("%b", "%a")
+
+
+def cached(space: str = "output") -> str:
+    place = ", index = 0 : i64" if space == "output" else ""
+    return HEAD + f'%k = "chip.global"() <{{space = "{space}"{place}}}> : () -> {CACHE}\n'
+
+
+def head_view(head: int) -> str:
+    return f"#chip.view<dtype = f32, offset = {64 * head}, strides = [0, 64, 0, 1]>"
+
+
+def head_dma(target: str, source: str, types: str, views: tuple[str, str]) -> str:
+    return f"""
+      "chip.dma"({target}, {source}) <{{kind = "copy", shape = array<i64: 1, 64, 1, 16>, res = {views[0]},
+          opd0 = {views[1]}}}> : ({types}) -> ()
+    """
+
+
+def store_head(source: str, head: int) -> str:
+    return head_dma("%k", source, f"{CACHE}, {LOCAL}", (head_view(head), VIEW))
+
+
+def load_head(target: str, head: int) -> str:
+    return head_dma(target, "%k", f"{LOCAL}, {CACHE}", (VIEW, head_view(head)))
+
+
+@pytest.mark.parametrize("space", ["output", "scratch"])
+def test_a_load_moves_behind_the_store_of_what_it_reads(space):
+    stored = MADE + store_head("%b", 1)
+    check_pass(
+        "hoist-loads",
+        before=cached(space) + stored + WORK + load_head("%c", 1) + copy("%d", "%c"),
+        after=cached(space) + stored + load_head("%c", 1) + WORK + copy("%d", "%c"),
+    )
+
+
+def test_a_load_moves_behind_the_last_store_of_bytes_that_it_reads():
+    """The other head's pieces lie between those of the first."""
+    first, other = store_head("%b", 1), store_head("%b", 2)
+    check_pass(
+        "hoist-loads",
+        before=cached() + MADE + first + WORK + other + WORK + load_head("%c", 1) + copy("%d", "%c"),
+        after=cached() + MADE + first + load_head("%c", 1) + WORK + other + WORK + copy("%d", "%c"),
+    )
+
+
+def test_a_load_of_two_heads_waits_for_both():
+    both = head_dma("%c", "%k", f"{LOCAL}, {CACHE}", (VIEW, head_view(1).replace("0, 1]", "32, 1]")))
+    both = both.replace("1, 64, 1, 16", "1, 64, 2, 8")  # eight numbers of head 1, and eight of head 3
+    stores = MADE + store_head("%b", 1) + WORK + store_head("%b", 3)
+    check_pass(
+        "hoist-loads",
+        before=cached() + stores + WORK + store_head("%b", 2) + both + copy("%d", "%c"),
+        after=cached() + stores + both + WORK + store_head("%b", 2) + copy("%d", "%c"),
+    )
+
+
+def test_a_load_of_bytes_that_nothing_stored_moves_to_the_front():
+    stored = MADE + store_head("%b", 1)
+    check_pass(
+        "hoist-loads",
+        before=cached() + stored + WORK + load_head("%c", 2) + copy("%d", "%c"),
+        after=cached()
+        + load("%a", "%x")
+        + load_head("%c", 2)
+        + stored.removeprefix(load("%a", "%x"))
+        + WORK
+        + copy("%d", "%c"),
+    )
+
+
+def test_a_load_does_not_wait_for_a_later_store_of_what_it_reads():
+    late = load_head("%c", 1) + copy("%d", "%c") + store_head("%b", 1)
+    check_pass(
+        "hoist-loads",
+        before=cached() + MADE + store_head("%b", 1) + WORK + late,
+        after=cached()
+        + MADE
+        + store_head("%b", 1)
+        + load_head("%c", 1)
+        + WORK
+        + late.removeprefix(load_head("%c", 1)),
+    )
+
+
+def test_loads_of_the_parts_of_a_buffer_move_together():
+    """The second takes no more room, so it goes where the first does even when memory is full."""
+    parts = load("%c", "%x") + load_head("%c", 2)
+    text = cached() + load("%a", "%x") + WORK + parts + copy("%d", "%c")
+    moved = cached() + load("%a", "%x") + parts + WORK + copy("%d", "%c")
+    check_pass("hoist-loads", before=text, after=moved)
+    check_pass(filled(3), before=text, after=moved)
+    check_pass(filled(2), before=text, after=text)
+
+
+def test_a_load_into_what_was_written_stays():
+    text = cached() + load("%a", "%x") + WORK + copy("%c", "%a") + load_head("%c", 2) + load("%c", "%x")
+    check_pass("hoist-loads", before=text, after=text)

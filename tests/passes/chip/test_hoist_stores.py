@@ -53,6 +53,19 @@ def move(target: str, source: str) -> str:
     return dma(target, source, (DDR, DDR), (0, 0))
 
 
+def half(row: int) -> str:
+    """Each second line of 16 numbers of a region, from the first or the second on."""
+    return f"#chip.view<dtype = f32, offset = {64 * row}, strides = [0, 32, 0, 1]>"
+
+
+def in_halves(command: str, row: int) -> str:
+    """A load or store of row 0 of a region that touches such lines there instead."""
+    target, source = ("res", "opd0") if "(%y" in command else ("opd0", "res")
+    assert f"{target} = {view(DDR, 0)}" in command
+    assert f"{source} = {view(LOCAL, 0)}" in command
+    return command.replace(f"{target} = {view(DDR, 0)}", f"{target} = {half(row)}")
+
+
 def copy(target: str, source: str, to: int = 0, row: int = 0) -> str:
     return f"""
       "chip.ar"({target}, {source}) <{{kind = "copy", shape = array<i64: 1, 64, 1, 16>, round = 0 : i64,
@@ -100,11 +113,23 @@ def test_a_store_passes(case):
     )
 
 
+def test_a_store_passes_loads_and_stores_of_lines_between_its_own():
+    ours = in_halves(store("%y", "%b"), 1)
+    others = in_halves(load("%d", "%y"), 0) + load("%c", "%z") + in_halves(store("%y", "%c"), 0)
+    check_pass(
+        "hoist-stores",
+        before=HEAD + copy("%b", "%a") + others + ours,
+        after=HEAD + copy("%b", "%a") + ours + others,
+    )
+
+
 STOPPING = {
     "an overwrite of its data": copy("%b", "%a") + WORK + copy("%b", "%c"),
     "a load into its data": copy("%b", "%a") + WORK + load("%b", "%t"),
     "a load of what it overwrites": copy("%b", "%a") + WORK + load("%c", "%y"),
     "a store to the same place": copy("%b", "%a") + WORK + load("%d", "%y") + store("%y", "%c"),
+    "a load of lines that it overwrites": copy("%b", "%a") + WORK + in_halves(load("%c", "%y"), 1),
+    "a store to lines that it overwrites": load("%b", "%z") + in_halves(store("%y", "%b"), 1),
     "a copy of what it overwrites": copy("%b", "%a") + load("%d", "%z") + move("%z", "%y"),
 }
 

@@ -97,7 +97,7 @@ def test_every_order_that_the_waits_permit_computes_the_same(drawn):
     for choose in (None, alternating(), run_ahead("tiu"), run_ahead("dma")):
         program = ChipProgram(function, SPEC)
         for op in program.globals:
-            program.regions[op.buffer][:] = rng.integers(0, 256) if op.space == "output" else op.index
+            program.regions[op.buffer][:] = rng.integers(0, 256) if op.space == "output" else op.index or 0
         order = None if choose is None else [s.instruction for s in run_order([core_program(program)], choose)]
         program.machine.run(order or [program.instruction(op) for op in program.ops])
         results.append([program.regions[op.buffer].tobytes() for op in program.globals if op.space == "output"])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from compiler.ir.types import F32
 from compiler.target.chips.bm1684x import BM1684X
 from compiler.target.chips.bm1688 import BM1688
 from compiler.target.spec import ChipSpec
 from compiler.target.timing import cycles
-from dialects.chip import Instruction
+from dialects.chip import ArOp, Instruction, LocalOp, LocalType, View
 from passes.chip.pace import NEVER, Pace, durations
 from runtime_sim.interpret.chip import ChipProgram
 from tests.passes.chip.random_programs import Move, program_of
@@ -54,6 +55,17 @@ def test_each_instruction_takes_what_it_is_estimated_to_take(spec):
     assert took == cycles_of(*moves, spec=spec)
     assert {c for c, op in zip(found, ops, strict=True) if not isinstance(op, Instruction)} == {0}
     assert 0 < FILL <= COPY < min(STORE, LOAD)  # or the times below would not tell them apart
+
+
+def test_instructions_of_one_form_take_the_same_and_others_what_they_take():
+    a, b = (LocalOp(types=[LocalType(1 << 12)]).results[0] for _ in range(2))
+    forms = [(a, b, 16), (b, a, 16), (a, b, 160), (a, a, 16), (a, b, 16)]
+    common = {"kind": "copy", "res": View(F32), "opd0": View(F32)}
+    ops = [ArOp(dst, src, None, shape=(1, 64, 1, w), **common) for dst, src, w in forms]
+    found = durations(ops, BM1684X)
+    assert found[0] == found[1] == found[4]
+    assert found[2] - found[0] == 9
+    assert found[3] - found[0] == 1  # in place
 
 
 def test_compute_waits_for_a_load_of_what_it_reads():
