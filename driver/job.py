@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -10,20 +10,24 @@ from pathlib import Path
 
 from compiler.bmodel import BModel, CommandStreams, Net
 from compiler.diagnostics import UserError, log
-from compiler.ir.module import Function, Module, discard
+from compiler.ir.core import Op
+from compiler.ir.module import Function, discard, walk
 from compiler.progress import track
 from compiler.target.attribute import set_target
 from compiler.weights.stored import Weight
+from dialects import llm
 from dialects.builtin import ModuleOp
 from dialects.nets import net_of
 from dialects.weights import view_of_name
 from driver.blob import Materializer, Piece, WeightBlob
 from driver.groups import groups_to_compile, named_of, table_of
 from driver.options import ConvertOptions
-from driver.pipelines import Effort, default_pipeline, fusing, lowering, placing
+from driver.pipelines import Efforts, default_pipeline, fusing
 from driver.precision import Precision
 from driver.resume import check_sources, dumps_by_module, resume
 from driver.search import fastest
+from driver.trials import Trials
+from driver.work import work_of
 from frontend.binding import Weights
 from frontend.gguf import is_gguf
 from frontend.imported import ImportedModel, Instance, NetGroup
@@ -44,7 +48,7 @@ class Job:
     nets: list[NetGroup] = field(default_factory=list)  # compiled, in the order of the file
     blobs: list[WeightBlob] = field(default_factory=list)
     dumps: dict[str, Path] = field(default_factory=dict)  # of modules that do not come from the model
-    _efforts: dict[tuple[str, ...], Effort] = field(default_factory=dict)
+    _efforts: dict[Hashable, Efforts] = field(default_factory=dict)
     _streams: dict[Function, CommandStreams] = field(default_factory=dict)
 
     def compile(self) -> None:
@@ -86,7 +90,7 @@ class Job:
         """What its dump becomes. Later layers are tuned like the module that it takes the place of."""
         options = self.options
         if options.passes is None:
-            self.effort(group)
+            self.efforts(group)
         made = resume(self.dumps[group.name], group.module, options.spec, options.dump_ir)
         full_name = group.instances[0].parameter_name
         names = {view_of_name(op.name).tensor for op in named_of(group.module)}
@@ -101,37 +105,39 @@ class Job:
 
     def tuned(self, group: NetGroup) -> ModuleOp:
         """Layers that differ little want one tuning: a search is made where no earlier one serves."""
-        kind = kind_of(group.module)
+        kind = self.kind(group)
         if kind in self._efforts:
             try:
                 return self.run_passes(group.name, group.module, self.pipeline(group, self._efforts[kind]))
             except DoesNotFit:
                 log.debug("%s needs a tuning of its own", group.name)
                 del self._efforts[kind]
-        return self.run_passes(group.name, group.module, self.pipeline(group, self.effort(group)))
+        return self.run_passes(group.name, group.module, self.pipeline(group, self.efforts(group)))
 
-    def pipeline(self, group: NetGroup, effort: Effort) -> str:
-        return default_pipeline(self.options, effort, self.precision.kept(group))
+    def kind(self, group: NetGroup) -> Hashable:
+        return kind_of(group, self.precision.kept(group))
 
-    def effort(self, group: NetGroup) -> Effort:
+    def pipeline(self, group: NetGroup, efforts: Efforts) -> str:
+        return default_pipeline(self.options, efforts, self.precision.kept(group))
+
+    def efforts(self, group: NetGroup) -> Efforts:
         """The tuning for modules of this kind, found for the first of them."""
-        kind = kind_of(group.module)
+        kind = self.kind(group)
         if kind not in self._efforts:
             self._efforts[kind] = self.searched(group)
         return self._efforts[kind]
 
-    def searched(self, group: NetGroup) -> Effort:
+    def searched(self, group: NetGroup) -> Efforts:
         """What does not depend on the effort is done once for all trials."""
-        first = fusing(self.options, self.precision.kept(group))
-        fused = self.run_passes(group.name, group.module, first, trial=True)
 
-        def lower(effort: Effort) -> ModuleOp:
-            return self.run_passes(group.name, fused, lowering(effort), trial=True)
+        def run_passes(module: ModuleOp, pipeline: str) -> ModuleOp:
+            return self.run_passes(group.name, module, pipeline, trial=True)
 
-        def place(lowered: ModuleOp, effort: Effort) -> ModuleOp:
-            return self.run_passes(group.name, lowered, placing(effort), trial=True)
-
-        return fastest(lower, place, self.options.input_length, self.options.spec)
+        fused = run_passes(group.module, fusing(self.options, self.precision.kept(group)))
+        trials = Trials(fused, run_passes)
+        spec = self.options.spec
+        works = {function.sym_name: work_of(function, spec) for function in fused.functions()}
+        return fastest(works, trials.lower, spec)
 
     def run_passes(self, name: str, module: ModuleOp, pipeline: str, trial: bool = False) -> ModuleOp:
         """A copy of the module after a pipeline; DoesNotFit when local memory is too small for it.
@@ -200,6 +206,16 @@ class Job:
         return Materializer(read, self.model.tables, instance.parameter_name)
 
 
-def kind_of(module: Module) -> tuple[str, ...]:
-    """The names of its nets, whatever they are bound to."""
-    return tuple(net_of(function).name for function in module.functions())
+def kind_of(group: NetGroup, kept: Mapping[str, int]) -> Hashable:
+    """What decides how a module is best tuned: its nets, the weights that they multiply by, with the bits of
+    those that have their own, and which keys they attend to. Layers that differ in norms only are alike.
+    """
+    nets = ((net_of(each).name, *map(large_of, walk(each))) for each in group.module.functions())
+    return (*kept.items(), *(tuple(filter(None, net)) for net in nets))
+
+
+def large_of(op: Op) -> Hashable:
+    """What of an op takes time or memory; None for most."""
+    if isinstance(op, llm.Projects):
+        return tuple(weight.type for weight in op.projections)
+    return (op.k.type, op.v.type, op.visible) if isinstance(op, llm.AttentionOp) else None

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from operator import attrgetter
 from types import MappingProxyType
+from typing import TypeAlias
 
 from driver.options import ConvertOptions
+from passes.options import ByFunction
 
 NOTHING: Mapping[str, int] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class Effort:
-    """How a program uses local memory."""
+    """How the program of a function uses local memory."""
 
     tokens: int = 0  # lowered at a time in prefill; 0 for all
     tile_bytes: int = 0  # the largest tile of weights, 0 for as the chip has it; see the pass tile-weights
@@ -22,11 +25,15 @@ class Effort:
     keys: int = 0  # met at a time in attention; 0 for all
 
 
+Efforts: TypeAlias = ByFunction[Effort]  # with one `tile_bytes`: functions share their weights
+USUAL = ByFunction(Effort())
+
+
 def default_pipeline(
-    options: ConvertOptions, effort: Effort = Effort(), keep: Mapping[str, int] = NOTHING
+    options: ConvertOptions, efforts: Efforts = USUAL, keep: Mapping[str, int] = NOTHING
 ) -> str:
     """The passes for these options, as text; `keep` has the bits of modules that differ from the others."""
-    return f"{fusing(options, keep)},{lowering(effort)},{placing(effort)}"
+    return f"{fusing(options, keep)},{lowering(efforts)},{placing(efforts)}"
 
 
 def fusing(options: ConvertOptions, keep: Mapping[str, int] = NOTHING) -> str:
@@ -47,18 +54,21 @@ def fusing(options: ConvertOptions, keep: Mapping[str, int] = NOTHING) -> str:
     return ",".join(passes)
 
 
-def lowering(effort: Effort) -> str:
+def lowering(efforts: Efforts) -> str:
     """From there to instructions in program order."""
+    tokens, keys, keep = (efforts.map(attrgetter(name)) for name in ("tokens", "keys", "keep"))
+    tail = keep.map(lambda kept: int(kept > 0))
     passes = [
-        f"llm-to-tensor{{tokens={effort.tokens} keys={effort.keys} tail={int(effort.keep > 0)}}}",
-        f"tile-weights{{bytes={effort.tile_bytes}}}",
-        f"share-constants{{keep={effort.keep}}}",
+        f"llm-to-tensor{{tokens={tokens} keys={keys} tail={tail}}}",
+        f"tile-weights{{bytes={efforts.usual.tile_bytes}}}",
+        f"share-constants{{keep={keep}}}",
         "tensor-to-chip",
         "hoist-stores",
     ]
     return ",".join(passes)
 
 
-def placing(effort: Effort) -> str:
+def placing(efforts: Efforts) -> str:
     """From there to a program with addresses and waits."""
-    return f"hoist-loads{{fill={effort.fill}}},allocate-local,assign-addresses,insert-waits"
+    fill = efforts.map(attrgetter("fill"))
+    return f"hoist-loads{{fill={fill}}},allocate-local,assign-addresses,insert-waits"

@@ -1,145 +1,185 @@
-"""Choose how a module uses local memory: compile it in a few ways, and keep the fastest by the estimates."""
+"""Choose how a module uses local memory: compile its functions in a few ways, and keep the fastest by the
+estimates.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
+from dataclasses import dataclass, replace
 from math import log as logarithm
+from typing import Protocol
 
 from compiler.diagnostics import log
-from compiler.ir.module import discard
-from compiler.target.attribute import target_of
-from compiler.target.isa import isa_for
 from compiler.target.spec import ChipSpec
-from compiler.target.timing import estimate
-from dialects.builtin import ModuleOp
-from driver.pipelines import Effort
+from driver.pipelines import Effort, Efforts
+from driver.work import Work
 from passes.chip.allocate_local import DoesNotFit
-from passes.emit_bmodel import encode
-
-Lower = Callable[[Effort], ModuleOp]  # to instructions in program order
-Place = Callable[[ModuleOp, Effort], ModuleOp]  # a copy of them with addresses; raises DoesNotFit
+from passes.options import ByFunction
 
 TILES = (0, 2, 4)  # times `work_bytes`, 0 for the default; larger ones are fewer commands, waited for longer
 FILLS = (0.85, 0.7, 0.5, 0.0)  # loads further ahead hide more, and leave less room
 BUDGET = 60_000  # instructions to place in trials, some 15 seconds' worth, before the best so far is taken
+TIE = 0.001  # of the cycles: what differs less is as fast, as the estimates are not better than that
+
+
+@dataclass(frozen=True)
+class Price:
+    """What a program takes: cycles by both estimates, and its commands."""
+
+    plain: float
+    cautious: float
+    commands: float
+
+    @property
+    def cost(self) -> float:
+        """The logarithm of the cycles, in the mean of both estimates."""
+        return (logarithm(max(1, self.plain)) + logarithm(max(1, self.cautious))) / 2
+
+
+class Lowered(Protocol):
+    """A function as instructions in program order."""
+
+    @property
+    def op_count(self) -> int: ...
+
+    def price(self, effort: Effort) -> Price:
+        """What it takes with addresses; raises DoesNotFit."""
+
+
+Lower = Callable[[str, Effort], AbstractContextManager[Lowered]]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """A way to compile, and its cost: the sum of the logarithms of all functions' cycles in each estimate."""
+    """A way to compile a function, or those of a module."""
 
-    effort: Effort
-    cost: float
+    efforts: Efforts
+    cost: float  # the sum over all functions
+    commands: float
 
 
-def fastest(lower: Lower, place: Place, input_length: int, spec: ChipSpec) -> Effort:
-    """The best effort that single changes lead to, from all tokens at once on.
+def fastest(works: Mapping[str, Work], lower: Lower, spec: ChipSpec) -> Efforts:
+    """The best efforts that single changes lead to, from a guess by sizes on; `works` are by function.
 
-    Deterministic, and a handful of compilations, fewer of large programs. Raises DoesNotFit when nothing
-    fits.
+    Deterministic, and a few trials of each function. Raises DoesNotFit when nothing fits.
     """
-    search = Search(lower, place, input_length, spec)
-    best = search.first()
-    while better := next(search.improvements(best), None):
-        best = better
-    log.debug("chosen: %s", best.effort)
-    return best.effort
+    search = Search(works, lower, spec)
+    search.climb()
+    chosen = search.chosen()
+    log.debug("chosen: %s", chosen.efforts)
+    return chosen.efforts
 
 
-def run_lengths(input_length: int, lanes: int) -> list[int]:
-    """0 for all tokens at once, then halves, in whole rows of lanes."""
-    found = [0]
-    length = -(-input_length // lanes) * lanes
-    while length > lanes:
-        length = -(-length // 2 // lanes) * lanes
-        found.append(length)
-    return found
+def best_of(candidates: Iterable[Candidate]) -> Candidate:
+    """The cheapest; of those that cost as much but for a tie, the one with the fewest commands."""
+    found = list(candidates)
+    least = min(each.cost for each in found)
+    return min((each for each in found if each.cost <= least + TIE), key=lambda c: (c.commands, c.cost))
 
 
 class Search:
     """Compiles candidates and prices them, each once."""
 
-    def __init__(self, lower: Lower, place: Place, input_length: int, spec: ChipSpec):
+    def __init__(self, works: Mapping[str, Work], lower: Lower, spec: ChipSpec):
+        self.works = works
         self.lower = lower
-        self.place = place
-        self.placed = 0  # instructions so far
-        self.axes = {
-            "tile_bytes": [count * spec.work_bytes for count in TILES],
-            "tokens": run_lengths(input_length, spec.lanes),
-            "keep": [0, spec.lane_bytes // 2],
-        }
-        self._known: dict[Effort, Candidate | DoesNotFit] = {}
+        self.spec = spec
+        self.tiles = [count * spec.work_bytes for count in TILES]
+        self.op_count = 0  # instructions placed so far
+        self._known: dict[tuple[str, Effort], Candidate | DoesNotFit] = {}
 
-    def first(self) -> Candidate:
-        """As many tokens at once as fit."""
+    def climb(self) -> None:
+        """Try single changes, to one function's effort or to the tiles of all, until none is cheaper."""
+        best = {name: self.first(name) for name in self.works}
+        while True:
+            best = {name: self.best_near(name, effort) for name, effort in best.items()}
+            better = next(self.better_tiles(best), None)
+            if better is None:
+                return
+            best = better
+
+    def first(self, name: str) -> Effort:
+        """As much at once as fits."""
         problem = DoesNotFit("nothing was tried")
-        for tokens in self.axes["tokens"]:
-            found = self.candidate(Effort(tokens))
+        for effort in self.works[name].guesses(self.spec):
+            found = self.candidate(name, effort)
             if isinstance(found, Candidate):
-                return found
+                return effort
             problem = found
         raise problem
 
-    def improvements(self, best: Candidate) -> Iterator[Candidate]:
-        """What is cheaper and differs in one step along one axis."""
-        for name, values in self.axes.items():
-            place = values.index(getattr(best.effort, name))
-            for value in values[max(0, place - 1) : place + 2]:
-                if self.placed > BUDGET:
-                    return
-                effort = Effort(**{**asdict(best.effort), name: value, "fill": FILLS[0]})
-                found = self.candidate(effort)
-                if isinstance(found, Candidate) and found.cost < best.cost:
-                    yield found
+    def best_near(self, name: str, effort: Effort) -> Effort:
+        """Where steps along the function's own axes lead to."""
+        while better := next(self.cheaper(name, effort), None):
+            effort = better
+        return effort
 
-    def candidate(self, effort: Effort) -> Candidate | DoesNotFit:
-        if effort not in self._known:
-            self._known[effort] = self.filled(effort)
-        return self._known[effort]
+    def cheaper(self, name: str, best: Effort) -> Iterator[Effort]:
+        for effort in self.works[name].neighbours(best, self.spec):
+            if self.op_count > BUDGET:
+                return
+            if self.cost([(name, effort)]) < self.cost([(name, best)]):
+                yield effort
 
-    def filled(self, effort: Effort) -> Candidate | DoesNotFit:
-        """With as many loads ahead as fit; fewer are only tried for the smallest tiles."""
-        lowered = self.lower(effort)
-        try:
-            return self.first_that_fits(lowered, effort, FILLS if not effort.tile_bytes else FILLS[:1])
-        finally:
-            discard(lowered)
+    def better_tiles(self, best: Mapping[str, Effort]) -> Iterator[dict[str, Effort]]:
+        """The same with tiles one step larger or smaller, where all functions together are cheaper so."""
+        place = self.tiles.index(next(iter(best.values())).tile_bytes)
+        for tile_bytes in self.tiles[max(0, place - 1) : place + 2]:
+            if self.op_count > BUDGET:
+                return
+            efforts = {name: replace(effort, tile_bytes=tile_bytes) for name, effort in best.items()}
+            if self.cost(efforts.items()) < self.cost(best.items()):
+                yield efforts
 
-    def first_that_fits(
-        self, lowered: ModuleOp, effort: Effort, fills: Sequence[float]
-    ) -> Candidate | DoesNotFit:
-        problem = DoesNotFit("nothing was tried")
-        for fill in fills:
-            filled = replace(effort, fill=fill)
-            self.placed += op_count(lowered)
+    def cost(self, efforts: Iterable[tuple[str, Effort]]) -> float:
+        """Of all these functions; infinite where one does not fit."""
+        found = [self.candidate(name, effort) for name, effort in efforts]
+        return sum(each.cost if isinstance(each, Candidate) else float("inf") for each in found)
+
+    def candidate(self, name: str, effort: Effort) -> Candidate | DoesNotFit:
+        if (name, effort) not in self._known:
             try:
-                return Candidate(filled, self.price(lowered, filled))
-            except DoesNotFit as error:
-                problem = error.with_traceback(None)  # whose frames hold the module
-        return problem
+                self._known[name, effort] = self.tried(name, effort)
+            except DoesNotFit as problem:
+                self._known[name, effort] = problem.with_traceback(None)  # whose frames hold the module
+        return self._known[name, effort]
 
-    def price(self, lowered: ModuleOp, effort: Effort) -> float:
-        placed = self.place(lowered, effort)
-        try:
-            return module_cost(placed)
-        finally:
-            discard(placed)
+    def tried(self, name: str, effort: Effort) -> Candidate:
+        """With as many loads ahead as fit."""
+        self.works[name].check(effort, self.spec)
+        *fills, last = FILLS
+        with self.lower(name, effort) as lowered:
+            for fill in fills:
+                with suppress(DoesNotFit):
+                    return self.placed(lowered, replace(effort, fill=fill))
+            return self.placed(lowered, replace(effort, fill=last))
+
+    def placed(self, lowered: Lowered, effort: Effort) -> Candidate:
+        price = lowered.price(effort)
+        self.op_count += lowered.op_count
+        return Candidate(ByFunction(effort), price.cost, price.commands)
+
+    def chosen(self) -> Candidate:
+        """The best of all that was tried, among the sizes of tiles that all functions were tried with."""
+        found = []
+        for tile_bytes in self.tiles:
+            known = {name: self.known(name, tile_bytes) for name in self.works}
+            if all(known.values()):
+                found.append(joined({name: best_of(candidates) for name, candidates in known.items()}))
+        return best_of(found)
+
+    def known(self, name: str, tile_bytes: int) -> list[Candidate]:
+        return [
+            found
+            for (of, effort), found in self._known.items()
+            if of == name and effort.tile_bytes == tile_bytes and isinstance(found, Candidate)
+        ]
 
 
-def op_count(module: ModuleOp) -> int:
-    """The number of ops in its functions."""
-    return sum(len(function.block.ops) for function in module.functions())
-
-
-def module_cost(module: ModuleOp) -> float:
-    """See `Candidate`."""
-    spec = target_of(module)
-    isa = isa_for(spec)
-    cost = 0.0
-    for function in module.functions():
-        streams = encode(function)
-        tiu, dma = isa.decode("tiu", streams.tiu), isa.decode("dma", streams.dma)
-        for cautious in (False, True):
-            cost += logarithm(max(1, estimate(tiu, dma, spec, cautious=cautious).total))
-    return cost
+def joined(found: Mapping[str, Candidate]) -> Candidate:
+    """What is chosen for each function, as one."""
+    efforts = ByFunction.of({name: each.efforts.usual for name, each in found.items()})
+    return Candidate(
+        efforts, sum(each.cost for each in found.values()), sum(each.commands for each in found.values())
+    )

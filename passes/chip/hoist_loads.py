@@ -18,7 +18,7 @@ from passes.chip.allocate_local import lives, require_room
 from passes.chip.ddr import LastTouch, commands_on, is_store
 from passes.chip.pace import Pace
 from passes.manager import Pass
-from passes.options import option
+from passes.options import ByFunction, by_function, option
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,14 @@ class HoistLoads(Pass):
     takes = Content.CHIP | Content.UNPLACED | Content.UNADDRESSED | Content.ADDRESSED | Content.UNORDERED
 
     # share of local memory that live buffers may take
-    fill: float = option(0.85, "a number from 0 to 1", lambda share: 0 <= share <= 1)
+    fill: ByFunction[float] = by_function(
+        option(0.85, "a number from 0 to 1", lambda share: 0 <= share <= 1)
+    )
 
     def run(self, module: Module) -> None:
         spec = target_of(module)
         for function in module.functions():
-            hoist_loads(function, spec, int(self.fill * spec.lane_bytes))
+            hoist_loads(function, spec, int(self.fill[function.sym_name] * spec.lane_bytes))
 
 
 def hoist_loads(function: Function, spec: ChipSpec, capacity: int) -> None:

@@ -15,7 +15,7 @@ from passes.llm_to_tensor.context import Lowering
 from passes.llm_to_tensor.decode import Decode
 from passes.llm_to_tensor.prefill import Prefill, token_runs
 from passes.manager import Pass
-from passes.options import at_least
+from passes.options import ByFunction, at_least, by_function
 
 # Importing them fills the table of rules.
 RULE_FILES = (attention, choice, elementwise, linear, movement, named, norms, routing)
@@ -39,9 +39,12 @@ class LlmToTensor(Pass):
     ends = Content.LLM
     leaves = Content.TENSOR | Content.WHOLE
 
-    tokens: int = at_least(0, 0)  # tokens lowered at a time, in whole rows of lanes; 0 for all
-    tail: int = at_least(0, 0)  # rows of lanes whose tokens are the last run; 0 for its share of all
-    keys: int = at_least(0, 0)  # keys met at a time, in whole rows of lanes; 0 for all
+    # tokens lowered at a time, in whole rows of lanes; 0 for all
+    tokens: ByFunction[int] = by_function(at_least(0, 0))
+    # rows of lanes whose tokens are the last run; 0 for its share of all
+    tail: ByFunction[int] = by_function(at_least(0, 0))
+    # keys met at a time, in whole rows of lanes; 0 for all
+    keys: ByFunction[int] = by_function(at_least(0, 0))
 
     def run(self, module: Module) -> None:
         for function in module.functions():
@@ -59,8 +62,8 @@ def lower_function(function: Function, options: LlmToTensor, spec: ChipSpec) -> 
 
 
 def lowering_of(function: Function, options: LlmToTensor, spec: ChipSpec) -> Lowering:
-    tokens = token_count(function)
+    tokens, name = token_count(function), function.sym_name
     if tokens == 1:
-        return Decode(function, options.keys, spec)
-    runs = token_runs(tokens, options.tokens or tokens, options.tail, spec.lanes)
-    return Prefill(function, tokens, runs, options.keys, spec)
+        return Decode(function, options.keys[name], spec)
+    runs = token_runs(tokens, options.tokens[name] or tokens, options.tail[name], spec.lanes)
+    return Prefill(function, tokens, runs, options.keys[name], spec)

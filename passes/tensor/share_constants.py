@@ -15,7 +15,7 @@ from compiler.target.spec import ChipSpec
 from dialects import tensor
 from dialects.contents import Content
 from passes.manager import Pass
-from passes.options import at_least
+from passes.options import ByFunction, at_least, by_function
 from passes.tensor_to_chip.placed import buffer_bytes
 
 
@@ -30,11 +30,11 @@ class ShareConstants(Pass):
     name: ClassVar[str] = "share-constants"
     takes = Content.TENSOR | Content.WHOLE | Content.TILED
 
-    keep: int = at_least(0, 0)  # bytes per lane
+    keep: ByFunction[int] = by_function(at_least(0, 0))  # bytes per lane
 
     def run(self, module: Module) -> None:
         for function in module.functions():
-            share_constants(function, target_of(module), self.keep)
+            share_constants(function, target_of(module), self.keep[function.sym_name])
 
 
 def share_constants(function: Function, spec: ChipSpec, room: int) -> None:

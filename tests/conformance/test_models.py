@@ -12,6 +12,7 @@ import pytest
 from driver.convert import convert
 from driver.options import MODES, ConvertOptions
 from driver.pipelines import Effort, default_pipeline
+from passes.options import ByFunction
 from runtime_sim.launch.sampling import Sampling
 from runtime_sim.tool.reference import Reference
 from tests.checkpoints import LLAMA3_ROPE
@@ -42,7 +43,7 @@ def compiled(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> Callable[.
         folder = tiny_checkpoint(family, **FAMILIES[family])
         options = ConvertOptions(folder, length, mode, out_dir=tmp_path / "out")
         if effort is not None:
-            options = dataclasses.replace(options, passes=default_pipeline(options, effort))
+            options = dataclasses.replace(options, passes=default_pipeline(options, ByFunction(effort)))
         bmodel = convert(options)
         assert bmodel is not None
         return folder, bmodel

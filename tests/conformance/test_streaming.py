@@ -10,6 +10,7 @@ import pytest
 from driver.convert import convert
 from driver.options import ConvertOptions
 from driver.pipelines import Effort, default_pipeline
+from passes.options import ByFunction
 from tests.conformance.same import assert_same_on_vendor, assert_same_session, random_inputs
 
 pytestmark = [pytest.mark.vendor, pytest.mark.usefixtures("vendor")]
@@ -27,7 +28,7 @@ def compiled(tiny_checkpoint, tmp_path):
         family, checkpoint, mode, effort = MODELS[name]
         folder = tiny_checkpoint(family, layers=1, **checkpoint)
         options = ConvertOptions(folder, 200, mode, out_dir=tmp_path / "out")
-        return convert(replace(options, passes=default_pipeline(options, effort)))
+        return convert(replace(options, passes=default_pipeline(options, ByFunction(effort))))
 
     return make
 

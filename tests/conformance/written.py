@@ -12,7 +12,7 @@ from compiler.ir.module import Module
 from compiler.target.attribute import target_of
 from compiler.weights.stored import Weight
 from driver.blob import Materializer, Piece, WeightBlob
-from driver.pipelines import Effort, lowering, placing
+from driver.pipelines import USUAL, lowering, placing
 from passes import load_all
 from passes.chip.assign_addresses import globals_of, weight_source
 from passes.emit_bmodel import address_of, bmodel_net, encode
@@ -24,7 +24,7 @@ def write_module(
 ) -> Path:
     """Lower a module and write its functions, each a net that is bound to the model."""
     load_all()
-    PassManager(parse_pipeline(f"{lowering(Effort())},{placing(Effort())}")).run(module)
+    PassManager(parse_pipeline(f"{lowering(USUAL)},{placing(USUAL)}")).run(module)
     spec = target_of(module)
     regions = {address_of(op.buffer): op for f in module.functions() for op in globals_of(f, "weight")}
     pieces = [

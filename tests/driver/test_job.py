@@ -11,11 +11,12 @@ from compiler.diagnostics import UserError
 from dialects.nets import net_of
 from driver.job import Job, kind_of
 from driver.options import ConvertOptions
-from driver.pipelines import Effort
+from driver.pipelines import Effort, Efforts
 from frontend.binding import Weights
 from frontend.imported import NetGroup
 from frontend.importer import import_model
 from passes.chip.allocate_local import DoesNotFit
+from passes.options import ByFunction
 from tests.frontend.oracle import SMALL
 
 OF_PREFILL, OF_ONE_TOKEN = [f"block_{layer}" for layer in range(3)], [f"block_cache_{layer}" for layer in range(3)]
@@ -54,9 +55,9 @@ class Runs:
         monkeypatch.setattr(Job, "searched", self.search)
         monkeypatch.setattr(Job, "run_passes", self.run_passes)
 
-    def search(self, group: NetGroup) -> Effort:
+    def search(self, group: NetGroup) -> Efforts:
         self.searched.append(group.name)
-        return Effort(tokens=64 * len(self.searched))
+        return ByFunction(Effort(tokens=64 * len(self.searched)))
 
     def run_passes(self, name: str, module: object, pipeline: str) -> object:
         self.compiled.append((name, pipeline))
@@ -68,7 +69,7 @@ class Runs:
 def test_layers_that_differ_little_are_tuned_once(job, blocks, monkeypatch):
     runs = Runs(monkeypatch)
     first, last = blocks
-    assert kind_of(first.module) == kind_of(last.module) == ("block", "block_cache")
+    assert kind_of(first, {}) == kind_of(last, {})
     assert [job.compiled(group) for group in blocks] == [first.module, last.module]
     assert runs.searched == ["block_0"]
     (_, once), (_, again) = runs.compiled
@@ -83,6 +84,21 @@ def test_a_layer_that_does_not_fit_with_the_tuning_of_another_gets_its_own(job, 
     assert runs.searched == ["block_0", "block_2"]
     assert [name for name, _ in runs.compiled] == ["block_0", "block_2", "block_2", "block_0"]
     assert ["tokens=128" in pipeline for _, pipeline in runs.compiled] == [False, False, True, True]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"intermediate_size": 192},
+        {"num_key_value_heads": 4},
+        {"model_type": "mistral", "sliding_window": 4},
+    ],
+)
+def test_layers_that_differ_much_are_tuned_each_by_itself(blocks, changes):
+    other = import_model({**SMALL, "model_type": "llama"} | changes, 8)
+    group = next(group for group in other.nets if group.of_layers)
+    assert kind_of(group, {}) != kind_of(blocks[0], {})
+    assert kind_of(blocks[0], {"mlp.down_proj": 8}) != kind_of(blocks[0], {})
 
 
 def test_what_fits_with_no_tuning_is_told_by_what_the_user_can_change(job, blocks, monkeypatch):

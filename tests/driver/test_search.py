@@ -2,56 +2,78 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import replace
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 from itertools import product
-from math import log
+from math import exp
 
 import pytest
 
 from compiler.target.chips.bm1684x import BM1684X
-from compiler.target.isa import isa_for
-from compiler.target.timing import estimate
-from dialects.builtin import ModuleOp
-from driver import search
 from driver.pipelines import Effort
-from driver.search import BUDGET, FILLS, fastest, module_cost, run_lengths
+from driver.search import BUDGET, FILLS, TIE, Candidate, Price, best_of, fastest
+from driver.work import Work
 from passes.chip.allocate_local import DoesNotFit
-from passes.emit_bmodel import encode
-from passes.manager import PassManager, parse_pipeline
-from tests.passes.chip.random_programs import Move, program_of
-from tests.passes.programs import PLACING
+from passes.options import ByFunction
 
 TILE_BYTES = (0, 32768, 65536)
 TOKENS = (0, 256, 128, 64)  # for 512
 KEEP = (0, BM1684X.lane_bytes // 2)
+WEIGHTS = 1  # any at all
+BLOCK = {"block": Work(512, weight_bytes=WEIGHTS)}
+LANES = BM1684X.lanes
 
 
-@pytest.fixture
-def tried(monkeypatch) -> Callable[..., tuple[Effort, list[Effort]]]:
+@dataclass
+class Compiler:
+    """Says what a function costs that is compiled in some way, and records all that it was asked."""
+
+    cost: Callable[[str, Effort], float]
+    fits: Callable[[str, Effort], bool] = lambda name, effort: True
+    commands: Callable[[str, Effort], float] = lambda name, effort: 1
+    size: int = 1
+    lowered: list[tuple[str, Effort]] = field(default_factory=list)
+    tried: list[tuple[str, Effort]] = field(default_factory=list)
+
+    @contextmanager
+    def lower(self, name: str, effort: Effort) -> Iterator[Program]:
+        self.lowered.append((name, effort))
+        yield Program(self, name, effort)
+
+    def search(self, works: dict[str, Work]) -> ByFunction[Effort]:
+        found = fastest(works, self.lower, BM1684X)
+        assert len(self.lowered) == len(set(self.lowered)), "a function was lowered twice in one way"
+        assert len(self.tried) == len(set(self.tried)), "a function was compiled twice in one way"
+        return found
+
+
+@dataclass
+class Program:
+    compiler: Compiler
+    name: str
+    effort: Effort
+
+    @property
+    def op_count(self) -> int:
+        return self.compiler.size
+
+    def price(self, effort: Effort) -> Price:
+        assert replace(self.effort, fill=effort.fill) == effort
+        self.compiler.tried.append((self.name, effort))
+        if not self.compiler.fits(self.name, effort):
+            raise DoesNotFit(f"{effort.tokens} tokens, {effort.fill} full")
+        cycles = exp(self.compiler.cost(self.name, effort))
+        return Price(1000 * cycles, 1000 * cycles, self.compiler.commands(self.name, effort))
+
+
+def of_block(
+    cost: Callable[[Effort], float], fits: Callable[[Effort], bool] = lambda effort: True
+) -> tuple[Effort, list[Effort]]:
     """Search for 512 tokens, given what an effort costs and which fit; the best, and all that were tried."""
-
-    def run(
-        cost: Callable[[Effort], float], fits: Callable[[Effort], bool] = lambda effort: True, size: int = 1
-    ) -> tuple[Effort, list[Effort]]:
-        monkeypatch.setattr(search, "module_cost", cost)
-        monkeypatch.setattr(search, "op_count", lambda effort: size)
-        monkeypatch.setattr(search, "discard", lambda effort: None)
-        tried: list[Effort] = []
-
-        def place(lowered: Effort, effort: Effort) -> Effort:
-            assert replace(lowered, fill=effort.fill) == effort
-            tried.append(effort)
-            if not fits(effort):
-                raise DoesNotFit(f"{effort.tokens} tokens, {effort.fill} full")
-            return effort
-
-        lowered: list[Effort] = []
-        best = fastest(lambda effort: lowered.append(effort) or effort, place, 512, BM1684X)
-        assert len(lowered) == len({replace(effort, fill=0) for effort in tried}), "lowered again for a fill"
-        return best, tried
-
-    return run
+    compiler = Compiler(lambda _, effort: cost(effort), lambda _, effort: fits(effort))
+    found = compiler.search(BLOCK)
+    return found["block"], [effort for _, effort in compiler.tried]
 
 
 def distance(goal: Effort) -> Callable[[Effort], float]:
@@ -66,115 +88,166 @@ def distance(goal: Effort) -> Callable[[Effort], float]:
 
 
 @pytest.mark.parametrize("goal", [Effort(*values) for values in product(TOKENS, TILE_BYTES, KEEP)], ids=str)
-def test_the_least_of_a_cost_that_has_no_other_valley_is_found_in_few_tries(tried, goal):
-    found, efforts = tried(distance(goal))
+def test_the_least_of_a_cost_that_has_no_other_valley_is_found_in_few_tries(goal):
+    found, efforts = of_block(distance(goal))
     assert found == goal
     assert len(efforts) <= 4 + 3 * distance(goal)(Effort())
-    assert len(efforts) == len(set(efforts)), "an effort was compiled twice"
 
 
-def test_all_tokens_at_once_are_tried_first_and_kept_where_nothing_is_better(tried):
-    found, efforts = tried(lambda effort: 1.0)
+def test_all_tokens_at_once_are_tried_first_and_kept_where_nothing_is_better():
+    found, efforts = of_block(lambda effort: 1.0)
     assert found == Effort()
-    assert efforts == [Effort(), Effort(tile_bytes=32768), Effort(tokens=256), Effort(keep=KEEP[1])]
+    assert efforts == [Effort(), Effort(tokens=256), Effort(keep=KEEP[1]), Effort(tile_bytes=32768)]
 
 
-def test_fewer_tokens_are_tried_until_they_fit(tried):
-    found, efforts = tried(lambda effort: 1.0, lambda effort: 0 < effort.tokens <= 128)
+def test_fewer_tokens_are_tried_until_they_fit():
+    found, efforts = of_block(lambda effort: 1.0, lambda effort: 0 < effort.tokens <= 128)
     assert found == Effort(tokens=128)
     lengths = [effort.tokens for effort in efforts[: 2 * len(FILLS) + 1]]
     assert lengths == [0] * len(FILLS) + [256] * len(FILLS) + [128]
-    assert len(efforts) == len(set(efforts)), "an effort was compiled twice"
 
 
-def test_what_does_not_fit_is_passed_by_on_the_way(tried):
+def test_what_cannot_fit_by_its_size_is_not_lowered():
+    """Rows of lanes take a quarter of a lane: two leave half of it, four fit it exactly."""
+    compiler = Compiler(lambda _, effort: -(effort.tokens or 512) / 100)
+    found = compiler.search({"block": Work(512, row_bytes=BM1684X.lane_bytes // 4)})
+    assert found["block"] == Effort(tokens=256)
+    assert [effort.tokens for _, effort in compiler.lowered][:2] == [128, 256]
+    assert {effort.tokens for _, effort in compiler.lowered} == {128, 256}
+
+
+def test_what_does_not_fit_is_passed_by_on_the_way():
     fits = lambda effort: effort.tile_bytes < 65536 and not effort.keep  # noqa: E731
-    found, efforts = tried(distance(Effort(64, 65536, KEEP[1])), fits)
+    found, efforts = of_block(distance(Effort(64, 65536, KEEP[1])), fits)
     assert found == Effort(64, 32768)
     assert Effort(64, 65536) in efforts
     assert Effort(64, 32768, KEEP[1]) in efforts
 
 
-def test_where_nothing_fits_the_last_problem_is_raised(tried):
-    efforts = []
+def test_where_nothing_fits_the_last_problem_is_raised():
+    compiler = Compiler(lambda *_: 1.0, lambda *_: False)
     with pytest.raises(DoesNotFit, match=r"64 tokens, 0\.0 full"):
-        tried(lambda effort: 1.0, lambda effort: efforts.append(effort) or False)
-    assert efforts == [Effort(tokens, TILE_BYTES[0], 0, fill) for tokens in TOKENS for fill in FILLS]
+        compiler.search(BLOCK)
+    efforts = [effort for _, effort in compiler.tried]
+    assert efforts == [Effort(tokens, 0, 0, fill) for tokens in TOKENS for fill in FILLS]
 
 
-def test_fewer_loads_ahead_are_tried_in_order_and_only_for_small_tiles(tried):
-    found, efforts = tried(distance(Effort(256)), lambda effort: effort.fill <= 0.5)
+def test_where_nothing_fits_by_its_size_the_message_says_so_by_number():
+    compiler = Compiler(lambda *_: 1.0)
+    problem = f"^64 tokens at a time need at least {BM1684X.lane_bytes + 1} bytes .* has {BM1684X.lane_bytes}$"
+    with pytest.raises(DoesNotFit, match=problem):
+        compiler.search({"block": Work(512, row_bytes=BM1684X.lane_bytes + 1)})
+    assert not compiler.lowered
+
+
+def test_fewer_loads_ahead_are_tried_in_order():
+    found, efforts = of_block(distance(Effort(256)), lambda effort: effort.fill <= 0.5)
     assert found == Effort(256, fill=0.5)
-    small = [effort for effort in efforts if effort.tile_bytes == TILE_BYTES[0]]
-    assert [effort.fill for effort in small] == [0.85, 0.7, 0.5] * (len(small) // 3)
-    assert {effort.fill for effort in efforts if effort not in small} == {FILLS[0]}
-    assert len(efforts) > len(small)
-    assert len(efforts) == len(set(efforts)), "an effort was compiled twice"
+    assert [effort.fill for effort in efforts] == [0.85, 0.7, 0.5] * (len(efforts) // 3)
 
 
-def test_a_neighbour_of_what_needed_room_may_load_as_far_ahead_as_any(tried):
-    found, _ = tried(distance(Effort(64)), lambda effort: effort.tokens > 0 or effort.fill < 0.6)
+def test_a_neighbour_of_what_needed_room_may_load_as_far_ahead_as_any():
+    found, _ = of_block(distance(Effort(64)), lambda effort: effort.tokens > 0 or effort.fill < 0.6)
     assert found == Effort(64)
 
 
-def test_a_step_that_costs_more_is_not_taken_whatever_lies_behind_it(tried):
+def test_a_step_that_costs_more_is_not_taken_whatever_lies_behind_it():
     cost = {0: 2.0, 256: 3.0, 128: 0.0, 64: 0.0}
-    found, efforts = tried(lambda effort: cost[effort.tokens])
+    found, efforts = of_block(lambda effort: cost[effort.tokens])
     assert found == Effort()
     assert {effort.tokens for effort in efforts} == {0, 256}
 
 
-def test_a_step_is_taken_back_when_another_makes_it_worse(tried):
+def test_a_step_is_taken_back_when_another_makes_it_worse():
     path = [Effort(), Effort(256), Effort(256, keep=KEEP[1]), Effort(keep=KEEP[1])]
-    found, _ = tried(lambda effort: -path.index(effort) if effort in path else 1)
+    found, _ = of_block(lambda effort: -path.index(effort) if effort in path else 1)
     assert found == path[-1]
 
 
-@pytest.mark.parametrize(("size", "tries"), [(BUDGET + 1, 1), (BUDGET, 2), (BUDGET // 2, 3)])
-def test_the_search_of_a_large_program_stops_at_the_best_so_far(tried, size, tries):
-    found, efforts = tried(distance(Effort(tile_bytes=TILE_BYTES[-1], keep=KEEP[1])), size=size)
-    assert found == efforts[-1] == Effort(tile_bytes=TILE_BYTES[tries - 1])
-    assert len(efforts) == tries
+# ---- several functions ----
 
 
-def test_the_same_search_tries_the_same(tried):
-    def cost(effort: Effort) -> float:
-        return hash((effort.tokens, effort.tile_bytes, effort.keep)) % 1009
+def test_functions_are_tuned_apart_but_for_their_tiles():
+    works = {**BLOCK, "block_cache": Work(1)}
+    compiler = Compiler(lambda name, effort: distance(Effort(64, 32768, 0))(effort) if name == "block" else 0.0)
+    found = compiler.search(works)
+    assert found == ByFunction(Effort(64, 32768), (("block_cache", Effort(0, 32768)),))
+    of_decode = [effort for name, effort in compiler.lowered if name == "block_cache"]
+    assert of_decode == [Effort(), Effort(tile_bytes=32768), Effort(tile_bytes=65536)]
 
-    assert tried(cost, lambda e: e.tokens != 0) == tried(cost, lambda e: e.tokens != 0)
+
+def test_each_function_loads_as_far_ahead_as_it_fits():
+    compiler = Compiler(lambda *_: 1.0, lambda name, effort: name == "block_cache" or effort.fill < 0.8)
+    found = compiler.search({**BLOCK, "block_cache": Work(1)})
+    assert [found[name].fill for name in ("block", "block_cache")] == [0.7, 0.85]
+
+
+@pytest.mark.parametrize(("gain", "tile_bytes"), [(0.1, 32768), (0.3, 0)])
+def test_larger_tiles_are_taken_where_all_functions_together_gain(gain, tile_bytes):
+    """Of one token they gain 0.2."""
+    costs = {"block": gain, "block_cache": -0.2}
+    compiler = Compiler(lambda name, effort: costs[name] * min(1, effort.tile_bytes))
+    found = compiler.search({"block": Work(64), "block_cache": Work(1)})
+    assert {found[name].tile_bytes for name in costs} == {tile_bytes}
+
+
+# ---- ties ----
 
 
 @pytest.mark.parametrize(
-    ("total", "lanes", "lengths"),
+    ("costs", "commands", "chosen"),
     [
-        (1, 64, [0]),
-        (64, 64, [0]),
-        (65, 64, [0, 64]),
-        (320, 64, [0, 192, 128, 64]),
-        (512, 64, [0, 256, 128, 64]),
-        (512, 32, [0, 256, 128, 64, 32]),
+        ((1.0, 1.0 - 0.9 * TIE), (10, 20), 0),  # as fast, with fewer commands
+        ((1.0, 1.0 - 1.1 * TIE), (10, 20), 1),
+        ((1.0, 1.0 - 0.9 * TIE), (20, 10), 1),
+        ((1.0, 1.0 - 0.9 * TIE), (10, 10), 1),
+        ((1.0, 1.0 - 0.6 * TIE, 1.0 - 1.2 * TIE), (5, 10, 20), 1),  # within a tie of the least, not of each other
     ],
 )
-def test_runs_are_halves_in_whole_rows_of_lanes(total, lanes, lengths):
-    assert run_lengths(total, lanes) == lengths
+def test_what_is_as_fast_is_chosen_by_its_commands(costs, commands, chosen):
+    candidates = [Candidate(ByFunction(Effort(i)), *each) for i, each in enumerate(zip(costs, commands, strict=True))]
+    assert best_of(candidates) == candidates[chosen]
 
 
-def test_a_module_costs_what_its_functions_are_estimated_to_take():
-    def module(*counts: int) -> ModuleOp:
-        functions = []
-        for count in counts:
-            moves = [Move("load", 0, 0), *[Move("copy", 1, 0)] * count, Move("store", 0, 0, 1, 0)]
-            functions.append(program_of(moves, 2).functions()[0].clone())
-            functions[-1].sym_name = f"copies_{count}"
-        module = ModuleOp.of(*functions, target="bm1684x")
-        PassManager(parse_pipeline(PLACING)).run(module)
-        return module
+@pytest.mark.parametrize("better", [0.9 * TIE, 1.1 * TIE])
+def test_tiles_that_gain_next_to_nothing_are_not_worth_more_commands(better):
+    compiler = Compiler(
+        lambda _, effort: 1.0 - better * min(1, effort.tile_bytes), commands=lambda _, effort: 1 + effort.tile_bytes
+    )
+    found = compiler.search({"block_cache": Work(1)})
+    assert (found["block_cache"].tile_bytes > 0) == (better > TIE)
 
-    isa = isa_for(BM1684X)
-    streams = encode(module(9).functions()[0])
-    tiu, dma = isa.decode("tiu", streams.tiu), isa.decode("dma", streams.dma)
-    both = [estimate(tiu, dma, BM1684X, cautious=cautious).total for cautious in (False, True)]
-    assert module_cost(module(9)) == pytest.approx(log(both[0]) + log(both[1]))
-    one, other = (module_cost(module(count)) for count in (9, 500))
-    assert module_cost(module(9, 500)) == pytest.approx(one + other)
-    assert other > one
+
+def test_both_estimates_count_alike():
+    assert Price(100, 400, 1).cost == pytest.approx(Price(400, 100, 1).cost) == pytest.approx(Price(200, 200, 1).cost)
+
+
+# ---- how much is tried ----
+
+
+@pytest.mark.parametrize(("size", "tries"), [(BUDGET + 1, 1), (BUDGET, 2), (BUDGET // 2, 3)])
+def test_the_search_of_a_large_program_stops_at_the_best_so_far(size, tries):
+    cost = distance(Effort(64))
+    compiler = Compiler(lambda _, effort: cost(effort), size=size)
+    found = compiler.search(BLOCK)
+    assert found["block"] == compiler.tried[-1][1] == Effort(TOKENS[tries - 1])
+    assert len(compiler.tried) == tries
+
+
+def test_only_what_was_placed_counts():
+    fits = lambda _, effort: effort.tokens == 64  # noqa: E731
+    compiler = Compiler(lambda _, effort: effort.tile_bytes / -1e5, fits, size=BUDGET // 2)
+    assert compiler.search(BLOCK)["block"] == Effort(64, 32768)
+
+
+def test_every_function_is_compiled_once_however_large():
+    compiler = Compiler(lambda *_: 1.0, size=BUDGET + 1)
+    compiler.search({**BLOCK, "block_cache": Work(1)})
+    assert compiler.tried == [("block", Effort()), ("block_cache", Effort())]
+
+
+def test_the_same_search_tries_the_same():
+    def cost(effort: Effort) -> float:
+        return hash((effort.tokens, effort.tile_bytes, effort.keep)) % 1009 / 100
+
+    assert of_block(cost, lambda e: e.tokens != 0) == of_block(cost, lambda e: e.tokens != 0)

@@ -10,6 +10,7 @@ import pytest
 
 from dialects import tensor
 from driver.pipelines import Effort, default_pipeline
+from passes.options import ByFunction
 from runtime_sim.launch.session import Session
 from tests.end_to_end.reference import greedy
 from tests.end_to_end.tiny import ROUNDING, check_close
@@ -35,7 +36,7 @@ def streamed(tiny):
         family, mode, checkpoint, tokens, keys = MODELS[name]
         lengths = {"seq_length": 230, "max_input_length": 190}
         whole = tiny(family, mode, checkpoint, lengths)
-        pipeline = default_pipeline(replace(whole.options, passes=None), Effort(tokens, keys=keys))
+        pipeline = default_pipeline(replace(whole.options, passes=None), ByFunction(Effort(tokens, keys=keys)))
         return whole, tiny(family, mode, checkpoint, lengths | {"passes": pipeline})
 
     return make

@@ -9,6 +9,7 @@ import pytest
 from compiler.target.spec import ChipSpec
 from dialects import tensor
 from driver.pipelines import Effort, default_pipeline
+from passes.options import ByFunction
 from tests.end_to_end.tiny import SUMMING, Tiny, check_close
 
 ONE = {"layers": 1, "heads": 2, "kv_heads": 1}
@@ -27,7 +28,7 @@ KEEP = 131072
 )
 def test_runs_of_tokens_change_no_bit(tiny, family, mode, length, effort):
     whole = tiny(family, mode, ONE, {"seq_length": length})
-    pipeline = default_pipeline(whole.options, effort)
+    pipeline = default_pipeline(whole.options, ByFunction(effort))
     cut = tiny(family, mode, ONE, {"seq_length": length, "passes": pipeline})
     net = whole.nets["block_0"]
     inputs = whole.inputs(net)
@@ -62,7 +63,7 @@ def test_long_rows_of_scores_are_worked_on_in_parts(tiny, tmp_path, monkeypatch,
 )
 def test_kept_weights_are_dequantized_once_for_all_runs(tiny, effort, linears, dequantized):
     whole = tiny("llama", "w4bf16", ONE, {"seq_length": 192})
-    pipeline = default_pipeline(whole.options, effort)
+    pipeline = default_pipeline(whole.options, ByFunction(effort))
     cut = tiny("llama", "w4bf16", ONE, {"seq_length": 192, "passes": pipeline})
     for kind, times in ((tensor.LinearOp, linears), (tensor.DequantizeOp, dequantized)):
         counts = [count_of(kind, model.nets["block_0"].stages["tensor"]) for model in (whole, cut)]

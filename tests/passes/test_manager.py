@@ -75,6 +75,7 @@ def test_pipelines_parse_and_print(text, passes):
         ("llm-to-tensor{tail=-1}", "expected a number from 0 on"),
         ("hoist-loads{fill=nan}", "expected a number from 0 to 1"),
         ("hoist-loads{fill=2}", "expected a number from 0 to 1"),
+        ("hoist-loads{fill=0.5,block=2}", "expected a number from 0 to 1"),
         (f"toy-options{{count={'9' * 5000}}}", r"is '9{60}\.\.\.', expected a whole number"),
     ],
 )

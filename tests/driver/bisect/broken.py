@@ -16,6 +16,7 @@ from driver import bisect
 from driver.convert import convert
 from driver.options import ConvertOptions
 from driver.pipelines import Effort, default_pipeline
+from passes.options import ByFunction
 from runtime_sim.launch.runtime import RuntimeNet
 from runtime_sim.tool.agreement import LIMITS
 from runtime_sim.tool.chat import open_session
@@ -34,7 +35,7 @@ class Compiled:
         self.checkpoint, self.dumps = checkpoint, out / "ir"
         length = 2 * tokens or 64
         options = ConvertOptions(checkpoint, length, mode, out_dir=out / "out", dump_ir=self.dumps, jobs=1)
-        passes = default_pipeline(options, Effort(tokens=tokens))
+        passes = default_pipeline(options, ByFunction(Effort(tokens=tokens)))
         self.file = convert(replace(options, passes=passes))
         session = open_session(self.file, checkpoint, False)
         reference = Reference(checkpoint)

@@ -1,0 +1,73 @@
+"""What can be said of a function by its sizes: nothing is refused that would fit."""
+
+from __future__ import annotations
+
+import pytest
+
+from compiler.target.chips.bm1684x import BM1684X
+from driver.pipelines import Effort, lowering
+from driver.work import Work, run_lengths, work_of
+from passes.chip.allocate_local import DoesNotFit
+from passes.chip.hoist_loads import live_bytes
+from passes.options import ByFunction
+from tests.driver.fused import after, groups
+
+LANES = BM1684X.lanes
+
+
+@pytest.mark.parametrize(
+    ("total", "lanes", "lengths"),
+    [
+        (1, 64, [0]),
+        (64, 64, [0]),
+        (65, 64, [0, 64]),
+        (320, 64, [0, 192, 128, 64]),
+        (512, 64, [0, 256, 128, 64]),
+        (512, 32, [0, 256, 128, 64, 32]),
+    ],
+)
+def test_runs_are_halves_in_whole_rows_of_lanes(total, lanes, lengths):
+    assert run_lengths(total, lanes) == lengths
+
+
+def test_the_sizes_of_a_block_are_those_of_what_is_alive_at_its_gate_and_of_its_keys():
+    """A hidden size of 64, 2 KV heads of 16: the normed states in 16 bit, and the sums in f32."""
+    function = groups()["block_0"].module.function("block")
+    weights = 64 * (64 + 2 * 32 + 64 + 3 * 96)
+    expected = Work(192, row_bytes=64 * (2 + 4), key_bytes=2 * 2 * 16 * 2, weight_bytes=2 * weights // LANES)
+    assert work_of(function, BM1684X) == expected
+
+
+@pytest.mark.parametrize("effort", [Effort(), Effort(128), Effort(64), Effort(64, keep=BM1684X.lane_bytes // 2)])
+def test_a_program_needs_at_least_what_the_sizes_say(effort):
+    fused = groups()["block_0"].module
+    function = after(fused, lowering(ByFunction(effort))).function("block")
+    live = live_bytes(function, len(function.block.ops)).max()
+    least = work_of(fused.function("block"), BM1684X).least_bytes(effort, BM1684X)
+    assert 0 < least <= live
+
+
+def test_a_call_of_one_token_has_no_choice():
+    work = work_of(groups()["block_0"].module.function("block_cache"), BM1684X)
+    assert list(work.neighbours(Effort(), BM1684X)) == []
+    assert list(work.guesses(BM1684X)) == [Effort()]
+
+
+def test_what_fills_local_memory_is_tried_and_one_byte_more_is_refused():
+    rows = BM1684X.lane_bytes // 4
+    Work(256, row_bytes=rows).check(Effort(), BM1684X)
+    Work(256, row_bytes=rows - 10, key_bytes=10).check(Effort(), BM1684X)
+    with pytest.raises(DoesNotFit, match=f"^256 tokens .* {BM1684X.lane_bytes + 4} bytes"):
+        Work(256, row_bytes=rows + 1).check(Effort(), BM1684X)
+    Work(64, row_bytes=rows, weight_bytes=4 * rows).check(Effort(keep=3 * rows), BM1684X)
+    with pytest.raises(DoesNotFit, match=f" {BM1684X.lane_bytes + 1} bytes"):
+        Work(64, row_bytes=rows + 1, weight_bytes=4 * rows).check(Effort(keep=3 * rows), BM1684X)
+    Work(64, row_bytes=rows + 1, weight_bytes=rows).check(Effort(keep=3 * rows), BM1684X)
+    with pytest.raises(DoesNotFit, match=f"^128 tokens .* {BM1684X.lane_bytes + 8} bytes"):
+        Work(256, row_bytes=rows, key_bytes=rows // 2 + 2).check(Effort(128), BM1684X)
+
+
+def test_one_step_changes_one_thing():
+    steps = [Effort(0, 512), Effort(64, 512), Effort(128, 512, BM1684X.lane_bytes // 2)]
+    assert list(Work(256, weight_bytes=1).neighbours(Effort(128, 512), BM1684X)) == steps
+    assert list(Work(256).neighbours(Effort(128, 512), BM1684X)) == steps[:2], "there are no weights to keep"
