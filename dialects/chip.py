@@ -32,8 +32,10 @@ Fields = dict[str, int]
 PRECISION = isa.PRECISION | {"ui8": 0, "ui16": 3, "ui32": 4}  # signedness is a field of its own
 MAX_BYTES = 1 << 40  # more than any memory has
 MAX_SIZE = 0xFFFF  # of one axis of an instruction's shape
-SIZES = ("m", "k", "n", "rows", "columns", "block", "channels", "table_rows", "width")
+SIZES = ("m", "k", "n", "rows", "columns", "block", "channels", "table_rows", "width", "chip.id", "chip.wait")
 STRIDES = ("row_stride", "table_stride", "n_stride", "c_stride", "index_stride", "terms")
+LEAST = dict.fromkeys(SIZES, 1) | dict.fromkeys(STRIDES, 0)  # of attributes that are numbers
+AXES = {"shape": 4, "kernel": 2}  # of attributes that are sizes
 SIGNED = {"i8", "i16", "i32", "f16", "f32", "bf16"}
 
 
@@ -247,17 +249,15 @@ class Instruction(Op):
                 self.fail("works on what is not made by chip.local or chip.global")
         if self.KINDS and self.attributes["kind"] not in self.KINDS:
             self.fail(f"kind is {self.attributes['kind']!r}, expected one of {', '.join(self.KINDS)}")
-        for name, length in (("shape", 4), ("kernel", 2)):
-            sizes = self.attributes.get(name, (1,) * length)
-            if len(sizes) != length or not all(1 <= size <= MAX_SIZE for size in sizes):
-                self.fail(f"{name} is {list(sizes)}, expected {length} sizes from 1 to {MAX_SIZE}")
-        for name in (*SIZES, "chip.id", "chip.wait"):
-            size = self.attributes.get(name, 1)
-            if not isinstance(size, int) or not 1 <= size <= MAX_BYTES:
-                self.fail(f"{name} is {size}, expected a number from 1 on")
-        for name in STRIDES:
-            if not 0 <= self.attributes.get(name, 0) <= MAX_BYTES:
-                self.fail(f"{name} is {self.attributes[name]}, expected a number from 0 on")
+        for name, value in self.attributes.items():
+            if name in AXES:
+                self._verify_axes(name, value)
+            elif name in LEAST and not (isinstance(value, int) and LEAST[name] <= value <= MAX_BYTES):
+                self.fail(f"{name} is {value}, expected a number from {LEAST[name]} on")
+
+    def _verify_axes(self, name: str, sizes: tuple[int, ...]) -> None:
+        if len(sizes) != AXES[name] or min(sizes) < 1 or max(sizes) > MAX_SIZE:
+            self.fail(f"{name} is {list(sizes)}, expected {AXES[name]} sizes from 1 to {MAX_SIZE}")
 
     def isa_kind(self) -> str:
         return cast(str, self.attributes["kind"])

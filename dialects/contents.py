@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from enum import Flag, auto
 
 from compiler.ir.core import Op
@@ -37,36 +36,33 @@ READY = Content.CHIP | Content.PLACED | Content.ADDRESSED | Content.ORDERED  # t
 
 
 def contents(module: Module) -> Content:
-    found = Content.NOTHING
+    """What a module holds. Ops come in runs of a kind, and adding to a flag is dear."""
+    found = last = Content.NOTHING
     for op in walk(module):
-        for content in contents_of(op):
+        content = contents_of(op)
+        if content is not last:
             found |= content
+            last = content
     return found
 
 
-def contents_of(op: Op) -> Iterator[Content]:
-    match op.opname.partition(".")[0]:
-        case "llm":
-            yield Content.LLM
-        case "tensor":
-            yield Content.TENSOR
-            yield from linear_contents(op)
-        case "chip":
-            yield Content.CHIP
-            yield from chip_contents(op)
-
-
-def linear_contents(op: Op) -> Iterator[Content]:
-    if isinstance(op, tensor.GatedLinearOp):
-        yield Content.WHOLE
-    elif isinstance(op, tensor.LinearOp):
-        yield Content.WHOLE if tensor.in_ddr(op.w.type) else Content.TILED
-
-
-def chip_contents(op: Op) -> Iterator[Content]:
+def contents_of(op: Op) -> Content:
+    """What there is because of an op."""
+    if isinstance(op, chip.Instruction):
+        return ORDERED if op.id else UNORDERED
     if isinstance(op, chip.LocalOp):
-        yield Content.UNPLACED if op.offset is None else Content.PLACED
-    elif isinstance(op, chip.GlobalOp):
-        yield Content.UNADDRESSED if op.address is None else Content.ADDRESSED
-    elif isinstance(op, chip.Instruction):
-        yield Content.ORDERED if op.id else Content.UNORDERED
+        return UNPLACED if op.offset is None else PLACED
+    if isinstance(op, chip.GlobalOp):
+        return UNADDRESSED if op.address is None else ADDRESSED
+    if isinstance(op, tensor.GatedLinearOp):
+        return WHOLE
+    if isinstance(op, tensor.LinearOp):
+        return WHOLE if tensor.in_ddr(op.w.type) else TILED
+    return BY_DIALECT.get(op.opname.partition(".")[0], Content.NOTHING)
+
+
+BY_DIALECT = {"llm": Content.LLM, "tensor": Content.TENSOR, "chip": Content.CHIP}
+WHOLE, TILED = Content.TENSOR | Content.WHOLE, Content.TENSOR | Content.TILED
+UNPLACED, PLACED = Content.CHIP | Content.UNPLACED, Content.CHIP | Content.PLACED
+UNADDRESSED, ADDRESSED = Content.CHIP | Content.UNADDRESSED, Content.CHIP | Content.ADDRESSED
+UNORDERED, ORDERED = Content.CHIP | Content.UNORDERED, Content.CHIP | Content.ORDERED

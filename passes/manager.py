@@ -155,12 +155,11 @@ def _refusal(step: Pass, content: str, maker: str | None, source: str) -> str:
 
 def check_ended(step: Pass, module: Module) -> None:
     """CompileError at the first op of what the pass ends, such as an op of the dialect that it converts."""
-    if not step.ends:
+    if not contents(module) & step.ends:
         return
     for op in walk(module):
-        for content in contents_of(op):
-            if content & step.ends:
-                op.fail(f"is left behind: {step.name} ends {content}")
+        for content in (contents_of(op) & step.ends).words():
+            op.fail(f"is left behind: {step.name} ends {content}")
 
 
 def passes_that_end(content: Content) -> list[type[Pass]]:

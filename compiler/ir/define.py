@@ -9,13 +9,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property, partial
 from typing import Annotated, Any, TypeVar, get_args, get_origin
 
 from compiler.ir.core import Op, Region, Value
 from compiler.ir.text import attribute_text
 from compiler.ir.types import Type
-from compiler.ir.values import test_of
+from compiler.ir.values import test_of, type_classes
 
 T = TypeVar("T", bound=Type)
 A = TypeVar("A")
@@ -52,6 +52,15 @@ class Field:
         """Whether a value is of its type."""
         return test_of(self.type)
 
+    @cached_property
+    def classes(self) -> tuple[type, ...]:
+        """The classes of types that a value of this operand or result may have."""
+        return type_classes(self.type) or (Type,)
+
+    def takes(self, count: int) -> bool:
+        """Whether it may be that many values."""
+        return count == 1 or (self.arity != ONE and (count == 0 or self.arity == VARIADIC))
+
     @property
     def required(self) -> bool:
         return self.default is _MISSING and self.arity == ONE
@@ -77,6 +86,10 @@ class Schema:
         self.floats = [name for name, f in self.attributes.items() if f.type in (float, float | None)]
         self.required = frozenset(name for name, f in self.attributes.items() if f.required)
         self.present = self.required | self.defaults.keys()  # in every op
+        # The field of each operand, by how many each field takes, and that of each result, by how many there
+        # are; None when there may not be so many.
+        self.operand_fields = cache(partial(_spread, self.operands))
+        self.result_fields = cache(lambda count: _spread(self.results, self.result_segments(count)))
         # As in MLIR, sizes are written down only where they cannot be inferred from the total.
         self.prints_segments = sum(f.arity != ONE for f in self.operands) > 1
 
@@ -154,6 +167,15 @@ def _infer_segments(fields: Sequence[Field], count: int) -> tuple[int, ...] | No
     if len(variable) > 1 or spare < 0 or (variable[0].arity == OPTIONAL and spare > 1):
         return None
     return tuple(1 if f.arity == ONE else spare for f in fields)
+
+
+def _spread(fields: Sequence[Field], sizes: tuple[int, ...] | None) -> tuple[Field, ...] | None:
+    """Each field as often as it takes values."""
+    if sizes is None or len(sizes) != len(fields):
+        return None
+    if not all(part.takes(size) for part, size in zip(fields, sizes, strict=True)):
+        return None
+    return tuple(part for part, size in zip(fields, sizes, strict=True) for _ in range(size))
 
 
 class _FixedOperand:

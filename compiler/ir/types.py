@@ -160,7 +160,7 @@ class TensorType(Type):
         return f"tensor<{dims}>" if self.layout is None else f"tensor<{dims}, {write(self.layout)}>"
 
     def problem(self) -> str | None:
-        if not all(1 <= size <= MAX_SIZE for size in self.shape) or self.size > MAX_ITEMS:
+        if min(self.shape, default=1) < 1 or max(self.shape, default=1) > MAX_SIZE or self.size > MAX_ITEMS:
             return f"has sizes that are not between 1 and {MAX_SIZE}, or more than {MAX_ITEMS} items"
         return None if self.layout is None else self.layout.problem_in(self.shape)
 

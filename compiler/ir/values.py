@@ -8,6 +8,8 @@ from collections.abc import Callable
 from functools import cache
 from typing import Any
 
+from compiler.ir.types import Type
+
 
 def is_of(annotation: Any, value: Any) -> bool:
     """Whether a value is of a declared type; items of tuples and lists count, and a bool is not a number."""
@@ -19,8 +21,7 @@ def test_of(annotation: Any) -> Callable[[Any], bool]:
     """`is_of` for one declared type, taken apart once: it is asked of each attribute after each pass."""
     origin, arguments = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in (typing.Union, types.UnionType):
-        tests = [test_of(each) for each in arguments]
-        return lambda value: any(test(value) for test in tests)
+        return _test_of_union(arguments)
     if origin is typing.Literal:
         return lambda value: value in arguments
     if origin in (tuple, list):
@@ -29,8 +30,27 @@ def test_of(annotation: Any) -> Callable[[Any], bool]:
     if annotation is Any or not isinstance(annotation, type):
         return lambda value: True
     if annotation in (int, float):
-        return lambda value: isinstance(value, annotation) and not isinstance(value, bool)
+        return lambda value: type(value) is annotation or (
+            isinstance(value, annotation) and not isinstance(value, bool)
+        )
     return lambda value: isinstance(value, annotation)
+
+
+def _test_of_union(members: tuple[Any, ...]) -> Callable[[Any], bool]:
+    """Members that are plain classes are one test together."""
+    plain = tuple(each for each in members if isinstance(each, type) and each not in (int, float))
+    tests = [test_of(each) for each in members if each not in plain]
+    if not tests:
+        return lambda value: isinstance(value, plain)
+    return lambda value: isinstance(value, plain) or any(test(value) for test in tests)
+
+
+def type_classes(annotation: Any) -> tuple[type, ...]:
+    """The classes that a value's type may have where ``Value[A | B]`` or any number of it is declared."""
+    arguments = typing.get_args(annotation)
+    if arguments:
+        return tuple(each for argument in arguments for each in type_classes(argument))
+    return (annotation,) if isinstance(annotation, type) and issubclass(annotation, Type) else ()
 
 
 def described(annotation: Any) -> str:

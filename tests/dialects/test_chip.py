@@ -251,6 +251,30 @@ MALFORMED = {
         f" : ({LOCAL_TYPE}, {LOCAL_TYPE}) -> ()",
         "not four strides or none",
     ),
+    "a shape without items": (
+        f'%l = "chip.local"() : () -> {LOCAL_TYPE}\n'
+        f'"chip.ar"(%l, %l) <{{kind = "copy", shape = array<i64: 1, 0, 1, 64>, res = {VIEW_TEXT}, opd0 = {VIEW_TEXT},'
+        f" operandSegmentSizes = array<i32: 1, 1, 0>}}> : ({LOCAL_TYPE}, {LOCAL_TYPE}) -> ()",
+        r"shape is \[1, 0, 1, 64\], expected 4 sizes from 1 to",
+    ),
+    "a shape that no register holds": (
+        f'%l = "chip.local"() : () -> {LOCAL_TYPE}\n'
+        f'"chip.ar"(%l, %l) <{{kind = "copy", shape = array<i64: 1, 64, 1, 65536>, res = {VIEW_TEXT},'
+        f" opd0 = {VIEW_TEXT}, operandSegmentSizes = array<i32: 1, 1, 0>}}> : ({LOCAL_TYPE}, {LOCAL_TYPE}) -> ()",
+        r"shape is .*65536\], expected 4 sizes from 1 to 65535",
+    ),
+    "an instruction number 0": (
+        f'%l = "chip.local"() : () -> {LOCAL_TYPE}\n'
+        f'"chip.ar"(%l, %l) <{{kind = "copy", shape = array<i64: 1, 64, 1, 64>, res = {VIEW_TEXT}, opd0 = {VIEW_TEXT},'
+        f" operandSegmentSizes = array<i32: 1, 1, 0>}}> {{chip.id = 0 : i64}} : ({LOCAL_TYPE}, {LOCAL_TYPE}) -> ()",
+        "chip.id is 0, expected a number from 1 on",
+    ),
+    "an instruction on DDR": (
+        f'%l = "chip.global"() <{{space = "scratch"}}> : () -> {DDR_TYPE}\n'
+        f'"chip.lanes"(%l, %l) <{{kind = "l_copy", shape = array<i64: 1, 64, 1, 64>, res = {VIEW_TEXT},'
+        f" opd0 = {VIEW_TEXT}}}> : ({DDR_TYPE}, {DDR_TYPE}) -> ()",
+        "operand 'dst' is .*, expected a LocalType",
+    ),
     "a transfer that converts": (
         f'%l = "chip.local"() : () -> {LOCAL_TYPE}\n%g = "chip.global"() <{{space = "scratch"}}> : () -> {DDR_TYPE}\n'
         f'"chip.dma"(%l, %g) <{{kind = "copy", shape = array<i64: 1, 64, 1, 64>, res = {VIEW_TEXT},'

@@ -7,7 +7,7 @@ from compiler.diagnostics import CompileError, UserError
 from compiler.ir.module import Module
 from compiler.ir.parser import parse_module
 from compiler.ir.printer import print_module
-from dialects.contents import READY, Content
+from dialects.contents import READY, Content, contents
 from passes import load_all
 from passes.manager import (
     PASSES,
@@ -236,6 +236,15 @@ def test_time_is_summed_over_modules():
     manager.run(parse_ir(IR)[0])
     assert manager.seconds["toy-fuse"] > once > 0
     assert manager.timing_report().splitlines()[1].endswith("toy-fuse")
+
+
+def test_a_module_holds_what_each_of_its_ops_does():
+    module = parse_ir(
+        '%g = "chip.global"() <{space = "scratch"}> : () -> !chip.global<bytes = 64>\n'
+        '%a = "chip.local"() : () -> !chip.local<bytes = 64>\n'
+        '%b = "chip.local"() <{offset = 64 : i64}> : () -> !chip.local<bytes = 64>\n'
+    )[0]
+    assert contents(module) == Content.CHIP | Content.UNADDRESSED | Content.UNPLACED | Content.PLACED
 
 
 LEFT = {  # the conversion: an op of the dialect that it converts

@@ -93,6 +93,11 @@ def test_segments(function):
     check(function, "has 0 values for operand 'x', which is one")
 
 
+def test_segments_of_fewer_operands(function):
+    function.block.append(LinearOp.build(function.args[:1] * 2, [ROW], {"group": 1}, segments=(1, 0, 0, 0)))
+    check(function, r"has 2 operands, which its segments \(1, 0, 0, 0\) do not add up to")
+
+
 def test_result_count(function):
     function.block.append(SplitOp(function.args[0], types=[]))
     check(function, "has 0 results")
@@ -120,6 +125,16 @@ def test_terminator_in_the_middle(function):
     function.block.append(ReturnOp())
     function.block.append(ReturnOp())
     check(function, "ends its block, but other ops follow")
+
+
+def test_a_type_that_makes_no_sense_is_found_where_its_value_is_made(function):
+    silu = function.block.append(SiluOp(function.args[0]))
+    silu.y.type = TensorType((0,), BF16)
+    check(function, r"result 'y' is tensor<0xbf16>, which has sizes that are not between")
+    body = Block([TensorType((4, 0), BF16)])
+    other = FuncOp.with_args("g", [])
+    other.block.append(LoopOp(body=Region(body)))
+    check(other, r"'toy.loop' op argument 0 is tensor<4x0xbf16>, which has sizes")
 
 
 def test_function_without_return(function):
