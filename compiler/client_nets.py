@@ -34,6 +34,11 @@ def kind_of(name: str) -> tuple[str, int | None]:
     return (kind, int(layer)) if kind and layer.isdecimal() else (name, None)
 
 
+def stage_name(net: str, stage: int) -> str:
+    """What people call a stage of a net, of which a file has one or several: the first as the net."""
+    return f"{net}.{stage}" if stage else net
+
+
 def layer_count(has_net: Callable[[str], bool]) -> int:
     """Layers that have both of their nets, up to the first that has not."""
     count = 0

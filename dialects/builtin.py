@@ -42,14 +42,12 @@ class ModuleOp(Module):
         self._verify_nets()
 
     def _verify_nets(self) -> None:
-        names: set[str] = set()
-        for function in self.functions():
-            if nets.KEY not in function.attributes:
-                continue
-            name = nets.net_of(function).name
-            if name in names:
-                function.fail(f"is a second function for net {name!r}")
-            names.add(name)
+        stated = [function for function in self.functions() if nets.KEY in function.attributes]
+        for stages in nets.stages_of(stated):
+            first = nets.net_of(stages[0])
+            for place, function in enumerate(stages):
+                if problem := nets.net_of(function).problem_as_stage(place, first):
+                    function.fail(problem)
 
 
 @op("func.func", isolated=True)

@@ -11,10 +11,11 @@ of DDR, the `index` of a region counts in its lists.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from compiler.client_nets import kind_of, net_name
+from compiler.client_nets import kind_of, net_name, stage_name
 from compiler.ir.module import Function
 from compiler.ir.types import Attribute, FunctionType, TensorType, Type, attr_def
 
@@ -74,6 +75,9 @@ class NetAttr(Attribute):
     the file are called `name`_0, `name`_1, ... Linears of a `quantizable` net may be stored in fewer bits
     than their activations have. A client may launch a `flexible` net with smaller shapes of inputs than it
     has, and leaves in the rest what was there.
+
+    A net may have several functions, with the same attribute but for `stage`, that differ in the shapes of
+    their inputs, the largest first; a client launches the one that fits.
     """
 
     name: str
@@ -82,6 +86,12 @@ class NetAttr(Attribute):
     inputs: tuple[NetInput, ...] = ()
     outputs: tuple[NetOutput, ...] = ()
     flexible: bool = False
+    stage: int = 0
+
+    @property
+    def stage_name(self) -> str:
+        """Tells the function of a module from the others."""
+        return stage_name(self.name, self.stage)
 
     @property
     def io_alone(self) -> bool:
@@ -97,9 +107,19 @@ class NetAttr(Attribute):
         return net_name(self.name, layer)
 
     def makes(self, name: str) -> bool:
-        """Whether a net of the file that is called so is this one, bound to any layer."""
-        kind, layer = kind_of(name)
-        return name == self.name if self.bound == "model" else kind == self.name and layer is not None
+        """Whether a stage that is called so is this one, bound to any layer; see `client_nets.stage_name`."""
+        net = name.removesuffix(f".{self.stage}") if self.stage else name
+        kind, layer = kind_of(net)
+        found = net == self.name if self.bound == "model" else kind == self.name and layer is not None
+        return found and name == stage_name(net, self.stage)
+
+    def problem_as_stage(self, place: int, first: NetAttr) -> str | None:
+        """What keeps it from being the net's stage of that place."""
+        if self.stage != place:
+            return f"is stage {self.stage} of net {self.name!r} in the place of stage {place}"
+        if replace(self, stage=first.stage) != first:
+            return f"is stage {place} of net {self.name!r} and has another {KEY} than its first"
+        return None
 
     def problem(self) -> str | None:
         names = [each.name for each in (*self.inputs, *self.outputs)]
@@ -133,6 +153,15 @@ def net_of(function: Function) -> NetAttr:
     if not isinstance(found, NetAttr):
         function.fail(f"does not say which net it is: it has no {KEY}")
     return found
+
+
+def stages_of(functions: Iterable[Function]) -> list[list[Function]]:
+    """The functions of each net, by their `stage`; one that does not say its net is by itself."""
+    found: dict[object, list[Function]] = {}
+    for function in functions:
+        net = function.attributes.get(KEY)
+        found.setdefault(net.name if isinstance(net, NetAttr) else function, []).append(function)
+    return list(found.values())
 
 
 def has_memory_of_its_own(function: Function) -> bool:

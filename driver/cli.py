@@ -80,6 +80,8 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     add("-s", "--seq_length", type=int, required=True, metavar="N", help=text)
     text = "tokens of a prompt (default: as many as -s)"
     add("--max_input_length", type=int, default=0, metavar="N", help=text)
+    text = "tokens of the shortest stage of decode, of which others hold doubles (default: one stage, of -s)"
+    add("--chunk_length", type=int, default=0, metavar="N", help=text)
     kinds = ", ".join(MODES)
     text = f"{kinds}: type of activations, and bits of the blocks' weights (default: as in the checkpoint)"
     add("-q", "--quantize", choices=(AUTO, *MODES), default=AUTO, metavar="MODE", help=text)

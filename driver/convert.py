@@ -79,7 +79,8 @@ def compiled_job(options: ConvertOptions, opened: OpenedModel) -> Job:
     """The model after the passes."""
     note(f"read {options.model_path}")
     half = element(options.half)
-    model, weights = load_model(opened, options.seq_length, options.input_length, half)
+    lengths = options.seq_length, options.input_length
+    model, weights = load_model(opened, *lengths, half, options.shorter_histories)
     if options.do_sample:
         model = with_sampling(model, options.seq_length)
     note_conversion(options, weights)

@@ -17,7 +17,7 @@ from compiler.target.attribute import set_target
 from compiler.weights.stored import Weight
 from dialects import llm
 from dialects.builtin import ModuleOp
-from dialects.nets import net_of
+from dialects.nets import net_of, stages_of
 from dialects.weights import view_of_name
 from driver.blob import Materializer, Piece, WeightBlob
 from driver.groups import groups_to_compile, named_of, table_of
@@ -35,6 +35,7 @@ from passes.chip.allocate_local import DoesNotFit
 from passes.chip.assign_addresses import globals_of, set_apart, weight_source
 from passes.emit_bmodel import address_of, bmodel_net, encode
 from passes.manager import PassManager, parse_pipeline
+from passes.options import ByFunction
 from runtime_sim.tokens.notes import tokenizer_noted
 
 
@@ -133,11 +134,12 @@ class Job:
         def run_passes(module: ModuleOp, pipeline: str) -> ModuleOp:
             return self.run_passes(group.name, module, pipeline, trial=True)
 
-        fused = run_passes(group.module, fusing(self.options, self.precision.kept(group)))
+        first_stages = without_further_stages(group.module)
+        fused = run_passes(first_stages, fusing(self.options, self.precision.kept(group)))
         trials = Trials(fused, run_passes)
         spec = self.options.spec
         works = {function.sym_name: work_of(function, spec) for function in fused.functions()}
-        return fastest(works, trials.lower, spec)
+        return for_all_stages(fastest(works, trials.lower, spec), group.module)
 
     def run_passes(self, name: str, module: ModuleOp, pipeline: str, trial: bool = False) -> ModuleOp:
         """A copy of the module after a pipeline; DoesNotFit when local memory is too small for it.
@@ -167,23 +169,26 @@ class Job:
     def bmodel(self) -> BModel:
         """Nets of one name follow each other by layer, and names in the order of the model's groups."""
         found = [
-            (net_of(function).name, instance.layer or 0, net)
+            (name, instance.layer or 0, net)
             for group in self.nets
             for instance in group.instances
-            for function, net in self.bound(group.module, instance)
+            for name, net in self.bound(group.module, instance)
         ]
         names = list(dict.fromkeys(name for name, _, _ in found))
         found.sort(key=lambda each: (names.index(each[0]), each[1]))
         return BModel(self.options.spec.chip, [net for _, _, net in found])
 
-    def bound(self, module: ModuleOp, instance: Instance) -> Iterator[tuple[Function, Net]]:
-        """Each function of a module with the net that it becomes; their streams are encoded once."""
+    def bound(self, module: ModuleOp, instance: Instance) -> Iterator[tuple[str, Net]]:
+        """The nets that the functions of a module become, each with its name for all layers; streams are
+        encoded once.
+        """
         key, jobs = (id(module), instance), self.options.job_count
         blob = WeightBlob(self.pieces(module), self.materializer(instance), key, jobs)
         self.blobs.append(blob)
-        for function in module.functions():
-            source = blob if blob.size else None
-            yield function, bmodel_net(function, instance.layer, self.encoded(function), source)
+        source = blob if blob.size else None
+        for functions in stages_of(module.functions()):
+            stages = {function: self.encoded(function) for function in functions}
+            yield net_of(functions[0]).name, bmodel_net(stages, instance.layer, source)
 
     def encoded(self, function: Function) -> CommandStreams:
         if function not in self._streams:
@@ -204,6 +209,22 @@ class Job:
             return self.weights.read(instance.parameter_name(name))
 
         return Materializer(read, self.model.tables, instance.parameter_name)
+
+
+def without_further_stages(module: ModuleOp) -> ModuleOp:
+    """Of each net the stage of the largest inputs."""
+    copy = module.clone()
+    assert isinstance(copy, ModuleOp)
+    for function in copy.functions():
+        if net_of(function).stage:
+            function.erase()
+    return copy
+
+
+def for_all_stages(efforts: Efforts, module: ModuleOp) -> Efforts:
+    """The further stages of a net are compiled as the first is."""
+    nets = stages_of(module.functions())
+    return ByFunction.of({each.sym_name: efforts[net[0].sym_name] for net in nets for each in net})
 
 
 def kind_of(group: NetGroup, kept: Mapping[str, int]) -> Hashable:

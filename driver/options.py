@@ -37,6 +37,7 @@ class ConvertOptions:
     lm_head_quantize: int = 16  # bits of the head's weights
     keep: Sequence[str] | None = None  # PATTERN=BITS: modules with bits of their own
     max_input_length: int = 0  # 0: seq_length
+    chunk_length: int = 0  # tokens of the shortest stage of decode; 0: only one, for seq_length
     embedding_disk: bool = False
     do_sample: bool = False
     out_dir: Path = Path("tmp")
@@ -87,6 +88,16 @@ class ConvertOptions:
         return self.max_input_length or self.seq_length
 
     @property
+    def shorter_histories(self) -> list[int]:
+        """Tokens that further stages of decode hold, the most first: doubles of the chunk below -s."""
+        found = []
+        length = self.chunk_length
+        while 0 < length < self.seq_length:
+            found.append(length)
+            length *= 2
+        return found[::-1]
+
+    @property
     def job_count(self) -> int:
         return self.jobs or os.cpu_count() or 1
 
@@ -125,6 +136,11 @@ class ConvertOptions:
         _require(
             self.max_input_length == 0 or 2 <= self.max_input_length <= self.seq_length,
             f"--max_input_length {self.max_input_length}: expected 0 (as -s) or 2 to {self.seq_length}",
+        )
+        most = self.seq_length // 2
+        _require(
+            self.chunk_length == 0 or 1 <= self.chunk_length <= most,
+            f"--chunk_length {self.chunk_length}: expected 0 (one stage) or 1 to {most}, half of -s",
         )
         cores = self.spec.cores
         _require(

@@ -73,7 +73,7 @@ def resume(path: Path, original: ModuleOp, spec: ChipSpec, dump_dir: Path | None
 
 
 def interface(module: ModuleOp) -> Interface:
-    return {net_of(function).name: interface_of(function) for function in module.functions()}
+    return {net_of(function).stage_name: interface_of(function) for function in module.functions()}
 
 
 def interface_of(function: Function) -> tuple[tuple[Type, ...], tuple[Type, ...]]:

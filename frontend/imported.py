@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from compiler.client_nets import stage_name
 from compiler.ir.module import Function
 from compiler.weights.order import in_order, weight_and_order
 from dialects.builtin import ModuleOp
@@ -43,6 +44,7 @@ class NetGroup:
       @block            x [1, M, E], position_ids [1, M] i32, mask [1, 1, M, M] -> x, k [1, M, h, D], v
       @block_cache      x [1, 1, E], position_ids [1, 1] i32, mask [1, 1, 1, S + 1], history_k [1, S, h, D],
                         history_v -> x, k [1, 1, h, D], v of the new token
+      @block_cache.1    the same for a shorter history, and so on
     Distinct layers are groups of their own, and so is the last one, since the final norm stands at its end.
     """
 
@@ -72,10 +74,11 @@ class ImportedModel:
     tied: dict[str, str]  # full name to the parameter it equals, unless the checkpoint has both
 
     def find(self, net: str) -> tuple[NetGroup, Function, Instance]:
-        """What a net of the file is made from, and bound to; KeyError when the model has no such net."""
+        """What a net of the file, or a stage of one, is made from and bound to; KeyError when it has none."""
         for group in self.nets:
             for function in group.module.functions():
                 for instance in group.instances:
-                    if net_of(function).name_for(instance.layer) == net:
+                    stated = net_of(function)
+                    if stage_name(stated.name_for(instance.layer), stated.stage) == net:
                         return group, function, instance
         raise KeyError(f"the model has no net {net!r}")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -42,22 +43,27 @@ def import_model(
     dtype: ElementType = BF16,
     schemes: Mapping[str, Scheme] | None = None,
     orders: Mapping[str, str] | None = None,
+    shorter: Sequence[int] = (),
 ) -> ImportedModel:
     """Trace a model at these lengths: that of a folder, of a parsed config.json, or from `native_model`.
 
     `seq_length` is the number of positions, `max_input_length` that of prefill tokens (the same by default),
     `dtype` the element type of activations and parameters in the modules, `schemes` says which parameters are
     stored as codes, by full name, and `orders` which have their inputs in an order, with that one's name.
+    `shorter` are the lengths of history that decode has further stages for, the longest first.
     Raises UserError for a model that is not understood; nothing of the checkpoint but its configuration is
     read.
     """
     model = config if isinstance(config, nn.Module) else native_model(settings_of(config))
     prefill_length = max_input_length or seq_length
     prefill = capture_model(model, prefill_length)
-    decode = capture_model(model, 1, position=seq_length - 1, history=seq_length, prefill=prefill)
+    steps = [  # at the last position, whatever the history: tables are those of the whole length
+        capture_model(model, 1, position=seq_length - 1, history=history, prefill=prefill)
+        for history in (seq_length, *shorter)
+    ]
     whole = prefill if prefill_length == seq_length else capture_model(model, seq_length)
     short = capture_model(model, SHORT)
-    return Importer(model, prefill, decode, whole, short, Types(dtype, schemes or {}, orders or {})).run()
+    return Importer(model, prefill, steps, whole, short, Types(dtype, schemes or {}, orders or {})).run()
 
 
 def settings_of(config: str | Path | dict[str, Any]) -> dict[str, Any]:
@@ -65,26 +71,23 @@ def settings_of(config: str | Path | dict[str, Any]) -> dict[str, Any]:
 
 
 class Importer:
-    """The runs of one model, and what is made of them."""
+    """The runs of one model, and what is made of them; `steps` are of decode, the longest history first."""
 
     def __init__(
         self,
         model: nn.Module,
         prefill: Capture,
-        decode: Capture,
+        steps: Sequence[Capture],
         whole: Capture,
         short: Capture,
         types: Types,
     ) -> None:
         self.model: Any = model
-        self.prefill, self.decode, self.whole, self.short = prefill, decode, whole, short
+        self.prefill, self.steps, self.whole, self.short = prefill, steps, whole, short
         self.types = types
         self.tables = Tables()
-        self.entries = dict(zip(self.runs, entries(self.runs), strict=True))
-
-    @property
-    def runs(self) -> tuple[Capture, ...]:
-        return self.prefill, self.decode, self.whole, self.short
+        runs = (prefill, *steps, whole, short)
+        self.entries = dict(zip(runs, entries(runs), strict=True))
 
     def run(self) -> ImportedModel:
         parameters = parameter_shapes(self.model)
@@ -93,10 +96,10 @@ class Importer:
         embedding = ModuleOp.of(
             *(
                 embedding_function(net, run, self.entries[run].embedded, self.types)
-                for net, run in ((EMBEDDING, self.prefill), (EMBEDDING_CACHE, self.decode))
+                for net, run in ((EMBEDDING, self.prefill), (EMBEDDING_CACHE, self.steps[0]))
             )
         )
-        lm_head = ModuleOp.of(head_function(self.decode, self.types))
+        lm_head = ModuleOp.of(head_function(self.steps[0], self.types))
         around = [NetGroup(module, [Instance()]) for module in (embedding, lm_head)]
         return ImportedModel(
             nets=[*around, *layers],
@@ -112,8 +115,8 @@ class Importer:
         groups: dict[Any, list[int]] = {}
         count = len(self.prefill.layers)
         for index in range(count):
-            runs = [run.layers[index] for run in (self.prefill, self.decode, self.whole)]
-            check_masks(runs[2], self.whole.logits.shape[1])
+            runs = [run.layers[index] for run in (self.prefill, *self.steps, self.whole)]
+            check_masks(runs[-1], self.whole.logits.shape[1])
             prints = tuple(layer.graph.fingerprint(f"{layer.path}.") for layer in runs)
             key = (prints, self._stored(runs[0]), index == count - 1, self._enters(index))
             groups.setdefault(key, []).append(index)
@@ -134,14 +137,23 @@ class Importer:
         )
 
     def _layer_group(self, indices: list[int]) -> NetGroup:
-        first, position = indices[0], self.whole.logits.shape[1] - 1
-        before = [self.entries[run].rest if self._enters(first) else [] for run in self.runs]
-        nodes = [live_nodes(run.layers[first].graph) for run in self.runs]
-        uses = self.tables.uses([a + b for a, b in zip(before, nodes, strict=True)], position)
-        block = self._block(BLOCK, self.prefill, indices[0], uses)
-        block_cache = self._block(BLOCK_CACHE, self.decode, indices[0], uses)
+        first = indices[0]
+        uses = [self._uses(first, step) for step in self.steps]
+        block = self._block(BLOCK, self.prefill, first, uses[0])
+        caches = [
+            self._block(replace(BLOCK_CACHE, stage=stage), step, first, used)
+            for stage, (step, used) in enumerate(zip(self.steps, uses, strict=True))
+        ]
         instances = [Instance(index, f"{self.prefill.layers[index].path}.") for index in indices]
-        return NetGroup(ModuleOp.of(block, block_cache), instances)
+        return NetGroup(ModuleOp.of(block, *caches), instances)
+
+    def _uses(self, index: int, step: Capture) -> list[Use]:
+        """What the constants are that a layer's block begins with or has, in a prefill and in a step."""
+        runs = (self.prefill, step, self.whole, self.short)
+        before = [self.entries[run].rest if self._enters(index) else [] for run in runs]
+        nodes = [live_nodes(run.layers[index].graph) for run in runs]
+        position = self.whole.logits.shape[1] - 1
+        return self.tables.uses([a + b for a, b in zip(before, nodes, strict=True)], position)
 
     def _enters(self, index: int) -> bool:
         """Whether a layer's block begins with what positions add to the embedding."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -78,14 +79,16 @@ def open_model(path: Path) -> OpenedModel:
 
 
 def load_model(
-    opened: OpenedModel, seq_length: int, input_length: int, half: ElementType
+    opened: OpenedModel, seq_length: int, input_length: int, half: ElementType, shorter: Sequence[int] = ()
 ) -> tuple[ImportedModel, Weights]:
-    """The model traced for prompts of `input_length` tokens and caches of `seq_length`, computing in `half`;
-    and its parameters, each read when asked for. Only here are torch and transformers imported.
+    """The model traced for prompts of `input_length` tokens and caches of `seq_length`, computing in `half`,
+    with stages of decode for `shorter` histories; and its parameters, each read when asked for. Only here are
+    torch and transformers imported.
     """
     from frontend.build import native_model
     from frontend.importer import import_model
 
     native = native_model(dict(opened.config.values))
     weights = opened.weights(native, half)
-    return import_model(native, seq_length, input_length, half, weights.schemes, weights.orders), weights
+    model = import_model(native, seq_length, input_length, half, weights.schemes, weights.orders, shorter)
+    return model, weights

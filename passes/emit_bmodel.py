@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from compiler.bmodel import (
     AddrMode,
@@ -69,13 +69,17 @@ def padded(stream: bytes) -> bytes:
     return stream + bytes(-len(stream) % STREAM_ALIGNMENT)
 
 
-def bmodel_net(
-    function: Function, layer: int | None, streams: CommandStreams, blob: BlobSource | None
-) -> Net:
-    """The net of one stage that is bound to a layer; those of one function share `streams`, not `blob`."""
+def bmodel_net(stages: Mapping[Function, CommandStreams], layer: int | None, blob: BlobSource | None) -> Net:
+    """The net of these stages that is bound to a layer; those of other layers share streams, not `blob`."""
+    net = net_of(next(iter(stages)))
+    mode = AddrMode.IO_ALONE if net.io_alone else AddrMode.BASIC
+    return Net(net.name_for(layer), mode, [stage_of(*stage, blob) for stage in stages.items()])
+
+
+def stage_of(function: Function, streams: CommandStreams, blob: BlobSource | None) -> Stage:
     net, attributes, spec = net_of(function), function.attributes, target_of(function)
     tag = spec.io_tag if net.io_alone else 0  # commands add it to what the file says of I/O memory of its own
-    stage = Stage(
+    return Stage(
         inputs=tensors(function, "input", net.inputs, tag),
         outputs=tensors(function, "output", net.outputs, tag),
         ctx_address=attributes["bm.scratch_address"],
@@ -87,7 +91,6 @@ def bmodel_net(
         idle=[ended({"tiu": [], "dma": []}, spec)] if net.flexible else [],
         coeff=None if blob is None else Coeff(spec.coeff_base, blob, locations(function, spec.coeff_base)),
     )
-    return Net(net.name_for(layer), AddrMode.IO_ALONE if net.io_alone else AddrMode.BASIC, [stage])
 
 
 def tensors(

@@ -128,6 +128,7 @@ CASES = [
     Case("no tokens", nothing, "-s 0", "-s 0"),
     Case("too long", nothing, "-s 513 is more than max_position_embeddings 512", "-s 513"),
     Case("prefill too long", nothing, "--max_input_length 65", "--max_input_length 65"),
+    Case("chunk too long", nothing, "--chunk_length 33", "--chunk_length 33"),
     Case("group", nothing, "-g 96 does not divide hidden_size = 256", "-q w4bf16 -g 96"),
     Case("chip", nothing, "unknown chip 'bm1680'", "-c bm1680"),
     Case("no pass", nothing, "a comma without a pass", "--passes ,"),

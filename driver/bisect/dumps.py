@@ -29,7 +29,7 @@ from frontend.load import load_model, open_model
 from passes.manager import parse_pipeline, passes_left
 from runtime_sim.interpret.chip import ChipProgram, Observe
 from runtime_sim.interpret.rules import Observer, interpret
-from runtime_sim.launch.session import Session
+from runtime_sim.launch.session import Session, history_rows
 from runtime_sim.machine.errors import SimulationError
 from runtime_sim.tool.launches import NetRun
 from runtime_sim.tool.verify import Suspect
@@ -74,9 +74,9 @@ class DumpedNet:
     def of(cls, suspect: Suspect, folder: Path) -> DumpedNet:
         model, weights = model_of(suspect.session, suspect.reference.folder)
         group, function, instance = model.find(suspect.run.net.name)
-        name = net_of(function).name
-        dumps = dumps_after(first_dump(folder, group, name))
-        return cls(suspect, dumps, group, instance, name, model, weights, suspect.run.inputs)
+        net = net_of(function)
+        dumps = dumps_after(first_dump(folder, group, net.name))
+        return cls(suspect, dumps, group, instance, net.stage_name, model, weights, suspect.run.inputs)
 
     @property
     def spec(self) -> ChipSpec:
@@ -105,7 +105,7 @@ class DumpedNet:
 
     def _stage(self, path: Path, text: str) -> Stage:
         functions = parse_module(text, str(path)).functions()
-        function = next((each for each in functions if net_of(each).name == self.name), None)
+        function = next((each for each in functions if net_of(each).stage_name == self.name), None)
         if function is None:
             raise UserError(f"{path} was not made with this file: it has no net {self.name}")
         names = {op.opname.partition(".")[0] for op in function.block.ops}
@@ -174,7 +174,9 @@ def without_padding(run: NetRun) -> list[Array]:
 def model_of(session: Session, folder: Path) -> tuple[ImportedModel, Weights]:
     """The reference's model, imported for the lengths and the type of the file."""
     sizes, half = session.sizes, session.caches[0].inputs[0].info.dtype
-    model, weights = load_model(open_model(folder), sizes.history_rows, sizes.prefill_rows, element(half))
+    lengths = sizes.history_rows, sizes.prefill_rows
+    shorter = [history_rows(caches[0]) for caches in session.stages[1:]]
+    model, weights = load_model(open_model(folder), *lengths, element(half), shorter)
     if session.greedy_head is not None:
         model = with_sampling(model, sizes.history_rows)
     return model, weights

@@ -6,7 +6,7 @@ own, as the chip has it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -16,12 +16,14 @@ from compiler.target.attribute import target_of
 from compiler.target.spec import ChipSpec
 from dialects.chip import GlobalOp
 from dialects.contents import Content
-from dialects.nets import has_memory_of_its_own, net_of
+from dialects.nets import has_memory_of_its_own, net_of, stages_of
 from dialects.weights import WeightSource
 from passes.manager import Pass
 
 PAGE = 4096  # regions that the runtime moves are whole pages
 WEIGHT_ALIGNMENT = 256  # bytes; a shorter DMA burst costs as much
+
+Room = Mapping[tuple[str, int | None], int]  # bytes for inputs and outputs, by space and index
 
 
 @dataclass(frozen=True)
@@ -32,7 +34,9 @@ class AssignAddresses(Pass):
     function inputs and outputs follow each other in the order of the signature, integers last, then scratch.
     So what `embedding` writes and what a block reads first start at the same place, as clients that copy from
     one to the other need. They are part of the scratch memory, except where the client keeps an input for a
-    session: such a net has memory of its own for them.
+    session: such a net has memory of its own for them. All its stages have their inputs and outputs where the
+    others have them, with room for the largest: the runtime gives them one memory, where what a client keeps
+    serves each of them.
     """
 
     name: ClassVar[str] = "assign-addresses"
@@ -43,8 +47,10 @@ class AssignAddresses(Pass):
     def run(self, module: Module) -> None:
         spec = target_of(module)
         end = assign_weights(module, spec)
-        for function in module.functions():
-            assign_function(function, spec, end)
+        for stages in stages_of(module.functions()):
+            room = room_of(stages)
+            for function in stages:
+                assign_function(function, room, spec, end)
 
 
 def globals_of(function: Function, *spaces: str) -> Iterator[GlobalOp]:
@@ -78,15 +84,23 @@ def weight_source(op: GlobalOp) -> WeightSource:
     return op.source
 
 
-def assign_function(function: Function, spec: ChipSpec, weights_end: int) -> None:
+def room_of(stages: Iterable[Function]) -> Room:
+    """What the largest stage needs for each input and output."""
+    room: dict[tuple[str, int | None], int] = {}
+    for op in (op for function in stages for op in globals_of(function, "input", "output")):
+        room[op.space, op.index] = max(room.get((op.space, op.index), 0), op.buffer.type.bytes)
+    return room
+
+
+def assign_function(function: Function, room: Room, spec: ChipSpec, weights_end: int) -> None:
     """Record the start of the I/O and scratch memory on the function, with the sizes."""
     alone = has_memory_of_its_own(function)
     scratch = start = (spec.io_start if alone else spec.neuron_base) or round_up(weights_end, PAGE)
-    end = place(sorted(globals_of(function, "input", "output"), key=is_integer), start)
+    end = place(sorted(globals_of(function, "input", "output"), key=is_integer), start, room)
     if alone:
         function.attributes |= {"bm.io_address": start, "bm.io_bytes": end - start}
         scratch = end = spec.neuron_base or end
-    end = place(globals_of(function, "scratch"), end)
+    end = place(globals_of(function, "scratch"), end, {})
     size = max(end - scratch, PAGE)  # the runtime refuses a net without any
     function.attributes |= {"bm.scratch_address": scratch, "bm.scratch_bytes": size}
 
@@ -95,11 +109,11 @@ def is_integer(op: GlobalOp) -> bool:
     return op.tensor is not None and not op.tensor.element.is_float
 
 
-def place(ops: Iterable[GlobalOp], start: int) -> int:
+def place(ops: Iterable[GlobalOp], start: int, room: Room) -> int:
     """Put regions one after the other from a page's start on; the start of the page behind them."""
     for op in ops:
         op.address = start
-        start = round_up(start + op.buffer.type.bytes, PAGE)
+        start = round_up(start + room.get((op.space, op.index), op.buffer.type.bytes), PAGE)
     return start
 
 

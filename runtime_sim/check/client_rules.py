@@ -23,7 +23,7 @@ from compiler.client_nets import (
     kind_of,
     layer_count,
 )
-from runtime_sim.launch.loader import Program
+from runtime_sim.launch.loader import Program, stage_names
 
 Signature = Sequence[tuple[str, tuple[int, ...]]]  # data type and shape of each input or output
 
@@ -52,6 +52,7 @@ def shape_problems(bmodel: BModel) -> Iterator[str]:
             return
     yield from _mode_problems(bmodel)
     yield from _shape_problems(bmodel)
+    yield from _stage_problems(bmodel)
     yield from _head_problems(bmodel)
 
 
@@ -95,18 +96,35 @@ def _room_problems(net: Net, bmodel: BModel) -> Iterator[str]:
 
 
 def _shape_problems(bmodel: BModel) -> Iterator[str]:
-    signatures = _signatures(bmodel)
+    """Clients use the first stage of a net alone, but for decode."""
     for net in bmodel.nets:
         kind, _ = kind_of(net.name)
-        if kind not in signatures:
-            continue
-        stage = net.stages[0]
-        for what, tensors, wanted in zip(
-            ("inputs", "outputs"), (stage.inputs, stage.outputs), signatures[kind], strict=True
-        ):
-            found = [(tensor.dtype, tensor.shape) for tensor in tensors]
-            if found != list(wanted) or any(0 in shape for _, shape in found):
-                yield f"net {net.name} has the {what} {_text(found)}, clients need {_text(wanted)}"
+        for name, stage in zip(stage_names(net), net.stages, strict=True):
+            is_step = kind == BLOCK_CACHE
+            history = _history(stage if is_step else bmodel.net(_CACHE).stages[0])
+            signature = _signatures(bmodel, history).get(kind)
+            if signature and (is_step or name == net.name):
+                yield from _signature_problems(name, stage, signature)
+
+
+def _signature_problems(name: str, stage: Stage, signature: tuple[Signature, Signature]) -> Iterator[str]:
+    for what, tensors, wanted in zip(
+        ("inputs", "outputs"), (stage.inputs, stage.outputs), signature, strict=True
+    ):
+        found = [(tensor.dtype, tensor.shape) for tensor in tensors]
+        if found != list(wanted) or any(0 in shape for _, shape in found):
+            yield f"net {name} has the {what} {_text(found)}, clients need {_text(wanted)}"
+
+
+def _stage_problems(bmodel: BModel) -> Iterator[str]:
+    """Clients look for the last stage that is large enough in the first layer, and take it in all layers."""
+    first = _histories(bmodel.net(_CACHE))
+    if first != sorted(set(first), reverse=True):
+        yield f"the stages of net {_CACHE} hold {_count(first)} tokens, clients need the largest first"
+    for net in bmodel.nets:
+        if kind_of(net.name)[0] == BLOCK_CACHE and (found := _histories(net)) != first:
+            ours, theirs = _count(found), _count(first)
+            yield f"the stages of net {net.name} hold {ours} tokens, those of {_CACHE} {theirs}"
 
 
 def _head_problems(bmodel: BModel) -> Iterator[str]:
@@ -119,11 +137,24 @@ def _text(signature: Signature) -> str:
     return ", ".join(f"{dtype}{list(shape)}" for dtype, shape in signature)
 
 
-def _signatures(bmodel: BModel) -> dict[str, tuple[Signature, Signature]]:
-    """Inputs and outputs of each kind of net, from the sizes of block_0 and block_cache_0."""
+def _histories(net: Net) -> list[int]:
+    return [_history(stage) for stage in net.stages]
+
+
+def _history(stage: Stage) -> int:
+    """Tokens that a stage of decode has keys and values of."""
+    return _dims(stage.inputs, 3, 4)[1]
+
+
+def _count(numbers: Sequence[int]) -> str:
+    return ", ".join(map(str, numbers))
+
+
+def _signatures(bmodel: BModel, history: int) -> dict[str, tuple[Signature, Signature]]:
+    """Inputs and outputs of each kind of net, from the sizes of block_0 and block_cache_0, for a history."""
     block, cache = bmodel.net(_BLOCK).stages[0], bmodel.net(_CACHE).stages[0]
     rows, hidden = _dims(block.inputs, 0, 3)[1:]
-    history, heads, head_dim = _dims(cache.inputs, 3, 4)[1:]
+    heads, head_dim = _dims(cache.inputs, 3, 4)[2:]
     act = cache.outputs[0].dtype if cache.outputs else "bf16"
     act = act if act in ACTIVATIONS else "bf16"
     row = (act, (1, 1, heads, head_dim))
@@ -169,6 +200,9 @@ def _address_problems(bmodel: BModel) -> Iterator[str]:
     for net in blocks:
         if _offsets(net) != first:
             yield f"net {net.name} has its inputs and outputs elsewhere in the shared memory than {_BLOCK}"
+    for net in bmodel.nets:
+        if kind_of(net.name)[0] == BLOCK_CACHE:
+            yield from _history_problems(net)
     if bmodel.has_net(EMBEDDING):
         source, target = bmodel.net(EMBEDDING).stages[0], bmodel.net(_BLOCK).stages[0]
         yield from _handover_problems(source, target)
@@ -177,6 +211,26 @@ def _address_problems(bmodel: BModel) -> Iterator[str]:
 def _offsets(net: Net) -> list[int]:
     stage = net.stages[0]
     return [tensor.address - stage.ctx_address for tensor in [*stage.inputs, *stage.outputs]]
+
+
+def _history_problems(net: Net) -> Iterator[str]:
+    """Clients write keys and values where the first stage has its history, and the others read them there."""
+    first, *_ = net.stages
+    kept = [_own_place(first, tensor) for tensor in first.inputs[3:5]]
+    for name, stage in zip(stage_names(net)[1:], net.stages[1:], strict=True):
+        starts = [_own_place(stage, tensor).start for tensor in stage.inputs[3:5]]
+        if starts != [rows.start for rows in kept]:
+            yield f"net {name} has its history elsewhere than {net.name}"
+        for tensor in (*stage.inputs[:3], *stage.outputs):
+            place = _own_place(stage, tensor)
+            if any(place.start < rows.stop and rows.start < place.stop for rows in kept):
+                yield f"net {name} has {tensor.name} where {net.name} has its history"
+
+
+def _own_place(stage: Stage, tensor: TensorInfo) -> range:
+    """Its bytes in the net's own memory."""
+    start = tensor.address - stage.io_address
+    return range(start, start + tensor.size)
 
 
 def _handover_problems(source: Stage, target: Stage) -> Iterator[str]:

@@ -9,7 +9,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from compiler.bmodel import Coeff, TensorInfo
+from compiler.bmodel import AddrMode, Coeff, TensorInfo
 from compiler.diagnostics import CompileError, UserError
 from compiler.progress import track
 from compiler.target.spec import ChipSpec
@@ -17,7 +17,7 @@ from runtime_sim.check.client_rules import model_problems
 from runtime_sim.check.hardware import hardware_problems
 from runtime_sim.check.ranges import accesses
 from runtime_sim.check.waits import prove_waits
-from runtime_sim.launch.loader import Program, Region, StageProgram
+from runtime_sim.launch.loader import Program, Region, StageProgram, stage_names
 from runtime_sim.launch.queues import CoreProgram
 
 
@@ -39,13 +39,14 @@ def check_file(program: Program, hashes: bool = True) -> list[str]:
     checker = StageChecker(program.spec)
     problems: list[str] = []
     for net in track(program.bmodel.nets, "check", " nets"):
-        for index in range(len(net.stages)):
+        stages: list[StageProgram] = []
+        for name in stage_names(net):
             try:
-                stage = program.stage(net.name, index)
+                stages.append(program.stage(name))
             except UserError as error:
                 problems.append(str(error))
-                continue
-            problems += [f"net {net.name}: {problem}" for problem in checker.problems(stage)]
+        for stage in stages:
+            problems += [f"net {stage.name}: {problem}" for problem in checker.problems(stage, stages)]
     if hashes:
         problems += _hash_problems(program)
     return problems + list(model_problems(program))
@@ -60,11 +61,11 @@ class StageChecker:
         self._transfers: dict[int, list[Transfer]] = {}
         self._hardware: dict[int, list[str]] = {}
 
-    def problems(self, stage: StageProgram) -> Iterator[str]:
+    def problems(self, stage: StageProgram, stages: Sequence[StageProgram]) -> Iterator[str]:
         transfers = [transfer for core in stage.cores for transfer in self._transfers_of(core)]
         yield from _placement_problems(stage)
         yield from _transfer_problems(stage, transfers)
-        yield from _input_problems(stage, transfers)
+        yield from _input_problems(stage, stages, transfers)
         yield from _output_problems(stage, transfers)
         yield from self._order_problems(stage.cores)
         for index, core in enumerate(stage.cores):
@@ -149,14 +150,22 @@ def _transfer_problems(stage: StageProgram, transfers: Sequence[Transfer]) -> It
             return
 
 
-def _input_problems(stage: StageProgram, transfers: Sequence[Transfer]) -> Iterator[str]:
-    """Inputs are not written, save input 0: clients launch again with what is there, caches above all."""
-    for tensor in stage.stage.inputs[1:]:
-        start = stage.dma_address(tensor)
-        for transfer in transfers:
-            if transfer.write and transfer.meets(start, start + tensor.size):
-                yield f"dma {transfer.number} writes to its input {tensor.name}"
-                break
+def _input_problems(
+    stage: StageProgram, stages: Sequence[StageProgram], transfers: Sequence[Transfer]
+) -> Iterator[str]:
+    """Inputs are not written, save input 0: clients launch again with what is there, caches above all.
+
+    In memory of the net's own neither are those of its other stages, which have them in the same one.
+    """
+    for owner in stages if stage.mode is AddrMode.IO_ALONE else [stage]:
+        whose = "its input" if owner is stage else f"the input of {owner.name}"
+        moved = stage.stage.io_address - owner.stage.io_address
+        for tensor in owner.stage.inputs[1:]:
+            start = owner.dma_address(tensor) + moved
+            for transfer in transfers:
+                if transfer.write and transfer.meets(start, start + tensor.size):
+                    yield f"dma {transfer.number} writes to {whose} {tensor.name}"
+                    break
 
 
 def _output_problems(stage: StageProgram, transfers: Sequence[Transfer]) -> Iterator[str]:

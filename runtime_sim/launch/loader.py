@@ -8,6 +8,7 @@ from enum import Enum
 
 from compiler.bmodel import AddrMode, BModel, CommandStreams, Net, Stage, TensorInfo
 from compiler.bmodel.container import tensor_bytes
+from compiler.client_nets import stage_name
 from compiler.diagnostics import UserError
 from compiler.target.chips import chip_of_file
 from compiler.target.isa import Instruction, isa_for
@@ -46,7 +47,7 @@ class Span:
 class StageProgram:
     """One stage of a net, ready to run or to check."""
 
-    name: str
+    name: str  # see `stage_names`
     mode: AddrMode
     stage: Stage
     cores: Sequence[CoreProgram]
@@ -76,35 +77,36 @@ class Program:
         check_memory(bmodel)
         self._isa = isa_for(self.spec)
         self._decoded: dict[tuple[bytes, bytes], CoreProgram] = {}
-        self._stages: dict[tuple[str, int], StageProgram] = {}
+        self._stages: dict[str, StageProgram] = {}
 
-    def net(self, name: str) -> Net:
-        if not self.bmodel.has_net(name):
-            raise UserError(f"there is no net '{name}'; there are {name_list(self.bmodel)}")
-        return self.bmodel.net(name)
+    def find(self, name: str) -> tuple[Net, Stage]:
+        """A stage by its name, see `stage_names`; UserError when there is none."""
+        for net in self.bmodel.nets:
+            if name.startswith(net.name) and name in (names := stage_names(net)):
+                return net, net.stages[names.index(name)]
+        raise UserError(f"there is no net '{name}'; there are {name_list(self.bmodel)}")
 
-    def stage(self, name: str, index: int = 0) -> StageProgram:
-        if (name, index) not in self._stages:
-            self._stages[name, index] = self._load(self.net(name), index)
-        return self._stages[name, index]
+    def stage(self, name: str) -> StageProgram:
+        if name not in self._stages:
+            self._stages[name] = self._load(name)
+        return self._stages[name]
 
     def parts(self, name: str) -> list[StageProgram]:
         """What the engines run of a net that cannot be run here, to be looked at."""
-        net = self.net(name)
-        stage = net.stages[0]
+        net, stage = self.find(name)
         parts = [[self._decode(core, name) for core in part] for part in stage.parts]
         spans = _spans(stage, self.spec)
         return [StageProgram(name, net.addr_mode, stage, part, spans, self.spec) for part in parts]
 
-    def _load(self, net: Net, index: int) -> StageProgram:
-        stage = net.stages[index]
+    def _load(self, name: str) -> StageProgram:
+        net, stage = self.find(name)
         if stage.unsupported:
-            raise UserError(f"net {net.name} cannot be run here: it has {stage.unsupported}")
+            raise UserError(f"net {name} cannot be run here: it has {stage.unsupported}")
         if not stage.cores:
-            raise UserError(f"net {net.name} has no instructions")
-        check_tensors(net, stage)
-        cores = [self._decode(streams, net.name) for streams in stage.cores]
-        return StageProgram(net.name, net.addr_mode, stage, cores, _spans(stage, self.spec), self.spec)
+            raise UserError(f"net {name} has no instructions")
+        check_tensors(name, stage)
+        cores = [self._decode(streams, name) for streams in stage.cores]
+        return StageProgram(name, net.addr_mode, stage, cores, _spans(stage, self.spec), self.spec)
 
     def _decode(self, streams: CommandStreams, net: str) -> CoreProgram:
         key = (streams.tiu, streams.dma)
@@ -125,25 +127,35 @@ class Program:
         return instructions
 
 
+def stage_names(net: Net) -> list[str]:
+    """What the stages of a net are called."""
+    return [stage_name(net.name, index) for index in range(len(net.stages))]
+
+
 def check_memory(bmodel: BModel) -> None:
     """UserError when no device has the memory that the file declares."""
-    stages = [stage for net in bmodel.nets for stage in net.stages]
-    scratch, own = max(stage.ctx_size for stage in stages), sum(stage.io_size for stage in stages)
+    scratch = max(stage.ctx_size for net in bmodel.nets for stage in net.stages)
+    own = sum(io_bytes(net) for net in bmodel.nets)
     if scratch + own > DEVICE_BYTES:
         size = f"{scratch / 1e9:.4g} GB of scratch memory and {own / 1e9:.4g} GB for inputs and outputs"
         raise UserError(f"it asks for {size}; expected at most {DEVICE_BYTES / 1e9:.4g} GB")
 
 
-def check_tensors(net: Net, stage: Stage) -> None:
+def io_bytes(net: Net) -> int:
+    """Of the memory that a net has for itself: one for all its stages."""
+    return max(stage.io_size for stage in net.stages)
+
+
+def check_tensors(name: str, stage: Stage) -> None:
     """UserError when an input or output has another size than its shape, or shares its name with another."""
     for tensors in (stage.inputs, stage.outputs):
         for tensor in tensors:
             expected = tensor_bytes(tensor.dtype, tensor.shape)
             if tensor.size != expected:
                 shape = f"{tensor.dtype}{list(tensor.shape)} is {expected}"
-                raise UserError(f"net {net.name}: {tensor.name} has {tensor.size} bytes, {shape}")
+                raise UserError(f"net {name}: {tensor.name} has {tensor.size} bytes, {shape}")
         if len({tensor.name for tensor in tensors}) < len(tensors):
-            raise UserError(f"net {net.name}: two inputs or two outputs have the same name")
+            raise UserError(f"net {name}: two inputs or two outputs have the same name")
 
 
 def name_list(bmodel: BModel) -> str:

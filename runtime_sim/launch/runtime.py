@@ -4,7 +4,7 @@ Memories, as a client that sets BM_RUNTIME_SHARE_MEM gets them:
 - weights: one copy of each blob, straight from the mapped file;
 - neuron memory: one for all nets, as large as the largest needs; whatever a launch leaves there, the next
   launch of any net may overwrite. Inputs and outputs of nets in basic mode lie in it;
-- I/O memory of their own for nets in mode io_alone.
+- I/O memory of their own for nets in mode io_alone, all stages of one in the same.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy as np
 from compiler.bmodel import AddrMode, BModel, Coeff, TensorInfo
 from compiler.diagnostics import CompileError, UserError
 from runtime_sim.arrays import Array, Bytes, DType
-from runtime_sim.launch.loader import Program, Region, StageProgram
+from runtime_sim.launch.loader import Program, Region, StageProgram, io_bytes, stage_names
 from runtime_sim.launch.queues import Choose, Deadlock, Step, alternating, run_order
 from runtime_sim.machine.errors import SimulationError
 from runtime_sim.machine.machine import Machine
@@ -54,9 +54,9 @@ class Buffer:
 
 
 class RuntimeNet:
-    """A net of the file in its memories. Only its first stage is used.
+    """A stage of a net of the file in its memories.
 
-    A net has machines of its own so that they keep what they prepared for its instructions and addresses;
+    It has machines of its own so that they keep what they prepared for its instructions and addresses;
     their local memory is the one of all nets.
     """
 
@@ -72,6 +72,11 @@ class RuntimeNet:
     @property
     def name(self) -> str:
         return self.program.name
+
+    def takes(self, inputs: Mapping[str, Array]) -> bool:
+        """Whether there is one of the right shape for each of its inputs."""
+        infos = [buffer.info for buffer in self.inputs]
+        return all(info.name in inputs and inputs[info.name].shape == info.shape for info in infos)
 
     @cached_property
     def usual_order(self) -> list[Step]:
@@ -103,15 +108,27 @@ class Runtime:
         sizes = [stage.ctx_size for net in bmodel.nets for stage in net.stages]
         self._neuron = device_memory(max(sizes, default=0))
         self._blobs: dict[tuple[bytes, int], Bytes] = {}
+        self._io: dict[str, Bytes] = {}
         self._nets: dict[str, RuntimeNet] = {}
 
     def net(self, name: str) -> RuntimeNet:
+        """A net, which is its first stage, or another of its stages by its name: see `loader.stage_names`."""
         if name not in self._nets:
             self._nets[name] = self._place(self.program.stage(name))
         return self._nets[name]
 
+    def stages(self, name: str) -> list[RuntimeNet]:
+        """All stages of a net."""
+        net, _ = self.program.find(name)
+        return [self.net(each) for each in stage_names(net)]
+
+    def stage_for(self, name: str, inputs: Mapping[str, Array]) -> RuntimeNet:
+        """The stage of a net that is launched with such inputs: by their shapes; the first when none fits."""
+        stages = self.stages(name)
+        return next((stage for stage in stages if stage.takes(inputs)), stages[0])
+
     def has_net(self, name: str) -> bool:
-        return self.program.bmodel.has_net(name)
+        return any(name in stage_names(net) for net in self.program.bmodel.nets)
 
     def _place(self, program: StageProgram) -> RuntimeNet:
         if len(program.cores) > len(self._locals):
@@ -122,10 +139,17 @@ class Runtime:
             raise UserError(f"net {program.name} cannot be run here: its addr_mode is {program.mode.name}")
         memories = {Region.NEURON: self._neuron[: program.stage.ctx_size]}
         if program.stage.io_size:
-            memories[Region.IO] = device_memory(program.stage.io_size)
+            memories[Region.IO] = self._io_of(program)[: program.stage.io_size]
         if program.stage.coeff:
             memories[Region.COEFF] = self._upload(program.stage.coeff)
         return RuntimeNet(program, memories, self._machines(program, memories))
+
+    def _io_of(self, program: StageProgram) -> Bytes:
+        """A net's own memory for inputs and outputs."""
+        net, _ = self.program.find(program.name)
+        if net.name not in self._io:
+            self._io[net.name] = device_memory(io_bytes(net))
+        return self._io[net.name]
 
     def _machines(self, program: StageProgram, memories: dict[Region, Bytes]) -> list[Machine]:
         ddr = FlatMemory()
@@ -151,7 +175,7 @@ class Runtime:
         self, name: str, inputs: Mapping[str, Array], order: Choose | None = None
     ) -> dict[str, Array]:
         """Copy the inputs in, launch, copy the outputs out. Types and shapes must be those of the file."""
-        net = self.net(name)
+        net = self.stage_for(name, inputs)
         for buffer in net.inputs:
             buffer.array[...] = checked_input(net, buffer.info, inputs)
         self.launch(net, order=order)

@@ -56,7 +56,8 @@ class Session:
     def __init__(self, runtime: Runtime, embedding: Array | None = None) -> None:
         self.runtime = runtime
         self.table = embedding
-        self.blocks, self.caches = _layers(runtime)
+        self.blocks, self.stages = _layers(runtime)
+        self.caches = self.stages[0]
         self.lm_head = _need(runtime, LM_HEAD)
         self.greedy_head = _need(runtime, GREEDY_HEAD) if gives_logits(self.lm_head) else None
         self.sampler: Sampler | None = None
@@ -116,11 +117,12 @@ class Session:
         row = self.length
         self._check_tokens([token])
         state = self._embed_token(token)
-        self.set_step(row)
-        for layer, cache in enumerate(self.caches):
+        caches = self.stage_for(row)
+        self.set_step(row, caches)
+        for layer, cache in enumerate(caches):
             rows = [self._row(history, row) for history in self.history(layer)]
             given, state = state, cache.outputs[0].data
-            self.runtime.launch(cache, self.step_inputs(layer, given), [state, *rows])
+            self.runtime.launch(cache, step_inputs(caches, layer, given), [state, *rows])
         self.length, self.seen = row + 1, [*self.seen, token]
         return state
 
@@ -169,18 +171,27 @@ class Session:
         for row in range(count):
             words[row, : row + 1] = 0
 
-    def set_step(self, row: int) -> None:
+    def stage_for(self, row: int) -> list[RuntimeNet]:
+        """The cache nets for one token after `row` others: the last of their stages before the first that has
+        too few rows for all of them, this token included.
+
+        Source: select_decode_stage of models/Qwen3/cpp_demo/chat.cpp in Sophgo's LLM-TPU; its programs in
+        Python always take the first.
+        """
+        chosen = self.caches
+        for caches in self.stages[1:]:
+            if history_rows(caches[0]) <= row:
+                break
+            chosen = caches
+        return chosen
+
+    def set_step(self, row: int, caches: Sequence[RuntimeNet]) -> None:
         """Position and mask of one token after `row` others; all layers are given those of the first."""
-        positions, mask = self.caches[0].inputs[1:3]
+        positions, mask = caches[0].inputs[1:3]
         positions.array[...] = row
         words = mask.data.view(np.uint16)
         words[:] = 0
-        words[row : self.sizes.history_rows] = self.masked  # the last column is the new token itself
-
-    def step_inputs(self, layer: int, state: Array) -> list[Array]:
-        """The inputs of a layer's cache net, as bytes."""
-        shared = [buffer.data for buffer in self.caches[0].inputs[1:3]]
-        return [state, *shared, *(buffer.data for buffer in self.history(layer))]
+        words[row : history_rows(caches[0])] = self.masked  # the last column is the new token itself
 
     def next_token(self, state: Array) -> int:
         output = self.lm_head.outputs[0]
@@ -206,7 +217,7 @@ class Session:
         self.sampler = Sampler(self.runtime.net(SAMPLE_HEAD), sampling, seed)
 
     def history(self, layer: int) -> list[Buffer]:
-        """A layer's keys and values: the buffers are inputs 3 and 4 of its cache net."""
+        """A layer's keys and values: the buffers are inputs 3 and 4 of its cache net, in its first stage."""
         return self.caches[layer].inputs[3:5]
 
     def _row(self, history: Buffer, row: int) -> Array:
@@ -235,6 +246,16 @@ class Session:
         return np.ascontiguousarray(self.table[list(tokens)]).reshape(-1).view(np.uint8)
 
 
+def step_inputs(caches: Sequence[RuntimeNet], layer: int, state: Array) -> list[Array]:
+    """The inputs of a layer's cache net, as bytes: position and mask of the first layer, its own history."""
+    return [state, *(buffer.data for buffer in (*caches[0].inputs[1:3], *caches[layer].inputs[3:5]))]
+
+
+def history_rows(cache: RuntimeNet) -> int:
+    """Tokens that a cache net reads keys and values of."""
+    return int(cache.inputs[3].info.shape[1])
+
+
 def gives_logits(head: RuntimeNet) -> bool:
     """Whether another net has to make a token of what the head gives; clients go by the size alone."""
     return head.outputs[0].info.shape[-1] > 1
@@ -246,11 +267,14 @@ def _need(runtime: Runtime, name: str) -> RuntimeNet:
     return runtime.net(name)
 
 
-def _layers(runtime: Runtime) -> tuple[list[RuntimeNet], list[RuntimeNet]]:
-    """Blocks and caches of all layers, up to the first that lacks either."""
+def _layers(runtime: Runtime) -> tuple[list[RuntimeNet], list[list[RuntimeNet]]]:
+    """Blocks of all layers up to the first that lacks either net, and, for each stage, their caches."""
     layers = range(max(1, layer_count(runtime.has_net)))
     blocks, caches = ([_need(runtime, net_name(kind, layer)) for layer in layers] for kind in LAYER_NETS)
-    return blocks, caches
+    stages = [runtime.stages(cache.name) for cache in caches]
+    if len({len(each) for each in stages}) > 1:
+        raise UserError(f"its layers do not all have {len(stages[0])} stages of decode")
+    return blocks, [list(each) for each in zip(*stages, strict=True)]
 
 
 def _sizes(blocks: list[RuntimeNet], caches: list[RuntimeNet]) -> Sizes:
@@ -262,7 +286,7 @@ def _sizes(blocks: list[RuntimeNet], caches: list[RuntimeNet]) -> Sizes:
     return Sizes(
         layers=len(blocks),
         prefill_rows=blocks[0].inputs[0].info.shape[1],
-        history_rows=caches[0].inputs[3].info.shape[1],
+        history_rows=history_rows(caches[0]),
         hidden_bytes=caches[0].outputs[0].info.size,
         row_bytes=caches[0].outputs[1].info.size,
     )

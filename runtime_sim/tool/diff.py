@@ -7,7 +7,7 @@ from collections.abc import Iterator, Sequence
 
 from compiler.bmodel import BModel, Net, Stage, read_bmodel
 from compiler.target.isa import Instruction
-from runtime_sim.launch.loader import Program
+from runtime_sim.launch.loader import Program, stage_names
 
 _SHOWN = 5  # instructions of a queue
 
@@ -39,13 +39,13 @@ def _net_differences(a: Net, b: Net, first: Program, second: Program) -> Iterato
         yield f"net {a.name}: addr_mode {a.addr_mode.name} | {b.addr_mode.name}"
     if len(a.stages) != len(b.stages):
         yield f"net {a.name}: stages {len(a.stages)} | {len(b.stages)}"
-    for index, (left, right) in enumerate(zip(a.stages, b.stages, strict=False)):
-        yield from (f"net {a.name}: {text}" for text in _stage_differences(left, right))
+    for name, left, right in zip(stage_names(a), a.stages, b.stages, strict=False):
+        yield from (f"net {name}: {text}" for text in _stage_differences(left, right))
         if left.cores != right.cores and not (left.unsupported or right.unsupported):
-            cores = (first.stage(a.name, index).cores, second.stage(a.name, index).cores)
+            cores = (first.stage(name).cores, second.stage(name).cores)
             for one, other in zip(*cores, strict=False):
-                yield from (f"net {a.name}: {text}" for text in _queue_differences("tiu", one.tiu, other.tiu))
-                yield from (f"net {a.name}: {text}" for text in _queue_differences("dma", one.dma, other.dma))
+                yield from (f"net {name}: {text}" for text in _queue_differences("tiu", one.tiu, other.tiu))
+                yield from (f"net {name}: {text}" for text in _queue_differences("dma", one.dma, other.dma))
 
 
 def _stage_differences(a: Stage, b: Stage) -> Iterator[str]:

@@ -9,6 +9,7 @@ from itertools import groupby
 from typing import Any
 
 from compiler.bmodel import AddrMode, BModel, Net, Stage, TensorInfo, read_bmodel
+from runtime_sim.launch.loader import io_bytes, stage_names
 
 
 def run(arguments: Namespace) -> int:
@@ -39,7 +40,7 @@ def _memory(bmodel: BModel) -> dict[str, int]:
         "weights": sum(size for _, size in blobs),
         "blobs": len(blobs),
         "scratch": max((stage.ctx_size for stage in stages), default=0),
-        "io": sum(stage.io_size for stage in stages),
+        "io": sum(map(io_bytes, bmodel.nets)),
     }
 
 
@@ -108,11 +109,11 @@ def _look(net: Net) -> str:
 def _net_lines(nets: list[Net]) -> Iterator[str]:
     net = nets[0]
     numbers = [each.name[len(net.name.rstrip("0123456789")) :] for each in nets]
-    name = net.name if len(nets) == 1 else f"{net.name} .. {numbers[-1]} ({len(nets)} nets)"
-    for stage in net.stages:
+    more = "" if len(nets) == 1 else f" .. {numbers[-1]} ({len(nets)} nets)"
+    for name, stage in zip(stage_names(net), net.stages, strict=True):
         notes = [AddrMode(net.addr_mode).name.lower(), _counts(stage), f"weights {_weights(stage)}"]
         notes += [f"scratch {human(stage.ctx_size)}"] + (["dynamic"] if stage.is_dynamic else [])
-        yield f"{name}: {', '.join(notes)}"
+        yield f"{name}{more}: {', '.join(notes)}"
         for arrow, tensors in (("<-", stage.inputs), ("->", stage.outputs)):
             yield from (f"  {arrow} {tensor_text(tensor)}" for tensor in tensors)
 

@@ -2,9 +2,10 @@
 
 - Blocks: a prompt of full length, each token of which is looked at. The first block of each program is also
   given a shorter prompt, whose padding must not reach its tokens.
-- Cache nets: the token in the middle of the conversation, the second and the last, with all others in the
-  caches and those after it masked. What differs by position alone is the row of the rope table: of each
-  program and table, one net is given every position that its layer's block has not read from the same table.
+- Cache nets, in each of their stages: the token in the middle of what it holds, the second and the last, with
+  all others in the caches and those after it masked. What differs by position alone is the row of the rope
+  table: of each program and table, one net is given every position that its layer's block has not read from
+  the same table.
 - Embeddings: every token that there is; the head: some states of the conversation.
 """
 
@@ -21,7 +22,7 @@ from runtime_sim.check.ranges import Access, accesses
 from runtime_sim.launch.loader import Region
 from runtime_sim.launch.runtime import NUMPY_TYPES, Buffer, RuntimeNet
 from runtime_sim.launch.sampling import Sampler, Sampling, candidates, penalized
-from runtime_sim.launch.session import Session
+from runtime_sim.launch.session import Session, history_rows, step_inputs
 from runtime_sim.tool.agreement import Agreement, Limits, weight_bits
 from runtime_sim.tool.reference import LayerValues, Reference
 
@@ -152,7 +153,8 @@ class Verifier:
 
     @property
     def net_count(self) -> int:
-        return 2 * self.session.sizes.layers + 3 + len(self.session.choices)
+        session = self.session
+        return (1 + len(session.stages)) * session.sizes.layers + 3 + len(session.choices)
 
     def nets(self) -> Iterator[tuple[str, Iterator[NetRun]]]:
         """The runs of each net; a run's outputs stand in the net's buffers until the next is asked for."""
@@ -164,16 +166,17 @@ class Verifier:
         for layer, block in enumerate(session.blocks):
             yield block.name, self._block(layer, block, _is_new(programs, program_of(block)))
         known: set[object] = set()
-        for layer, cache in enumerate(session.caches):
-            yield cache.name, self._cache(layer, cache, self._positions(layer, known))
+        for caches in session.stages:
+            for layer, cache in enumerate(caches):
+                yield cache.name, self._cache(layer, caches, self._positions(layer, cache, known))
         yield session.lm_head.name, self._head()
         for net in session.choices:
             yield net.name, self._greedy(net) if len(net.inputs) == 1 else self._candidates(net)
 
-    def _positions(self, layer: int, known: set[object]) -> list[int]:
+    def _positions(self, layer: int, cache: RuntimeNet, known: set[object]) -> list[int]:
         """Where to try a cache net; `known` are the programs and tables that others were tried with."""
-        block, cache = self.session.blocks[layer], self.session.caches[layer]
-        rows, last = position_rows(cache), len(self.tokens) - 1
+        block = self.session.blocks[layer]
+        rows, last = position_rows(cache), history_rows(cache) - 1
         some = [-(-last // 2), min(1, last), last]  # what comes first in a conversation is a prompt
         if rows is not None and not _is_new(known, (program_of(cache), rows)):
             return list(dict.fromkeys(some))
@@ -218,18 +221,18 @@ class Verifier:
             here = slice(0, count)
             yield NetRun(block, here, given, _outputs(values, here), values.decided[here])
 
-    def _cache(self, layer: int, cache: RuntimeNet, positions: Sequence[int]) -> Iterator[NetRun]:
+    def _cache(self, layer: int, caches: list[RuntimeNet], positions: Sequence[int]) -> Iterator[NetRun]:
         values = self.trace.layers[layer]
         for history, rows in zip(self.session.history(layer), (values.keys, values.values), strict=True):
             _put(history, rows)
         for position in positions:
-            yield self._step(layer, cache, values, position)
+            yield self._step(layer, caches, values, position)
 
-    def _step(self, layer: int, cache: RuntimeNet, values: LayerValues, position: int) -> NetRun:
-        here = slice(position, position + 1)
-        self.session.set_step(position)
+    def _step(self, layer: int, caches: list[RuntimeNet], values: LayerValues, position: int) -> NetRun:
+        here, cache = slice(position, position + 1), caches[layer]
+        self.session.set_step(position, caches)
         state = values.states_in[here].astype(NUMPY_TYPES[cache.inputs[0].info.dtype])
-        inputs = self.session.step_inputs(layer, state.reshape(-1).view(np.uint8))
+        inputs = step_inputs(caches, layer, state.reshape(-1).view(np.uint8))
         pairs = zip(cache.inputs, inputs, strict=True)
         given = [Buffer(buffer.info, data).array.copy() for buffer, data in pairs]
         self.session.runtime.launch(cache, inputs)

@@ -16,7 +16,8 @@ from compiler.target.isa import Instruction
 from dialects.nets import NetAttr
 from runtime_sim.launch.queues import CoreProgram
 
-_NET = re.compile(r'#bm\.net<name = "([^"]+)"(, bound = "layer")?')  # on the line that ends a function
+# On the line that ends a function.
+_NET = re.compile(r'#bm\.net<name = "([^"]+)"(, bound = "layer")?(?:.*, stage = (\d+)>)?')
 _INSTRUCTION = re.compile(r'^\s*"chip\.(\w+)".*\bchip\.id = \d+ : i64(?:, chip\.wait = (\d+) : i64)?')
 _LOCATION = re.compile(r" loc\((.*)\)$")
 
@@ -80,7 +81,8 @@ def read_functions(text: str) -> Iterator[DumpedFunction]:
             queue.waits.append(int(found[2] or 0))
             queue.modules.append(_modules(line))
         elif found := _NET.search(line):
-            yield DumpedFunction(NetAttr(found[1], "layer" if found[2] else "model"), tiu, dma)
+            net = NetAttr(found[1], "layer" if found[2] else "model", stage=int(found[3] or 0))
+            yield DumpedFunction(net, tiu, dma)
             tiu, dma = Queue(), Queue()
 
 

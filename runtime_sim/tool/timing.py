@@ -10,14 +10,14 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from compiler.bmodel import read_bmodel
-from compiler.client_nets import BLOCK, EMBEDDING, net_name
+from compiler.client_nets import BLOCK, BLOCK_CACHE, EMBEDDING, net_name
 from compiler.diagnostics import UserError
 from compiler.target.costs import Costs
 from compiler.target.isa import Instruction
 from compiler.target.spec import ChipSpec
 from compiler.target.timing import ModelTiming, NetTiming, Timeline, cycles, measure
 from compiler.target.timing.report import bound, busy, total
-from runtime_sim.launch.loader import Program, StageProgram
+from runtime_sim.launch.loader import Program, StageProgram, stage_names
 from runtime_sim.launch.queues import CoreProgram
 from runtime_sim.tool.run import check_output
 
@@ -52,6 +52,12 @@ class Measured:
     model: ModelTiming
     incomplete: dict[str, str]  # nets that are not measured or only in part, and why
     tokens: int  # of a prefill; 0 if unknown
+    histories: list[int]  # tokens that each stage of decode holds; 0 if unknown
+
+    @property
+    def speeds(self) -> list[dict[str, float]]:
+        """Tokens per second of each stage of decode."""
+        return [self.model.speed(stage) for stage in range(len(self.histories))]
 
     def as_dict(self) -> dict[str, Any]:
         result = {
@@ -61,7 +67,8 @@ class Measured:
             "incomplete": self.incomplete,
         }
         if self.model.is_whole:
-            result["model"] = {"prefill_tokens": self.tokens, **self.model.as_dict()}
+            speeds = {"tokens_per_second_by_history": dict(zip(self.histories, self.speeds, strict=True))}
+            result["model"] = {"prefill_tokens": self.tokens, **self.model.as_dict(), **speeds}
         return result
 
 
@@ -89,7 +96,7 @@ def report(program: Program) -> list[str]:
 
 def measure_file(program: Program, only: str | None = None) -> Measured:
     """Every net of a file, or only one; equal programs are measured once."""
-    names = [only] if only else [net.name for net in program.bmodel.nets]
+    names = [only] if only else [name for net in program.bmodel.nets for name in stage_names(net)]
     groups: dict[tuple[int, ...], Group] = {}
     timings: dict[str, NetTiming] = {}
     incomplete: dict[str, str] = {}
@@ -107,7 +114,8 @@ def measure_file(program: Program, only: str | None = None) -> Measured:
         groups[key].names.append(name)
         timings[name] = dataclasses.replace(groups[key].timing, net=name)
     model = ModelTiming(timings, program.spec.mhz)
-    return Measured(program.spec, list(groups.values()), model, incomplete, _prompt_length(program))
+    tokens, histories = _prompt_length(program), _histories(program)
+    return Measured(program.spec, list(groups.values()), model, incomplete, tokens, histories)
 
 
 def in_sequence(parts: Sequence[StageProgram]) -> StageProgram:
@@ -135,9 +143,17 @@ def _prompt_length(program: Program) -> int:
     """The tokens of a prefill: the rows of the embedding, or of the first block."""
     for name in (EMBEDDING, net_name(BLOCK, 0)):
         if program.bmodel.has_net(name):
-            shapes = [tensor.shape for tensor in program.net(name).stages[0].inputs[:1]]
+            shapes = [tensor.shape for tensor in program.bmodel.net(name).stages[0].inputs[:1]]
             return int(shapes[0][1]) if shapes and len(shapes[0]) > 1 else 0
     return 0
+
+
+def _histories(program: Program) -> list[int]:
+    """Tokens that the stages of decode hold."""
+    name = net_name(BLOCK_CACHE, 0)
+    stages = program.bmodel.net(name).stages if program.bmodel.has_net(name) else []
+    shapes = [stage.inputs[3].shape for stage in stages if len(stage.inputs) > 3]
+    return [shape[1] for shape in shapes if len(shape) > 1] or [0]
 
 
 # ---- text ----
@@ -211,9 +227,11 @@ def _by_kind(group: Group, spec: ChipSpec) -> Iterator[tuple[str, ...]]:
 def _model_rows(measured: Measured) -> Iterator[tuple[str, ...]]:
     figures = measured.model.as_dict()
     yield (f"{figures['layers']} layers", "plain", "cautious", "roofline")
-    prefill, decode = figures["prefill_seconds"], figures["tokens_per_second"]
+    prefill = figures["prefill_seconds"]
     yield (f"prefill of {measured.tokens} tokens", *(f"{value * 1e3:.2f} ms" for value in prefill.values()))
-    yield ("decode", *(f"{value:.1f} tokens/s" for value in decode.values()))
+    for history, speeds in zip(measured.histories, measured.speeds, strict=True):
+        decode = f"decode, up to {history} tokens" if len(measured.histories) > 1 else "decode"
+        yield (decode, *(f"{value:.1f} tokens/s" for value in speeds.values()))
 
 
 def _table(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:

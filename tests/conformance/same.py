@@ -29,11 +29,16 @@ def assert_same_on_vendor(bmodel_path: Path | str, inputs_by_net: Mapping[str, A
 
 def assert_same_session(bmodel_path: Path | str, prompt: list[int], count: int) -> list[int]:
     """Generate tokens on both by the client contract; tokens, and the states behind them, must be equal."""
+    return same_generation(bmodel_path, prompt, count).tokens
+
+
+def same_generation(bmodel_path: Path | str, prompt: list[int], count: int) -> Generation:
+    """The vendor's run of `assert_same_session`."""
     session = Session(Runtime(read_bmodel(bmodel_path), exact=True))
     with VendorRuntime(bmodel_path) as vendor:
         theirs = vendor.generate(prompt, count)
     _compare_steps(session, prompt, theirs)
-    return theirs.tokens
+    return theirs
 
 
 def assert_same_candidates(bmodel_path: Path | str, prompt: list[int], count: int, sampling: Sampling) -> None:
@@ -63,11 +68,13 @@ def assert_equal_bits(what: str, ours: np.ndarray, theirs: np.ndarray) -> None:
     assert difference.differing == 0, f"{what}: {difference}"
 
 
-def random_inputs(bmodel_path: Path | str, net: str, seed: int = 0) -> dict[str, np.ndarray]:
-    """Inputs of a net: standard normal states, small integers, and a mask that hides every second column."""
+def random_inputs(
+    bmodel_path: Path | str, net: str, seed: int = 0, stage: int = 0
+) -> dict[str, np.ndarray]:
+    """Inputs of a stage of a net: standard normal states, small integers, and a mask that hides every second column."""
     rng = np.random.default_rng(seed)
     inputs = {}
-    for info in read_bmodel(bmodel_path).net(net).stages[0].inputs:
+    for info in read_bmodel(bmodel_path).net(net).stages[stage].inputs:
         dtype = NUMPY_TYPES[info.dtype]
         if info.dtype == "i32":
             inputs[info.name] = rng.integers(0, 8, info.shape).astype(dtype)

@@ -113,9 +113,12 @@ class Runtime:
         self.bmrt.bmrt_destroy(self.runtime)
         self.bmlib.bm_dev_free(self.handle)
 
-    def net(self, name: str) -> "Net | None":
+    def net(self, name: str, stage: int = 0) -> "Net | None":
         info = self.bmrt.bmrt_get_network_info(self.runtime, name.encode())
-        return Net(name, info.contents) if info else None
+        return Net(name, info.contents, stage) if info else None
+
+    def stage_count(self, name: str) -> int:
+        return self.bmrt.bmrt_get_network_info(self.runtime, name.encode()).contents.stage_count
 
     def write(self, mem: DeviceMem, data: bytes) -> None:
         part = part_of(mem, 0, len(data))
@@ -144,9 +147,9 @@ class Runtime:
             raise RuntimeError(f"launching {net.name} failed")
         self.check(self.bmlib.bm_thread_sync(self.handle), "bm_thread_sync")
 
-    def run(self, name: str, inputs: list[bytes]) -> list[bytes]:
-        """Launch with buffers which are not the net's own."""
-        net = self.net(name)
+    def run(self, name: str, stage: int, inputs: list[bytes]) -> list[bytes]:
+        """Launch with buffers which are not the net's own, of the shapes of a stage."""
+        net = self.net(name, stage)
         mems = [self._malloc(part.mem.size) for part in net.inputs + net.outputs]
         inputs_at, outputs_at = mems[: len(net.inputs)], mems[len(net.inputs) :]
         for mem, data in zip(inputs_at, inputs, strict=True):
@@ -170,7 +173,7 @@ def part_of(mem: DeviceMem, start: int, size: int) -> DeviceMem:
 
 
 class Part:
-    """An input or output of a net's first stage, with the buffer that the runtime made for it."""
+    """An input or output of a stage of a net, with the buffer that the runtime made for it."""
 
     def __init__(self, dtype: int, shape: Shape, mem: DeviceMem) -> None:
         self.dtype = dtype
@@ -184,9 +187,9 @@ class Part:
 
 
 class Net:
-    def __init__(self, name: str, info: NetInfo) -> None:
+    def __init__(self, name: str, info: NetInfo, index: int) -> None:
         self.name = name
-        stage = info.stages[0]
+        stage = info.stages[index]
         self.inputs = [
             Part(info.in_dtypes[i], stage.in_shapes[i], stage.in_mems[i]) for i in range(info.in_count)
         ]
@@ -209,25 +212,30 @@ class Client:
         self.rt = runtime
         self.embedding, self.embedding_cache = runtime.net("embedding"), runtime.net("embedding_cache")
         self.lm_head, self.greedy_head = runtime.net("lm_head"), runtime.net("greedy_head")
-        self.blocks, self.caches = [], []
+        self.blocks = []
         while (block := runtime.net(f"block_{len(self.blocks)}")) is not None:
-            self.caches.append(runtime.net(f"block_cache_{len(self.blocks)}"))
             self.blocks.append(block)
+        names = [f"block_cache_{layer}" for layer in range(len(self.blocks))]
+        self.stages = [
+            [runtime.net(name, stage) for name in names] for stage in range(runtime.stage_count(names[0]))
+        ]
+        self.caches = self.stages[0]
         self.prefill_rows = self.embedding.inputs[0].dims[1]
-        self.history_rows = self.caches[0].inputs[3].dims[1]
         self.hidden_bytes = self.caches[0].outputs[0].bytes
         self.row_bytes = self.caches[0].outputs[1].bytes
         self.masked = MASK_WORDS[self.embedding_cache.outputs[0].dtype]
         self.history = [(net.inputs[3].mem, net.inputs[4].mem) for net in self.caches]
+        self.launched: list[int] = []  # stages of the decode steps so far
 
-    def generate(self, prompt: list[int], count: int) -> tuple[list[int], list[bytes]]:
-        """`count` tokens, and the hidden state that each of them was chosen from."""
+    def generate(self, prompt: list[int], count: int) -> tuple[list[int], list[bytes], list[int]]:
+        """`count` tokens, the hidden state that each of them was chosen from, and the stages of the steps."""
+        self.launched.clear()
         tokens, states = [], []
         for step in range(count):
             state = self.decode(tokens[-1], len(prompt) + step) if step else self.prefill(prompt)
             states.append(self.rt.read(state))
             tokens.append(self.head(state))
-        return tokens, states
+        return tokens, states, self.launched
 
     def sample(self, prompt: list[int], count: int, numbers: list[bytes]) -> list[bytes]:
         """What sample_head makes of the logits behind the last of `count` greedy tokens.
@@ -238,7 +246,7 @@ class Client:
         inputs, outputs = head.mems()
         for mem, data in zip(inputs[1:], [bytes(inputs[1].size), *numbers], strict=True):
             self.rt.write(mem, data)
-        tokens, _ = self.generate(prompt, count)
+        tokens, *_ = self.generate(prompt, count)
         seen = np.array([*prompt, *tokens[:-1]], np.int32)
         self.rt.write(inputs[1], seen.tobytes())
         head.inputs[1].shape.dims[1] = len(seen)
@@ -281,18 +289,22 @@ class Client:
         return mask.tobytes()
 
     def decode(self, token: int, length: int) -> DeviceMem:
-        """`length` counts the tokens so far, the one fed now included."""
+        """`length` counts the tokens so far, the one fed now included; the shortest stage for it is launched."""
         rt, row = self.rt, (length - 1) * self.row_bytes
+        lengths = [caches[0].inputs[3].dims[1] for caches in self.stages]
+        stage = max(index for index, rows in enumerate(lengths) if rows >= length)
+        self.launched.append(stage)
+        caches, history_rows = self.stages[stage], lengths[stage]
         (token_at,), (state,) = self.embedding_cache.mems()
         rt.write(token_at, np.int32(token).tobytes())
         rt.launch(self.embedding_cache, [token_at], [state])
-        first = self.caches[0].inputs
+        first = caches[0].inputs
         rt.write(first[1].mem, np.int32(length - 1).tobytes())
-        mask = np.zeros(self.history_rows + 1, np.uint16)
-        mask[length - 1 : self.history_rows] = self.masked
+        mask = np.zeros(history_rows + 1, np.uint16)
+        mask[length - 1 : history_rows] = self.masked
         rt.write(first[2].mem, mask.tobytes())
-        for cache, (keys, values) in zip(self.caches, self.history, strict=True):
-            inputs = [state, first[1].mem, first[2].mem, keys, values]
+        for cache, (keys, values) in zip(caches, self.history, strict=True):
+            inputs = [state, first[1].mem, first[2].mem, *(part.mem for part in cache.inputs[3:])]
             rows_at = [part_of(keys, row, self.row_bytes), part_of(values, row, self.row_bytes)]
             outputs = [cache.outputs[0].mem, *rows_at]
             rt.launch(cache, inputs, outputs)

@@ -97,6 +97,7 @@ def _download(folder: str) -> Path:
 class Generation:
     tokens: list[int]
     states: list[np.ndarray]  # [1, 1, hidden]: what each token was chosen from
+    stages: list[int]  # of the decode steps
 
 
 class VendorRuntime:
@@ -141,10 +142,13 @@ class VendorRuntime:
         self.log.cleanup()
 
     def run(self, net: str, inputs: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-        """Launch a net with buffers of the caller's. Arrays must have the types and shapes of the file."""
-        stage = self.model.net(net).stages[0]
+        """Launch a net with buffers of the caller's. Arrays must have the types and shapes of one of its stages."""
+        stages = self.model.net(net).stages
+        shapes = [[inputs[info.name].shape == info.shape for info in stage.inputs] for stage in stages]
+        index = next((index for index, same in enumerate(shapes) if all(same)), 0)
+        stage = stages[index]
         data = [_to_bytes(info, inputs[info.name]) for info in stage.inputs]
-        self.pipe.send(("run", net, data))
+        self.pipe.send(("run", net, index, data))
         answers = self._answer(f"running {net}")
         return {
             info.name: _from_bytes(info, answer) for info, answer in zip(stage.outputs, answers, strict=True)
@@ -153,9 +157,9 @@ class VendorRuntime:
     def generate(self, prompt: list[int], count: int) -> Generation:
         """`count` greedy tokens by the client contract: prefill, then a decode step for each further one."""
         self.pipe.send(("generate", prompt, count))
-        tokens, states = self._answer("generating")
+        tokens, states, stages = self._answer("generating")
         hidden = self.model.net("lm_head").stages[0].inputs[0]
-        return Generation(tokens, [_from_bytes(hidden, state) for state in states])
+        return Generation(tokens, [_from_bytes(hidden, state) for state in states], stages)
 
     def sample(self, prompt: list[int], count: int, numbers: list[np.ndarray]) -> list[np.ndarray]:
         """Outputs of sample_head behind `count` greedy tokens, with as many ids as there are; see `Client`."""

@@ -7,13 +7,14 @@ import pytest
 from compiler.diagnostics import CompileError
 from compiler.ir.printer import print_module
 from compiler.ir.verify import verify
-from dialects.nets import NetAttr, NetInput, NetOutput, has_memory_of_its_own, net_of, token_count
+from dialects.nets import NetAttr, NetInput, NetOutput, has_memory_of_its_own, net_of, stages_of, token_count
 from tests.helpers import parse_ir
 
 X, MASK = "tensor<1x8x16xbf16>", "tensor<1x1x8x8xbf16>"
 INPUTS = '#bm.input<name = "x", tokens = 1>, #bm.input<name = "mask", tokens = 2, kept = "run">'
 OUTPUTS = '#bm.output<name = "y", tokens = 1>'
 NET = f'#bm.net<name = "block", bound = "layer", inputs = [{INPUTS}], outputs = [{OUTPUTS}]>'
+STAGE = f"{NET[:-1]}, stage = 1>"
 
 
 def function(net: str = NET, name: str = "f", x: str = X) -> str:
@@ -72,10 +73,32 @@ def test_words_that_are_not_known_are_refused():
         module_of(function(NET.replace('"run"', '"ever"')))
 
 
-def test_two_functions_are_two_nets():
-    with pytest.raises(CompileError, match=r"is a second function for net 'block'"):
+def test_two_functions_are_two_nets_or_two_stages_of_one():
+    with pytest.raises(CompileError, match=r"is stage 0 of net 'block' in the place of stage 1"):
         verify(module_of(function(), function(name="g")))
     verify(module_of(function(), function(NET.replace('"block"', '"other"'), name="g")))
+    verify(module_of(function(), function(STAGE, name="g", x="tensor<1x8x4xbf16>")))
+
+
+@pytest.mark.parametrize(
+    ("nets", "message"),
+    [
+        ([STAGE], r"is stage 1 of net 'block' in the place of stage 0"),
+        ([NET, STAGE, STAGE], r"is stage 1 of net 'block' in the place of stage 2"),
+        ([NET, STAGE.replace('"y"', '"z"')], r"is stage 1 of net 'block' and has another bm\.net than its first"),
+    ],
+)
+def test_stages_stand_in_order_and_are_one_net(nets, message):
+    with pytest.raises(CompileError, match=message):
+        verify(module_of(*(function(net, name=f"f{index}") for index, net in enumerate(nets))))
+
+
+def test_stages_are_found_together():
+    other = function(NET.replace('"block"', '"other"'), name="h")
+    module = module_of(function(), other, function(STAGE, name="g"))
+    names = [[each.sym_name for each in stages] for stages in stages_of(module.functions())]
+    assert names == [["f", "g"], ["h"]]
+    assert [net_of(each).stage_name for each in module.functions()] == ["block", "other", "block.1"]
 
 
 def test_a_pass_that_changes_an_argument_has_to_say_so():
@@ -124,5 +147,10 @@ def test_names_in_the_file():
     assert not block.makes("block_cache_1")
     assert not block.makes("block")
     assert not block.makes("block_")
+    assert not block.makes("block_12.1")
+    third = NetAttr("block", "layer", stage=2)
+    assert third.name_for(3) == "block_3"
+    assert third.makes("block_12.2")
+    assert not any(map(third.makes, ("block_12", "block_12.1", "block.2", "block_cache_1.2")))
     assert head.makes("lm_head")
     assert not head.makes("lm_head_0")

@@ -37,12 +37,36 @@ def blocks(job) -> list[NetGroup]:
 def test_nets_of_one_name_follow_each_other_by_layer(job, monkeypatch):
     def bound(self, module, instance):
         for function in module.functions():
-            yield function, Net(net_of(function).name_for(instance.layer), AddrMode.BASIC, [])
+            net = net_of(function)
+            yield net.name, Net(net.name_for(instance.layer), AddrMode.BASIC, [])
 
     monkeypatch.setattr(Job, "bound", bound)
     job.nets = [NetGroup(group.module, group.instances[::-1]) for group in job.model.nets]
     names = [net.name for net in job.bmodel().nets]
     assert names == ["embedding", "embedding_cache", "lm_head", *OF_PREFILL, *OF_ONE_TOKEN]
+
+
+@pytest.fixture
+def staged(tmp_path) -> Job:
+    options = ConvertOptions(tmp_path / "model", 8, "bf16", chunk_length=2, out_dir=tmp_path / "out")
+    model = import_model({**SMALL, "model_type": "llama"}, 8, shorter=options.shorter_histories)
+    return Job(options, model, Weights({}))
+
+
+def test_trials_are_made_without_further_stages(staged, monkeypatch):
+    seen = []
+
+    def stop(self, name, module, pipeline, trial=False):
+        seen.extend(net_of(function).stage_name for function in module.functions())
+        raise DoesNotFit("enough")
+
+    monkeypatch.setattr(Job, "run_passes", stop)
+    block = next(group for group in staged.model.nets if group.of_layers)
+    with pytest.raises(DoesNotFit):
+        staged.searched(block)
+    assert seen == ["block", "block_cache"]
+    names = [net_of(function).stage_name for function in block.module.functions()]
+    assert names == ["block", "block_cache", "block_cache.1", "block_cache.2"]
 
 
 class Runs:

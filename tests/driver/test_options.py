@@ -41,6 +41,21 @@ def test_defaults_follow_other_values(tmp_path):
 
 
 @pytest.mark.parametrize(
+    ("length", "chunk", "shorter"),
+    [
+        (256, 0, []),
+        (256, 64, [128, 64]),
+        (256, 128, [128]),
+        (300, 64, [256, 128, 64]),  # what does not divide -s: doubles as far as they are shorter
+        (255, 127, [254, 127]),
+        (3, 1, [2, 1]),
+    ],
+)
+def test_stages_of_decode_are_doubles_of_the_chunk_below_the_whole(tmp_path, length, chunk, shorter):
+    assert options(tmp_path, seq_length=length, chunk_length=chunk).shorter_histories == shorter
+
+
+@pytest.mark.parametrize(
     ("changes", "message"),
     [
         ({"seq_length": 0}, "-s 0: expected at least two tokens"),
@@ -54,6 +69,8 @@ def test_defaults_follow_other_values(tmp_path):
         ({"max_input_length": 513}, r"--max_input_length 513: expected 0 \(as -s\) or 2 to 512"),
         ({"max_input_length": 1}, "--max_input_length 1: expected"),
         ({"max_input_length": -1}, "--max_input_length -1"),
+        ({"chunk_length": 257}, r"--chunk_length 257: expected 0 \(one stage\) or 1 to 256, half of -s"),
+        ({"chunk_length": -1}, "--chunk_length -1: expected"),
         ({"num_core": 2}, "--num_core 2: bm1684x has 1 core"),
         ({"num_device": 2}, "--num_device 2: only 1"),
         ({"num_device": 0}, "--num_device 0"),

@@ -17,6 +17,7 @@ from compiler.client_nets import (
     LM_HEAD,
     layer_count,
     net_name,
+    stage_name,
 )
 from compiler.target.costs import LOAD, MOVE, STORE, Costs
 from compiler.target.isa import Instruction
@@ -198,12 +199,12 @@ class ModelTiming:
         """The nets that a prompt runs through, as often as they run."""
         return self._chain(EMBEDDING, BLOCK)
 
-    def decode(self) -> list[NetTiming]:
-        """The nets that one token runs through."""
-        return self._chain(EMBEDDING_CACHE, BLOCK_CACHE)
+    def decode(self, stage: int = 0) -> list[NetTiming]:
+        """The nets that one token runs through, where clients choose this stage."""
+        return self._chain(EMBEDDING_CACHE, BLOCK_CACHE, stage)
 
-    def _chain(self, embedding: str, block: str) -> list[NetTiming]:
-        blocks = [net_name(block, layer) for layer in range(self.layers)]
+    def _chain(self, embedding: str, block: str, stage: int = 0) -> list[NetTiming]:
+        blocks = [stage_name(net_name(block, layer), stage) for layer in range(self.layers)]
         names = [embedding, *blocks, LM_HEAD, GREEDY_HEAD]
         return [self.nets[name] for name in names if name in self.nets]
 
@@ -212,12 +213,17 @@ class ModelTiming:
 
     def as_dict(self) -> dict[str, Any]:
         """Seconds of a prefill and tokens per second, each in both estimates and by the roofline."""
-        prefill, decode = _sums(self.prefill()), _sums(self.decode())
+        prefill = _sums(self.prefill())
         return {
             "layers": self.layers,
             "prefill_seconds": {key: self.seconds(value) for key, value in prefill.items()},
-            "tokens_per_second": {key: 1 / self.seconds(max(value, 1)) for key, value in decode.items()},
+            "tokens_per_second": self.speed(),
         }
+
+    def speed(self, stage: int = 0) -> dict[str, float]:
+        """Tokens per second of decode in a stage."""
+        sums = _sums(self.decode(stage))
+        return {key: 1 / self.seconds(max(value, 1)) for key, value in sums.items()}
 
 
 def _sums(nets: Iterable[NetTiming]) -> dict[str, int]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -171,6 +173,24 @@ def test_floats_come_before_integers_so_that_states_of_all_nets_start_alike():
     PassManager(parse_pipeline("assign-addresses")).run(ModuleOp.of(function, target="bm1684x"))
     ids, states = (op for op in function.block.ops if isinstance(op, GlobalOp))
     assert (states.address, ids.address) == (BASE, BASE + 4096)
+
+
+@pytest.mark.parametrize("target", ["bm1684x", "bm1688"])
+def test_stages_have_inputs_and_outputs_where_the_largest_has_them(target):
+    sizes = [(1000, 5000, 10), (1000, 2500, 10), (1200, 1200, 10)]
+    functions = []
+    for stage, floats in enumerate(sizes):
+        io = [("input", floats[0], False), ("input", floats[1], False), ("input", 1, True), ("output", 10, False)]
+        functions.append(function_of(f"f{stage}", [], io, [100 * (stage + 1)]))
+        keep_inputs(functions[-1])
+        functions[-1].attributes["bm.net"] = replace(functions[-1].attributes["bm.net"], name="f", stage=stage)
+    PassManager(parse_pipeline("assign-addresses")).run(ModuleOp.of(*functions, target=target))
+    page, places = 4096, [[op.address for op in globals_of(f, "input", "output", "scratch")] for f in functions]
+    first, *_ = places
+    assert [address - first[0] for address in first[:4]] == [0, 2 * page, 8 * page, 7 * page]
+    assert places == [first] * 3
+    assert {f.attributes["bm.io_bytes"] for f in functions} == {9 * page}
+    assert {f.attributes["bm.io_address"] for f in functions} == {first[0]}
 
 
 def test_what_flexible_nets_keep_lies_behind_all_that_others_work_in():

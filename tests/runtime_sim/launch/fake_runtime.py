@@ -38,7 +38,7 @@ def _buffer(name: str, dtype: str, shape: tuple[int, ...]) -> Buffer:
 class FakeRuntime:
     """Nets by the client contract; blocks share their inputs, as basic mode nets do."""
 
-    def __init__(self, folder: Path, rows: int = 16, history: int = 24) -> None:
+    def __init__(self, folder: Path, rows: int = 16, history: int = 24, shorter: Sequence[int] = ()) -> None:
         self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
         self.base = self.model.base_model
         self.program = SimpleNamespace(spec=SimpleNamespace(chip="FAKE"))
@@ -49,6 +49,7 @@ class FakeRuntime:
         keys, cached, mask = (1, rows, heads, dim), (1, history, heads, dim), (1, 1, rows, rows)
         block = [(ACT, states), ("i32", (1, rows)), (ACT, mask)]
         cache = [(ACT, state), ("i32", (1, 1)), (ACT, (1, 1, 1, history + 1)), (ACT, cached), (ACT, cached)]
+        self.shorter = shorter
         self.nets = {
             "embedding": FakeNet("embedding", [("i32", (1, rows))], [(ACT, states)]),
             "embedding_cache": FakeNet("embedding_cache", [("i32", (1, 1))], [(ACT, state)]),
@@ -61,6 +62,24 @@ class FakeRuntime:
             self.nets[f"block_{layer}"].inputs = self.nets["block_0"].inputs
             out = [(ACT, state), (ACT, row), (ACT, row)]
             self.nets[f"block_cache_{layer}"] = FakeNet(f"block_cache_{layer}", cache, out)
+            for stage, length in enumerate(shorter, 1):
+                self._add_stage(f"block_cache_{layer}", stage, length)
+
+    def _add_stage(self, name: str, stage: int, history: int) -> None:
+        """One for a shorter history, which it finds where the first stage has its own."""
+        first = self.nets[name]
+        x, positions, mask, *caches = [(each.info.dtype, each.info.shape) for each in first.inputs]
+        mask, caches = (ACT, (1, 1, 1, history + 1)), [(ACT, (1, history, *shape[2:])) for _, shape in caches]
+        outputs = [(each.info.dtype, each.info.shape) for each in first.outputs]
+        net = FakeNet(f"{name}.{stage}", [x, positions, mask, *caches], outputs)
+        for index in (3, 4):
+            info = net.inputs[index].info
+            net.inputs[index] = Buffer(info, first.inputs[index].data[: info.size])
+        self.nets[net.name] = net
+
+    def stages(self, name: str) -> list[FakeNet]:
+        further = [self.nets[f"{name}.{stage}"] for stage in range(1, len(self.shorter) + 1)]
+        return [self.nets[name], *further]
 
     def has_net(self, name: str) -> bool:
         return name in self.nets
@@ -76,7 +95,8 @@ class FakeRuntime:
         outputs: Sequence[np.ndarray] | None = None,
     ) -> None:
         for buffer, given in zip(net.inputs, inputs or [], strict=bool(inputs)):
-            buffer.data[...] = given
+            if not np.shares_memory(buffer.data, given):
+                buffer.data[...] = given
         results = self._compute(net.name, [_tensor(buffer) for buffer in net.inputs])
         for buffer, value in zip(net.outputs, results, strict=True):
             buffer.array[...] = (
@@ -90,7 +110,7 @@ class FakeRuntime:
             return [self.base.embed_tokens(inputs[0])]
         if name == "lm_head":
             return [self.model.lm_head(inputs[0]).argmax(-1)]
-        layer = int(name.rpartition("_")[2])
+        layer = int(name.rpartition("_")[2].partition(".")[0])
         return self._layer(layer, *inputs)
 
     def _layer(
