@@ -107,10 +107,10 @@ def _look(net: Net) -> str:
 
 
 def _net_lines(nets: list[Net]) -> Iterator[str]:
-    net = nets[0]
-    numbers = [each.name[len(net.name.rstrip("0123456789")) :] for each in nets]
-    more = "" if len(nets) == 1 else f" .. {numbers[-1]} ({len(nets)} nets)"
-    for name, stage in zip(stage_names(net), net.stages, strict=True):
+    net, last = nets[0], nets[-1]
+    for name, other, stage in zip(stage_names(net), stage_names(last), net.stages, strict=True):
+        number = other.removeprefix(net.name.rstrip("0123456789"))
+        more = "" if last is net else f" .. {number} ({len(nets)} nets)"
         notes = [AddrMode(net.addr_mode).name.lower(), _counts(stage), f"weights {_weights(stage)}"]
         notes += [f"scratch {human(stage.ctx_size)}"] + (["dynamic"] if stage.is_dynamic else [])
         yield f"{name}{more}: {', '.join(notes)}"

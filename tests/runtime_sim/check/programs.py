@@ -177,10 +177,13 @@ def toy_table() -> np.ndarray:
     return table
 
 
-def toy_model(layers: int = 2) -> BModel:
+def toy_model(layers: int = 2, histories: Iterable[int] = (HISTORY,)) -> BModel:
+    """With a stage of decode for each of the histories, the longest first."""
     nets = [_toy_embedding("embedding", ROWS), _toy_embedding("embedding_cache", 1)]
     nets += [_toy_block(f"block_{layer}") for layer in range(layers)]
-    nets += [_toy_cache(f"block_cache_{layer}") for layer in range(layers)]
+    for layer in range(layers):
+        stages = [_toy_cache(history) for history in histories]
+        nets.append(Net(f"block_cache_{layer}", AddrMode.IO_ALONE, stages))
     return BModel(SPEC.chip, [*nets, _toy_head()])
 
 
@@ -221,7 +224,7 @@ def _toy_embedding(name: str, rows: int) -> Net:
     return Net(name, AddrMode.BASIC, [stage])
 
 
-def _block_programs(rows: int, x: int, positions: int, y: int, keys: int, values: int) -> CommandStreams:
+def block_programs(rows: int, x: int, positions: int, y: int, keys: int, values: int) -> CommandStreams:
     """y = x; a token's keys are a part of its state; its values are its position."""
     asm = Assembler()
     asm.copy(x, local(0), (1, rows, 1, HIDDEN))
@@ -241,27 +244,24 @@ def _toy_block(name: str) -> Net:
     keys, values = (
         TensorInfo(name, "bf16", layout.take(4 * ROWS), (1, ROWS, 1, KEYS)) for name in ("k", "v")
     )
-    streams = _block_programs(ROWS, x.address, positions.address, y.address, keys.address, values.address)
+    streams = block_programs(ROWS, x.address, positions.address, y.address, keys.address, values.address)
     stage = Stage([x, positions, mask], [y, keys, values], DDR, layout.address - DDR, [streams])
     return Net(name, AddrMode.BASIC, [stage])
 
 
-def _toy_cache(name: str) -> Net:
+def _toy_cache(rows: int) -> Stage:
     layout = Layout()
-    history = (1, HISTORY, 1, KEYS)
+    history = (1, rows, 1, KEYS)
     x = TensorInfo("x", "bf16", layout.take(2 * HIDDEN), (1, 1, HIDDEN))
     positions = TensorInfo("position_ids", "i32", layout.take(4), (1, 1))
-    mask = TensorInfo("mask", "bf16", layout.take(2 * (HISTORY + 1)), (1, 1, 1, HISTORY + 1))
+    mask = TensorInfo("mask", "bf16", layout.take(2 * (HISTORY + 1)), (1, 1, 1, rows + 1))
     old = [TensorInfo(name, "bf16", layout.take(4 * HISTORY), history) for name in ("old_k", "old_v")]
     y = TensorInfo("y", "bf16", layout.take(2 * HIDDEN), (1, 1, HIDDEN))
     new = [TensorInfo(name, "bf16", layout.take(4), (1, 1, 1, KEYS)) for name in ("k", "v")]
     io_size = layout.address - DDR
     ctx = layout.take(PAGE)
-    streams = _block_programs(1, x.address, positions.address, y.address, new[0].address, new[1].address)
-    stage = Stage(
-        [x, positions, mask, *old], [y, *new], ctx, PAGE, [streams], io_address=DDR, io_size=io_size
-    )
-    return Net(name, AddrMode.IO_ALONE, [stage])
+    streams = block_programs(1, x.address, positions.address, y.address, new[0].address, new[1].address)
+    return Stage([x, positions, mask, *old], [y, *new], ctx, PAGE, [streams], io_address=DDR, io_size=io_size)
 
 
 def _toy_head() -> Net:

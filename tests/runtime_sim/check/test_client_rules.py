@@ -77,6 +77,63 @@ CLIENT_RULES = {
     ),
 }
 
+STAGED = toy_model(histories=(HISTORY, 6, 3))
+
+
+def with_stages(name: str, change: Callable[[list[Stage]], list[Stage]]):
+    return with_net(STAGED, name, lambda net: replace(net, stages=change(list(net.stages))))
+
+
+def with_further(change: Callable[[Stage], Stage]):
+    return with_stages("block_cache_1", lambda stages: [stages[0], change(stages[1]), *stages[2:]])
+
+
+def apart(stage: Stage, size: int) -> Stage:
+    """Inputs and outputs closer together, as they would be without the longer stages."""
+    first, second = stage.inputs[3:5]
+    second = replace(second, address=first.address + size)
+    return replace(stage, inputs=[*stage.inputs[:4], second])
+
+
+CLIENT_RULES |= {
+    "shortest stage first": (
+        with_stages("block_cache_0", lambda stages: stages[::-1]),
+        "the stages of net block_cache_0 hold 3, 6, 12 tokens, clients need the largest first",
+    ),
+    "a stage twice": (
+        with_stages("block_cache_0", lambda stages: [*stages, stages[-1]]),
+        "the stages of net block_cache_0 hold 12, 6, 3, 3 tokens, clients need the largest first",
+    ),
+    "fewer stages in a layer": (
+        with_stages("block_cache_1", lambda stages: stages[:2]),
+        "the stages of net block_cache_1 hold 12, 6 tokens, those of block_cache_0 12, 6, 3",
+    ),
+    "odd mask of a stage": (
+        with_further(reshaped("inputs", 2, shape=(1, 1, 1, 6))),
+        "net block_cache_1.1 has the inputs",
+    ),
+    "odd type in a stage": (
+        with_further(reshaped("outputs", 0, dtype="f16")),
+        "net block_cache_1.1 has the outputs f16[1, 1, 8]",
+    ),
+    "history elsewhere": (
+        with_further(lambda stage: apart(stage, PAGE // 2)),
+        "net block_cache_1.1 has its history elsewhere than block_cache_1",
+    ),
+    "an input in the longer history": (
+        with_further(lambda stage: reshaped("inputs", 2, address=stage.inputs[4].address + stage.inputs[4].size)(stage)),
+        "net block_cache_1.1 has mask where block_cache_1 has its history",
+    ),
+    "an output in the longer history": (
+        with_further(lambda stage: reshaped("outputs", 1, address=stage.inputs[3].address + stage.inputs[3].size)(stage)),
+        "net block_cache_1.1 has k where block_cache_1 has its history",
+    ),
+}
+
+
+def test_a_file_with_stages_is_sound(problems):
+    assert problems(STAGED) == []
+
 
 @pytest.mark.parametrize("case", CLIENT_RULES)
 def test_rules_of_clients(problems, case):

@@ -4,12 +4,20 @@ from dataclasses import replace
 
 import pytest
 
-from compiler.bmodel import BytesBlob, Coeff, read_bmodel, write_bmodel
+from compiler.bmodel import BytesBlob, Coeff, Stage, read_bmodel, write_bmodel
 from compiler.target.isa import split_address
 from runtime_sim.check.contract import check_file
 from runtime_sim.launch.loader import Program
-from tests.runtime_sim.check.changes import with_stage
-from tests.runtime_sim.check.programs import DDR, PAGE, add_model, changed_model, toy_model
+from tests.runtime_sim.check.changes import with_net, with_stage
+from tests.runtime_sim.check.programs import (
+    DDR,
+    HISTORY,
+    PAGE,
+    add_model,
+    block_programs,
+    changed_model,
+    toy_model,
+)
 
 
 @pytest.mark.parametrize("model", [add_model(), toy_model(), toy_model(layers=1)])
@@ -65,6 +73,23 @@ def test_inputs_and_outputs_that_overlap(problems):
 def test_tensors_outside_the_memories(problems):
     model = with_stage(add_model(), "add", lambda stage: replace(stage, ctx_size=stage.ctx_size - 2 * PAGE))
     assert any("y is at 0x10000c000, outside the net's memories" in problem for problem in problems(model))
+
+
+def test_a_stage_that_writes_where_another_has_its_history(problems):
+    """Behind the rows that it knows of, and nowhere where it has something itself."""
+    model = toy_model(histories=(HISTORY, 6))
+
+    def change(stage: Stage) -> Stage:
+        x, positions, _, keys, _ = (each.address for each in stage.inputs)
+        y, _, values = stage.outputs
+        behind = replace(stage.outputs[1], address=keys + stage.inputs[3].size)
+        streams = block_programs(1, x, positions, y.address, behind.address, values.address)
+        return replace(stage, outputs=[y, behind, values], cores=[streams])
+
+    odd = with_net(model, "block_cache_0", lambda net: replace(net, stages=[net.stages[0], change(net.stages[1])]))
+    found = problems(odd)
+    assert "net block_cache_0.1: dma 4 writes to the input of block_cache_0 old_k" in found
+    assert problems(model) == []
 
 
 def test_wrong_hashes(tmp_path):

@@ -6,8 +6,9 @@ import pytest
 
 from compiler.bmodel import BModel, CommandStreams, Net
 from compiler.diagnostics import UserError
-from runtime_sim.launch.loader import Program, Region
-from tests.runtime_sim.check.programs import DDR, add_model, toy_model
+from runtime_sim.launch.loader import DEVICE_BYTES, Program, Region, stage_names
+from tests.runtime_sim.check.changes import with_net
+from tests.runtime_sim.check.programs import DDR, PAGE, add_model, toy_model
 
 
 def with_streams(**changes) -> BModel:
@@ -57,3 +58,25 @@ def test_regions_cover_weights_scratch_and_io():
     assert cache.span_of(cache.stage.ctx_address).region is Region.NEURON
     assert cache.span_of(DDR - 1) is None
     assert isinstance(cache.stage.cores[0], CommandStreams)
+
+
+def test_stages_are_found_by_name():
+    """The first as the net, the others by their number; a net of that very name comes before it."""
+    model = toy_model(histories=(12, 6))
+    program = Program(model)
+    assert stage_names(model.net("block_cache_1")) == ["block_cache_1", "block_cache_1.1"]
+    stages = [program.stage(name) for name in ("block_cache_1", "block_cache_1.1")]
+    assert [stage.stage.inputs[3].shape[1] for stage in stages] == [12, 6]
+    assert [stage.name for stage in stages] == ["block_cache_1", "block_cache_1.1"]
+    for name in ("block_cache_1.0", "block_cache_1.2", "block_cache_1.x", "block_0.1", "block"):
+        with pytest.raises(UserError, match=rf"no net '{name}'; there are embedding, "):
+            program.stage(name)
+
+
+def test_stages_of_a_net_share_its_own_memory():
+    model = toy_model(layers=1, histories=(12, 6))
+    net = model.net("block_cache_0")
+    large = [replace(stage, io_size=DEVICE_BYTES // 2 + PAGE) for stage in net.stages]
+    Program(with_net(model, net.name, lambda net: replace(net, stages=large)))
+    with pytest.raises(UserError, match="expected at most"):
+        Program(with_net(model, net.name, lambda net: replace(net, stages=[*net.stages, replace(large[0], io_size=DEVICE_BYTES)])))

@@ -124,3 +124,23 @@ def test_equal_streams_are_decoded_once(tmp_path):
     first, second = (program.stage(f"block_cache_{i}").cores[0] for i in range(2))
     assert first is second
     assert program.spec is SPEC
+
+
+def test_stages_of_a_net_have_one_memory(tmp_path):
+    runtime = load(tmp_path, toy_model(histories=(12, 6)))
+    first, second = runtime.stages("block_cache_0")
+    assert [net.name for net in (first, second)] == ["block_cache_0", "block_cache_0.1"]
+    first.inputs[3].array[...] = np.arange(12 * 2).reshape(1, 12, 1, 2)
+    np.testing.assert_array_equal(second.inputs[3].array, first.inputs[3].array[:, :6])
+    assert runtime.has_net("block_cache_0.1")
+    assert not runtime.has_net("block_cache_0.2")
+
+
+def test_the_shapes_of_the_inputs_choose_the_stage(tmp_path):
+    runtime = load(tmp_path, toy_model(histories=(12, 6)))
+    for net in runtime.stages("block_cache_0"):
+        inputs = {buffer.info.name: np.zeros(buffer.info.shape, buffer.array.dtype) for buffer in net.inputs}
+        assert runtime.stage_for("block_cache_0", inputs) is net
+        runtime.run("block_cache_0", inputs)
+    with pytest.raises(UserError, match=r"input 'mask' is bfloat16 \[1, 1, 1, 9\], net block_cache_0 needs"):
+        runtime.run("block_cache_0", inputs | {"mask": np.zeros((1, 1, 1, 9), BF16)})

@@ -7,7 +7,8 @@ import pytest
 
 from compiler.diagnostics import UserError
 from runtime_sim.launch.runtime import Runtime
-from runtime_sim.launch.session import Session
+from runtime_sim.launch.session import Session, history_rows
+from tests.runtime_sim.check.changes import with_net
 from tests.runtime_sim.check.programs import HISTORY, ROWS, VOCABULARY, toy_model, toy_table, toy_tokens
 
 PROMPT = [3, 17, 5]
@@ -98,3 +99,47 @@ def test_files_that_hold_no_language_model_are_refused():
     model = toy_model()
     with pytest.raises(UserError, match="it has no net 'lm_head'"):
         Session(Runtime(replace(model, nets=model.nets[:-1])))
+
+
+def test_the_shortest_stage_that_holds_all_tokens_is_launched(monkeypatch):
+    """As select_decode_stage of Sophgo's C++ client: the token to feed counts among them."""
+    session = Session(Runtime(toy_model(histories=(HISTORY, 6, 3))))
+    launched, launch = [], session.runtime.launch
+    monkeypatch.setattr(
+        session.runtime, "launch", lambda net, *given: (launched.append(net.name), launch(net, *given))[1]
+    )
+    tokens = session.generate(PROMPT[:1], 8)
+    assert tokens == toy_tokens(PROMPT[0], 8)
+    steps = [name for name in launched if name.startswith("block_cache_1")]
+    assert steps == ["block_cache_1.2"] * 2 + ["block_cache_1.1"] * 3 + ["block_cache_1"] * 2
+    mask = session.stages[1][0].inputs[2].data.view(np.uint16)
+    assert len(mask) == 7
+
+
+def test_keys_and_values_of_all_stages_come_into_one_history():
+    session = Session(Runtime(toy_model(histories=(HISTORY, 6, 3))))
+    tokens = session.generate(PROMPT[:1], 9)
+    fed = [PROMPT[0], *tokens[:-1]]
+    for cache in session.caches:
+        keys, values = (buffer.data.view(np.int32)[: len(fed)] for buffer in cache.inputs[3:])
+        np.testing.assert_array_equal(keys, toy_table()[fed, 2])
+        np.testing.assert_array_equal(values, np.arange(len(fed)))
+
+
+@pytest.mark.parametrize(
+    ("row", "rows"), [(0, 3), (2, 3), (3, 6), (5, 6), (6, HISTORY), (HISTORY - 1, HISTORY)]
+)
+def test_a_stage_is_large_enough_up_to_its_last_row(row, rows):
+    session = Session(Runtime(toy_model(histories=(HISTORY, 6, 3))))
+    caches = session.stage_for(row)
+    assert history_rows(caches[0]) == rows
+    session.set_step(row, caches)
+    mask = caches[0].inputs[2].data.view(np.uint16)
+    assert [i for i, word in enumerate(mask) if word == 0] == [*range(row), rows]
+
+
+def test_layers_with_other_stages_are_refused():
+    model = toy_model(histories=(HISTORY, 6))
+    odd = with_net(model, "block_cache_1", lambda net: replace(net, stages=net.stages[:1]))
+    with pytest.raises(UserError, match="its layers do not all have 2 stages of decode"):
+        Session(Runtime(odd))

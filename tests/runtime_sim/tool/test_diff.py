@@ -15,3 +15,9 @@ def test_diff(tool, tmp_path):
     write_bmodel(tmp_path / "other.bmodel", toy_model())
     out = tool(replace(toy_model(), nets=toy_model().nets[1:]), "diff", tmp_path / "other.bmodel")[1]
     assert out == "net embedding: only in the second\n"
+
+
+def test_diff_of_stages(tool, tmp_path):
+    write_bmodel(tmp_path / "other.bmodel", toy_model(histories=(12, 5)))
+    out = tool(toy_model(histories=(12, 6)), "diff", tmp_path / "other.bmodel")[1]
+    assert {line.split(":")[0] for line in out.splitlines()} == {"net block_cache_0.1", "net block_cache_1.1"}

@@ -1,6 +1,6 @@
 """`disasm`: operands, waits, engines."""
 
-from tests.runtime_sim.check.programs import ADD_TILES, add_model
+from tests.runtime_sim.check.programs import ADD_TILES, add_model, toy_model
 
 
 def test_disasm_shows_operands_and_waits(tool):
@@ -22,3 +22,10 @@ def test_disasm_shows_operands_and_waits(tool):
 def test_disasm_of_one_engine(tool):
     _, out, _ = tool(add_model(), "disasm", "add", "--engine", "tiu")
     assert {line.split()[0] for line in out.splitlines()} == {"tiu"}
+
+
+def test_disasm_of_a_stage(tool):
+    model = toy_model(histories=(12, 6))
+    assert tool(model, "disasm", "block_cache_1.1")[0] == 0
+    code, _, errors = tool(model, "disasm", "block_cache_1.2")
+    assert (code, "there is no net 'block_cache_1.2'" in errors) == (2, True)

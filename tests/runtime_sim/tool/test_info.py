@@ -21,3 +21,12 @@ def test_info_as_json(tool):
     assert [net["name"] for net in record["nets"]][:2] == ["embedding", "embedding_cache"]
     assert record["memory"]["blobs"] == 1
     assert record["nets"][4]["stages"][0]["inputs"][0]["shape"] == [1, 1, 8]
+
+
+def test_stages_are_shown_by_name_in_one_memory(tool):
+    _, out, _ = tool(toy_model(histories=(12, 6)), "info")
+    assert "block_cache_0 .. 1 (2 nets): io_alone" in out
+    assert "block_cache_0.1 .. 1.1 (2 nets): io_alone" in out
+    assert "<- old_k bf16[1, 6, 1, 2] at 0x100003000" in out
+    memory = [json.loads(tool(toy_model(histories=rows), "info", "--json")[1])["memory"] for rows in ((12,), (12, 6))]
+    assert memory[0] == memory[1]

@@ -59,3 +59,42 @@ def test_another_size_is_refused(report, runtime, tiny_checkpoint, monkeypatch, 
     monkeypatch.setattr(Session, "vocabulary", 1024)
     with pytest.raises(UserError, match=f"not the same model: .*{message}"):
         report(reference=tiny_checkpoint("qwen3", **options))
+
+
+def test_every_stage_of_every_layer_is_run(folder, report):
+    code, out = report(FakeRuntime(folder, history=12, shorter=(6, 3)))
+    assert code == 0
+    names = [line.split()[0] for line in out.splitlines() if line.startswith("block_cache")]
+    assert names == [f"block_cache_{layer}{stage}" for stage in ("", ".1", ".2") for layer in (0, 1)]
+
+
+@pytest.mark.parametrize("stage", [0, 1, 2])
+def test_a_wrong_stage_is_named(folder, report, stage):
+    runtime = FakeRuntime(folder, history=12, shorter=(6, 3))
+    compute, wrong = runtime._compute, runtime.stages("block_cache_1")[stage].name
+
+    def run(name, inputs):
+        outputs = compute(name, inputs)
+        return [-outputs[0], *outputs[1:]] if name == wrong else outputs
+
+    runtime._compute = run
+    code, out = report(runtime)
+    assert code == 1
+    assert f"first at {wrong} out0" in out.splitlines()[-1]
+
+
+def test_a_stage_is_run_up_to_the_last_row_that_clients_use_it_for(folder, report):
+    """At every position that its layer's block has not shown."""
+    runtime = FakeRuntime(folder, rows=2, history=12, shorter=(6,))
+    seen, launch = {}, runtime.launch
+
+    def spy(net, *given):
+        launch(net, *given)
+        if net.name.startswith("block_cache_0"):
+            seen.setdefault(net.name, []).append(int(net.inputs[1].array.flat[0]))
+
+    runtime.launch = spy
+    report(runtime)
+    assert max(seen["block_cache_0.1"]) == 5
+    assert max(seen["block_cache_0"]) == 11
+    assert {1, 3, 5} <= set(seen["block_cache_0.1"])

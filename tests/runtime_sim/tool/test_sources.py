@@ -61,3 +61,12 @@ def test_a_net_belongs_to_the_function_with_its_name_and_its_waits(tmp_path):
     assert sources.find("block_cache_3", with_end) is None
     assert sources.find("block_3", other_waits) is None
     assert sources.find("block_3", longer) is None
+
+
+def test_a_stage_belongs_to_its_own_function():
+    stage = DUMP.replace('"block", bound = "layer", inputs = [#bm.input<name = "x">]', '"block", bound = "layer", stage = 1')
+    both = Sources([*read_functions(DUMP), *read_functions(stage)])
+    core = CoreProgram(queue(1, 0, 0), queue(0, 0))
+    assert both.find("block_3", core) is both.functions[0]
+    assert both.find("block_3.1", core) is both.functions[2]
+    assert both.find("block_3.2", core) is None

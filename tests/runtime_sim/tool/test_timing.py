@@ -15,7 +15,8 @@ from bmodel_tool import main
 from compiler.bmodel import BModel, read_bmodel, write_bmodel
 from compiler.bmodel.flatbuffer import decode, encode
 from runtime_sim.launch.loader import Program
-from runtime_sim.tool.timing import measure_file
+from runtime_sim.tool.timing import measure_file, report
+from tests.runtime_sim.check.changes import with_net
 from tests.runtime_sim.check.programs import add_model, toy_model
 from tests.runtime_sim.tool.page import page_data
 
@@ -70,6 +71,29 @@ def test_json_has_every_net(tool):
     by_name = {net["net"]: net for net in record["nets"]}
     total = by_name["embedding"]["cycles"] + 3 * by_name["block_0"]["cycles"] + by_name["lm_head"]["cycles"]
     assert record["model"]["prefill_seconds"]["cycles"] == pytest.approx(total * 1e-9)
+
+
+def test_decode_is_told_for_each_stage():
+    model = toy_model(layers=1, histories=(12, 6))
+    name = "block_cache_0"
+    net, (streams,) = model.net(name), model.net("block_0").stages[0].cores
+    longer = replace(net.stages[0], cores=[streams])  # another program, so that each has figures of its own
+    measured = measure_file(Program(with_net(model, name, lambda net: replace(net, stages=[longer, net.stages[1]]))))
+    assert [group.title for group in measured.groups if name in group.title or "block_0" in group.title] == [
+        "block_0 .. block_cache_0 (2 nets)",
+        "block_cache_0.1",
+    ]
+    figures = measured.as_dict()["model"]
+    by_history = figures["tokens_per_second_by_history"]
+    assert [*by_history] == [12, 6]
+    assert by_history[12] == figures["tokens_per_second"]
+    nets = measured.model.nets
+    cycles = [nets[each].cycles for each in ("embedding_cache", "block_cache_0.1", "lm_head")]
+    assert by_history[6]["cycles"] == pytest.approx(1e9 / sum(cycles))
+    text = "\n".join(report(Program(model)))
+    assert "decode, up to 12 tokens " in text
+    assert "decode, up to 6 tokens " in text
+    assert "decode  " in "\n".join(report(Program(toy_model())))
 
 
 def with_other(model: BModel, **stage: Any) -> Program:
