@@ -29,6 +29,7 @@ from tests.architectures.configs import config_of
 from tests.frontend.oracle import INPUT_LENGTH, SEQ_LENGTH, Subject, reference_model
 
 LENGTH, PROMPT, COUNT = 48, 20, 8  # tokens of a conversation, of its prompt, of the answer
+CHUNK = 24  # tokens of a stage of decode in which the answer begins, and does not end
 TIE = 0.05  # of the logits' standard deviation: what rounding to bf16 may turn around
 TOO_LARGE = "its class makes a model larger than this process may hold of the common sizes"
 PLAIN = {"reshape", "permute", "slice", "weight", "concat_weights", "table", "gather_rows", "linear", "add"}
@@ -104,7 +105,7 @@ def _measure(row: Row, folder: Path) -> None:
     row.ops = sorted(_ops(subject) - PLAIN)
     row.layers = sum(group.of_layers for group in subject.imported.nets)
     start = time.monotonic()
-    file = convert(ConvertOptions(checkpoint, LENGTH, "bf16", out_dir=out))
+    file = convert(ConvertOptions(checkpoint, LENGTH, "bf16", chunk_length=CHUNK, out_dir=out))
     row.seconds = time.monotonic() - start
     assert file is not None
     session = open_session(file, out / "config", exact=False)

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from compiler.bmodel import read_bmodel
+from compiler.client_nets import stage_name
 from compiler.ir.module import Function
 from compiler.ir.types import I32, Attribute, TensorType, element
 from compiler.weights.scheme import Scheme
@@ -90,7 +91,7 @@ class Tiny:
         self.options = options = replace(options, passes=passes)
         half = element(options.half)
         lengths = options.seq_length, options.input_length
-        self.model, self.weights = load_model(opened, *lengths, half)
+        self.model, self.weights = load_model(opened, *lengths, half, options.shorter_histories)
         self.job = RecordingJob(options, self.model, self.weights)
         self.job.compile()
         self.nets: dict[str, Net] = {}
@@ -102,7 +103,8 @@ class Tiny:
         for stage, module in self.job.kept[compiled.module].items():
             for function in module.functions():
                 for instance in compiled.instances:
-                    name = net_of(function).name_for(instance.layer)
+                    net = net_of(function)
+                    name = stage_name(net.name_for(instance.layer), net.stage)
                     self.nets.setdefault(name, Net(name, instance)).stages[stage] = function
 
     @property

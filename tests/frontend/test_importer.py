@@ -75,6 +75,31 @@ def test_element_type_is_chosen_by_the_caller():
     assert floats == {F16}
 
 
+def test_shorter_histories_are_further_stages_of_the_same_nets():
+    imported = import_model(QWEN3, 24, 16, shorter=(12, 6))
+    names = [function.sym_name for function in imported.find("block_0")[0].module.functions()]
+    assert names == ["block", "block_cache", "block_cache.1", "block_cache.2"]
+    for name, rows in (("block_cache_2", 24), ("block_cache_2.1", 12), ("block_cache_2.2", 6)):
+        group, function, instance = imported.find(name)
+        verify(group.module)
+        assert instance.layer == 2
+        kept = f"tensor<1x{rows}x2x32xbf16>"
+        mask = f"tensor<1x1x1x{rows + 1}xbf16>"
+        assert f"tensor<1x1xi32>, {mask}, {kept}, {kept}) ->" in str(function.function_type)
+    with pytest.raises(KeyError, match="has no net 'block_cache_2.3'"):
+        imported.find("block_cache_2.3")
+
+
+@pytest.mark.parametrize("rope", ["yarn", "dynamic"])
+def test_stages_have_the_tables_of_all_positions(rope):
+    scaling = {"rope_type": rope, "factor": 2.0, "original_max_position_embeddings": 16}
+    settings = config("llama", rope_scaling=scaling)
+    plain, staged = import_model(settings, 24, 16), import_model(settings, 24, 16, shorter=(12,))
+    assert plain.tables.keys() == staged.tables.keys()
+    assert all(np.array_equal(plain.tables[name], staged.tables[name]) for name in plain.tables)
+    assert all(len(table) == 24 for table in staged.tables.values())
+
+
 def test_layers_that_differ_are_modules_of_their_own():
     imported = import_model(config("smollm3", num_hidden_layers=5, no_rope_layers=[1, 0, 1, 0, 1]), 8)
     assert layers_of(imported) == [[0, 2], [1, 3], [4]]
