@@ -9,7 +9,7 @@ import pytest
 from compiler.bmodel import AddrMode, Net
 from compiler.diagnostics import UserError
 from dialects.nets import net_of
-from driver.job import Job, kind_of
+from driver.job import Job, for_all_stages, kind_of
 from driver.options import ConvertOptions
 from driver.pipelines import Effort, Efforts
 from frontend.binding import Weights
@@ -67,6 +67,15 @@ def test_trials_are_made_without_further_stages(staged, monkeypatch):
     assert seen == ["block", "block_cache"]
     names = [net_of(function).stage_name for function in block.module.functions()]
     assert names == ["block", "block_cache", "block_cache.1", "block_cache.2"]
+
+
+def test_further_stages_are_compiled_as_the_first(staged):
+    module = next(group.module for group in staged.model.nets if group.of_layers)
+    prefill, decode = Effort(tokens=64), Effort(fill=0.5)
+    efforts = for_all_stages(ByFunction.of({"block": prefill, "block_cache": decode}), module)
+    assert [efforts[function.sym_name] for function in module.functions()] == [prefill, decode, decode, decode]
+    alike = ByFunction.of({"block": prefill, "block_cache": prefill})
+    assert for_all_stages(alike, module) == alike
 
 
 class Runs:

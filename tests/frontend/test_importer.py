@@ -86,7 +86,7 @@ def test_shorter_histories_are_further_stages_of_the_same_nets():
         kept = f"tensor<1x{rows}x2x32xbf16>"
         mask = f"tensor<1x1x1x{rows + 1}xbf16>"
         assert f"tensor<1x1xi32>, {mask}, {kept}, {kept}) ->" in str(function.function_type)
-    with pytest.raises(KeyError, match="has no net 'block_cache_2.3'"):
+    with pytest.raises(KeyError, match=r"has no net 'block_cache_2\.3'"):
         imported.find("block_cache_2.3")
 
 
