@@ -211,25 +211,25 @@ class Prefill(Lowering):
         tokens, heads = self.current.tokens, op.k.type.shape[1]
         for value in (op.k, op.v):
             self._in_ddr(value, self.current)
-        values = counted(self.build, self.half(op.v))
-        yield KeyValues(
-            heads, [Computed(self.build, self.half(op.k))], [Computed(self.build, values)], tokens.start
-        )
+        keys = Computed(self.build, self.half(op.k))
+        values = Computed(self.build, counted(self.build, self.half(op.v)))
+        yield KeyValues(heads, [keys], [values], tokens.start)
         seen = seen_keys(op.visible, tokens, self.tokens, self.lanes)
         for others in (Range(seen.start, tokens.start), Range(tokens.stop, seen.stop)):
             for block in even_parts(others, self.lanes, self.keys // self.lanes):
-                keys = [packed_heads(self.build, x) for x in self._loaded(op.k, block)]
-                values_ = [counted_heads(self.build, x) for x in self._loaded(op.v, block)]
-                yield KeyValues(heads, keys, values_, block.start)
+                keys = packed_heads(self.build, self._loaded(op.k, block))
+                values = counted_heads(self.build, self._loaded(op.v, block))
+                yield KeyValues(heads, [keys], [values], block.start)
 
-    def _loaded(self, value: Value, tokens: Range) -> Iterator[Value]:
-        """[n, heads, d] of these tokens in local memory, of one run after the other."""
+    def _loaded(self, value: Value, tokens: Range) -> Value:
+        """[n, heads, d] of these tokens, which may be some of several runs, in local memory."""
+        parts = []
         for run in self.runs:
             part = run.tokens.within(tokens)
             if part.size:
                 rows = self._tokens_of(self._in_ddr(value, run), part.moved(-run.tokens.start))
-                rows = self.build.reshape(rows, rows.type.shape[1:], None)
-                yield self.build.load(rows, Lanes(0))
+                parts.append(self.build.load(self.build.reshape(rows, rows.type.shape[1:], None), Lanes(0)))
+        return self.build.concat(parts, 0)
 
     def _in_ddr(self, value: Value, run: Run) -> Value:
         """Heads [1, h, tokens, d] of a run, by token in DDR: a result of the function, or scratch."""

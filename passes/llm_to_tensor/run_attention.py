@@ -123,6 +123,8 @@ class RunAttention:
         width = q.type.shape[3]
         some = self.build.slice(q, (0, heads.start, tokens.start, 0), (1, heads.size, tokens.size, width))
         some = self.build.reshape(some, (heads.size, tokens.size, width), Lanes(1))
+        if heads.size > 1:  # rows of heads that follow each other are one left operand
+            some = self.build.copy(some)
         sinks = self.sinks and self.build.slice(self.sinks, (heads.start, 0, 0), (heads.size, 1, 1))
         return Tile(Queries(head, some), sinks)
 

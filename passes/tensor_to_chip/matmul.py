@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from itertools import product
+from itertools import pairwise, product
 from math import prod
 
 from compiler.ir.core import Op, Value
@@ -165,6 +165,10 @@ def right_matrix(low: Lowering, value: Value) -> Placed:
 
 def matrices(low: Lowering, left: Placed, result: Placed) -> Iterator[tuple[Placed, Placed]]:
     """Cut [.., m, k] and [.., m, n] into matrices whose rows of lanes lie one pitch apart in both."""
+    joined, joined_result = with_rows_joined(low, left), with_rows_joined(low, result)
+    if joined is not None and joined_result is not None:
+        yield joined, joined_result
+        return
     *lead, rows, _ = left.shape
     for index in product(*(range(size) for size in lead)):
         pair = [matrix_at(x, index) for x in (left, result)]
@@ -179,6 +183,23 @@ def matrices(low: Lowering, left: Placed, result: Placed) -> Iterator[tuple[Plac
                 pair[1].slice((start, 0), (count, result.shape[-1])),
             )
             start += count
+
+
+def with_rows_joined(low: Lowering, x: Placed) -> Placed | None:
+    """[.., m, k] as one matrix, where each of those there are fills whole rows of lanes and lies behind the
+    one before it.
+    """
+    *lead, rows, columns = x.shape
+    if x.lane or rows % x.lanes or x.axis != len(lead):
+        return None
+    sizes, strides = [*lead, rows // x.lanes], x.strides[:-1]
+    wide = [(size, stride) for size, stride in zip(sizes, strides, strict=True) if size > 1]
+    for (_, outer), (size, inner) in pairwise(wide):
+        if outer != size * inner:
+            return None
+    pitch = wide[-1][1] if wide else columns
+    whole = replace(x, shape=(prod(lead) * rows, columns), strides=(pitch, x.strides[-1]), axis=0)
+    return whole if is_matrix(low, whole) else None
 
 
 def matrix_at(x: Placed, index: tuple[int, ...]) -> Placed:

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from compiler.ir.types import F32
-from dialects import tensor
+from dialects import chip, tensor
+from passes.manager import PassManager, parse_pipeline
 from tests.helpers import random_tensor
 from tests.passes.llm_to_tensor.attending import MASKED, Attention, causal, hidden_unless, loads_of
 
@@ -83,3 +84,14 @@ def test_scores_take_little_room_however_many_keys_there_are():
     scores = [op.y.type for op in lowered.functions()[0].block.ops if isinstance(op, tensor.MatmulOp) and op.transpose_b]
     rows = {type_.shape for type_ in scores}
     assert all(type_.element == F32 and type_.shape[2] <= 128 for type_ in scores), rows
+
+
+@pytest.mark.parametrize(("options", "earlier"), [("{tokens=64 keys=128}", 4), ("{tokens=128 keys=128}", 1)])
+def test_all_heads_that_share_keys_meet_a_block_in_one_product(options, earlier):
+    """Blocks of four runs, some of which have keys of two, or of two."""
+    attention = Attention(256, 4, 2)
+    module = attention.module()
+    PassManager(parse_pipeline(f"llm-to-tensor{options}")).run(module)
+    PassManager(parse_pipeline("tensor-to-chip")).run(module)
+    ops = [op for op in module.functions()[0].block.ops if isinstance(op, chip.MatmulOp)]
+    assert len([op for op in ops if op.kind == "nn" and op.accumulate]) == 2 * earlier

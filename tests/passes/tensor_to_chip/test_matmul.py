@@ -67,6 +67,25 @@ def test_matmul(transpose, heads, rows, keys, width):
     check(program.finish(y), 1e-6)
 
 
+@pytest.mark.parametrize(
+    ("shape", "first", "rows", "products"),
+    [
+        ((3, 128, 64), 0, 128, 1),
+        ((3, 64, 50), 0, 64, 1),
+        ((3, 128, 64), 64, 64, 3),  # the next head's rows do not follow
+        ((3, 70, 64), 0, 70, 3),  # rows of lanes that are not full
+    ],
+)
+def test_heads_whose_rows_follow_each_other_are_one_product(shape, first, rows, products):
+    heads, _, width = shape
+    program = Program([normal(*shape, dtype=BF), normal(80, width, dtype=BF)])
+    a, b = program.load(slots(1)), program.load(slots(0))
+    some = program.add(tensor.SliceOp(a, starts=(0, first, 0), sizes=(heads, rows, width)))
+    y = program.make(tensor.MatmulOp, some, b, None, type_=array((heads, rows, 80), F32, slots(1)), transpose_b=True)
+    check(program.finish(y), 1e-6)
+    assert kinds(program).count("matmul.nt") == products
+
+
 @pytest.mark.parametrize("rows", [40, 64, 130])
 def test_a_right_operand_with_gaps_is_copied_if_the_unit_would_read_it_wrongly(rows):
     """Head 1 of 3 of [rows, heads, width]: within one row of lanes the matrix lies as it should."""
