@@ -12,7 +12,7 @@ from compiler.weights.stored import Array, Floats, Quantized, to_float32
 
 CLIP_RATIOS = {4: (1.0, 0.95, 0.9, 0.85), 8: (1.0,)}  # parts of a range to try; twice as many gain 1 %
 LARGEST_WEIGHT = 1e18  # so that squares and their sums stay finite in f32
-CHUNK_WEIGHTS = 1 << 17  # weights worked on at once: three f32 copies of them fit a 2 MiB cache
+CHUNK_WEIGHTS = 125_000  # worked on at once: three f32 copies fit a 2 MiB cache, and columns share no line
 
 
 def quantize(weight: Array, scheme: Scheme) -> Quantized:
@@ -31,11 +31,11 @@ def quantize(weight: Array, scheme: Scheme) -> Quantized:
     scales = np.empty(len(codes), scheme.scale.numpy)
     zeros = np.empty(len(codes), np.uint8) if scheme.zeros else None
     groups = np.ascontiguousarray(weight).reshape(codes.shape)
-    step = max(1, CHUNK_WEIGHTS // scheme.group)
+    step = min(max(1, CHUNK_WEIGHTS // scheme.group), len(codes))
+    search = _Search(scheme, step)
     for start in range(0, len(codes), step):
         chunk = slice(start, start + step)
-        search = _Search(groups[chunk], scheme)
-        search.run()
+        search.run(groups[chunk])
         codes[chunk] = search.codes().T
         scales[chunk] = search.scale
         if zeros is not None:
@@ -66,21 +66,27 @@ class _Search:
     column, and reduces over the first axis, ten times as fast as over short rows.
     """
 
-    def __init__(self, groups: Array, scheme: Scheme):
-        self.weights: Floats = np.ascontiguousarray(to_float32(groups).T)
-        self.work = np.empty_like(self.weights)
-        self.rounded = np.empty_like(self.weights)
+    def __init__(self, scheme: Scheme, count: int):
+        """For chunks of up to `count` groups, which all use the same arrays: fresh ones would cost more."""
+        self.buffers = np.empty((3, scheme.group * count), np.float32)
         self.scale_dtype: np.dtype[Any] = scheme.scale.numpy
         self.asymmetric = scheme.zeros
+        self.implied_zero = scheme.implied_zero
         self.code_dtype = scheme.codes
         self.ratios = CLIP_RATIOS[scheme.bits]
         self.lowest, self.highest = -127 if scheme.signed else 0, scheme.highest
-        count = self.weights.shape[1]
+
+    def _begin(self, groups: Array) -> None:
+        count, size = groups.shape
+        self.weights, self.work, self.rounded = self.buffers[:, : groups.size].reshape(3, size, count)
+        self.weights[...] = to_float32(groups).T
         self.error: Floats = np.full(count, np.inf, np.float32)
         self.scale: Floats = np.ones(count, np.float32)
-        self.zero: Floats = np.full(count, scheme.implied_zero, np.float32)
+        self.zero: Floats = np.full(count, self.implied_zero, np.float32)
 
-    def run(self) -> None:
+    def run(self, groups: Array) -> None:
+        """Find the best for the groups of a chunk, [count, group]."""
+        self._begin(groups)
         low, high = self.weights.min(axis=0), self.weights.max(axis=0)
         if not (low.min() >= -LARGEST_WEIGHT and high.max() <= LARGEST_WEIGHT):
             raise ValueError(f"the weight holds NaN or infinity, or magnitudes beyond {LARGEST_WEIGHT:g}")
@@ -129,10 +135,8 @@ class _Search:
         self.work -= self._round(scale, zero)
         error = np.einsum("ij,ij->j", self.work, self.work) * scale**2
         better = error < self.error
-        self.error, self.scale, self.zero = (
-            np.where(better, new, old)
-            for new, old in ((error, self.error), (scale, self.scale), (zero, self.zero))
-        )
+        for old, new in ((self.error, error), (self.scale, scale), (self.zero, zero)):
+            np.copyto(old, new, where=better)
 
     def codes(self) -> Array:
         return self._round(self.scale, self.zero).astype(self.code_dtype)
