@@ -135,7 +135,7 @@ class Op:
         self.position = None
         self._previous: Op | None = None
         self._next: Op | None = None
-        self._order = 0
+        self._order: int | None = None  # in its block, as far as one was asked for
         index = 0
         for value in operands:
             value._uses[(self, index)] = None
@@ -192,10 +192,13 @@ class Op:
         return bool(self.results) and not self.has_effects and not self.has_uses()
 
     def is_before(self, other: Op) -> bool:
-        """Whether this op comes earlier in the same block; a scan of the block after each change to it."""
+        """Whether this op comes earlier in the same block; a scan of it where one of them is new there."""
         assert self.parent is not None
         assert self.parent is other.parent, "ops of different blocks have no order"
-        self.parent.ops.number()
+        if self._order is None or other._order is None:
+            self.parent.ops.number()
+        assert self._order is not None
+        assert other._order is not None
         return self._order < other._order
 
     # ---- changing ----

@@ -134,18 +134,21 @@ class Schema:
         return tuple(named.pop(name, None) or Region() for name in self.regions)
 
     def bind_attributes(self, named: dict[str, Any]) -> dict[str, Any]:
-        """Declared attributes in declared order with defaults; a None counts as not given."""
-        unknown = named.keys() - self.attribute_names
-        if unknown:
-            raise TypeError(f"{self.opname} has no {', '.join(sorted(unknown))}; it has {self.summary()}")
-        values = self.defaults | {name: value for name, value in named.items() if value is not None}
-        attributes = {name: values[name] for name in self.attributes if name in values}
+        """Declared attributes in declared order with defaults; None counts as not given. Empties `named`."""
+        attributes = {}
+        for name in self.attributes:
+            value = named.pop(name, None)
+            value = self.defaults.get(name) if value is None else value
+            if value is not None:
+                attributes[name] = value
+        if named:
+            raise TypeError(f"{self.opname} has no {', '.join(sorted(named))}; it has {self.summary()}")
         for name in self.floats:
             if type(attributes.get(name)) is int:
                 attributes[name] = float(attributes[name])
-        missing = self.required - attributes.keys()
-        if missing:
-            raise TypeError(f"{self.opname} needs attribute {', '.join(sorted(missing))}")
+        if not attributes.keys() >= self.required:
+            missing = ", ".join(sorted(self.required - attributes.keys()))
+            raise TypeError(f"{self.opname} needs attribute {missing}")
         return attributes
 
     def infer_segments(self, count: int) -> tuple[int, ...] | None:

@@ -17,14 +17,13 @@ MAX_OPS = 1 << 20  # in a block; the largest programs compiled so far have a fif
 class OpList:
     """The ops of a block, in order. While iterating, the current op may be erased or moved."""
 
-    __slots__ = ("_count", "_numbered", "block", "first", "last")
+    __slots__ = ("_count", "block", "first", "last")
 
     def __init__(self, block: Block) -> None:
         self.block = block
         self.first: Op | None = None
         self.last: Op | None = None
         self._count = 0
-        self._numbered = False
 
     def insert(self, op: Op, before: Op | None) -> None:
         """Insert ``op`` before another op of this block, or at the end when ``before`` is None."""
@@ -42,7 +41,7 @@ class OpList:
         else:
             self.last = op
         self._count += 1
-        self._numbered = False
+        op._order = None
 
     def remove(self, op: Op) -> None:
         previous, following = op._previous, op._next
@@ -58,11 +57,9 @@ class OpList:
         self._count -= 1
 
     def number(self) -> None:
-        """Number the ops so that two can be compared; kept until the next insertion."""
-        if not self._numbered:
-            for index, op in enumerate(self):
-                op._order = index
-            self._numbered = True
+        """Number the ops so that two can be compared; those numbered stay in order, whatever is inserted."""
+        for index, op in enumerate(self):
+            op._order = index
 
     def __len__(self) -> int:
         return self._count

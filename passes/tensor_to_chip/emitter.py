@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from itertools import product
+from collections.abc import Sequence
+from dataclasses import replace
 from math import prod
 from typing import Any
 
@@ -17,21 +16,12 @@ from compiler.target.spec import ChipSpec
 from dialects import chip
 from dialects.tensor import Lanes, Replicated, axis_over_lanes
 from passes.tensor_to_chip.placed import CannotView, Placed, buffer_bytes, default_strides
+from passes.tensor_to_chip.steps import dma_steps, steps
 
 Operand = Placed | float  # an array, or one number for all positions
 
 RECIPROCAL_MAGIC = float(0x7EF311C7)  # makes the largest error of the guess least, 5.05 %
 MAX_ITEMS = 0xFFFF  # of one row of a matrix command
-MAX_STRIDE_AXES = 3  # n, h and w; the fourth, c, runs over the lanes
-
-
-@dataclass(frozen=True)
-class Step:
-    """One instruction's share of an iteration: the 4-D shape, and each operand's byte offset and strides."""
-
-    shape: chip.Shape4
-    offsets: tuple[int, ...]
-    strides: tuple[chip.Shape4, ...]
 
 
 class Emitter:
@@ -85,41 +75,26 @@ class Emitter:
     # ---- instructions ----
 
     def ar(self, kind: str, res: Placed, a: Operand, b: Operand | None = None, **attrs: Any) -> Placed:
-        """Element-wise `kind`; axes of size 1 broadcast, and numbers take the type of the other operand."""
+        """Element-wise `kind`; axes of size 1 broadcast.
+
+        Numbers take the `constant_type`, by default that of the other operand.
+        """
         arrays = [x for x in (res, a, b) if isinstance(x, Placed)]
         if len({x.lane for x in arrays if x.axis is not None}) > 1:
             raise CannotView(f"operands of {kind} start on lanes {', '.join(str(x.lane) for x in arrays)}")
+        arrays = [replace(x, lane=res.lane) if x.axis is None else x for x in arrays]
+        dtype = attrs.pop("constant_type", a.dtype if isinstance(a, Placed) else res.dtype)
+        numbers = [None if x is None or isinstance(x, Placed) else chip.constant(x, dtype) for x in (a, b)]
+        buffers = [x.buffer if isinstance(x, Placed) else None for x in (a, b)]
         for step in steps(arrays, self.spec):
-            views = iter(zip(arrays, step.offsets, step.strides, strict=True))
-            view = {id(x): x.view(strides, offset) for x, offset, strides in views}
-            self.add(self._ar_op(kind, step.shape, res, a, b, view, attrs))
+            view, *views = (x.view(s, o) for x, s, o in zip(arrays, step.strides, step.offsets, strict=True))
+            left = iter(views)
+            opd0, opd1 = (number or next(left, None) for number in numbers)
+            op = chip.ArOp(
+                res.buffer, *buffers, kind=kind, shape=step.shape, res=view, opd0=opd0, opd1=opd1, **attrs
+            )
+            self.add(op)
         return res
-
-    def _ar_op(
-        self,
-        kind: str,
-        shape: chip.Shape4,
-        res: Placed,
-        a: Operand,
-        b: Operand | None,
-        view: dict[int, chip.View],
-        attrs: dict[str, Any],
-    ) -> Op:
-        dtype = a.dtype if isinstance(a, Placed) else res.dtype
-        lane = res.lane
-
-        def operand(x: Operand | None) -> tuple[Value | None, Attribute | None]:
-            if x is None:
-                return None, None
-            if not isinstance(x, Placed):
-                return None, chip.constant(x, attrs.get("constant_type", dtype))
-            return x.buffer, replace(view[id(x)], lane=lane) if x.axis is None else view[id(x)]
-
-        (src0, opd0), (src1, opd1) = operand(a), operand(b)
-        kept = {name: value for name, value in attrs.items() if name != "constant_type"}
-        return chip.ArOp(
-            res.buffer, src0, src1, kind=kind, shape=shape, res=view[id(res)], opd0=opd0, opd1=opd1, **kept
-        )
 
     def cast(self, res: Placed, x: Placed, rounding: int = 0) -> Placed:
         """Convert, or copy bits where the type stays. rounding: 0 ties to even, 1 ties away, 3 down."""
@@ -309,43 +284,6 @@ def pooled_first(columns: int, eu_items: int) -> int:
     return min(widths, key=lambda w: columns // w * -(-w // eu_items) + w, default=columns)
 
 
-# ---- iteration ----
-
-
-def lane_axis(arrays: Sequence[Placed]) -> int | None:
-    return next((x.axis for x in arrays if x.axis is not None), None)
-
-
-def steps(arrays: Sequence[Placed], spec: ChipSpec) -> Iterator[Step]:
-    """Cover the first array's shape with instructions: an axis over the lanes, three others, more unrolled.
-
-    The whole rows of lanes of a vector over the lanes are taken as one row with several items per lane. What
-    is left of it is a second instruction, where the first then saves more than that costs.
-    """
-    axis = arrays[0].axis
-    channels = spec.lanes if axis is None else arrays[0].shape[axis]
-    lane_strides = [0 if axis is None or x.axis is None else x.strides[axis] for x in arrays]
-    rows, rest = divmod(channels, spec.lanes)
-    vector = axis is not None and prod(arrays[0].shape) == channels and not arrays[0].lane
-    if not vector or rows < (spec.eu_items(F32.bytes) if rest else 2):
-        yield from _cover(arrays, axis, channels, lane_strides)
-        return
-    zeros = (0,) * len(arrays)
-    yield Step((1, spec.lanes, 1, rows), zeros, tuple((0, 0, 0, stride) for stride in lane_strides))
-    if rest:
-        offsets = tuple(rows * s * x.dtype.bytes for s, x in zip(lane_strides, arrays, strict=True))
-        yield Step((1, rest, 1, 1), offsets, tuple((0, stride, 0, 1) for stride in lane_strides))
-
-
-def dma_steps(dst: Placed, src: Placed) -> Iterator[Step]:
-    """As `steps`; in DDR the axis over the lanes steps by its own stride."""
-    axis = lane_axis([dst, src])
-    if axis is None:
-        yield from _cover([dst, src], None, 1, [0, 0])
-        return
-    yield from _cover([dst, src], axis, dst.shape[axis], [dst.strides[axis], src.strides[axis]])
-
-
 def matrix_copy(dst: Placed, src: Placed) -> chip.DmaMatrixOp | None:
     """The copy as one matrix command, which is the faster kind; None when the arrays do not allow it.
 
@@ -376,37 +314,3 @@ def matrix_copy(dst: Placed, src: Placed) -> chip.DmaMatrixOp | None:
         res=replace(dst, dtype=I32).view(()),
         opd0=replace(src, dtype=I32).view(()),
     )
-
-
-def _cover(
-    arrays: Sequence[Placed], axis: int | None, channels: int, lane_strides: list[int]
-) -> Iterator[Step]:
-    axes = _collapse([a for a in range(len(arrays[0].shape)) if a != axis], arrays)
-    unrolled, kept = axes[: max(0, len(axes) - MAX_STRIDE_AXES)], axes[-MAX_STRIDE_AXES:]
-    if not kept:
-        kept = [(1, (1,) * len(arrays))]  # the DMA does not accept a w stride of 0
-    while len(kept) < MAX_STRIDE_AXES:
-        kept.insert(0, (1, (0,) * len(arrays)))
-    (n, ns), (h, hs), (w, ws) = kept
-    strides = tuple(zip(ns, lane_strides, hs, ws, strict=True))
-    for index in product(*(range(size) for size, _ in unrolled)):
-        offsets = tuple(
-            sum(i * s[k] for i, (_, s) in zip(index, unrolled, strict=True)) * x.dtype.bytes
-            for k, x in enumerate(arrays)
-        )
-        yield Step((n, channels, h, w), offsets, strides)
-
-
-def _collapse(axes: Sequence[int], arrays: Sequence[Placed]) -> list[tuple[int, tuple[int, ...]]]:
-    """(size, strides per array) of each axis, with axes merged that follow each other in all arrays."""
-    merged: list[tuple[int, tuple[int, ...]]] = []
-    for axis in axes:
-        size = arrays[0].shape[axis]
-        if size == 1:
-            continue
-        strides = tuple(0 if x.shape[axis] == 1 else x.strides[axis] for x in arrays)
-        if merged and all(outer == size * inner for outer, inner in zip(merged[-1][1], strides, strict=True)):
-            merged[-1] = (merged[-1][0] * size, strides)
-        else:
-            merged.append((size, strides))
-    return merged

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
+from typing import NamedTuple
 
 from compiler.ir.core import Value
 from compiler.ir.types import ElementType, TensorType
@@ -14,9 +16,21 @@ from compiler.target.spec import ChipSpec
 from dialects.chip import GlobalType, View
 from dialects.tensor import Lanes, axis_over_lanes
 
+REMEMBERED = 8192  # results of functions of shapes, of which a program has few
+
 
 class CannotView(Exception):
     """The positions asked for are not reachable with one stride per axis."""
+
+
+class Form(NamedTuple):
+    """What of an array decides on the instructions over it; see `Placed`."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]
+    axis: int | None
+    lane: int
+    item_bytes: int
 
 
 @dataclass(frozen=True)
@@ -42,6 +56,10 @@ class Placed:
         return isinstance(self.buffer.type, GlobalType)
 
     @property
+    def form(self) -> Form:
+        return Form(self.shape, self.strides, self.axis, self.lane, self.dtype.bytes)
+
+    @property
     def lane_rows(self) -> int:
         """How many rows of lanes the axis over the lanes takes."""
         return 1 if self.axis is None else -(-(self.lane + self.shape[self.axis]) // self.lanes)
@@ -54,12 +72,12 @@ class Placed:
                 continue
             rows, lane = divmod(self.lane + start, self.lanes)
             offset += rows * self.strides[axis] * self.dtype.bytes
-        return replace(self, shape=tuple(sizes), offset=offset, lane=lane)
+        return self._seen(tuple(sizes), self.strides, self.axis, offset, lane)
 
     def permute(self, order: Sequence[int]) -> Placed:
         axis = None if self.axis is None else list(order).index(self.axis)
-        shape = tuple(self.shape[i] for i in order)
-        return replace(self, shape=shape, strides=tuple(self.strides[i] for i in order), axis=axis)
+        shape, strides = (tuple([sizes[i] for i in order]) for sizes in (self.shape, self.strides))
+        return self._seen(shape, strides, axis, self.offset, self.lane)
 
     def reshape(self, shape: Sequence[int], axis: int | None) -> Placed:
         """The same items in row-major order; `axis` is the one over the lanes in the new shape.
@@ -76,7 +94,13 @@ class Placed:
                 self._keep_lane_axis(old, new, tuple(shape), axis, strides)
             else:
                 self._regroup(old, new, tuple(shape), strides)
-        return replace(self, shape=tuple(shape), strides=tuple(strides), axis=axis)
+        return self._seen(tuple(shape), tuple(strides), axis, self.offset, self.lane)
+
+    def _seen(
+        self, shape: tuple[int, ...], strides: tuple[int, ...], axis: int | None, offset: int, lane: int
+    ) -> Placed:
+        """A view of the same buffer; `replace` takes three times as long, and there are many."""
+        return Placed(self.buffer, self.dtype, shape, strides, axis, self.lanes, offset, lane)
 
     def _keep_lane_axis(
         self, old: list[int], new: list[int], shape: tuple[int, ...], axis: int | None, strides: list[int]
@@ -115,9 +139,16 @@ class Placed:
         ) and all(size == 1 or ours == theirs for size, ours, theirs in strides)
 
     def view(self, strides: tuple[int, ...], extra: int = 0) -> View:
-        return View(self.dtype, self.offset + extra, self.lane, strides)
+        return _view(self.dtype, self.offset + extra, self.lane, strides)
 
 
+@lru_cache(REMEMBERED)
+def _view(dtype: ElementType, offset: int, lane: int, strides: tuple[int, ...]) -> View:
+    """Operands that lie alike share their view."""
+    return View(dtype, offset, lane, strides)
+
+
+@lru_cache(REMEMBERED)
 def matching_axes(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list[int], list[int]]]:
     """The shortest runs of axes of both shapes that hold equally many items, in order."""
     groups: list[tuple[list[int], list[int]]] = []
@@ -143,6 +174,7 @@ def matching_axes(old: tuple[int, ...], new: tuple[int, ...]) -> list[tuple[list
     return groups
 
 
+@lru_cache(REMEMBERED)
 def default_strides(type_: TensorType, spec: ChipSpec) -> tuple[int, ...]:
     """The strides of a fresh buffer of this type; see `tensor.Lanes`."""
     strides = [0] * len(type_.shape)
@@ -157,6 +189,7 @@ def default_strides(type_: TensorType, spec: ChipSpec) -> tuple[int, ...]:
     return tuple(strides)
 
 
+@lru_cache(REMEMBERED)
 def buffer_bytes(type_: TensorType, spec: ChipSpec) -> int:
     """Bytes per lane of a fresh local buffer."""
     strides = default_strides(type_, spec)

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 
 from compiler.target.chips.bm1684x import BM1684X
 from dialects.tensor import Lanes, Replicated
-from passes.tensor_to_chip.emitter import Step, dma_steps, pooled_first, steps
+from passes.tensor_to_chip.emitter import pooled_first
 from passes.tensor_to_chip.placed import Placed
+from passes.tensor_to_chip.steps import Step, dma_steps, steps
 from tests.passes.tensor_to_chip.places import LANE_BYTES, fresh, item_offsets
 
 SIZES = st.sampled_from([1, 1, 2, 3, 4, 5, 17, 63, 64, 65, 128, 130, 1030, 1100])
