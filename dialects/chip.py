@@ -13,6 +13,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
+from functools import cache, lru_cache
 from typing import ClassVar, Literal, cast
 
 from compiler.ir.core import Op, Value
@@ -34,6 +35,7 @@ MAX_BYTES = 1 << 40  # more than any memory has
 MAX_SIZE = 0xFFFF  # of one axis of an instruction's shape
 SIZES = ("m", "k", "n", "rows", "columns", "block", "channels", "table_rows", "width", "chip.id", "chip.wait")
 STRIDES = ("row_stride", "table_stride", "n_stride", "c_stride", "index_stride", "terms")
+REMEMBERED = 8192  # results of functions of shapes, of which a program has few
 LEAST = dict.fromkeys(SIZES, 1) | dict.fromkeys(STRIDES, 0)  # of attributes that are numbers
 AXES = {"shape": 4, "kernel": 2}  # of attributes that are sizes
 SIGNED = {"i8", "i16", "i32", "f16", "f32", "bf16"}
@@ -121,6 +123,7 @@ def constant(value: float, dtype: ElementType) -> Const:
     return Const(dtype, int.from_bytes(packed, "little") & ((1 << dtype.bits) - 1))
 
 
+@lru_cache(REMEMBERED)
 def aligned_strides(shape: Shape4, dtype: ElementType, spec: ChipSpec, lane: int = 0) -> Shape4:
     """Strides of the EU-aligned layout: each channel of a lane starts on a multiple of the EU's bytes."""
     _, c, h, w = shape
@@ -329,8 +332,14 @@ def lane_access(buffer: Value, view: View, lanes: int, row_bytes: int, write: bo
     return Access(buffer, write, view.offset, view.offset + row_bytes, view.lane, view.lane + lanes)
 
 
+@cache
+def axis_names(prefix: str, suffix: str = "") -> tuple[str, ...]:
+    """The fields of the four axes, such as `res0_n`."""
+    return tuple(f"{prefix}_{axis}{suffix}" for axis in "nchw")
+
+
 def shape_fields(prefix: str, shape: Shape4) -> Fields:
-    return {f"{prefix}_{axis}": size for axis, size in zip("nchw", shape, strict=True)}
+    return dict(zip(axis_names(prefix), shape, strict=True))
 
 
 # ---- TIU ----
@@ -407,19 +416,27 @@ class ArOp(TiuOp):
         return sign | self._view_fields(name, buffer, view, place)
 
     def _view_fields(self, name: str, buffer: Value, view: View, place: Placement) -> Fields:
-        shape = cast(Shape4, self.shape)
-        out = {f"{name}_prec": PRECISION[view.dtype.name], f"{name}_addr": place.tiu(buffer, view)}
-        aligned = place.tiu(buffer, view) % place.spec.eu_bytes == 0
-        if not view.strides or (aligned and same_layout(view.strides, shape, view, place.spec)):
+        address = place.tiu(buffer, view)
+        out = {f"{name}_prec": PRECISION[view.dtype.name], f"{name}_addr": address}
+        aligned = address % place.spec.eu_bytes == 0
+        if not view.strides or (aligned and same_layout(view.strides, self.shape, view, place.spec)):
             return out
-        strides = {f"{name}_{axis}_str": s for axis, s in zip("nchw", view.strides, strict=True)}
-        return out | strides | {f"{name}_str": 3}
+        out |= zip(axis_names(name, "_str"), view.strides, strict=True)
+        out[f"{name}_str"] = isa.STRIDED
+        return out
 
 
-def same_layout(strides: tuple[int, ...], shape: Shape4, view: View, spec: ChipSpec) -> bool:
+def same_layout(strides: tuple[int, ...], shape: tuple[int, ...], view: View, spec: ChipSpec) -> bool:
     """Whether `strides` are those of the EU-aligned layout of `shape`, but for axes of size 1."""
-    rows = (shape[0], -(-(view.lane + shape[1]) // spec.lanes), shape[2], shape[3])
-    expected = aligned_strides(shape, view.dtype, spec, view.lane)
+    return _is_aligned(strides, cast(Shape4, shape), view.dtype, view.lane, spec)
+
+
+@lru_cache(REMEMBERED)
+def _is_aligned(
+    strides: tuple[int, ...], shape: Shape4, dtype: ElementType, lane: int, spec: ChipSpec
+) -> bool:
+    rows = (shape[0], -(-(lane + shape[1]) // spec.lanes), shape[2], shape[3])
+    expected = aligned_strides(shape, dtype, spec, lane)
     return all(size == 1 or have == want for size, have, want in zip(rows, strides, expected, strict=True))
 
 
@@ -762,8 +779,8 @@ class DmaTensorOp(DmaOp):
         )
         for name, buffer, view, shape in ends:
             strides = view.strides or default_strides(buffer, view, shape, place.spec)
-            out |= {f"{name}_{axis}size": size for axis, size in zip("nchw", shape, strict=True)}
-            out |= {f"{name}_{axis}stride": stride for axis, stride in zip("nchw", strides, strict=True)}
+            out |= zip(axis_names(name, "size"), shape, strict=True)
+            out |= zip(axis_names(name, "stride"), strides, strict=True)
             out |= split_address(name, place.dma(buffer, view))
         return out
 

@@ -8,14 +8,13 @@ from dataclasses import dataclass
 
 from compiler.ir.module import Function, discard, walk
 from compiler.target.attribute import target_of
-from compiler.target.isa import isa_for
 from compiler.target.timing import estimate
 from dialects import llm
 from dialects.builtin import ModuleOp
 from dialects.nets import token_count
 from driver.pipelines import Effort, lowering, placing
 from driver.search import Price
-from passes.emit_bmodel import encode
+from passes.emit_bmodel import decoded
 from passes.options import ByFunction
 
 RunPasses = Callable[[ModuleOp, str], ModuleOp]  # a copy of a module after a pipeline
@@ -65,8 +64,7 @@ def discarded(module: ModuleOp) -> Iterator[ModuleOp]:
 def price_of(function: Function) -> Price:
     """Of a finished program."""
     spec = target_of(function)
-    isa, streams = isa_for(spec), encode(function)
-    tiu, dma = isa.decode("tiu", streams.tiu), isa.decode("dma", streams.dma)
+    tiu, dma = decoded(function).values()
     plain, cautious = (estimate(tiu, dma, spec, cautious=choice).total for choice in (False, True))
     return Price(plain, cautious, len(tiu) + len(dma))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from compiler.bmodel import (
     AddrMode,
@@ -17,9 +17,10 @@ from compiler.bmodel import (
 from compiler.ir.core import Value
 from compiler.ir.module import Function
 from compiler.target.attribute import target_of
+from compiler.target.isa import Instruction as Decoded
 from compiler.target.isa import isa_for
 from compiler.target.spec import ChipSpec
-from dialects.chip import GlobalOp, Instruction, LocalOp, Placement
+from dialects.chip import Fields, GlobalOp, Instruction, LocalOp, Placement
 from dialects.nets import KEY, NetInput, NetOutput, net_of
 from dialects.weights import region_name
 from passes.chip.assign_addresses import globals_of, weight_source
@@ -31,19 +32,37 @@ END = {"tiu": "sys", "dma": "dma_sys"}
 def encode(function: Function) -> CommandStreams:
     """Both queues of a function whose buffers have addresses and whose instructions have ids and waits."""
     spec = target_of(function)
-    place = Placement(spec, address_of, spec.lane_bytes)
     isa = isa_for(spec)
     queues: dict[str, list[bytes]] = {"tiu": [], "dma": []}
-    for op in function.block.ops:
-        if not isinstance(op, Instruction):
-            continue
-        fields = op.fields(place) | ({"cmd_id": op.id} if spec.command_ids else {})
+    for op, fields in registers(function):
         try:
-            code = isa.encode(op.family, op.isa_kind(), fields | {"cmd_id_dep": op.wait})
+            code = isa.encode(op.family, op.isa_kind(), fields)
         except ValueError as error:
             op.fail(f"cannot be encoded: {error}")
         queues[op.engine].append(code)
     return ended(queues, spec)
+
+
+def decoded(function: Function) -> dict[str, list[Decoded]]:
+    """What both queues of `encode` are decoded to, without the commands that end them."""
+    isa = isa_for(target_of(function))
+    queues: dict[str, list[Decoded]] = {"tiu": [], "dma": []}
+    for op, fields in registers(function):
+        queues[op.engine].append(isa.complete(op.family, op.isa_kind(), fields))
+    return queues
+
+
+def registers(function: Function) -> Iterator[tuple[Instruction, Fields]]:
+    """What each instruction writes to registers; those not named are 0, or what the layout says of them."""
+    spec = target_of(function)
+    place = Placement(spec, address_of, spec.lane_bytes)
+    for op in function.block.ops:
+        if isinstance(op, Instruction):
+            fields = op.fields(place)
+            if spec.command_ids:
+                fields["cmd_id"] = op.id
+            fields["cmd_id_dep"] = op.wait
+            yield op, fields
 
 
 def ended(queues: dict[str, list[bytes]], spec: ChipSpec) -> CommandStreams:

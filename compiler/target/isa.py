@@ -13,10 +13,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property, lru_cache
+from itertools import chain
+from typing import NoReturn
 
-from compiler.target.layout import Engine, Layout
+from compiler.target.layout import OPCODE_FIELD, Engine, Layout
 from compiler.target.spec import ChipSpec
+
+NOWHERE = (0, -1)  # bit and mask of a field that there is not: no value fits
+HEADS = 4096  # first words of instructions to remember the names of
 
 # Codes of the precision fields (`*_prec`, `src_data_format`), by element type name.
 PRECISION = {"i8": 0, "f16": 1, "f32": 2, "i16": 3, "i32": 4, "bf16": 5, "i4": 6}
@@ -64,6 +69,7 @@ class Isa:
         for layout in layouts:
             self._forms.setdefault(layout.name, []).append(layout)
             self._opcodes.setdefault((layout.engine, layout.opcode), []).append(layout)
+        self._named = lru_cache(HEADS)(self._find_named)
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -86,12 +92,21 @@ class Isa:
         `size` picks the form where there are two (128: the long TIU form); the default is the short one.
         """
         layout = self.layout(name, size)
-        if kind not in layout.kinds:
+        bits = layout.kind_bits.get(kind)
+        if bits is None:
             raise ValueError(f"{self.name} '{name}' has no kind '{kind}'; it has {', '.join(layout.kinds)}")
-        bits = _identity_bits(layout, kind)
+        places = layout.places
         for key, value in layout.filled(fields).items():
-            bits |= _field_bits(layout, key, value)
+            offset, mask = places.get(key, NOWHERE)
+            if not 0 <= value <= mask:
+                _fail_field(layout, key, value)
+            bits |= int(value) << offset
         return bits.to_bytes(layout.size, "little")
+
+    def complete(self, name: str, kind: str, fields: Mapping[str, int]) -> Instruction:
+        """What `decode` makes of what `encode` makes of an instruction in its short form."""
+        layout = self.layout(name)
+        return Instruction(name, kind, layout.complete(fields), layout.size)
 
     def decode(self, engine: Engine, data: bytes | memoryview) -> list[Instruction]:
         """The instructions of one engine's stream, up to its end instruction or the end of the data."""
@@ -113,21 +128,35 @@ class Isa:
         bits = int.from_bytes(data[position : position + layout.size], "little")
         if bits & layout.reserved_mask:
             raise ValueError(f"{layout.name}.{kind} at byte {position} has reserved bits set")
-        fields = {name: bits >> f.offset & f.mask for name, f in layout.fields.items()}
+        fields = {name: bits >> offset & mask for name, (offset, mask) in layout.places.items()}
         return Instruction(layout.name, kind, fields, layout.size)
 
     def _identify(self, engine: Engine, head: int, position: int) -> tuple[Layout, str]:
         """The layout and the kind that the first 64 bits name."""
+        found = self._named(engine, head & self._identity_masks[engine])
+        if found is None:
+            raise ValueError(
+                f"{self.name} has no {engine} instruction like the one at byte {position}: {head:#018x}"
+            )
+        return found
+
+    @cached_property
+    def _identity_masks(self) -> dict[str, int]:
+        """Of each engine, the bits that name an instruction in any of its layouts."""
+        masks = dict.fromkeys(OPCODE_FIELD, 0)
+        for layout in chain.from_iterable(self._opcodes.values()):
+            masks[layout.engine] |= layout.identity_mask
+        return masks
+
+    def _find_named(self, engine: Engine, head: int) -> tuple[Layout, str] | None:
         opcode = head >> 41 & 15 if engine == "tiu" else head >> 32 & 15
         for layout in self._opcodes.get((engine, opcode), ()):
-            if all(_read(layout, name, head) == value for name, value in _flags(layout).items()):
+            if all(_read(layout, name, head) == value for name, value in layout.flags.items()):
                 code = head >> layout.kind_field.offset & layout.kind_field.mask
                 for kind, known in layout.kinds.items():
                     if known == code:
                         return layout, kind
-        raise ValueError(
-            f"{self.name} has no {engine} instruction like the one at byte {position}: {head:#018x}"
-        )
+        return None
 
 
 @cache
@@ -136,32 +165,16 @@ def isa_for(spec: ChipSpec) -> Isa:
     return Isa(spec.name, spec.instructions)
 
 
-def _flags(layout: Layout) -> dict[str, int]:
-    """The identity fields apart from opcode and kind."""
-    return {"cmd_short": int(layout.short)} if "cmd_short" in layout.identity else {}
-
-
 def _read(layout: Layout, name: str, bits: int) -> int:
     f = layout.identity[name]
     return bits >> f.offset & f.mask
 
 
-def _identity_bits(layout: Layout, kind: str) -> int:
-    """The bits that name the instruction."""
-    bits = layout.opcode << layout.opcode_field.offset | layout.kinds[kind] << layout.kind_field.offset
-    for name, value in _flags(layout).items():
-        bits |= value << layout.identity[name].offset
-    return bits
-
-
-def _field_bits(layout: Layout, name: str, value: int) -> int:
-    """One field in its place; ValueError when it does not exist or does not fit."""
+def _fail_field(layout: Layout, name: str, value: int) -> NoReturn:
     f = layout.fields.get(name)
     if f is None:
         raise ValueError(f"'{layout.name}' has no field '{name}'")
-    if not 0 <= value <= f.mask:
-        raise ValueError(f"'{layout.name}' field '{name}' is {value}, which does not fit {f.width} bits")
-    return int(value) << f.offset
+    raise ValueError(f"'{layout.name}' field '{name}' is {value}, which does not fit {f.width} bits")
 
 
 def _is_end(instruction: Instruction) -> bool:

@@ -23,7 +23,7 @@ class Field:
     offset: int
     width: int
 
-    @property
+    @cached_property
     def mask(self) -> int:
         return (1 << self.width) - 1
 
@@ -65,6 +65,36 @@ class Layout:
         """The given fields, and of the others those that are not 0."""
         known = {**self.defaults, **fields}
         return {name: known[source] for name, source in self.derived.items() if source in known} | known
+
+    def complete(self, fields: Mapping[str, int]) -> dict[str, int]:
+        """Every field, in bit order: what is decoded where `fields` were encoded."""
+        return self._zeros | self.filled(fields)
+
+    @cached_property
+    def _zeros(self) -> dict[str, int]:
+        return dict.fromkeys(self.fields, 0)
+
+    @cached_property
+    def places(self) -> dict[str, tuple[int, int]]:
+        """First bit and mask of each field that a caller may give, by name."""
+        return {name: (f.offset, f.mask) for name, f in self.fields.items()}
+
+    @cached_property
+    def flags(self) -> dict[str, int]:
+        """The identity fields apart from opcode and kind."""
+        return {"cmd_short": int(self.short)} if "cmd_short" in self.identity else {}
+
+    @cached_property
+    def kind_bits(self) -> dict[str, int]:
+        """The bits that name the instruction, by its kind."""
+        bits = self.opcode << self.opcode_field.offset
+        bits |= sum(value << self.identity[name].offset for name, value in self.flags.items())
+        return {kind: bits | code << self.kind_field.offset for kind, code in self.kinds.items()}
+
+    @cached_property
+    def identity_mask(self) -> int:
+        """The bits of the fields that name the instruction."""
+        return sum(f.mask << f.offset for f in self.identity.values())
 
     @cached_property
     def identity(self) -> dict[str, Field]:

@@ -1,7 +1,7 @@
 """Encoding and decoding of single instructions and streams."""
 
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from compiler.target.chips import chip
@@ -31,6 +31,18 @@ def test_decoding_undoes_encoding(case):
     assert decoded == instruction
     assert decoded.engine == engine
     assert decoded.size == instruction.size
+
+
+@given(instructions(), st.data())
+def test_what_is_decoded_is_known_without_encoding(case, data):
+    isa, engine, whole = case
+    assume(isa.layout(whole.name).size == whole.size)  # the form that is meant where no size is given
+    names = data.draw(st.sets(st.sampled_from(list(whole.fields))))
+    given = {name: whole.fields[name] for name in names}
+    completed = isa.complete(whole.name, whole.kind, given)
+    (decoded,) = isa.decode(engine, isa.encode(whole.name, whole.kind, given))
+    assert completed == decoded
+    assert (completed.size, list(completed.fields)) == (decoded.size, list(decoded.fields))
 
 
 @pytest.mark.parametrize(("isa", "layout"), [(isa, layout) for isa in TABLES for layout in TABLES[isa]])

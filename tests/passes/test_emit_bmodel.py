@@ -1,0 +1,39 @@
+"""Programs to streams of bytes, and what these are decoded to without making them."""
+
+from __future__ import annotations
+
+import pytest
+
+from compiler.diagnostics import CompileError
+from compiler.ir.module import Function
+from compiler.target.chips.bm1684x import BM1684X
+from compiler.target.isa import isa_for
+from passes.emit_bmodel import decoded, encode
+from passes.manager import PassManager, parse_pipeline
+from tests.passes.chip.random_programs import Move, program_of
+from tests.passes.programs import PLACING
+
+
+@pytest.fixture
+def function() -> Function:
+    moves = [Move("load", 0, 0), *[Move("copy", 1, 0)] * 3, Move("store", 0, 0, 1, 0)]
+    module = program_of(moves, 2)
+    PassManager(parse_pipeline(PLACING)).run(module)
+    return module.functions()[0]
+
+
+def test_instructions_are_known_without_encoding_them(function):
+    streams, isa = encode(function), isa_for(BM1684X)
+    queues = decoded(function)
+    assert queues["tiu"] == isa.decode("tiu", streams.tiu)[:-1]
+    assert queues["dma"] == isa.decode("dma", streams.dma)[:-1]
+    assert any(instruction.fields["cmd_id_dep"] for instruction in queues["tiu"])
+
+
+def test_a_value_that_no_register_holds_is_told_with_its_op(function):
+    store = function.block.ops[-1]
+    while not hasattr(store, "shape"):
+        store = store._previous
+    store.shape = (1, 1 << 20, 1, 1)
+    with pytest.raises(CompileError, match=r"'chip.dma' op cannot be encoded: .* does not fit 16 bits"):
+        encode(function)
