@@ -15,14 +15,7 @@ from dialects.tensor import Lanes, Replicated
 from passes.llm_to_tensor.attend import KeyValues, Mask, Queries, Scores, attend, load_mask
 from passes.llm_to_tensor.context import Lowering, TableRows, history_of
 from passes.llm_to_tensor.online import State, finished, met
-from passes.llm_to_tensor.pieces import (
-    Computed,
-    Piece,
-    counted,
-    counted_heads,
-    history_pieces,
-    packed_heads,
-)
+from passes.llm_to_tensor.pieces import Computed, Piece, counted, history_pieces, packed_heads
 from passes.ranges import Range, even_ranges
 
 
@@ -250,19 +243,19 @@ class Decode(Lowering):
         assert old_v is not None
         history = old_k.type.shape[1]
         for block in even_ranges(history, lanes, self.keys // lanes):
-            keys = [packed_heads(self.build, self._loaded(old_k, block, k_width))]
-            values = [counted_heads(self.build, self._loaded(old_v, block, v_width))]
+            keys = [Computed(self.build, self._loaded(old_k, block, k_width))]
+            values = [Computed(self.build, counted(self.build, self._loaded(old_v, block, v_width)))]
             if block.stop == history:
                 keys.append(Computed(self.build, self.half(new_k)))
                 values.append(Computed(self.build, counted(self.build, self.half(new_v))))
             yield KeyValues(heads, keys, values, block.start)
 
     def _loaded(self, x: Value, tokens: Range, width: int) -> Value:
-        """[n, heads, width] of x [1, tokens, heads, d] in DDR."""
+        """[1, heads, n, width] of x [1, tokens, heads, d] in DDR."""
         _, _, heads, pitch = x.type.shape
         some = self.build.slice(x, (0, tokens.start, 0, 0), (1, tokens.size, heads, pitch))
         some = self.build.load(self.build.reshape(some, (tokens.size, heads, pitch), None), Lanes(0))
-        return self.build.slice(some, (0, 0, 0), (tokens.size, heads, width))
+        return packed_heads(self.build, self.build.slice(some, (0, 0, 0), (tokens.size, heads, width)))
 
 
 def heads_of_lane_rows(heads: int, kv_heads: int, lanes: int) -> Iterator[tuple[int, Range]]:

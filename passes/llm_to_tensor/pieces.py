@@ -46,25 +46,17 @@ class Computed:
         return self.build.reshape(one, (rows.size, width), Lanes(0))
 
 
-def packed_heads(build: Build, x: Value) -> Computed:
-    """Keys x [n, heads, d] as they were loaded, each head then a matrix by itself."""
-    turned = build.permute(x, (1, 0, 2))
-    return as_computed(build, build.copy(turned) if x.type.shape[1] > 1 else turned)
-
-
-def counted_heads(build: Build, x: Value) -> Computed:
-    """As `packed_heads`, of values, which are then `counted`."""
-    return as_computed(build, counted(build, build.permute(x, (1, 0, 2))))
+def packed_heads(build: Build, x: Value) -> Value:
+    """Keys or values x [n, heads, d] as they were loaded at the highest rate, as [1, heads, n, d]: each head
+    is then a matrix by itself.
+    """
+    packed = build.copy(build.permute(x, (1, 0, 2)))
+    return build.reshape(packed, (1, *packed.type.shape), Lanes(2))
 
 
 def counted(build: Build, values: Value) -> Value:
     """Values [.., d] as [.., d + 1] with a 1 behind each: a product with weights then gives their sum too."""
     return build.pad(values, values.type.shape[-1] + 1, 1.0)
-
-
-def as_computed(build: Build, heads: Value) -> Computed:
-    """[heads, n, d], tokens over the lanes."""
-    return Computed(build, build.reshape(heads, (1, *heads.type.shape), Lanes(2)))
 
 
 class History:

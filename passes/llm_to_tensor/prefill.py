@@ -15,7 +15,7 @@ from dialects import llm, tensor
 from dialects.tensor import Lanes, Replicated
 from passes.llm_to_tensor.attend import KeyValues, Mask
 from passes.llm_to_tensor.context import Lowering, Run, TableRows
-from passes.llm_to_tensor.pieces import Computed, counted, counted_heads, packed_heads
+from passes.llm_to_tensor.pieces import Computed, counted
 from passes.llm_to_tensor.run_attention import RunAttention, seen_keys
 from passes.ranges import Range, even_parts, even_ranges
 
@@ -217,19 +217,22 @@ class Prefill(Lowering):
         seen = seen_keys(op.visible, tokens, self.tokens, self.lanes)
         for others in (Range(seen.start, tokens.start), Range(tokens.stop, seen.stop)):
             for block in even_parts(others, self.lanes, self.keys // self.lanes):
-                keys = packed_heads(self.build, self._loaded(op.k, block))
-                values = counted_heads(self.build, self._loaded(op.v, block))
+                keys = Computed(self.build, self._loaded(op.k, block))
+                values = Computed(self.build, counted(self.build, self._loaded(op.v, block)))
                 yield KeyValues(heads, [keys], [values], block.start)
 
     def _loaded(self, value: Value, tokens: Range) -> Value:
-        """[n, heads, d] of these tokens, which may be some of several runs, in local memory."""
+        """[1, heads, n, d] of these tokens, which may be some of several runs, in local memory.
+
+        The DMA takes heads apart, at a lower rate than it has for whole rows; it has time.
+        """
         parts = []
         for run in self.runs:
             part = run.tokens.within(tokens)
             if part.size:
                 rows = self._tokens_of(self._in_ddr(value, run), part.moved(-run.tokens.start))
-                parts.append(self.build.load(self.build.reshape(rows, rows.type.shape[1:], None), Lanes(0)))
-        return self.build.concat(parts, 0)
+                parts.append(self.build.load(self.build.permute(rows, HEADS_OUTSIDE), Lanes(2)))
+        return self.build.concat(parts, 2)
 
     def _in_ddr(self, value: Value, run: Run) -> Value:
         """Heads [1, h, tokens, d] of a run, by token in DDR: a result of the function, or scratch."""
