@@ -60,6 +60,7 @@ def convert(options: ConvertOptions) -> Path | None:
 def check_model(options: ConvertOptions, config: ModelConfig) -> None:
     """What config.json and the flags tell without a weight."""
     config.check_length(options.seq_length)
+    note_length(options.seq_length, config)
     if options.weight_bits < 16 and not options.as_stored:
         config.check_group(options.group, options.weight_bits)
     check_passes(options)
@@ -109,6 +110,16 @@ def check_passes(options: ConvertOptions) -> None:
     if pipeline is not None and not options.stop_after and (left := held & ~READY):
         more = " and ".join(step.name for step in passes_that_end(left))
         raise UserError(f"--passes leaves {left}: add {more}, or give --stop-after")
+
+
+def note_length(seq_length: int, config: ModelConfig) -> None:
+    """Tell that short conversations have the frequencies of long ones."""
+    if config.by_long_factors(seq_length):
+        log.warning(
+            "-s %d is more than original_max_position_embeddings %d: all tokens turn by long_factor, as "
+            "transformers does beyond that length; up to it, -s %d is closer to the model",
+            *(seq_length, config.original_positions, config.original_positions),
+        )
 
 
 def note_conversion(options: ConvertOptions, weights: Weights) -> None:

@@ -27,8 +27,10 @@ LARGEST_BUFFER = 1 << 26  # numbers; a mask over 8,192 positions
 LONGEST_REASON = 300  # characters of the library's message in one of ours
 
 
-def native_model(config: dict[str, Any]) -> nn.Module:
+def native_model(config: dict[str, Any], seq_length: int) -> nn.Module:
     """The model in evaluation mode: parameters on the meta device, buffers real, everything float32.
+
+    Its rotary frequencies are those of a conversation of `seq_length` tokens, however short a run of it is.
 
     Never runs code of the checkpoint: the class is chosen by `model_type` among those of transformers.
     Raises UserError for a model type that is unknown, and for values the library refuses.
@@ -38,6 +40,7 @@ def native_model(config: dict[str, Any]) -> nn.Module:
     with parameters_on_meta(), BoundedBuffers(), quiet():
         try:
             made = transformers.AutoConfig.for_model(**computing(config))
+            fix_frequencies(made, seq_length)
             build: Any = transformers.AutoModelForCausalLM.from_config
             model: nn.Module = build(
                 made,
@@ -49,6 +52,19 @@ def native_model(config: dict[str, Any]) -> nn.Module:
             why = unknown_word(config) or reason(error)
             raise UserError(f"config.json: cannot build the {model_type} model: {why}") from error
     return model.eval().requires_grad_(False)
+
+
+def fix_frequencies(config: Any, seq_length: int) -> None:
+    """Have longrope's factors for conversations of that length, in runs of any.
+
+    The library goes by the tokens so far: `Phi3ForCausalLM.prepare_inputs_for_generation` forgets the keys
+    when the factors change. A compiled program has one table, as vLLM has one for its max_model_len.
+    """
+    settings = getattr(config, "rope_parameters", None) or {}
+    for each in (settings, *settings.values()):  # which may be an object for each kind of layer
+        if isinstance(each, dict) and each.get("rope_type") == "longrope":
+            if seq_length > each["original_max_position_embeddings"]:
+                each["short_factor"] = each["long_factor"]
 
 
 def reason(error: Exception) -> str:

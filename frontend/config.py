@@ -90,17 +90,15 @@ class ModelConfig:
         return int(factor * (self.original_positions or 0))
 
     def check_length(self, seq_length: int) -> None:
-        """Refuse a sequence that is longer than the model's positions, or that changes its frequencies."""
-        limit, stretched, original = self.max_positions, self.stretched_positions, self.original_positions
+        """Refuse a sequence that is longer than the model's positions."""
+        limit, stretched = self.max_positions, self.stretched_positions
         if limit is not None and seq_length > max(limit, stretched):
             source = "max_position_embeddings" if limit >= stretched else "original positions x factor ="
             raise UserError(f"-s {seq_length} is more than {source} {max(limit, stretched)} of {self.path}")
-        if self.rope_type in LONGROPE and original and seq_length > original:
-            raise UserError(
-                f"-s {seq_length} is more than original_max_position_embeddings {original} of {self.path}\n"
-                f"rope_type {self.rope_type} turns all tokens otherwise beyond that length, which is not "
-                f"supported: give -s {original} or less"
-            )
+
+    def by_long_factors(self, seq_length: int) -> bool:
+        """Whether longrope has its other factors, those for more than the original length."""
+        return self.rope_type in LONGROPE and seq_length > (self.original_positions or seq_length)
 
     def check_group(self, group: int, bits: int) -> None:
         """Refuse inputs of linear layers that are not whole groups of that many weights of `bits` bits."""

@@ -54,7 +54,7 @@ def import_model(
     Raises UserError for a model that is not understood; nothing of the checkpoint but its configuration is
     read.
     """
-    model = config if isinstance(config, nn.Module) else native_model(settings_of(config))
+    model = config if isinstance(config, nn.Module) else native_model(settings_of(config), seq_length)
     prefill_length = max_input_length or seq_length
     prefill = capture_model(model, prefill_length)
     steps = [  # at the last position, whatever the history: tables are those of the whole length

@@ -88,7 +88,7 @@ def load_model(
     from frontend.build import native_model
     from frontend.importer import import_model
 
-    native = native_model(dict(opened.config.values))
+    native = native_model(dict(opened.config.values), seq_length)
     weights = opened.weights(native, half)
     model = import_model(native, seq_length, input_length, half, weights.schemes, weights.orders, shorter)
     return model, weights

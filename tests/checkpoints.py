@@ -20,6 +20,13 @@ LLAMA3_ROPE = {
     "original_max_position_embeddings": 32,
 }
 
+LONGROPE = {  # for heads of 64: the long factors slow each pair of numbers down by another amount
+    "rope_type": "longrope",
+    "original_max_position_embeddings": 40,
+    "short_factor": [1.0] * 32,
+    "long_factor": [1 + i / 4 for i in range(32)],
+}
+
 
 def make_checkpoint(
     folder: Path,

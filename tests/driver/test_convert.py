@@ -18,6 +18,7 @@ from driver.convert import convert
 from driver.options import ConvertOptions
 from driver.pipelines import default_pipeline
 from frontend.checkpoint import Checkpoint
+from tests.checkpoints import LONGROPE
 
 SIZES = {"layers": 1, "hidden": 128, "heads": 2, "kv_heads": 1, "intermediate": 128, "vocab": 320}
 NETS = ["embedding", "embedding_cache", "lm_head", "block_0", "block_cache_0"]
@@ -83,3 +84,17 @@ def test_a_file_that_computes_something_else_is_not_kept(options, tiny_checkpoin
     with pytest.raises(CompileError, match=r"computes something else than .*: nothing was written"):
         convert(replace(options, verify=True))
     assert not list(options.out_dir.parent.rglob("*.bmodel"))
+
+
+@pytest.mark.parametrize(
+    "place", [{"rope_scaling": LONGROPE}, {"rope_parameters": LONGROPE | {"rope_theta": 1e4}}]
+)
+def test_a_length_that_has_other_rotary_factors_is_noted(options, tiny_checkpoint, caplog, place):
+    """Where they stay as they are, nothing is said."""
+    folder = tiny_checkpoint("llama", **SIZES, **place)
+    for length in (40, 41):
+        convert(replace(options, model_path=folder, seq_length=length, stop_after="canonicalize"))
+        told = [line for line in caplog.messages if "long_factor" in line]
+        assert len(told) == (length > 40)
+    assert "-s 41 is more than original_max_position_embeddings 40: all tokens turn by long_factor" in told[0]
+    assert "-s 40 is closer" in told[0]

@@ -37,7 +37,7 @@ from runtime_sim.launch.runtime import Runtime
 from tests.compare import compare
 
 Array = np.ndarray
-MASKED = -9984.0  # what a client adds for "not visible"
+MASKED = {"bf16": -9984.0, "f16": -10000.0}  # what a client adds for "not visible", by the type of the net
 STAGE_BEFORE = {"llm-to-tensor": "llm", "tensor-to-chip": "tensor", "allocate-local": "chip"}
 
 ROUNDING = 0.9999  # cosine of two runs that round to bf16 in different places
@@ -194,12 +194,12 @@ def sample_inputs(types: Sequence[TensorType], vocabulary: int) -> list[Array]:
     length = types[2].shape[-1]
     used = max(1, tokens - 5) if tokens > 1 else length // 2
     arrays[1] = np.arange(tokens, dtype=np.int32)[None] if tokens > 1 else np.array([[used]], np.int32)
-    mask = np.zeros((tokens, length), np.float32)
+    mask, masked = np.zeros((tokens, length), np.float32), MASKED[str(types[2].element)]
     if tokens > 1:
-        mask[np.triu_indices(length, 1)] = MASKED
-        mask[used:] = MASKED
+        mask[np.triu_indices(length, 1)] = masked
+        mask[used:] = masked
     else:
-        mask[:, used : length - 1] = MASKED
+        mask[:, used : length - 1] = masked
     arrays[2] = mask.reshape(types[2].shape).astype(types[2].element.numpy)
     return arrays
 

@@ -29,7 +29,7 @@ from tests.frontend.models import check_refused, config
 )
 def test_words_that_the_library_does_not_know_are_named_by_key(settings, message):
     with pytest.raises(UserError, match=message):
-        native_model(config("llama", **settings))
+        native_model(config("llama", **settings), 8)
 
 
 @pytest.mark.parametrize(("model_type", "positions"), [("gpt_bigcode", 10**5), ("codegen", 10**8)])
@@ -37,7 +37,7 @@ def test_buffers_that_would_fill_memory_are_refused(model_type, positions):
     settings = config(model_type, n_positions=positions)
     del settings["max_position_embeddings"]
     with pytest.raises(UserError, match=r"cannot build the \w+ model: it keeps \d+ numbers beside its weights"):
-        native_model(settings)
+        native_model(settings, 8)
 
 
 def test_keys_of_classifiers_and_of_calls_do_not_matter():
@@ -67,7 +67,7 @@ def test_model_that_is_not_understood_is_refused_by_name(case):
 
 
 def test_parameters_have_no_memory_and_buffers_are_computed():
-    model = native_model(config("llama"))
+    model = native_model(config("llama"), 8)
     assert {parameter.device.type for parameter in model.parameters()} == {"meta"}
     assert not any(parameter.requires_grad for parameter in model.parameters())
     (frequency,) = {name: buffer for name, buffer in model.named_buffers() if "original" not in name}.values()

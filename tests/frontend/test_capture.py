@@ -29,7 +29,7 @@ LAYERS = [f"model.layers.{index}" for index in range(3)]
 
 @pytest.fixture(scope="module")
 def llama():
-    return native_model(config("llama"))
+    return native_model(config("llama"), 8)
 
 
 @pytest.mark.parametrize(("tokens", "history"), [(5, 0), (1, 7)])

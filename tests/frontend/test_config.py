@@ -112,14 +112,18 @@ def test_yarn_stretches_the_models_positions():
         {"rope_scaling": {"type": "su"}, "original_max_position_embeddings": 32},
     ],
 )
-def test_longrope_is_refused_beyond_its_original_length(place):
+def test_longrope_has_other_factors_beyond_its_original_length(place):
     config = ModelConfig(Path("model"), {"max_position_embeddings": 128, **place})
-    config.check_length(32)
-    message = (
-        r"-s 33 is more than original_max_position_embeddings 32 .*\nrope_type (longrope|su) .* -s 32 or less"
-    )
-    with pytest.raises(UserError, match=message):
-        config.check_length(33)
+    assert [config.by_long_factors(length) for length in (32, 33, 128)] == [False, True, True]
+    config.check_length(128)
+    with pytest.raises(UserError, match="-s 129 is more than max_position_embeddings 128"):
+        config.check_length(129)
+
+
+def test_other_ropes_have_one_set_of_factors():
+    yarn = {"rope_type": "yarn", "factor": 4.0, "original_max_position_embeddings": 32}
+    assert not ModelConfig(Path("model"), {"rope_scaling": yarn}).by_long_factors(64)
+    assert not ModelConfig(Path("model"), {"rope_scaling": {"rope_type": "longrope"}}).by_long_factors(64)
 
 
 @pytest.mark.parametrize(

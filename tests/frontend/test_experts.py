@@ -14,7 +14,7 @@ from tests.frontend.models import check_refused, config
 
 
 def experts_of(model_type: str, **settings: object) -> nn.Module:
-    model = native_model(config(model_type, num_local_experts=4, num_experts_per_tok=2, **settings))
+    model = native_model(config(model_type, num_local_experts=4, num_experts_per_tok=2, **settings), 8)
     return next(module for name, module in model.named_modules() if name.endswith(".experts"))
 
 

@@ -24,7 +24,7 @@ from tests.ggufs import HEAD, HIDDEN, LAYER_SHAPES, TEMPLATE, add_settings, fini
 def sources_of(path: Path):
     file = read_gguf(path)
     config = config_of(file)
-    model = native_model(dict(config.values))
+    model = native_model(dict(config.values), 8)
     return config, model, GgufParameters(file, config, model).sources()
 
 

@@ -62,7 +62,7 @@ def test_rope_and_norms_are_recognized_whole(qwen3):
 
 def test_import_is_reproducible_and_takes_a_built_model():
     settings = config("llama")
-    first, second = import_model(settings, 8), import_model(native_model(settings), 8)
+    first, second = import_model(settings, 8), import_model(native_model(settings, 8), 8)
     for a, b in zip(first.nets, second.nets, strict=True):
         assert print_module(a.module) == print_module(b.module)
     assert all(np.array_equal(first.tables[name], second.tables[name]) for name in first.tables)
@@ -207,14 +207,18 @@ LONGROPE = {
 }
 
 
-@pytest.mark.parametrize(
-    "settings",
-    [
-        {"rope_scaling": LONGROPE},
-        {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, "max_position_embeddings": 16},
-    ],
-)
-def test_tables_that_only_a_short_run_has_otherwise_are_refused(settings):
-    assert import_model(config("llama", **settings), 16).tables
+@pytest.mark.parametrize("prompt", [8, 16, 20, 24])
+def test_longrope_turns_by_the_factors_of_the_whole_length(prompt):
+    """By position 1, whatever the prompts: 1 / factor for the fastest pair."""
+    settings = config("llama", rope_scaling=LONGROPE)
+    for length, angle in ((min(prompt, 16), 1.0), (24, 0.5)):
+        tables = import_model(settings, length, min(prompt, length)).tables
+        assert tables["sin"][1, 0] / tables["cos"][1, 0] == pytest.approx(np.tan(angle), rel=1e-6)
+        assert len(tables["sin"]) == length
+
+
+def test_tables_that_only_a_short_run_has_otherwise_are_refused():
+    dynamic = {"rope_scaling": {"rope_type": "dynamic", "factor": 2.0}, "max_position_embeddings": 16}
+    assert import_model(config("llama", **dynamic), 16).tables
     with pytest.raises(UserError, match="depend on the length of the input"):
-        import_model(config("llama", **settings), 17)
+        import_model(config("llama", **dynamic), 17)

@@ -33,7 +33,7 @@ EXPERTS = "model.layers.0.mlp.experts"
 
 def bound(folder: Path) -> Weights:
     found = find_sources(Checkpoint(folder), None)
-    model = native_model(json.loads((folder / "config.json").read_text()))
+    model = native_model(json.loads((folder / "config.json").read_text()), 8)
     return bind(found.sources, folder, expected_of(model), odd=found.problems)
 
 
