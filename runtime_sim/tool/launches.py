@@ -1,11 +1,12 @@
-"""What `verify` runs each net on, so that every position that a client can give is covered.
+"""What `verify` runs each net on, so that the positions that a client can give are covered.
 
 - Blocks: a prompt of full length, each token of which is looked at. The first block of each program is also
   given a shorter prompt, whose padding must not reach its tokens.
 - Cache nets, in each of their stages: the token in the middle of what it holds, the second and the last, with
   all others in the caches and those after it masked. What differs by position alone is the row of the rope
-  table: of each program and table, one net is given every position that its layer's block has not read from
-  the same table.
+  table: of each program and table, one net is given the positions that its layer's block has not read from
+  the same table: all of them, or as many as `POSITIONS` spread over them, where a run of each would take
+  time that grows with the square of the length.
 - Embeddings: every token that there is; the head: some states of the conversation.
 """
 
@@ -28,6 +29,7 @@ from runtime_sim.tool.reference import LayerValues, Reference
 
 TABLE_ROWS = 4096  # of an embedding, compared at a time
 HEAD_STATES = 8
+POSITIONS = 512  # that a cache net is given, at most
 SAMPLING = Sampling(penalty=1.2, temperature=0.9, top_k=0, top_p=1.0)  # leaves no candidate out
 LOGIT_TOLERANCE = 1e-4  # of logits that were penalized, which rounds
 PROBABILITY_TOLERANCE = 1e-3
@@ -181,9 +183,8 @@ class Verifier:
         if rows is not None and not _is_new(known, (program_of(cache), rows)):
             return list(dict.fromkeys(some))
         shared = rows is not None and rows == position_rows(block)  # then the prompt covered its first rows
-        return list(
-            dict.fromkeys([*some, *range(self.session.sizes.prefill_rows if shared else 1, last + 1)])
-        )
+        others = range(self.session.sizes.prefill_rows if shared else 1, last + 1)
+        return list(dict.fromkeys([*some, *others[:: -(-len(others) // POSITIONS) or 1]]))
 
     def table_rows(self) -> Iterator[Agreement]:
         """The embedding on disk, part by part."""

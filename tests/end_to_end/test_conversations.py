@@ -116,7 +116,7 @@ def test_a_prompt_longer_than_the_blocks_take_is_refused_by_number(held):
 def test_what_a_client_hides_has_the_word_of_its_type(held, case, word):
     session = open_session(held(case).file, held(case).file.parent / "config", exact=False)
     session.set_prompt(3)
-    session.set_step(5)
+    session.set_step(5, session.caches)
     prompt, step = (nets[0].inputs[2].array.astype(np.float32) for nets in (session.blocks, session.caches))
     row, column = np.mgrid[:24, :24]
     np.testing.assert_array_equal(prompt[0, 0], np.where((column <= row) & (row < 3), 0, word))

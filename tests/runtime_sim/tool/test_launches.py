@@ -5,6 +5,7 @@ import torch
 
 from compiler.diagnostics import UserError
 from runtime_sim.launch.session import Session
+from runtime_sim.tool import launches
 from tests.runtime_sim.launch.fake_runtime import FakeRuntime
 
 
@@ -83,9 +84,8 @@ def test_a_wrong_stage_is_named(folder, report, stage):
     assert f"first at {wrong} out0" in out.splitlines()[-1]
 
 
-def test_a_stage_is_run_up_to_the_last_row_that_clients_use_it_for(folder, report):
-    """At every position that its layer's block has not shown."""
-    runtime = FakeRuntime(folder, rows=2, history=12, shorter=(6,))
+def positions_of(runtime, report):
+    """Those that the cache nets of the first layer are given, by name."""
     seen, launch = {}, runtime.launch
 
     def spy(net, *given):
@@ -95,6 +95,21 @@ def test_a_stage_is_run_up_to_the_last_row_that_clients_use_it_for(folder, repor
 
     runtime.launch = spy
     report(runtime)
+    return seen
+
+
+def test_a_stage_is_run_up_to_the_last_row_that_clients_use_it_for(folder, report):
+    """At every position that its layer's block has not shown."""
+    runtime = FakeRuntime(folder, rows=2, history=12, shorter=(6,))
+    seen = positions_of(runtime, report)
     assert max(seen["block_cache_0.1"]) == 5
     assert max(seen["block_cache_0"]) == 11
     assert {1, 3, 5} <= set(seen["block_cache_0.1"])
+
+
+@pytest.mark.parametrize(("most", "given"), [(11, range(1, 12)), (6, range(1, 12, 2)), (3, range(1, 12, 4))])
+def test_positions_of_long_caches_are_spread(folder, report, monkeypatch, most, given):
+    """Beside the one in the middle, the second and the last."""
+    monkeypatch.setattr(launches, "POSITIONS", most)
+    seen = positions_of(FakeRuntime(folder, rows=2, history=12), report)["block_cache_0"]
+    assert sorted(seen) == sorted({6, 1, 11, *given})
