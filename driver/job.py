@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterator, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from pathlib import Path
 
 from compiler.bmodel import BModel, CommandStreams, Net
@@ -22,10 +22,10 @@ from dialects.weights import view_of_name
 from driver.blob import Materializer, Piece, WeightBlob
 from driver.groups import groups_to_compile, named_of, table_of
 from driver.options import ConvertOptions
-from driver.pipelines import Efforts, default_pipeline, fusing
+from driver.pipelines import Effort, Efforts, default_pipeline, fusing
 from driver.precision import Precision
 from driver.resume import check_sources, dumps_by_module, resume
-from driver.search import fastest
+from driver.search import FILLS, fastest
 from driver.trials import Trials
 from driver.work import work_of
 from frontend.binding import Weights
@@ -105,15 +105,32 @@ class Job:
         return f"-s {self.options.seq_length}: {problem}; use a shorter sequence"
 
     def tuned(self, group: NetGroup) -> ModuleOp:
-        """Layers that differ little want one tuning: a search is made where no earlier one serves."""
-        kind = self.kind(group)
-        if kind in self._efforts:
+        """The module with the first efforts that fit; other layers of its kind begin with these."""
+        problem = DoesNotFit("nothing was tried")
+        for efforts in self.attempts(group):
             try:
-                return self.run_passes(group.name, group.module, self.pipeline(group, self._efforts[kind]))
-            except DoesNotFit:
-                log.debug("%s needs a tuning of its own", group.name)
-                del self._efforts[kind]
-        return self.run_passes(group.name, group.module, self.pipeline(group, self.efforts(group)))
+                made = self.run_passes(group.name, group.module, self.pipeline(group, efforts))
+            except DoesNotFit as error:
+                log.debug("%s does not fit with %s", group.name, efforts)
+                problem = error.with_traceback(None)  # whose frames hold the module
+            else:
+                self._efforts[self.kind(group)] = efforts
+                return made
+        raise problem
+
+    def attempts(self, group: NetGroup) -> Iterator[Efforts]:
+        """Layers that differ little want one tuning: a search is made where no earlier one serves.
+
+        What fits in a few runs may not in all of them, as buffers come to lie in other ways; it then loads
+        less ahead.
+        """
+        known = self._efforts.pop(self.kind(group), None)
+        if known is not None:
+            yield known
+        found = self.efforts(group)
+        yield found
+        for fill in FILLS[1:]:
+            yield found.map(partial(less_ahead, fill=fill))
 
     def kind(self, group: NetGroup) -> Hashable:
         return kind_of(group, self.precision.kept(group))
@@ -225,6 +242,10 @@ def for_all_stages(efforts: Efforts, module: ModuleOp) -> Efforts:
     """The further stages of a net are compiled as the first is."""
     nets = stages_of(module.functions())
     return ByFunction.of({each.sym_name: efforts[net[0].sym_name] for net in nets for each in net})
+
+
+def less_ahead(effort: Effort, fill: float) -> Effort:
+    return replace(effort, fill=min(effort.fill, fill))
 
 
 def kind_of(group: NetGroup, kept: Mapping[str, int]) -> Hashable:

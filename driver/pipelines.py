@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from operator import attrgetter
 from types import MappingProxyType
@@ -54,12 +54,13 @@ def fusing(options: ConvertOptions, keep: Mapping[str, int] = NOTHING) -> str:
     return ",".join(passes)
 
 
-def lowering(efforts: Efforts) -> str:
-    """From there to instructions in program order."""
+def lowering(efforts: Efforts, runs: Sequence[int] = ()) -> str:
+    """From there to instructions in program order; with `runs`, those of some runs of tokens."""
     tokens, keys, keep = (efforts.map(attrgetter(name)) for name in ("tokens", "keys", "keep"))
     tail = keep.map(lambda kept: int(kept > 0))
+    some = f" runs={','.join(map(str, runs))}" if runs else ""
     passes = [
-        f"llm-to-tensor{{tokens={tokens} keys={keys} tail={tail}}}",
+        f"llm-to-tensor{{tokens={tokens} keys={keys} tail={tail}{some}}}",
         f"tile-weights{{bytes={efforts.usual.tile_bytes}}}",
         f"share-constants{{keep={keep}}}",
         "tensor-to-chip",

@@ -7,12 +7,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
-from math import log as logarithm
 from typing import Protocol
 
 from compiler.diagnostics import log
 from compiler.target.spec import ChipSpec
 from driver.pipelines import Effort, Efforts
+from driver.price import Price
 from driver.work import Work
 from passes.chip.allocate_local import DoesNotFit
 from passes.options import ByFunction
@@ -23,25 +23,15 @@ BUDGET = 60_000  # instructions to place in trials, some 15 seconds' worth, befo
 TIE = 0.001  # of the cycles: what differs less is as fast, as the estimates are not better than that
 
 
-@dataclass(frozen=True)
-class Price:
-    """What a program takes: cycles by both estimates, and its commands."""
-
-    plain: float
-    cautious: float
-    commands: float
-
-    @property
-    def cost(self) -> float:
-        """The logarithm of the cycles, in the mean of both estimates."""
-        return (logarithm(max(1, self.plain)) + logarithm(max(1, self.cautious))) / 2
-
-
 class Lowered(Protocol):
     """A function as instructions in program order."""
 
     @property
     def op_count(self) -> int: ...
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is left out."""
 
     def price(self, effort: Effort) -> Price:
         """What it takes with addresses; raises DoesNotFit."""
@@ -90,13 +80,9 @@ class Search:
         self._known: dict[tuple[str, Effort], Candidate | DoesNotFit] = {}
 
     def climb(self) -> None:
-        """Try single changes, to one function's effort or to the tiles of all, until none is cheaper."""
+        """Try single changes, to the tiles of all or to one function's effort, until none is cheaper."""
         best = {name: self.first(name) for name in self.works}
-        while True:
-            best = {name: self.best_near(name, effort) for name, effort in best.items()}
-            better = next(self.better_tiles(best), None)
-            if better is None:
-                return
+        while better := next(self.cheaper(best), None):
             best = better
 
     def first(self, name: str) -> Effort:
@@ -109,32 +95,26 @@ class Search:
             problem = found
         raise problem
 
-    def best_near(self, name: str, effort: Effort) -> Effort:
-        """Where steps along the function's own axes lead to."""
-        while better := next(self.cheaper(name, effort), None):
-            effort = better
-        return effort
-
-    def cheaper(self, name: str, best: Effort) -> Iterator[Effort]:
-        for effort in self.works[name].neighbours(best, self.spec):
+    def cheaper(self, best: Mapping[str, Effort]) -> Iterator[dict[str, Effort]]:
+        for changed in self.changes(best):
             if self.op_count > BUDGET:
                 return
-            if self.cost([(name, effort)]) < self.cost([(name, best)]):
-                yield effort
-
-    def better_tiles(self, best: Mapping[str, Effort]) -> Iterator[dict[str, Effort]]:
-        """The same with tiles one step larger or smaller, where all functions together are cheaper so."""
-        place = self.tiles.index(next(iter(best.values())).tile_bytes)
-        for tile_bytes in self.tiles[max(0, place - 1) : place + 2]:
-            if self.op_count > BUDGET:
-                return
-            efforts = {name: replace(effort, tile_bytes=tile_bytes) for name, effort in best.items()}
-            if self.cost(efforts.items()) < self.cost(best.items()):
+            efforts = {**best, **changed}
+            if self.cost(efforts) < self.cost(best):
                 yield efforts
 
-    def cost(self, efforts: Iterable[tuple[str, Effort]]) -> float:
+    def changes(self, best: Mapping[str, Effort]) -> Iterator[dict[str, Effort]]:
+        """Tiles one step larger or smaller, and steps of each function by itself."""
+        place = self.tiles.index(next(iter(best.values())).tile_bytes)
+        for tile_bytes in self.tiles[max(0, place - 1) : place + 2]:
+            yield {name: replace(effort, tile_bytes=tile_bytes) for name, effort in best.items()}
+        for name, effort in best.items():
+            for step in self.works[name].neighbours(effort, self.spec):
+                yield {name: step}
+
+    def cost(self, efforts: Mapping[str, Effort]) -> float:
         """Of all these functions; infinite where one does not fit."""
-        found = [self.candidate(name, effort) for name, effort in efforts]
+        found = [self.candidate(name, effort) for name, effort in efforts.items()]
         return sum(each.cost if isinstance(each, Candidate) else float("inf") for each in found)
 
     def candidate(self, name: str, effort: Effort) -> Candidate | DoesNotFit:
@@ -146,10 +126,10 @@ class Search:
         return self._known[name, effort]
 
     def tried(self, name: str, effort: Effort) -> Candidate:
-        """With as many loads ahead as fit."""
+        """With as many loads ahead as fit; with fewer where the whole program may need more room."""
         self.works[name].check(effort, self.spec)
-        *fills, last = FILLS
         with self.lower(name, effort) as lowered:
+            *fills, last = FILLS if lowered.is_whole else FILLS[1:]
             for fill in fills:
                 with suppress(DoesNotFit):
                     return self.placed(lowered, replace(effort, fill=fill))
@@ -157,6 +137,7 @@ class Search:
 
     def placed(self, lowered: Lowered, effort: Effort) -> Candidate:
         price = lowered.price(effort)
+        log.debug("%s: %s", effort, price)
         self.op_count += lowered.op_count
         return Candidate(ByFunction(effort), price.cost, price.commands)
 

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 from compiler.ir.module import Function, discard, walk
 from compiler.target.attribute import target_of
-from compiler.target.timing import estimate
 from dialects import llm
 from dialects.builtin import ModuleOp
 from dialects.nets import token_count
 from driver.pipelines import Effort, lowering, placing
-from driver.search import Price
-from passes.emit_bmodel import decoded
+from driver.price import Price, price_of
+from driver.sample import Sample, sample_of
 from passes.options import ByFunction
 
 RunPasses = Callable[[ModuleOp, str], ModuleOp]  # a copy of a module after a pipeline
@@ -30,43 +29,45 @@ class Trials:
     @contextmanager
     def lower(self, name: str, effort: Effort) -> Iterator[Trial]:
         module = alone(self.fused, name)
-        with discarded(self.run_passes(module, lowering(ByFunction(effort)))) as lowered:
-            yield Trial(name, lowered, self.run_passes)
+        sample = sample_of(module.function(name), effort, target_of(module))
+        programs = []
+        try:
+            for runs in sample.programs if sample else [()]:
+                programs.append(self.run_passes(module, lowering(ByFunction(effort), runs)))
+            yield Trial(name, programs, sample, self.run_passes)
+        finally:
+            for program in programs:
+                discard(program)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A function as instructions in program order."""
+    """A function as instructions in program order: all of it, or the programs of a sample."""
 
     name: str
-    lowered: ModuleOp
+    programs: Sequence[ModuleOp]
+    sample: Sample | None
     run_passes: RunPasses
 
     @property
     def op_count(self) -> int:
-        return len(self.lowered.function(self.name).block.ops)
+        return sum(len(program.function(self.name).block.ops) for program in self.programs)
+
+    @property
+    def is_whole(self) -> bool:
+        return self.sample is None
 
     def price(self, effort: Effort) -> Price:
         """With the loads ahead, addresses and waits of this effort; raises DoesNotFit."""
-        with discarded(self.run_passes(self.lowered, placing(ByFunction(effort)))) as placed:
-            return price_of(placed.function(self.name))
+        prices = [self.placed(program, effort) for program in self.programs]
+        return self.sample.price(*prices) if self.sample else prices[0]
 
-
-@contextmanager
-def discarded(module: ModuleOp) -> Iterator[ModuleOp]:
-    """The module, taken apart in the end."""
-    try:
-        yield module
-    finally:
-        discard(module)
-
-
-def price_of(function: Function) -> Price:
-    """Of a finished program."""
-    spec = target_of(function)
-    tiu, dma = decoded(function).values()
-    plain, cautious = (estimate(tiu, dma, spec, cautious=choice).total for choice in (False, True))
-    return Price(plain, cautious, len(tiu) + len(dma))
+    def placed(self, program: ModuleOp, effort: Effort) -> Price:
+        finished = self.run_passes(program, placing(ByFunction(effort)))
+        try:
+            return price_of(finished.function(self.name))
+        finally:
+            discard(finished)
 
 
 def alone(module: ModuleOp, name: str) -> ModuleOp:

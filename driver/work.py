@@ -13,7 +13,11 @@ from compiler.target.spec import ChipSpec
 from dialects import llm
 from dialects.nets import token_count
 from driver.pipelines import Effort
+from driver.sample import FEW
 from passes.chip.allocate_local import DoesNotFit
+
+GUESS = 0.55  # of a lane: where more is known to be alive at once, the rest has hardly any room
+AT_ONCE = 512  # tokens: longer runs gain little, and take longer to try
 
 
 @dataclass(frozen=True)
@@ -21,31 +25,56 @@ class Work:
     """The sizes of a function that matter to how it is cut.
 
     Bytes are those of a lane. `row_bytes`: the least that a row of lanes of tokens takes in activations alive
-    at once; `key_bytes`: what one of keys and values takes, of all KV heads and attentions; `weight_bytes`:
+    at once; `key_bytes`: what one of keys and values takes, of all KV heads and attentions; `seen_bytes`:
+    what one of queries takes that meet keys block by block, with what they have seen so far; `weight_bytes`:
     what all weights take that linears multiply by, in 16 bit.
     """
 
     tokens: int  # of a call
+    keys: int = 0  # that they attend to
     row_bytes: int = 0
     key_bytes: int = 0
+    seen_bytes: int = 0
     weight_bytes: int = 0
 
     def guesses(self, spec: ChipSpec) -> Iterator[Effort]:
-        """As many tokens at a time as leave half of local memory for the rest, and then fewer."""
-        for tokens in run_lengths(self.tokens, spec.lanes):
-            effort = Effort(tokens)
-            if 2 * self.least_bytes(effort, spec) <= spec.lane_bytes or 0 < tokens <= spec.lanes:
+        """Many tokens at a time that leave room for the rest, in blocks of as many keys; then fewer.
+
+        One token meets all keys at once, and then fewer.
+        """
+        if self.tokens == 1:
+            yield from (Effort(keys=keys) for keys in run_lengths(self.keys, spec.lanes))
+            return
+        *lengths, last = run_lengths(self.tokens, spec.lanes)
+        for tokens in lengths:
+            effort = Effort(tokens, keys=tokens if self.keys else 0)
+            at_once = (tokens or self.tokens) <= AT_ONCE or not self.keys
+            if at_once and self.least_bytes(effort, spec) <= GUESS * spec.lane_bytes:
                 yield effort
+        yield Effort(last, keys=last if self.keys else 0)
 
     def neighbours(self, effort: Effort, spec: ChipSpec) -> Iterator[Effort]:
-        """One step along one axis."""
-        kept = [0, spec.lane_bytes // 2] if self.weight_bytes else [0]
-        axes = {"tokens": run_lengths(self.tokens, spec.lanes), "keep": kept}
-        for name, values in axes.items() if self.tokens > 1 else ():
+        """One step along one axis, where that makes a difference and can be priced."""
+        axes = {
+            "tokens": run_lengths(self.tokens, spec.lanes),
+            "keys": run_lengths(self.keys, spec.lanes),
+            "keep": [0, spec.lane_bytes // 2],
+        }
+        for name, values in axes.items():
             place = values.index(getattr(effort, name))
             for value in values[max(0, place - 1) : place + 2]:
-                if value != values[place]:
-                    yield replace(effort, **{name: value})
+                found = replace(effort, **{name: value})
+                if value != values[place] and self.is_sensible(found):
+                    yield found
+
+    def is_sensible(self, effort: Effort) -> bool:
+        """Whether it may be better than what is simpler. Many runs are streamed, and keep no weights."""
+        runs = -(-self.tokens // (effort.tokens or self.tokens))
+        if effort.keep and (not self.weight_bytes or self.tokens == 1 or runs > FEW):
+            return False
+        if self.tokens == 1:
+            return True
+        return effort.keys <= 2 * effort.tokens if effort.keys else runs <= FEW or not self.keys
 
     def check(self, effort: Effort, spec: ChipSpec) -> None:
         """DoesNotFit where it cannot fit, whatever its program is."""
@@ -57,17 +86,24 @@ class Work:
             )
 
     def least_bytes(self, effort: Effort, spec: ChipSpec) -> int:
-        """The activations of a run of tokens, all keys and values, and the weights that are kept."""
+        """What is alive at once of many tokens: of one of a few moments, whichever takes the most."""
         if self.tokens == 1:
             return 0
-        run, call = (-(-tokens // spec.lanes) for tokens in (effort.tokens or self.tokens, self.tokens))
-        return run * self.row_bytes + call * self.key_bytes + min(effort.keep, self.weight_bytes)
+        run, block, call = (
+            -(-count // spec.lanes) for count in (effort.tokens or self.tokens, effort.keys, self.tokens)
+        )
+        local, met = run * self.row_bytes, 0
+        if effort.keys:
+            met = run * self.seen_bytes + (run + block) * self.key_bytes
+        else:
+            local += call * self.key_bytes
+        return min(effort.keep, self.weight_bytes) + max(local, met)
 
 
-def run_lengths(input_length: int, lanes: int) -> list[int]:
-    """0 for all tokens at once, then halves, in whole rows of lanes."""
+def run_lengths(total: int, lanes: int) -> list[int]:
+    """0 for all at once, then halves, in whole rows of lanes."""
     found = [0]
-    length = -(-input_length // lanes) * lanes
+    length = -(-total // lanes) * lanes
     while length > lanes:
         length = -(-length // 2 // lanes) * lanes
         found.append(length)
@@ -76,14 +112,30 @@ def run_lengths(input_length: int, lanes: int) -> list[int]:
 
 def work_of(function: Function, spec: ChipSpec) -> Work:
     """Of a function of the llm dialect, fused."""
-    tokens = token_count(function)
+    tokens, attentions = token_count(function), attentions_of(function)
     weights = sum(weight.type.size for weight in weights_of(function))
     return Work(
         tokens=tokens,
+        keys=max((op.k.type.shape[2] for op in attentions), default=0),
         row_bytes=max(live_bytes(function)) // tokens,
-        key_bytes=sum(key_sizes(function)) // tokens,
+        key_bytes=sum(bytes_per_token(value, 2) for op in attentions for value in (op.k, op.v)),
+        seen_bytes=max((seen_bytes(op) for op in attentions), default=0),
         weight_bytes=BF16.bytes * weights // spec.lanes,
     )
+
+
+def attentions_of(function: Function) -> list[llm.AttentionOp]:
+    return [op for op in function.block.ops if isinstance(op, llm.AttentionOp)]
+
+
+def bytes_per_token(value: Value, axis: int) -> int:
+    return int(value.type.size // value.type.shape[axis] * value.type.element.bytes)
+
+
+def seen_bytes(op: llm.AttentionOp) -> int:
+    """Of a query of all heads, and of the sums of the values that it has seen, in f32."""
+    sums = op.y.type.size // op.y.type.shape[1] * F32.bytes
+    return bytes_per_token(op.q, 2) + int(sums)
 
 
 def weights_of(function: Function) -> Iterator[Value]:
@@ -111,10 +163,3 @@ def least_size(value: Value) -> int:
     """Bytes of an activation: as its type has it, but sums in f32."""
     added_to = any(isinstance(user, llm.LinearOp) and user.residual is value for user in value.users)
     return int(value.type.size * (F32 if added_to else value.type.element).bytes)
-
-
-def key_sizes(function: Function) -> Iterator[int]:
-    """Bytes of the keys and values of each attention."""
-    for op in function.block.ops:
-        if isinstance(op, llm.AttentionOp):
-            yield from (least_size(value) for value in (op.k, op.v))

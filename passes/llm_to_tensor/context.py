@@ -90,16 +90,17 @@ class Lowering(ABC):
         self.tokens = tokens
         self.build = Build(Builder.before(function.terminator), spec)
         self.runs = [Run(part) for part in runs]
+        self.lowered = self.runs  # perhaps not all of them
         self.current = self.runs[0]
         self.op: Op = function  # the one being lowered
         self.scaled: set[Value] = set()  # queries that the factor of the scores is in already
 
     def run(self, ops: list[Op], terminator: Op) -> list[Value]:
-        """Lower all ops for all runs; gives the function's results, runs joined along the token axis."""
+        """Lower all ops run by run; gives the function's results, runs joined along the token axis."""
         results: list[list[Value]] = []
         phases = self.phases(ops)
         for phase in phases:
-            for run in self.runs:
+            for run in self.lowered:
                 self.current = run
                 for op in phase:
                     self.lower(op)

@@ -45,6 +45,8 @@ class LlmToTensor(Pass):
     tail: ByFunction[int] = by_function(at_least(0, 0))
     # keys met at a time, in whole rows of lanes; 0 for all
     keys: ByFunction[int] = by_function(at_least(0, 0))
+    # of the runs, only those of these numbers, so that a few tell what all take; others store nothing
+    runs: tuple[int, ...] = ()
 
     def run(self, module: Module) -> None:
         for function in module.functions():
@@ -66,4 +68,4 @@ def lowering_of(function: Function, options: LlmToTensor, spec: ChipSpec) -> Low
     if tokens == 1:
         return Decode(function, options.keys[name], spec)
     runs = token_runs(tokens, options.tokens[name] or tokens, options.tail[name], spec.lanes)
-    return Prefill(function, tokens, runs, options.keys[name], spec)
+    return Prefill(function, tokens, runs, options.keys[name], spec, options.runs)

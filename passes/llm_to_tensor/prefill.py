@@ -8,7 +8,7 @@ from math import prod
 
 from compiler.ir.core import Op, Value
 from compiler.ir.module import Function
-from compiler.ir.types import F32, Attribute
+from compiler.ir.types import F32, Attribute, TensorType
 from compiler.sizes import round_up
 from compiler.target.spec import ChipSpec
 from dialects import llm, tensor
@@ -34,11 +34,21 @@ def token_runs(total: int, most: int, tail: int, lanes: int) -> list[Range]:
 class Prefill(Lowering):
     """Lowers a function with many tokens, some of them at a time; see `token_runs`.
 
-    `keys`: how many keys attention meets at a time; 0 for all, which are then kept in local memory.
+    `keys`: how many keys attention meets at a time; 0 for all, which are then kept in local memory. `some`:
+    numbers of the runs that are lowered; none for all.
     """
 
-    def __init__(self, function: Function, tokens: int, runs: list[Range], keys: int, spec: ChipSpec):
+    def __init__(
+        self,
+        function: Function,
+        tokens: int,
+        runs: list[Range],
+        keys: int,
+        spec: ChipSpec,
+        some: Sequence[int] = (),
+    ):
         super().__init__(function, tokens, runs, spec)
+        self.lowered = [run for number, run in enumerate(self.runs) if number in some] or self.runs
         self.lanes = spec.lanes
         self.keys = keys
 
@@ -201,6 +211,9 @@ class Prefill(Lowering):
 
     def _half_of(self, value: Value, run: Run) -> Value:
         """As `half`, for another run."""
+        if run not in self.lowered and value not in run.halves:
+            rows = self.build.permute(self._stand_in(value, run), HEADS_OUTSIDE)
+            run.halves[value] = self.build.load(rows, Lanes(2))
         this, self.current = self.current, run
         found = self.half(value)
         self.current = this
@@ -236,6 +249,8 @@ class Prefill(Lowering):
 
     def _in_ddr(self, value: Value, run: Run) -> Value:
         """Heads [1, h, tokens, d] of a run, by token in DDR: a result of the function, or scratch."""
+        if run not in self.lowered:
+            return self._stand_in(value, run)
         if value not in run.histories:
             this, self.current = self.current, run
             half, result = self.half(value), self._by_token(value)
@@ -246,6 +261,12 @@ class Prefill(Lowering):
             run.histories[value] = stored
             self.current = this
         return run.histories[value]
+
+    def _stand_in(self, value: Value, run: Run) -> Value:
+        """In the place of what a run would store that is left out, something that is as large."""
+        _, heads, _, width = value.type.shape
+        type_ = TensorType((1, run.tokens.size, heads, width), value.type.element)
+        return self.build.add(tensor.WeightOp(sources=[f"left out, {type_}"], types=[type_]))
 
     def _by_token(self, heads: Value) -> Value | None:
         """The result of the function that has these heads in the order of tokens."""

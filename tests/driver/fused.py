@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from functools import cache
+from functools import cache, partial
 
 from compiler.target.attribute import set_target
 from compiler.target.chips.bm1684x import BM1684X
@@ -15,19 +15,22 @@ from tests.frontend.oracle import FUSED, SMALL
 
 LENGTH = 192
 
-def after(module: ModuleOp, pipeline: str) -> ModuleOp:
+def after(module: ModuleOp, pipeline: str, verify: bool = True) -> ModuleOp:
     copy = module.clone()
     assert isinstance(copy, ModuleOp)
-    PassManager(parse_pipeline(pipeline)).run(copy)
+    PassManager(parse_pipeline(pipeline), verify_each=verify).run(copy)
     return copy
 
 
+trial = partial(after, verify=False)  # what is left out makes a module that is not valid
+
+
 @cache
-def groups() -> dict[str, NetGroup]:
+def groups(length: int = LENGTH) -> dict[str, NetGroup]:
     """By the first of their nets."""
     load_all()
-    config = {**SMALL, "model_type": "llama", "max_position_embeddings": LENGTH}
-    model = import_model(config, LENGTH)
+    config = {**SMALL, "model_type": "llama", "max_position_embeddings": length}
+    model = import_model(config, length)
     for group in model.nets:
         set_target(group.module, BM1684X)
         PassManager(parse_pipeline(FUSED)).run(group.module)

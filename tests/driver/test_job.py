@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,7 @@ from dialects.nets import net_of
 from driver.job import Job, for_all_stages, kind_of
 from driver.options import ConvertOptions
 from driver.pipelines import Effort, Efforts
+from driver.search import FILLS
 from frontend.binding import Weights
 from frontend.imported import NetGroup
 from frontend.importer import import_model
@@ -134,8 +136,17 @@ def test_layers_that_differ_much_are_tuned_each_by_itself(blocks, changes):
     assert kind_of(blocks[0], {"mlp.down_proj": 8}) != kind_of(blocks[0], {})
 
 
+def test_what_fits_in_a_few_runs_but_not_in_all_loads_less_ahead(job, blocks, monkeypatch):
+    runs = Runs(monkeypatch, 0, 1)
+    for group in blocks:
+        job.compiled(group)
+    assert runs.searched == ["block_0"]
+    fills = [re.findall(r"hoist-loads{fill=(.*?)}", pipeline)[0] for _, pipeline in runs.compiled]
+    assert fills == ["0.85", "0.7", "0.5", "0.5"], "the next layer begins with what fits"
+
+
 def test_what_fits_with_no_tuning_is_told_by_what_the_user_can_change(job, blocks, monkeypatch):
-    Runs(monkeypatch, 0, 1)
+    Runs(monkeypatch, *range(2 * len(FILLS)))
     with pytest.raises(UserError, match=r"^-s 8: .*; use a shorter sequence$"):
         job.compiled(blocks[0])
     (head,) = (group for group in job.model.nets if group.name == "lm_head")

@@ -14,7 +14,7 @@ from driver.pipelines import Effort, lowering, placing
 from driver.trials import Trials, alone, price_of
 from passes.emit_bmodel import encode
 from passes.options import ByFunction
-from tests.driver.fused import after, groups
+from tests.driver.fused import after, groups, trial
 
 EFFORTS = ByFunction.of(
     {
@@ -31,8 +31,8 @@ def test_a_trial_has_the_price_of_the_function_in_the_finished_module(name):
     program = encode(module.function(name))
     wanted = price_of(module.function(name))
     assert wanted.commands == program.tiu_count + program.dma_count - len(("sys", "dma_sys"))
-    with Trials(fused, after).lower(name, EFFORTS[name]) as trial:
-        assert trial.price(EFFORTS[name]) == wanted
+    with Trials(fused, trial).lower(name, EFFORTS[name]) as lowered:
+        assert lowered.price(EFFORTS[name]) == wanted
 
 
 def test_a_price_has_both_estimates():

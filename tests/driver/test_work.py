@@ -10,7 +10,7 @@ from driver.work import Work, run_lengths, work_of
 from passes.chip.allocate_local import DoesNotFit
 from passes.chip.hoist_loads import live_bytes
 from passes.options import ByFunction
-from tests.driver.fused import after, groups
+from tests.driver.fused import LENGTH, after, groups
 
 LANES = BM1684X.lanes
 
@@ -31,14 +31,21 @@ def test_runs_are_halves_in_whole_rows_of_lanes(total, lanes, lengths):
 
 
 def test_the_sizes_of_a_block_are_those_of_what_is_alive_at_its_gate_and_of_its_keys():
-    """A hidden size of 64, 2 KV heads of 16: the normed states in 16 bit, and the sums in f32."""
+    """A hidden size of 64, 4 heads, 2 KV heads of 16: the normed states in 16 bit, and the sums in f32."""
     function = groups()["block_0"].module.function("block")
     weights = 64 * (64 + 2 * 32 + 64 + 3 * 96)
-    expected = Work(192, row_bytes=64 * (2 + 4), key_bytes=2 * 2 * 16 * 2, weight_bytes=2 * weights // LANES)
+    expected = Work(
+        tokens=192,
+        keys=192,
+        row_bytes=64 * (2 + 4),
+        key_bytes=2 * 2 * 16 * 2,
+        seen_bytes=4 * 16 * (2 + 4),
+        weight_bytes=2 * weights // LANES,
+    )
     assert work_of(function, BM1684X) == expected
 
 
-@pytest.mark.parametrize("effort", [Effort(), Effort(128), Effort(64), Effort(64, keep=BM1684X.lane_bytes // 2)])
+@pytest.mark.parametrize("effort", [Effort(), Effort(128), Effort(64), Effort(64, keep=1 << 17), Effort(64, keys=128), Effort(128, keys=64)])
 def test_a_program_needs_at_least_what_the_sizes_say(effort):
     fused = groups()["block_0"].module
     function = after(fused, lowering(ByFunction(effort))).function("block")
@@ -47,10 +54,11 @@ def test_a_program_needs_at_least_what_the_sizes_say(effort):
     assert 0 < least <= live
 
 
-def test_a_call_of_one_token_has_no_choice():
+def test_a_call_of_one_token_has_a_choice_only_of_how_many_keys_it_meets_at_a_time():
     work = work_of(groups()["block_0"].module.function("block_cache"), BM1684X)
-    assert list(work.neighbours(Effort(), BM1684X)) == []
-    assert list(work.guesses(BM1684X)) == [Effort()]
+    assert work.keys == LENGTH + 1
+    assert list(work.guesses(BM1684X)) == [Effort(keys=keys) for keys in (0, 128, 64)]
+    assert list(work.neighbours(Effort(), BM1684X)) == [Effort(keys=128)]
 
 
 def test_what_fills_local_memory_is_tried_and_one_byte_more_is_refused():
@@ -63,11 +71,39 @@ def test_what_fills_local_memory_is_tried_and_one_byte_more_is_refused():
     with pytest.raises(DoesNotFit, match=f" {BM1684X.lane_bytes + 1} bytes"):
         Work(64, row_bytes=rows + 1, weight_bytes=4 * rows).check(Effort(keep=3 * rows), BM1684X)
     Work(64, row_bytes=rows + 1, weight_bytes=rows).check(Effort(keep=3 * rows), BM1684X)
+    Work(256, 256, seen_bytes=rows, key_bytes=rows // 2).check(Effort(128, keys=128), BM1684X)
+    with pytest.raises(DoesNotFit, match=f"^128 tokens .* {BM1684X.lane_bytes + 2} bytes"):
+        Work(256, 256, seen_bytes=rows + 1, key_bytes=rows // 2).check(Effort(128, keys=128), BM1684X)
     with pytest.raises(DoesNotFit, match=f"^128 tokens .* {BM1684X.lane_bytes + 8} bytes"):
         Work(256, row_bytes=rows, key_bytes=rows // 2 + 2).check(Effort(128), BM1684X)
 
 
-def test_one_step_changes_one_thing():
-    steps = [Effort(0, 512), Effort(64, 512), Effort(128, 512, BM1684X.lane_bytes // 2)]
-    assert list(Work(256, weight_bytes=1).neighbours(Effort(128, 512), BM1684X)) == steps
-    assert list(Work(256).neighbours(Effort(128, 512), BM1684X)) == steps[:2], "there are no weights to keep"
+LANE = BM1684X.lane_bytes
+
+
+@pytest.mark.parametrize(
+    ("work", "effort", "steps"),
+    [
+        (Work(256, weight_bytes=1), Effort(128, 9), [Effort(0, 9), Effort(64, 9), Effort(128, 9, LANE // 2)]),
+        (Work(256), Effort(128), [Effort(), Effort(64)]),  # there are no weights to keep
+        (Work(256, 256), Effort(), [Effort(128)]),  # all at once, there are no other keys
+        (Work(256, 256), Effort(64), [Effort(128), Effort(64, keys=128)]),
+        (Work(512, 512), Effort(64, keys=64), [Effort(128, keys=64), Effort(64, keys=128)]),
+        (Work(512, 512), Effort(128), [Effort(256), Effort(128, keys=256)]),  # more than FEW runs are streamed
+        (Work(1024, 1024, weight_bytes=1), Effort(128, keys=128), [
+            Effort(256, keys=128), Effort(64, keys=128), Effort(128, keys=256), Effort(128, keys=64)
+        ]),
+    ],
+    ids=str,
+)  # fmt: skip
+def test_one_step_changes_one_thing(work, effort, steps):
+    assert list(work.neighbours(effort, BM1684X)) == steps
+
+
+def test_what_attends_to_nothing_is_done_at_once():
+    assert next(Work(4096).guesses(BM1684X)) == Effort()
+
+
+def test_the_least_is_the_last_guess_whatever_it_takes():
+    assert list(Work(256, 256, row_bytes=LANE).guesses(BM1684X)) == [Effort(64, keys=64)]
+    assert list(Work(60, 60, row_bytes=LANE).guesses(BM1684X)) == [Effort()]

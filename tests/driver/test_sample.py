@@ -1,0 +1,76 @@
+"""Two runs tell what many take."""
+
+from __future__ import annotations
+
+import pytest
+
+from compiler.target.chips.bm1684x import BM1684X
+from driver import sample
+from driver.pipelines import Effort
+from driver.price import Price
+from driver.sample import Sample, sample_of, seen_keys
+from driver.trials import Trials
+from frontend.importer import import_model
+from passes.ranges import Range
+from tests.driver.fused import groups, trial
+from tests.frontend.oracle import SMALL
+
+BLOCK = "block"
+
+
+def block(**settings):
+    model = import_model({**SMALL, "model_type": "mistral", **settings}, 64)
+    return next(group.module.function(BLOCK) for group in model.nets if group.of_layers)
+
+
+@pytest.mark.parametrize("numbers", [(1, 2), (2, 4)])
+def test_what_is_a_straight_line_in_the_keys_is_priced_exactly(numbers):
+    """A program takes 100 to begin with, each run 7 and 2 for each key that it sees."""
+    seen = [3, 5, 8, 12, 12, 12]
+
+    def program(runs):
+        cycles = 100.0 + sum(7 + 2 * seen[run] for run in runs)
+        return Price(cycles, 3 * cycles, len(runs))
+
+    found = Sample(seen, *numbers)
+    assert found.price(*map(program, found.programs)) == program(range(6))
+
+
+def test_runs_that_all_see_as_much_take_as_long():
+    found = Sample([4, 4, 4, 4, 4], 1, 2)
+    assert found.price(Price(10, 20, 1), Price(10, 20, 1), Price(17, 34, 2)) == Price(38, 76, 5)
+
+
+@pytest.mark.parametrize(("settings", "seen"), [({"sliding_window": None}, [16, 32, 48, 64]), ({"sliding_window": 9}, [16, 24, 24, 24])])
+def test_a_run_sees_the_keys_of_its_first_query_up_to_its_last(settings, seen):
+    function = block(**settings)
+    assert [seen_keys(function, Range(start, start + 16)) for start in range(0, 64, 16)] == seen
+
+
+def test_few_runs_are_all_compiled():
+    function = groups()["block_0"].module.function(BLOCK)
+    assert sample_of(function, Effort(64, keys=64), BM1684X) is None
+    assert sample_of(function, Effort(), BM1684X) is None
+
+
+@pytest.mark.parametrize("effort", [Effort(64, keys=64, fill=0.7), Effort(64, 1024, keys=64), Effort(64, keys=128), Effort(128, keys=64)], ids=str)
+def test_a_shortened_program_has_the_price_of_the_whole_one(monkeypatch, effort):
+    """To a thousandth where blocks are of no more keys than a run has, which runs meet whole."""
+    fused = groups(640)["block_0"].module
+    prices = []
+    for few in (sample.FEW, 100):
+        monkeypatch.setattr(sample, "FEW", few)
+        with Trials(fused, trial).lower(BLOCK, effort) as lowered:
+            assert lowered.is_whole == (few == 100)
+            prices.append(lowered.price(effort))
+    short, whole = prices
+    off = [abs(short.plain / whole.plain - 1), abs(short.cautious / whole.cautious - 1)]
+    assert max(off) < (0.001 if effort.keys <= effort.tokens else 0.01)
+
+
+def test_the_effort_to_price_a_call_does_not_grow_with_it():
+    effort, counts = Effort(64, keys=64), []
+    for length in (640, 1280):
+        with Trials(groups(length)["block_0"].module, trial).lower(BLOCK, effort) as lowered:
+            counts.append(lowered.op_count)
+    assert counts[0] == counts[1]
