@@ -1,4 +1,7 @@
-"""Which buffers should not lie in one bank: the result of an element-wise instruction and what it reads."""
+"""Which buffers should not lie in one bank: the result of an element-wise instruction and what it reads.
+
+An instruction that writes to a bank that it reads from takes twice as long.
+"""
 
 from __future__ import annotations
 
@@ -39,16 +42,26 @@ class Banks:
                 self._meetings[op.dst].append(Meeting(op.res.offset, buffer, view.offset, items))
                 self._meetings[buffer].append(Meeting(view.offset, op.dst, op.res.offset, items))
 
-    def collisions(self, buffer: Value, start: int) -> int:
-        """Items read from the bank they are written to, if the buffer lies at `start`: twice the work."""
-        return sum(
-            meeting.items
-            for meeting in self._meetings.get(buffer, ())
-            if (other := self.placed.get(meeting.other)) is not None
-            and (start + meeting.offset) // self.bytes == (other + meeting.other_offset) // self.bytes
-        )
+    def met(self, buffer: Value) -> dict[tuple[int, int], int]:
+        """Items that an instruction has in `buffer`, from an offset in it on, and in a bank with a place."""
+        found: dict[tuple[int, int], int] = defaultdict(int)
+        for meeting in self._meetings.get(buffer, ()):
+            other = self.placed.get(meeting.other)
+            if other is not None:
+                found[meeting.offset, (other + meeting.other_offset) // self.bytes] += meeting.items
+        return found
 
     def best(self, buffer: Value, starts: Iterable[int]) -> int:
         """The first of the possible places with the fewest collisions; the buffer is put there."""
-        self.placed[buffer] = best = min(starts, key=lambda start: self.collisions(buffer, start))
+        met = self.met(buffer)
+        best, fewest = -1, None
+        for start in starts:
+            collisions = sum(
+                items for (offset, bank), items in met.items() if (start + offset) // self.bytes == bank
+            )
+            if fewest is None or collisions < fewest:
+                best, fewest = start, collisions
+            if not fewest:
+                break
+        self.placed[buffer] = best
         return best

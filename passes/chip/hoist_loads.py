@@ -14,9 +14,11 @@ from compiler.target.attribute import target_of
 from compiler.target.spec import ChipSpec
 from dialects.chip import DmaOp, GlobalOp, Instruction, LocalOp
 from dialects.contents import Content
-from passes.chip.allocate_local import lives, require_room
+from passes.chip.allocate_local import require_room
 from passes.chip.ddr import LastTouch, commands_on, is_store
+from passes.chip.lives import live_bytes, lives
 from passes.chip.pace import Pace
+from passes.chip.reorder import reorder
 from passes.manager import Pass
 from passes.options import ByFunction, by_function, option
 
@@ -46,12 +48,16 @@ class HoistLoads(Pass):
 
 
 def hoist_loads(function: Function, spec: ChipSpec, capacity: int) -> None:
-    *ops, _ = list(function.block.ops)
-    live = live_bytes(function, len(ops))
+    """Definitions of buffers, which no order binds, come first."""
+    *ops, _ = function.block.ops
+    live = live_bytes(lives(ops, spec), len(ops))
     require_room(function, live, spec)
     places = load_places(ops, live, spec, capacity)
-    order = [(places[i], False, i) if i in places else (i, True, i) for i in range(len(ops))]
-    reorder(function, [ops[position] for _, _, position in sorted(order)])
+
+    def key(position: int) -> tuple[bool, int, bool]:
+        return isinstance(ops[position], Instruction), places.get(position, position), position not in places
+
+    reorder(function, key)
 
 
 def load_places(ops: list[Op], live: np.ndarray, spec: ChipSpec, capacity: int) -> dict[int, int]:
@@ -102,15 +108,6 @@ def is_load(op: DmaOp) -> bool:
     )
 
 
-def live_bytes(function: Function, length: int) -> np.ndarray:
-    """Bytes of the buffers alive at each position of the program."""
-    change = np.zeros(length + 1, np.int64)
-    for life in lives(function):
-        change[life.first] += life.bytes
-        change[life.last + 1] -= life.bytes
-    return np.cumsum(change[:-1])
-
-
 def ready_places(ops: list[Op], spec: ChipSpec) -> dict[int, int]:
     """The first position of each command at which all that it reads of DDR is written."""
     touched = commands_on({op.operands[0] for op in ops if is_store(op)}, ops, spec)
@@ -129,12 +126,3 @@ def highest_fit(live: np.ndarray, start: int, stop: int, room: int) -> int:
     """The first position from `start` on from which all up to `stop` leave enough room."""
     full = np.flatnonzero(live[start:stop] > room)
     return int(start + full[-1] + 1) if full.size else start
-
-
-def reorder(function: Function, ops: list[Op]) -> None:
-    """Put the ops into this order; definitions of buffers, which no order binds, come first."""
-    terminator = function.terminator
-    for op in ops:
-        op.detach()
-    for op in sorted(ops, key=lambda op: isinstance(op, Instruction)):
-        function.block.insert_before(terminator, op)

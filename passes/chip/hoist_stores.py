@@ -13,6 +13,7 @@ from compiler.target.spec import ChipSpec
 from dialects.chip import Access, DmaOp, Instruction, LocalOp, local_access
 from dialects.contents import Content
 from passes.chip.ddr import LastTouch, commands_on, in_ddr, is_store
+from passes.chip.reorder import reorder
 from passes.manager import Pass
 
 
@@ -30,12 +31,9 @@ class HoistStores(Pass):
 
 def hoist_stores(function: Function, spec: ChipSpec) -> None:
     """Stores that move up behind the same op keep their order."""
-    *ops, terminator = function.block.ops
+    *ops, _ = function.block.ops
     places = store_places(ops, spec)
-    for op in ops:
-        op.detach()
-    for position in sorted(range(len(ops)), key=lambda position: places.get(position, position)):
-        function.block.insert_before(terminator, ops[position])
+    reorder(function, lambda position: places.get(position, position))
 
 
 def store_places(ops: Sequence[Op], spec: ChipSpec) -> dict[int, int]:

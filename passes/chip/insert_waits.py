@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -11,8 +12,9 @@ from compiler.ir.core import Value
 from compiler.ir.module import Function, Module
 from compiler.target.attribute import target_of
 from compiler.target.spec import ChipSpec
-from dialects.chip import Access, GlobalType, Instruction, LocalOp, checked_accesses
+from dialects.chip import Instruction, LocalOp, LocalType, checked_accesses
 from dialects.contents import Content
+from passes.chip.forms import PerForm
 from passes.manager import Pass
 
 OTHER = {"tiu": "dma", "dma": "tiu"}
@@ -22,7 +24,8 @@ OTHER = {"tiu": "dma", "dma": "tiu"}
 class InsertWaits(Pass):
     """chip -> chip. An instruction waits for the newest one of the other engine that it conflicts with.
 
-    A wait is left out when an earlier one of the same engine covers it, since engines work in order.
+    A wait is left out when an earlier one of the same engine covers it, since engines work in order. So only
+    local memory is looked at: what lies in DDR is touched by the DMA alone.
     """
 
     name: ClassVar[str] = "insert-waits"
@@ -36,65 +39,82 @@ class InsertWaits(Pass):
 
 
 def insert_waits(function: Function, spec: ChipSpec) -> None:
-    check_offsets(function, spec)
-    memory = Touched(spec)
+    memory = Touched(local_offsets(function, spec), spec)
+    footprint = PerForm(lambda op: footprint_of(op, spec))
     count = {"tiu": 0, "dma": 0}
     waited = {"tiu": 0, "dma": 0}
     for op in function.block.ops:
         if not isinstance(op, Instruction):
             continue
         engine = op.engine
-        count[engine] += 1
-        accesses = checked_accesses(op, spec)
-        wait = max(memory.newest_conflict(access, OTHER[engine]) for access in accesses)
-        op.attributes["chip.id"] = count[engine]
+        parts = footprint(op)
+        if any(part.stop > op.operands[part.operand].type.bytes for part in parts):
+            checked_accesses(op, spec)  # says what is wrong; a form is only checked for the first of its ops
+        op.attributes["chip.id"] = count[engine] = count[engine] + 1
+        wait = memory.newest_conflict(op, parts, OTHER[engine])
         if wait > waited[engine]:
             op.attributes["chip.wait"] = waited[engine] = wait
-        for access in accesses:
-            memory.record(access, engine, count[engine])
+        memory.record(op, parts, engine, count[engine])
 
 
-def check_offsets(function: Function, spec: ChipSpec) -> None:
+def local_offsets(function: Function, spec: ChipSpec) -> dict[Value, int]:
+    """Where each local buffer lies; CompileError when one ends beyond its lane."""
+    found = {}
     for op in function.block.ops:
-        if isinstance(op, LocalOp) and (op.offset or 0) + op.buffer.type.bytes > spec.lane_bytes:
-            op.fail(f"ends beyond the {spec.lane_bytes} bytes of a lane")
+        if isinstance(op, LocalOp):
+            assert op.offset is not None, "local buffers have no offsets yet"
+            if op.offset + op.buffer.type.bytes > spec.lane_bytes:
+                op.fail(f"ends beyond the {spec.lane_bytes} bytes of a lane")
+            found[op.buffer] = op.offset
+    return found
+
+
+class Part(NamedTuple):
+    """Bytes [start, stop) of one of an instruction's local operands."""
+
+    operand: int
+    write: bool
+    start: int
+    stop: int
+
+
+def footprint_of(op: Instruction, spec: ChipSpec) -> list[Part]:
+    return [
+        Part(op.operands.index(access.buffer), access.write, access.start, access.stop)
+        for access in checked_accesses(op, spec)
+        if isinstance(access.buffer.type, LocalType)
+    ]
 
 
 class Touched:
-    """The id of each engine's last read and last write of every cell of memory.
+    """The id of each engine's last access and last write of every cell of local memory.
 
-    A cell is one EU width of all lanes; lanes are not told apart, which can only add waits. DDR regions are
-    recorded access by access, since few are ever written.
+    A cell is one EU width of all lanes; lanes are not told apart, which can only add waits.
     """
 
-    def __init__(self, spec: ChipSpec):
+    def __init__(self, offsets: Mapping[Value, int], spec: ChipSpec) -> None:
+        self.offsets = offsets
         self.cell = spec.eu_bytes
         cells = spec.lane_bytes // self.cell
-        self.local = {
-            (engine, write): np.zeros(cells, np.int64) for engine in OTHER for write in (False, True)
-        }
-        self.ddr: dict[tuple[str, Value], list[tuple[Access, int]]] = {}
+        self.written, self.touched = (
+            {engine: np.zeros(cells, np.int64) for engine in OTHER} for _ in range(2)
+        )
 
-    def newest_conflict(self, access: Access, engine: str) -> int:
-        """The highest id of that engine's instructions that must not overlap with `access`; 0 if none."""
-        if isinstance(access.buffer.type, GlobalType):
-            earlier = self.ddr.get((engine, access.buffer), ())
-            return max((number for other, number in earlier if other.conflicts(access)), default=0)
-        cells = self._cells(access)
-        newest = self.local[engine, True][cells].max()
-        if access.write:
-            newest = max(newest, self.local[engine, False][cells].max())
-        return int(newest)
+    def newest_conflict(self, op: Instruction, parts: Sequence[Part], engine: str) -> int:
+        """The highest id of that engine's instructions that must not overlap with this one; 0 if none."""
+        newest = 0
+        for part in parts:
+            ids = (self.touched if part.write else self.written)[engine]
+            newest = max(newest, int(ids[self._cells(op, part)].max()))
+        return newest
 
-    def record(self, access: Access, engine: str, number: int) -> None:
-        if isinstance(access.buffer.type, GlobalType):
-            self.ddr.setdefault((engine, access.buffer), []).append((access, number))
-        else:
-            self.local[engine, access.write][self._cells(access)] = number
+    def record(self, op: Instruction, parts: Sequence[Part], engine: str, number: int) -> None:
+        for part in parts:
+            cells = self._cells(op, part)
+            self.touched[engine][cells] = number
+            if part.write:
+                self.written[engine][cells] = number
 
-    def _cells(self, access: Access) -> slice:
-        owner = access.buffer.owner
-        assert isinstance(owner, LocalOp)
-        assert owner.offset is not None, "local buffers have no offsets yet"
-        start, stop = owner.offset + access.start, owner.offset + access.stop
-        return slice(start // self.cell, -(-stop // self.cell))
+    def _cells(self, op: Instruction, part: Part) -> slice:
+        offset = self.offsets[op.operands[part.operand]]
+        return slice((offset + part.start) // self.cell, -(-(offset + part.stop) // self.cell))

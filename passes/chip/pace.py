@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Hashable, Sequence
+from collections.abc import Sequence
 from itertools import count
 
 from compiler.ir.core import Op, Value
@@ -12,33 +12,15 @@ from compiler.target import isa
 from compiler.target.spec import ChipSpec
 from compiler.target.timing import cycles
 from dialects.chip import DmaOp, GlobalType, Instruction, LocalType, Placement
+from passes.chip.forms import PerForm
 
 NEVER = float("inf")
 
 
 def durations(ops: Sequence[Op], spec: ChipSpec) -> list[int]:
-    """Cautious cycles of each instruction, 0 for other ops; buffers count as lying apart.
-
-    A program repeats few forms of instructions, and each is looked at once.
-    """
-    known: dict[Hashable, int] = {}
-    found = []
-    for op in ops:
-        if not isinstance(op, Instruction):
-            found.append(0)
-            continue
-        form = form_of(op)
-        if form not in known:
-            known[form] = duration(op, spec)
-        found.append(known[form])
-    return found
-
-
-def form_of(op: Instruction) -> Hashable:
-    """All of an instruction but which buffers it works on: only what they are, and which of them are one."""
-    buffers = op.operands
-    same = [buffers.index(buffer) for buffer in buffers]
-    return (op.opname, *same, *[buffer.type.__class__ for buffer in buffers], *op.attributes.items())
+    """Cautious cycles of each instruction, 0 for other ops; buffers count as lying apart."""
+    known = PerForm(lambda op: duration(op, spec))
+    return [known(op) if isinstance(op, Instruction) else 0 for op in ops]
 
 
 def duration(op: Instruction, spec: ChipSpec) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from hypothesis import strategies as st
@@ -41,12 +42,16 @@ def moves(buffers: int) -> st.SearchStrategy[list[Move]]:
     return st.lists(st.builds(Move, kinds, index, row, index, row), min_size=1, max_size=14)
 
 
-def program_of(moves: list[Move], buffers: int) -> ModuleOp:
-    """Loads read input k, stores write output k; what is spilled to scratch memory is also read there."""
+def program_of(moves: list[Move], buffers: int, sizes: Sequence[int] = ()) -> ModuleOp:
+    """Loads read input k, stores write output k; what is spilled to scratch memory is also read there.
+
+    Local buffers are as large as what is in them, or have `sizes` in bytes.
+    """
     load_all()
     function = FuncOp.with_args("test", [])
     build = Builder(function.block)
-    local = [build.add(LocalOp(types=[LocalType(64 * ROWS)])).results[0] for _ in range(buffers)]
+    types = [LocalType(size) for size in sizes or [64 * ROWS] * buffers]
+    local = [build.add(LocalOp(types=[type_])).results[0] for type_ in types]
     counts = {"input": 0, "output": 0}
 
     def outside(space: str) -> Value:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
@@ -17,6 +18,7 @@ from dialects.builtin import FuncOp, ModuleOp, ReturnOp
 from dialects.chip import GlobalOp, GlobalType, LocalOp, LocalType, View
 from passes import load_all
 from passes.chip.allocate_local import DoesNotFit
+from passes.chip.lives import live_bytes, lives
 from passes.manager import PassManager, parse_pipeline
 from runtime_sim.interpret.chip import run_function
 from tests.helpers import check_pass, random_tensor
@@ -244,6 +246,128 @@ def test_a_program_computes_the_same_in_the_places_found(drawn):
     wanted = [a.tobytes() for a in run_function(function, BM1684X, inputs)]
     PassManager(parse_pipeline("allocate-local")).run(module)
     assert [a.tobytes() for a in run_function(function, BM1684X, inputs)] == wanted
+
+
+@given(
+    st.lists(st.integers(1, 7), min_size=2, max_size=8).flatmap(
+        lambda sizes: moves(len(sizes)).map(lambda found: (found, sizes))
+    )
+)
+@settings(max_examples=60)
+def test_loads_ahead_that_do_not_fit_go_down_and_change_nothing(drawn):
+    """Buffers of up to 7 / 10 of a lane, each loaded before it is used."""
+    drawn_moves, sizes = drawn
+    found: list[Move] = []
+    for move in drawn_moves:
+        used = {move.target, move.source} - {other for past in found for other in (past.target, past.source)}
+        found += [Move("load", buffer, row, buffer) for buffer in sorted(used) for row in range(ROWS)]
+        found.append(move)
+    module = random_program(found, len(sizes), [size * BM1684X.lane_bytes // 640 * 64 for size in sizes])
+    function = module.functions()[0]
+    inputs = [random_tensor(64, 16, seed=seed) for seed in range(sum(move.kind == "load" for move in found))]
+    wanted = [a.tobytes() for a in run_function(function, BM1684X, inputs)]
+    ops = list(function.block.ops)
+    peak = max(live_bytes([replace(life, first=life.due) for life in lives(ops, BM1684X)], len(ops)))
+    try:
+        PassManager(parse_pipeline("hoist-loads{fill=1.0},allocate-local")).run(module)
+    except DoesNotFit:
+        assert peak > BM1684X.lane_bytes // 2, "refused although half of the memory was free"
+        return
+    for one, other in itertools.combinations(lifetimes(module), 2):
+        assert one[3] < other[2] or other[3] < one[2] or one[1] <= other[0] or other[1] <= one[0]
+    assert [a.tobytes() for a in run_function(function, BM1684X, inputs)] == wanted
+
+
+QUARTER = BM1684X.lane_bytes // 4
+HALF, MOST, REST = 2 * QUARTER, 3 * QUARTER, 2 * QUARTER + 64
+X = f'%x = "chip.global"() <{{space = "input", index = 0 : i64}}> : () -> {DDR}\n'
+
+
+def load(name: str, size: int, source: str = "%x") -> str:
+    return dma(name, source, f"!chip.local<bytes = {size}>, {DDR}")
+
+
+def check_order(sizes: dict[str, int], before: list[str], after: list[str], **offsets: int) -> None:
+    """Buffers have names of one letter."""
+
+    def program(lines: list[str], *places: int | None) -> str:
+        found = [local(f"%{name}", sizes[name], place) for name, place in zip(sizes, places, strict=True)]
+        return REGION + X + "\n".join(found + lines)
+
+    placed = program(after, *(offsets[name] for name in sizes))
+    check_pass("allocate-local", before=program(before, *[None] * len(sizes)), after=placed)
+
+
+def test_a_load_without_room_goes_down_to_where_there_is_some():
+    load_w, work = load("%w", HALF), fill("%a", MOST) + copy("%a", "%a", (MOST, MOST))
+    rest = fill("%o", 64) + copy("%o", "%w", (64, HALF))
+    check_order(
+        {"a": MOST, "w": HALF, "o": 64},
+        before=[load_w, work, rest],
+        after=[work, load_w, rest],
+        a=0, w=HALF, o=0,
+    )  # fmt: skip
+
+
+def test_a_load_goes_down_to_what_reads_it_at_the_most():
+    load_w, work, read = load("%w", HALF), 3 * fill("%a", MOST), 2 * copy("%w", "%w", (HALF, HALF))
+    check_order(
+        {"a": MOST, "w": HALF}, before=[load_w, work, read], after=[work, load_w, read], a=0, w=HALF
+    )
+
+
+def test_a_load_does_not_go_behind_a_store_that_overwrites_what_it_reads():
+    load_w, work = load("%w", HALF, "%y"), fill("%a", MOST) + copy("%a", "%a", (MOST, MOST))
+    store = dma("%y", "%b", f"{DDR}, !chip.local<bytes = 64>")
+    rest = fill("%o", 64) + copy("%o", "%w", (64, HALF))
+    check_order(
+        {"a": MOST, "b": 64, "w": HALF, "o": 64},
+        before=[fill("%b", 64), load_w, work, store, rest],
+        after=[fill("%b", 64), work, load_w, store, rest],
+        a=64, b=0, w=HALF, o=64,
+    )  # fmt: skip
+
+
+def test_a_load_does_not_go_behind_a_store_of_it():
+    store = dma("%y", "%w", f"{DDR}, !chip.local<bytes = {HALF}>")
+    lines = [load("%w", HALF), fill("%a", MOST), store, load("%b", 64, "%y"), fill("%a", MOST), fill("%w", HALF)]
+    text = REGION + X + "\n".join([local("%a", MOST), local("%w", HALF), local("%b", 64), *lines])
+    with pytest.raises(DoesNotFit, match=f"needs {MOST + HALF + 64} bytes"):
+        check_pass("allocate-local", before=text, after=text)
+
+
+def test_of_two_loads_ahead_the_one_that_is_read_last_goes_down():
+    load_v, load_w, begin = load("%v", QUARTER), load("%w", QUARTER), fill("%a", REST)
+    work = copy("%v", "%v", (QUARTER, QUARTER)) + copy("%a", "%a", (REST, REST))
+    rest = fill("%o", 64) + copy("%o", "%w", (64, QUARTER))
+    check_order(
+        {"v": QUARTER, "w": QUARTER, "a": REST, "o": 64},
+        before=[load_v, load_w, begin, work, rest],
+        after=[load_v, begin, work, load_w, rest],
+        v=MOST, w=MOST, a=0, o=0,
+    )  # fmt: skip
+
+
+def test_tight_packing_gives_up_all_loads_ahead_where_it_must():
+    store = dma("%y", "%a", f"{DDR}, !chip.local<bytes = {QUARTER}>")
+    work = fill("%a", QUARTER) + fill("%h", QUARTER) + store + fill("%b", MOST) + fill("%h", QUARTER)
+    load_w, rest = load("%w", QUARTER), copy("%w", "%w", (QUARTER, QUARTER))
+    check_order(
+        {"a": QUARTER, "b": MOST, "h": QUARTER, "w": QUARTER},
+        before=[load_w, work, rest],
+        after=[work, load_w, rest],
+        a=0, b=0, h=MOST, w=0,
+    )  # fmt: skip
+
+
+def test_what_does_not_fit_is_said_without_loads_ahead_and_at_the_worst_point():
+    sizes = {"%w": HALF, "%a": MOST, "%b": HALF}
+    lines = [load("%w", HALF), fill("%a", MOST), fill("%b", HALF), copy("%b", "%a", (HALF, MOST)), fill("%w", HALF)]
+    text = REGION + X + "\n".join([local(name, size) for name, size in sizes.items()] + lines)
+    with pytest.raises(DoesNotFit, match=f"needs {MOST + HALF} bytes") as failure:
+        check_pass("allocate-local", before=text, after=text)
+    assert failure.value.op is not None
+    assert failure.value.op.operands[0].type.bytes == HALF
 
 
 def test_what_does_not_fit_is_named_with_both_numbers():

@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dialects.chip import Instruction
-from passes.chip.hoist_loads import live_bytes, split_commands
+from passes.chip.hoist_loads import split_commands
+from passes.chip.lives import live_bytes, lives
 from passes.manager import PassManager, parse_pipeline
 from runtime_sim.interpret.chip import run_function
 from tests.helpers import check_pass
@@ -172,14 +173,19 @@ def test_hoisting_changes_no_result_and_bounds_the_memory(drawn, fill):
     count = sum(move.kind == "load" for move in drawn[0])
     inputs = [rng.standard_normal((64, 16)).astype(np.float32) for _ in range(count)]
     wanted = [a.tobytes() for a in run_function(function, SPEC, inputs)]
-    peak = live_bytes(function, len(function.block.ops)).max()
+    peak = peak_of(function)
     ops = list(function.block.ops)
     loads = [ops[position] for position, _ in split_commands(ops)[0]]
     PassManager(parse_pipeline(f"hoist-loads{{fill={fill}}}")).run(module)
     assert [op for op in dma_of(function) if op in loads] == loads
     assert [a.tobytes() for a in run_function(function, SPEC, inputs)] == wanted
     bound = max(peak, fill * SPEC.lane_bytes)
-    assert live_bytes(function, len(function.block.ops)).max() <= bound
+    assert peak_of(function) <= bound
+
+
+def peak_of(function) -> int:
+    ops = list(function.block.ops)
+    return live_bytes(lives(ops, SPEC), len(ops)).max()
 
 
 def dma_of(function) -> list[Instruction]:

@@ -1,0 +1,149 @@
+"""Places in local memory, found in program order."""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections.abc import Iterator, Mapping, Sequence
+from heapq import heapify, heappop, heappush
+from typing import NamedTuple
+
+from compiler.ir.core import Value
+from compiler.target.spec import ChipSpec
+from passes.chip.banks import Banks
+from passes.chip.lives import Life
+
+
+class Held(NamedTuple):
+    """Bytes [start, stop) that a life holds up to position `end` of the program."""
+
+    start: int
+    stop: int
+    end: int
+    life: int  # its number
+
+
+class Packing:
+    """Loaded data goes to the high end of memory, the rest to the low end, in a bank that suits.
+
+    Loads come and go in order and live long when hoisted; results are short-lived. Kept apart, neither leaves
+    holes among the other. Where something finds no room, it takes that of a result whose store is not over,
+    and then loads that nothing reads yet are issued later, the one read last first: as soon as there is room
+    again, and at the latest in front of what reads it.
+    """
+
+    def __init__(
+        self, found: Sequence[Life], stored: Mapping[Value, int], banks: Banks, spec: ChipSpec
+    ) -> None:
+        self.found = found
+        self.stored = stored  # up to where each buffer is on its way to DDR
+        self.banks = banks
+        self.spec = spec
+        self.places: dict[int, int] = {}  # of each life: the position from which it has its room
+        self.starts: dict[int, int] = {}
+        self._held: list[Held] = []  # by start
+        self._next_end = 0  # no position before it frees anything
+        self._waiting: list[tuple[int, int]] = []  # (due, life) of loads that are to be issued later
+        self._agenda = [(life.first, index) for index, life in enumerate(found)]
+
+    def run(self) -> bool:
+        """Whether everything found a place."""
+        heapify(self._agenda)
+        while self._agenda:
+            now, index = heappop(self._agenda)
+            if index in self.starts:  # earlier than at the latest
+                continue
+            if self._expire(now):
+                self._resume(now)
+            if index not in self.starts and not self._make_room(index, now):
+                return False
+        return True
+
+    def _expire(self, now: int) -> bool:
+        """Whether anything that was alive no longer is."""
+        if now <= self._next_end:
+            return False
+        before = len(self._held)
+        self._held = [held for held in self._held if held.end >= now]
+        self._next_end = min((held.end for held in self._held), default=now)
+        return len(self._held) < before
+
+    def _resume(self, now: int) -> None:
+        while self._waiting and self._put(self._waiting[0][1], now):
+            pass
+
+    def _make_room(self, index: int, now: int) -> bool:
+        """Put a life somewhere, or decide that it waits; False when neither can be."""
+        while not self._put(index, now):
+            if self._let_go(now):
+                continue
+            later = self._last_read(index, now)
+            if later is None:
+                return False
+            self._postpone(later)
+            if later == index:
+                break
+        return True
+
+    def _put(self, index: int, now: int) -> bool:
+        life = self.found[index]
+        gaps = free_ranges(self._held, life.bytes, self.spec)
+        if not gaps:
+            return False
+        buffer = life.op.buffer
+        start = self.banks.best(buffer, starts(gaps, life, self.spec))
+        end = max(life.last, self.stored.get(buffer, 0))
+        insort(self._held, Held(start, start + life.bytes, end, index))
+        self._next_end = min(self._next_end, end)
+        self.starts[index], self.places[index] = start, now
+        if (life.due, index) in self._waiting:
+            self._waiting.remove((life.due, index))
+        return True
+
+    def _let_go(self, now: int) -> bool:
+        """Give up the room of what is only still being stored, that which is over first."""
+        over = [held for held in self._held if self.found[held.life].last < now]
+        if over:
+            self._held.remove(min(over, key=lambda held: held.end))
+        return bool(over)
+
+    def _last_read(self, life: int, now: int) -> int | None:
+        """Of this life and those that hold room, the load that is read last, if any may be issued later."""
+        held = [each.life for each in self._held if self.places[each.life] < now <= self.found[each.life].due]
+        waiting = [life] if now < self.found[life].due else []
+        return max(held + waiting, key=lambda each: self.found[each].due, default=None)
+
+    def _postpone(self, index: int) -> None:
+        self._held = [held for held in self._held if held.life != index]
+        self.starts.pop(index, None)
+        self.banks.placed.pop(self.found[index].op.buffer, None)
+        due = self.found[index].due
+        insort(self._waiting, (due, index))
+        heappush(self._agenda, (due, index))
+
+
+def starts(gaps: list[tuple[int, int]], life: Life, spec: ChipSpec) -> Iterator[int]:
+    """Places for a buffer, from its end of memory on: the near end of each gap, then each bank in it."""
+    bank = spec.bank_bytes
+    if life.loads:
+        for start, stop in reversed(gaps):
+            last = stop - life.bytes
+            yield from (last, *range(last // bank * bank, start - 1, -bank))
+    else:
+        for start, stop in gaps:
+            yield from (start, *range(-(-start // bank) * bank, stop - life.bytes + 1, bank))
+
+
+def free_ranges(taken: Sequence[Held], size: int, spec: ChipSpec) -> list[tuple[int, int]]:
+    """The free ranges [start, stop) of at least `size` bytes; all are whole EU widths.
+
+    `taken` is sorted by start, and may overlap.
+    """
+    free, end = [], 0
+    for held in taken:
+        if held[0] - end >= size:
+            free.append((end, held[0]))
+        if held[1] > end:
+            end = held[1]
+    if spec.lane_bytes - end >= size:
+        free.append((end, spec.lane_bytes))
+    return free
