@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import ClassVar, NoReturn
 
 import numpy as np
@@ -17,7 +17,7 @@ from compiler.target.spec import ChipSpec
 from dialects.chip import DmaOp, LocalOp
 from dialects.contents import Content
 from passes.chip.banks import Banks
-from passes.chip.lives import Life, live_bytes, lives
+from passes.chip.lives import Life, live_bytes, lives, shortest
 from passes.chip.pace import Pace
 from passes.chip.packing import Held, Packing, free_ranges
 from passes.chip.reorder import reorder
@@ -30,7 +30,8 @@ BLOCK = 256  # positions; most lives are shorter
 class AllocateLocal(Pass):
     """chip -> chip. Buffers whose uses overlap in program order get disjoint bytes, in order of first use.
 
-    Loads for which there is no room where they are go down the program. Buffers that nothing uses go.
+    Loads for which there is no room where they are go down the program. Buffers that nothing uses go. What
+    does not fit may do so with fewer loads ahead; see the pass hoist-loads.
     """
 
     name: ClassVar[str] = "allocate-local"
@@ -56,12 +57,9 @@ def allocate(function: Function, spec: ChipSpec) -> None:
     packing = Packing(found, on_their_way(ops, spec), Banks(ops, spec), spec)
     if packing.run():
         return place(function, found, packing.starts, packing.places)
-    tight = [replace(life, first=life.due) for life in found]
-    for wanted in (found, tight):
-        live = live_bytes(wanted, len(ops))
-        if live.max() <= spec.lane_bytes and (starts := largest_first(wanted, spec)):
-            return place(function, found, starts, {i: life.first for i, life in enumerate(wanted)})
-    refuse(function, live, spec)
+    if starts := largest_first(found, len(ops), spec):
+        return place(function, found, starts, {index: life.first for index, life in enumerate(found)})
+    refuse(function, live_bytes(shortest(found), len(ops)), spec)
 
 
 def on_their_way(ops: Sequence[Op], spec: ChipSpec) -> dict[Value, int]:
@@ -78,11 +76,13 @@ def on_their_way(ops: Sequence[Op], spec: ChipSpec) -> dict[Value, int]:
     return {value: pace.position_at(end) for value, end in ends.items()}
 
 
-def largest_first(found: Sequence[Life], spec: ChipSpec) -> dict[int, int]:
+def largest_first(found: Sequence[Life], length: int, spec: ChipSpec) -> dict[int, int]:
     """Each life at the lowest start free for all its time, the largest first: slower, and tighter.
 
-    Empty when that does not fit either.
+    Empty when that does not fit either. The program is of `length` ops.
     """
+    if live_bytes(found, length).max() > spec.lane_bytes:
+        return {}
     starts: dict[int, int] = {}
     meeting: dict[int, list[Held]] = defaultdict(list)  # lives by the blocks of positions that they last for
     for index in sorted(range(len(found)), key=lambda index: (-found[index].bytes, found[index].first)):

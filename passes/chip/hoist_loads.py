@@ -16,7 +16,7 @@ from dialects.chip import DmaOp, GlobalOp, Instruction, LocalOp
 from dialects.contents import Content
 from passes.chip.allocate_local import require_room
 from passes.chip.ddr import LastTouch, commands_on, is_store
-from passes.chip.lives import live_bytes, lives
+from passes.chip.lives import live_bytes, lives, shortest
 from passes.chip.pace import Pace
 from passes.chip.reorder import reorder
 from passes.manager import Pass
@@ -30,16 +30,14 @@ class HoistLoads(Pass):
     Bytes that the program itself stores are read behind their last store. Loads keep their order, and let
     stores pass that are ready before them. A load that moves up keeps its buffer alive for longer; `fill`
     bounds the memory in use at any point, as a share of the lane, since buffers of many sizes never pack
-    perfectly. What cannot fit even unmoved is refused here.
+    perfectly. What cannot fit even with all loads as late as they may be is refused here.
     """
 
     name: ClassVar[str] = "hoist-loads"
     takes = Content.CHIP | Content.UNPLACED | Content.UNADDRESSED | Content.ADDRESSED | Content.UNORDERED
 
     # share of local memory that live buffers may take
-    fill: ByFunction[float] = by_function(
-        option(0.85, "a number from 0 to 1", lambda share: 0 <= share <= 1)
-    )
+    fill: ByFunction[float] = by_function(option(0.85, "a number from 0 to 1", lambda share: 0 <= share <= 1))
 
     def run(self, module: Module) -> None:
         spec = target_of(module)
@@ -50,9 +48,9 @@ class HoistLoads(Pass):
 def hoist_loads(function: Function, spec: ChipSpec, capacity: int) -> None:
     """Definitions of buffers, which no order binds, come first."""
     *ops, _ = function.block.ops
-    live = live_bytes(lives(ops, spec), len(ops))
-    require_room(function, live, spec)
-    places = load_places(ops, live, spec, capacity)
+    found = lives(ops, spec)
+    require_room(function, live_bytes(shortest(found), len(ops)), spec)
+    places = load_places(ops, live_bytes(found, len(ops)), spec, capacity)
 
     def key(position: int) -> tuple[bool, int, bool]:
         return isinstance(ops[position], Instruction), places.get(position, position), position not in places

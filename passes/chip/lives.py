@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -67,6 +67,11 @@ def limit_to_overwrites(found: Iterable[Life], ops: Sequence[Op], spec: ChipSpec
                 limits[position] = len(ops) - newest
     for life in found if limits else ():
         life.due = min([life.due, *[limits[load] for load in life.loads if load in limits]])
+
+
+def shortest(found: Iterable[Life]) -> list[Life]:
+    """The lives if all loads were issued as late as they may be."""
+    return [replace(life, first=life.due) for life in found]
 
 
 def live_bytes(found: Iterable[Life], length: int) -> np.ndarray:

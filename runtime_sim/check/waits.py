@@ -21,7 +21,7 @@ import numpy as np
 from compiler.diagnostics import CompileError
 from compiler.target.spec import ChipSpec
 from runtime_sim.arrays import Array
-from runtime_sim.check.ranges import Access, Box, accesses
+from runtime_sim.check.ranges import Access, Box, accesses_of_all
 from runtime_sim.launch.queues import CoreProgram, Deadlock, Meeting, Step, alternating, run_order
 
 Clock = tuple[int, ...]  # completed instructions of each queue
@@ -55,7 +55,7 @@ def prove_waits(cores: Sequence[CoreProgram], spec: ChipSpec) -> None:
 def find_race(cores: Sequence[CoreProgram], spec: ChipSpec) -> Race | None:
     """The first pair of conflicting accesses without an order; Deadlock when the program cannot end."""
     steps = list(run_order(cores, alternating()))
-    found = [accesses(step.instruction, spec) for step in steps]
+    found = accesses_of_all((step.instruction for step in steps), spec)
     memories = _Memories(steps, found)
     clocks = _Clocks(2 * len(cores))
     for step, touched in zip(steps, found, strict=True):

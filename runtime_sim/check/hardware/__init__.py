@@ -14,7 +14,7 @@ from compiler.target.isa import Instruction
 from compiler.target.spec import ChipSpec
 from runtime_sim.check.hardware.fields import FIELD_RULES
 from runtime_sim.check.hardware.operands import OPERAND_RULES
-from runtime_sim.check.ranges import accesses
+from runtime_sim.check.ranges import accesses, without_ids
 from runtime_sim.launch.queues import CoreProgram
 
 MAX_PROBLEMS = 10  # of one stream; the rest is seldom news
@@ -29,18 +29,11 @@ def hardware_problems(core: CoreProgram, spec: ChipSpec) -> Iterator[str]:
 def _stream_problems(engine: str, stream: Sequence[Instruction], spec: ChipSpec) -> Iterator[str]:
     known: dict[tuple[object, ...], str | None] = {}  # most instructions come again in other tiles
     for number, instruction in enumerate(stream, 1):
-        key = _without_ids(instruction)
+        key = without_ids(instruction)
         if key not in known:
             known[key] = next(iter(problems_of(instruction, spec)), None)
         if problem := known[key]:
             yield f"{engine} {number} ({instruction.name}.{instruction.kind}): {problem}"
-
-
-def _without_ids(instruction: Instruction) -> tuple[object, ...]:
-    fields = dict(instruction.fields)
-    fields.pop("cmd_id", None)
-    fields.pop("cmd_id_dep", None)
-    return (instruction.name, instruction.kind, instruction.size, *fields.values())
 
 
 def problems_of(instruction: Instruction, spec: ChipSpec) -> list[str]:
