@@ -7,6 +7,7 @@ from pathlib import Path
 
 from compiler.bmodel import BModel, write_bmodel
 from compiler.bmodel.schema import PAGE_BYTES
+from compiler.client_nets import stage_name
 from compiler.ir.types import ElementType, element
 from compiler.progress import counter
 from compiler.weights.stored import convert
@@ -54,19 +55,19 @@ def write_embedding(model: ImportedModel, weights: Weights, half: ElementType, p
 
 
 def file_bytes(bmodel: BModel) -> int:
-    """About what the file takes: its weights, and a page for what else a net has in it."""
-    blobs = {
-        stage.coeff.blob.key: stage.coeff.size for net in bmodel.nets for stage in net.stages if stage.coeff
-    }
-    return sum(blobs.values()) + PAGE_BYTES * len(bmodel.nets)
+    """About what the file takes: its weights and instructions, and a page for what else a stage has."""
+    stages = [stage for net in bmodel.nets for stage in net.stages]
+    blobs = {stage.coeff.blob.key: stage.coeff.size for stage in stages if stage.coeff}
+    streams = {data for stage in stages for core in stage.cores for data in (core.tiu, core.dma)}
+    return sum(blobs.values()) + sum(map(len, streams)) + PAGE_BYTES * len(stages)
 
 
 def listing(bmodel: BModel) -> str:
-    """The nets of the file with the shapes of their inputs and outputs."""
+    """The nets of the file, and further stages of them, with the shapes of their inputs and outputs."""
     lines = [f"chip {bmodel.chip}"]
     for net in bmodel.nets:
-        stage = net.stages[0]
-        lines.append(f"net {net.name} ({net.addr_mode.name.lower()})")
-        for kind, tensors in (("in ", stage.inputs), ("out", stage.outputs)):
-            lines += [f"  {kind} {t.name}: {t.dtype} {list(t.shape)} at {t.address:#x}" for t in tensors]
+        for index, stage in enumerate(net.stages):
+            lines.append(f"net {stage_name(net.name, index)} ({net.addr_mode.name.lower()})")
+            for kind, tensors in (("in ", stage.inputs), ("out", stage.outputs)):
+                lines += [f"  {kind} {t.name}: {t.dtype} {list(t.shape)} at {t.address:#x}" for t in tensors]
     return "\n".join(lines) + "\n"

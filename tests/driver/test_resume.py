@@ -22,7 +22,7 @@ def dumped(tiny_checkpoint, tmp_path_factory) -> Path:
 
 
 def convert(folder: Path, out: str, *flags: object, mode: str = "w4bf16") -> int:
-    given = ["-m", folder / "model", "-s", "64", "-q", mode, "-o", folder / out, *flags]
+    given = ["-m", folder / "model", "-s", "64", "--chunk_length", "32", "-q", mode, "-o", folder / out, *flags]
     return convert_main([str(flag) for flag in given])
 
 

@@ -34,7 +34,9 @@ class Compiled:
     def __init__(self, checkpoint: Path, out: Path, mode: str = "bf16", tokens: int = 0) -> None:
         self.checkpoint, self.dumps = checkpoint, out / "ir"
         length = 2 * tokens or 64
-        options = ConvertOptions(checkpoint, length, mode, out_dir=out / "out", dump_ir=self.dumps, jobs=1)
+        options = ConvertOptions(
+            checkpoint, length, mode, chunk_length=length // 2, out_dir=out / "out", dump_ir=self.dumps, jobs=1
+        )
         passes = default_pipeline(options, ByFunction(Effort(tokens=tokens)))
         self.file = convert(replace(options, passes=passes))
         session = open_session(self.file, checkpoint, False)
