@@ -52,6 +52,13 @@ def test_an_edited_dump_takes_the_place_of_its_module(dumped):
     assert bytes_of(dumped, "changed") != bytes_of(dumped, "out")
 
 
+def test_a_dump_with_other_stages_is_refused(dumped, capsys):
+    flags = ["--chunk_length", "16", "--resume-ir", dumped / "ir" / BLOCK]
+    assert convert(dumped, "other", *flags) == 2
+    functions = "block, block_cache, block_cache.1"
+    assert f"has the functions {functions}, expected {functions}, block_cache.2" in capsys.readouterr().err
+
+
 BLOCK = "block_0.10.fuse-residual.mlir"
 REFUSED = {
     "of no module": (BLOCK, "", "", "block_9.05.mlir", "no module is called block_9; there are embedding"),
