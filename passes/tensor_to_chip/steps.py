@@ -79,8 +79,11 @@ def _cover(
     unrolled, kept = axes[: max(0, len(axes) - MAX_STRIDE_AXES)], axes[-MAX_STRIDE_AXES:]
     if not kept:
         kept = [(1, (1,) * len(arrays))]  # the DMA does not accept a w stride of 0
+    none: Axis = (1, (0,) * len(arrays))
+    if len(kept) == 2 and around_lane_rows(kept[0], lane_strides):
+        kept.insert(1, none)
     while len(kept) < MAX_STRIDE_AXES:
-        kept.insert(0, (1, (0,) * len(arrays)))
+        kept.insert(0, none)
     (n, ns), (h, hs), (w, ws) = kept
     strides = tuple(zip(ns, lane_strides, hs, ws, strict=True))
     for index in product(*(range(size) for size, _ in unrolled)):
@@ -89,6 +92,13 @@ def _cover(
             for k, x in enumerate(arrays)
         )
         yield Step((n, channels, h, w), offsets, strides)
+
+
+def around_lane_rows(axis: Axis, lane_strides: list[int]) -> bool:
+    """Whether an axis steps over all rows of lanes, as n does and h does not in the aligned layout: operands
+    that are in none take twice as long, or must be copied.
+    """
+    return 0 < lane_strides[0] < axis[1][0]
 
 
 def _collapse(axes: Sequence[int], arrays: Sequence[Form]) -> list[Axis]:

@@ -10,6 +10,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from compiler.target.chips.bm1684x import BM1684X
+from dialects import chip
 from dialects.tensor import Lanes, Replicated
 from passes.tensor_to_chip.emitter import pooled_first
 from passes.tensor_to_chip.placed import Placed
@@ -106,6 +107,16 @@ def test_long_vectors_that_fill_no_rows_of_lanes_are_two_instructions():
     }.items():
         vector = fresh((1, count), Lanes(1, compact=True))
         assert [step.shape for step in steps([vector, vector], BM1684X)] == shapes
+
+
+@pytest.mark.parametrize(("rows", "shape"), [(64, (1, 64, 3, 32)), (128, (3, 128, 1, 32))])
+def test_heads_of_several_rows_of_lanes_are_taken_in_the_aligned_layout(rows, shape):
+    """Where heads lie around the rows of lanes, they are n; those of one row are one after the other."""
+    heads = fresh((3, rows, 32), Lanes(1))
+    mask = fresh((1, rows, 32), Lanes(1))
+    (step,) = steps([heads, heads, mask], BM1684X)
+    assert step.shape == shape
+    assert chip.same_layout(step.strides[0], shape, heads.view(()), BM1684X)
 
 
 @pytest.mark.parametrize(
