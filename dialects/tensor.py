@@ -444,6 +444,27 @@ class Exp2Op(Unary, MadeAnywhere, TakesPowers):
     """2 to the x, for x <= 0; 0 below -126.5."""
 
 
+@op("tensor.softmax_weights")
+class SoftmaxWeightsOp(MadeAnywhere):
+    """y = 2**((x - top) / steps) of rows x [.., n] f32, for x <= top, rounded once to 16 bit.
+
+    top [.., 1] f32. What is below the least normal number may be 0.
+    """
+
+    shapes = "x[..., N] top[..., 1] y[..., N]"
+
+    x: Operand[TensorType]
+    top: Operand[TensorType]
+    steps: Attr[int] = 1
+    y: Result[TensorType]
+
+    def verify(self) -> None:
+        self.require_local()
+        self.require_f32()
+        if self.y.type.element.bits != 16 or self.y.type.layout != self.x.type.layout or self.steps < 1:
+            self.fail(f"makes {self.y.type} of {self.x.type} in {self.steps} steps, expected 16 bit")
+
+
 @op("tensor.exp2_whole")
 class Exp2WholeOp(Unary, MadeAnywhere):
     """2 to the x, exactly, for whole x <= 0; 0 below -126."""
@@ -515,7 +536,8 @@ class GateOp(MadeAnywhere, TakesPowers):
 class ReduceOp(TensorOp):
     """The sum of x * scale, or the largest x, along `axis`, which stays with size 1.
 
-    Reducing the axis that lies over the lanes leaves the result replicated.
+    Reducing the axis that lies over the lanes leaves the result replicated. x of 16 bit is summed in f32, as
+    it is, along the last axis.
     """
 
     x: Operand[TensorType]
@@ -528,12 +550,15 @@ class ReduceOp(TensorOp):
         type_ = self.tensor(0)
         shape = tuple(1 if i == self.axis else size for i, size in enumerate(type_.shape))
         layout = Replicated() if is_over_lanes(type_, self.axis) else type_.layout
-        return (TensorType(shape, type_.element, layout),)
+        return (TensorType(shape, F32, layout),)
 
     def verify(self) -> None:
         self.require_local()
-        self.require_f32()
-        check_axis(self, self.axis, self.tensor(0))
+        x = self.x.type
+        check_axis(self, self.axis, x)
+        plain = self.kind == "sum" and self.scale == 1 and self.axis == x.rank - 1
+        if x.element != F32 and not (x.element.bits == 16 and plain and is_over_lanes(x, x.rank - 2)):
+            self.fail(f"takes {x}, expected f32, or rows of 16 bit over the lanes to add up")
 
 
 @op("tensor.rope")

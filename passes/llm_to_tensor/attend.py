@@ -1,16 +1,16 @@
 """Attention in tensor ops: queries stay, and keys and values come in pieces (`pieces.py`).
 
-Scores and masks are in units of log2 e throughout, so that the softmax is one of powers of two.
+Scores and masks count steps of powers of two, `STEPS` for each, so that the softmax is one of powers of two,
+made of whole numbers.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial, reduce
+from dataclasses import dataclass, replace
 
 from compiler.ir.core import Value
-from compiler.ir.types import F32, ElementType, TensorType
+from compiler.ir.types import BF16, F16, F32, ElementType, TensorType
 from compiler.sizes import round_up
 from dialects import tensor
 from dialects.tensor import Lanes, Replicated
@@ -20,7 +20,14 @@ from passes.tensor.build import Build
 
 LOG2_E = 1.4426950408889634
 LOWEST = -1.0e30  # of padding behind a row of scores: below any masked score
-MASKED = -1.0e29  # the least that a mask adds: in units of log2 e, and with scores, it stays above LOWEST
+
+# By the type of the queries. Those of bf16 have room for the factor with which `tensor.softmax_weights` is
+# made of the fewest instructions; those of f16 have not.
+STEPS = {BF16: 512, F16: 1}
+
+# The least that a mask adds. In steps it is so large that scores do not change it, so a row that is masked
+# everywhere takes the mean, but not so large that the 127 powers of a softmax are lost beside it.
+MASKED = -1.0e9
 
 HIDDEN = -9984.0  # what a client adds where a key is hidden
 
@@ -29,10 +36,12 @@ HIDDEN = -9984.0  # what a client adds where a key is hidden
 class Mask:
     """What hides keys: the client's mask [1, 1, tokens, keys] in DDR, and perhaps each query's first key.
 
-    first: f32 [1, tokens, 1] of this run, in local memory; those before it are hidden too.
+    unit: of the scores, in which it is to count; first: f32 [1, tokens, 1] of this run, in local memory, and
+    those before it are hidden too.
     """
 
     rows: Value
+    unit: float
     first: Value | None = None
 
 
@@ -40,9 +49,9 @@ class Mask:
 class Scores:
     """What becomes of the scores before their softmax.
 
-    mask: f32 [.., keys], in units of log2 e, one column for each key; cap: they are bent to -cap..cap first;
-    sinks: one more logit f32 for each row of scores [rows, .., 1], in units of log2 e, which takes part in
-    the sum only.
+    mask: f32 [.., keys], in their unit, one column for each key; cap: they are bent to -cap..cap first;
+    sinks: one more logit f32 for each row of scores [rows, .., 1], in their unit, which takes part in the sum
+    only.
     """
 
     mask: Value
@@ -76,14 +85,19 @@ class Queries:
     q: Value
 
 
-def query_factor(scale: float, cap: float) -> float:
-    """What queries are multiplied by: their scores are then in units of log2 e, or ready for `capped`."""
-    return 2 * scale / cap if cap else scale * LOG2_E
+def score_unit(element: ElementType) -> float:
+    """What is 1 in scores of e, for queries of this type."""
+    return STEPS[element] * LOG2_E
 
 
-def sink_offset(cap: float) -> float:
-    """What scores are too large by, in units of log2 e, which matters to nothing but sinks."""
-    return cap * LOG2_E
+def query_factor(scale: float, cap: float, element: ElementType) -> float:
+    """What queries are multiplied by: their scores are then in their unit, or ready for `capped`."""
+    return 2 * scale / cap if cap else scale * score_unit(element)
+
+
+def sink_offset(cap: float, element: ElementType) -> float:
+    """What scores are too large by, which matters to nothing but sinks."""
+    return cap * score_unit(element)
 
 
 def attend(
@@ -109,7 +123,7 @@ def masked_scores(
     masks = split(build, rules.mask, [part.rows.size for part in parts], unit)
     found = [products(build, queries, kv.keys[part.index], part.rows) for part in parts]
     if rules.cap:
-        found = [capped(build, each, rules.cap) for each in found]
+        found = [capped(build, each, rules.cap, queries[0].q.type.element) for each in found]
     scores = aligned(build, found, unit, LOWEST)
     return build.binary(tensor.AddOp, scores, aligned(build, masks, unit, 0.0))
 
@@ -120,10 +134,11 @@ def products(build: Build, queries: Sequence[Queries], keys: Piece, rows: Range)
     return build.concat(found, 0)
 
 
-def capped(build: Build, scores: Value, cap: float) -> Value:
-    """cap * (tanh(s / cap) + 1) in units of log2 e, of scores 2 s / cap; to a softmax the 1 is nothing."""
+def capped(build: Build, scores: Value, cap: float, element: ElementType) -> Value:
+    """cap * (tanh(s / cap) + 1) in the unit of scores, of scores 2 s / cap; to a softmax the 1 is nothing."""
+    factor = 2 * cap * score_unit(element)
     parts = [
-        build.scalar(tensor.MulOp, build.add(tensor.SigmoidOp(part)), 2 * cap * LOG2_E, compact=False)
+        build.scalar(tensor.MulOp, build.add(tensor.SigmoidOp(part)), factor, compact=False)
         for part in column_slices(build, scores)
     ]
     return build.concat(parts, len(scores.type.shape) - 1)
@@ -190,24 +205,37 @@ def softmax(
 ) -> tuple[Value, Value]:
     """2**(x - max) of each row in 16 bit, not yet divided, and 1 / its sum in f32, with the sinks in it.
 
-    Dividing the product with v afterwards is cheaper, and rounds less. The maximum is taken after the mask
-    was added, so a row that is masked everywhere stays finite.
+    Dividing the product with v afterwards is cheaper, and rounds less; the sum is that of the weights as they
+    were rounded. The maximum is taken after the mask was added, so a row that is masked everywhere stays
+    finite.
     """
     *lead, keys = scores.type.shape
     last = len(lead)
     padded = round_up(keys, build.spec.eu_items(F32.bytes))  # rows that are reduced in two steps
     scores = build.pad(scores, padded, LOWEST)
     highest = build.add(tensor.ReduceOp(scores, kind="max", axis=last))
-    weights, totals = [], []
     if sinks is not None:
         highest = build.binary(tensor.MaxOp, highest, sinks)
-        totals.append(build.add(tensor.Exp2Op(build.binary(tensor.SubOp, sinks, highest))))
+    weights = powers(build, scores, highest, element)
+    total = build.add(tensor.ReduceOp(weights, kind="sum", axis=last))
+    if sinks is not None:
+        total = build.binary(tensor.AddOp, sink_weight(build, sinks, highest, element), total)
+    return weights, build.add(tensor.ReciprocalOp(total))
+
+
+def powers(build: Build, scores: Value, highest: Value, element: ElementType) -> Value:
+    """The weights of scores below their highest, or one above that, in 16 bit."""
+    parts = []
     for part in column_slices(build, scores):
-        power = build.add(tensor.Exp2Op(build.binary(tensor.SubOp, part, highest)))
-        totals.append(build.add(tensor.ReduceOp(power, kind="sum", axis=last)))
-        weights.append(build.cast(power, element, power.type.layout))
-    total = reduce(partial(build.binary, tensor.AddOp), totals)
-    return build.concat(weights, last), build.add(tensor.ReciprocalOp(total))
+        type_ = replace(part.type, element=element)
+        parts.append(build.add(tensor.SoftmaxWeightsOp(part, highest, steps=STEPS[element], types=[type_])))
+    return build.concat(parts, len(scores.type.shape) - 1)
+
+
+def sink_weight(build: Build, sinks: Value, highest: Value, element: ElementType) -> Value:
+    """As `powers`, of sinks in f32."""
+    below = build.binary(tensor.SubOp, sinks, highest)
+    return build.add(tensor.Exp2Op(build.scalar(tensor.MulOp, below, 1 / STEPS[element])))
 
 
 def column_slices(build: Build, x: Value) -> Iterator[Value]:
@@ -219,16 +247,12 @@ def column_slices(build: Build, x: Value) -> Iterator[Value]:
         yield build.slice(x, (*(0 for _ in lead), part.start), (*lead, part.size))
 
 
-def load_mask(
-    build: Build, rows: Value, layout: Lanes | Replicated, first: Value | None = None
-) -> Value:
-    """Rows of the mask [.., keys] in units of log2 e, f32; `first` [.., 1]: see `hide_before`."""
-    local = build.cast(build.load(rows, layout), F32, layout)
-    if rows.type.element == F32:  # it may hold numbers whose product is -inf; one of 16 bit is the client's
-        local = build.scalar(tensor.MaxOp, local, MASKED)
-    if first is not None:
-        local = hide_before(build, local, first)
-    return build.scalar(tensor.MulOp, local, LOG2_E)
+def load_mask(build: Build, rows: Value, layout: Lanes | Replicated, mask: Mask) -> Value:
+    """Rows of the mask [.., keys] in the unit of scores, f32; `mask.first` [.., 1]: see `hide_before`."""
+    local = build.scalar(tensor.MaxOp, build.cast(build.load(rows, layout), F32, layout), MASKED)
+    if mask.first is not None:
+        local = hide_before(build, local, mask.first)
+    return build.scalar(tensor.MulOp, local, mask.unit)
 
 
 def hide_before(build: Build, mask: Value, first: Value) -> Value:

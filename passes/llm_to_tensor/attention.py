@@ -5,7 +5,7 @@ from __future__ import annotations
 from compiler.ir.core import Value
 from compiler.ir.types import F32, TensorType
 from dialects import llm, tensor
-from passes.llm_to_tensor.attend import Mask, query_factor
+from passes.llm_to_tensor.attend import Mask, query_factor, score_unit
 from passes.llm_to_tensor.context import Lowering, lowers
 
 TURNS = {"half_tables": "half"}  # what a mode does to items, where it is not called as in the tensor dialect
@@ -46,7 +46,7 @@ def rotated(low: Lowering, op: llm.RopeOp, heads: Value, rows: Value, scale: flo
 def score_scale(op: llm.RopeOp) -> float | None:
     """The factor of the scores, if y is only ever a query: it then goes into the table's few numbers."""
     factors = {
-        query_factor(user.scale, user.softcap)
+        query_factor(user.scale, user.softcap, user.q.type.element)
         if isinstance(user, llm.AttentionOp) and user.q is op.y
         else None
         for user in op.y.users
@@ -87,19 +87,20 @@ def hide_before(low: Lowering, op: llm.HideBeforeOp) -> None:
     """Attention hides what it loads of the mask."""
 
 
-def mask_of(low: Lowering, value: Value) -> Mask:
+def mask_of(low: Lowering, value: Value, unit: float) -> Mask:
     hidden = value.defining(llm.HideBeforeOp)
     if hidden is None:
-        return Mask(low.argument(value))
-    return Mask(low.argument(hidden.mask), low.get(hidden.first))
+        return Mask(low.argument(value), unit)
+    return Mask(low.argument(hidden.mask), unit, low.get(hidden.first))
 
 
 @lowers(llm.AttentionOp)
 def attention(low: Lowering, op: llm.AttentionOp) -> Value:
     if op.mask is None:
         op.fail("without a mask has no lowering to the tensor dialect")
-    mask, q = mask_of(low, op.mask), low.get(op.q)
+    element = op.q.type.element
+    mask, q = mask_of(low, op.mask, score_unit(element)), low.get(op.q)
     if op.q not in low.scaled:
-        q = low.build.scalar(tensor.MulOp, low.f32(op.q), query_factor(op.scale, op.softcap))
-    q = low.build.cast(q, op.q.type.element, q.type.layout)
+        q = low.build.scalar(tensor.MulOp, low.f32(op.q), query_factor(op.scale, op.softcap, element))
+    q = low.build.cast(q, element, q.type.layout)
     return low.attention(op, q, mask)

@@ -19,7 +19,7 @@ from dialects import llm, tensor
 from dialects.nets import NetInput, NetOutput, net_of
 from dialects.tensor import Lanes, Replicated
 from passes.conversion import Rules
-from passes.llm_to_tensor.attend import LOG2_E, Mask, sink_offset
+from passes.llm_to_tensor.attend import Mask, score_unit, sink_offset
 from passes.llm_to_tensor.formulas import FUNCTIONS, KINDS, with_number
 from passes.ranges import Range
 from passes.tensor.build import Build
@@ -219,8 +219,10 @@ class Lowering(ABC):
         if op.sinks is None:
             return None
         rows = self.build.reshape(self.weight(op.sinks, F32), shape, None)
-        logits = self.build.scalar(tensor.MulOp, self.build.load(rows, layout), LOG2_E)
-        return self.build.scalar(tensor.AddOp, logits, sink_offset(op.softcap)) if op.softcap else logits
+        element = op.q.type.element
+        logits = self.build.scalar(tensor.MulOp, self.build.load(rows, layout), score_unit(element))
+        offset = sink_offset(op.softcap, element)
+        return self.build.scalar(tensor.AddOp, logits, offset) if offset else logits
 
     # ---- values ----
 

@@ -210,12 +210,13 @@ class Decode(Lowering):
 
     def _mask_row(self, mask: Mask, keys: Range) -> Value:
         """What hides some of these keys [1, keys], on every lane."""
-        first = None if mask.first is None else self.build.reshape(mask.first, (1, 1), Replicated())
-        if first is not None and keys.start:
-            first = self.build.scalar(tensor.SubOp, first, float(keys.start))
+        if mask.first is not None:
+            first = self.build.reshape(mask.first, (1, 1), Replicated())
+            first = self.build.scalar(tensor.SubOp, first, float(keys.start)) if keys.start else first
+            mask = replace(mask, first=first)
         row = self.build.slice(mask.rows, (0, 0, 0, keys.start), (1, 1, 1, keys.size))
         row = self.build.reshape(row, (1, keys.size), None)
-        return load_mask(self.build, row, Replicated(), first)
+        return load_mask(self.build, row, Replicated(), mask)
 
     def _pieces(self, value: Value) -> list[Piece]:
         """What an argument holds of earlier calls, if anything, and the new token."""

@@ -1,7 +1,7 @@
 """Attention to one block of keys after the other, by a softmax that goes on (Milakov and Gimelshein 2018).
 
 What a query has seen is a maximum and two sums, which a larger maximum scales down. Maxima are rounded up to
-whole numbers: as scores are in units of log2 e, they then scale by powers of two, which rounds nothing.
+the score of a whole power of two, so that this rounds nothing.
 """
 
 from __future__ import annotations
@@ -15,11 +15,13 @@ from compiler.sizes import round_up
 from dialects import tensor
 from passes.llm_to_tensor.attend import (
     LOWEST,
+    STEPS,
     KeyValues,
     Queries,
     Scores,
-    column_slices,
     masked_scores,
+    powers,
+    sink_weight,
     weighted_values,
 )
 from passes.llm_to_tensor.pieces import Part
@@ -30,8 +32,8 @@ from passes.tensor.build import Build
 class State:
     """What some queries have seen so far.
 
-    highest: f32 [rows, .., 1], a whole number that no score is above; sums: f32 [rows, .., d + 1], those of
-    the values times 2**(score - highest), and in the last column of these weights themselves.
+    highest: f32 [rows, .., 1], the score of a whole power of two, above all others; sums: f32
+    [rows, .., d + 1], those of the values times their weights below it, and in the last column of these.
     """
 
     highest: Value
@@ -50,14 +52,14 @@ def met(
 
     Sinks are no block: `finished` adds them, below a maximum that the first block has raised to theirs.
     """
-    last = len(queries[0].q.type.shape) - 1
+    last, element = len(queries[0].q.type.shape) - 1, queries[0].q.type.element
     scores = filled(build, masked_scores(build, queries, kv, parts, rules))
     highest = build.add(tensor.ReduceOp(scores, kind="max", axis=last))
     known = rules.sinks if before is None else before.highest
     if known is not None:
         highest = build.binary(tensor.MaxOp, highest, known)
-    highest = build.unary(tensor.CeilOp, highest)
-    weights = powers(build, scores, highest, queries[0].q.type.element)
+    highest = of_whole_power(build, highest, element)
+    weights = powers(build, scores, highest, element)
     starts = None if before is None else [*rescaled(build, queries, before, highest)]
     return State(highest, weighted_values(build, queries, kv, parts, weights, starts))
 
@@ -68,19 +70,18 @@ def filled(build: Build, scores: Value) -> Value:
     return build.pad(scores, columns, LOWEST)
 
 
-def powers(build: Build, scores: Value, highest: Value, element: ElementType) -> Value:
-    """2**(score - highest) in 16 bit."""
-    parts = []
-    for part in column_slices(build, scores):
-        power = build.add(tensor.Exp2Op(build.binary(tensor.SubOp, part, highest)))
-        parts.append(build.cast(power, element, power.type.layout))
-    return build.concat(parts, len(scores.type.shape) - 1)
+def of_whole_power(build: Build, scores: Value, element: ElementType) -> Value:
+    """The least scores of whole powers of two that are not below these."""
+    steps = STEPS[element]
+    whole = build.unary(tensor.CeilOp, build.scalar(tensor.MulOp, scores, 1 / steps))
+    return build.scalar(tensor.MulOp, whole, float(steps))
 
 
 def rescaled(build: Build, queries: Sequence[Queries], state: State, highest: Value) -> Iterator[Value]:
     """The sums of each of the queries as if the maximum had been `highest` all along."""
     shrunk = build.binary(tensor.SubOp, state.highest, highest)
-    factor = build.add(tensor.Exp2WholeOp(shrunk))
+    steps = STEPS[queries[0].q.type.element]
+    factor = build.add(tensor.Exp2WholeOp(build.scalar(tensor.MulOp, shrunk, 1 / steps)))
     first = 0
     for some in queries:
         count, *middle, _ = some.q.type.shape
@@ -101,7 +102,6 @@ def finished(
     sums = build.slice(state.sums, (*zeros, 0), (*lead, columns - 1))
     total = build.slice(state.sums, (*zeros, columns - 1), (*lead, 1))
     if sinks is not None:
-        sink = build.add(tensor.Exp2Op(build.binary(tensor.SubOp, sinks, state.highest)))
-        total = build.binary(tensor.AddOp, total, sink)
+        total = build.binary(tensor.AddOp, total, sink_weight(build, sinks, state.highest, element))
     norm = build.add(tensor.ReciprocalOp(total))
     return build.cast(build.binary(tensor.MulOp, sums, norm), element, layout)

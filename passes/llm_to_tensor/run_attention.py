@@ -170,23 +170,24 @@ class RunAttention:
         return seen_keys(self.op.visible, tokens.moved(self.run.start), total, self.build.spec.lanes)
 
     def _mask_rows(self, tokens: Range, keys: Range) -> Value:
-        """[1, queries, keys] in units of log2 e; only keys of the edge may lie before a query's first one."""
+        """[1, queries, keys] in its unit; only keys of the edge may lie before a query's first one."""
         edge = Range(keys.start, keys.start)
         if self.mask.first is not None:
             edge = edge_of(self.op.visible, tokens.moved(self.run.start), keys)
-        parts = [(edge, self.mask.first), (Range(edge.stop, keys.stop), None)]
-        found = [self._mask_part(tokens, some, first) for some, first in parts if some.size]
+        parts = [(edge, self.mask), (Range(edge.stop, keys.stop), replace(self.mask, first=None))]
+        found = [self._mask_part(part, tokens, some) for some, part in parts if some.size]
         return self.build.concat(found, 2)
 
-    def _mask_part(self, tokens: Range, keys: Range, first: Value | None) -> Value:
-        """Those columns of `_mask_rows`; `first` [1, tokens, 1] are the first keys of this run's queries."""
+    def _mask_part(self, mask: Mask, tokens: Range, keys: Range) -> Value:
+        """Those columns of `_mask_rows`; `mask.first` [1, tokens, 1] is of all this run's queries."""
         corner = (0, 0, self.run.start + tokens.start, keys.start)
-        rows = self.build.slice(self.mask.rows, corner, (1, 1, tokens.size, keys.size))
+        rows = self.build.slice(mask.rows, corner, (1, 1, tokens.size, keys.size))
         rows = self.build.reshape(rows, (1, tokens.size, keys.size), None)
-        if first is not None:
-            first = self.build.slice(first, (0, tokens.start, 0), (1, tokens.size, 1))
+        if mask.first is not None:
+            first = self.build.slice(mask.first, (0, tokens.start, 0), (1, tokens.size, 1))
             first = self.build.scalar(tensor.SubOp, first, float(keys.start)) if keys.start else first
-        return load_mask(self.build, rows, Lanes(1), first)
+            mask = replace(mask, first=first)
+        return load_mask(self.build, rows, Lanes(1), mask)
 
 
 def joined(build: Build, states: Sequence[State]) -> State:

@@ -11,6 +11,7 @@ from dialects.tensor import Lanes, Replicated
 from dialects.weights import Iota
 from passes.tensor_to_chip.constants import CDF_LIMIT, cdf_table, exp2_table, lane_numbers
 from passes.tensor_to_chip.context import Lowering, lowers
+from passes.tensor_to_chip.matmul import row_sums
 from passes.tensor_to_chip.placed import Placed
 
 KINDS = {
@@ -152,7 +153,9 @@ def one_of_pairs(x: Placed, pairs: str, which: int) -> Placed:
 def reduce(low: Lowering, op: tensor.ReduceOp) -> None:
     x = low.get(op.x)
     kind = "avg" if op.kind == "sum" else "max"
-    if x.axis == op.axis:
+    if x.dtype != F32:
+        row_sums(low, x, low.result(op))
+    elif x.axis == op.axis:
         low.put(op, reduce_lanes(low, x, kind, op.scale))
     elif op.axis == len(x.shape) - 1:
         whole = x if low.emit.is_pooled(x, 1) else low.emit.cast(low.emit.of_type(op.x.type), x)

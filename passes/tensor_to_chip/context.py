@@ -10,7 +10,7 @@ from typing import Any
 
 from compiler.ir.core import Block, Op, Value
 from compiler.ir.module import Builder
-from compiler.ir.types import Attribute, TensorType
+from compiler.ir.types import Attribute, ElementType, TensorType
 from compiler.target.spec import ChipSpec
 from dialects import chip, tensor
 from dialects.tensor import axis_over_lanes
@@ -31,6 +31,7 @@ class Lowering:
         self.placed: dict[Value, Placed] = {}
         self.wanted: dict[Value, Placed] = {}
         self.tables: dict[Attribute, Placed] = {}  # constants in all lanes, by where they come from
+        self.ones: dict[ElementType, Placed] = {}  # a column of them over the lanes
         self.recorded: dict[Op, Placed] = {}  # loads that the record of constants serves
 
     # ---- destinations ----

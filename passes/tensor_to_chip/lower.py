@@ -10,12 +10,13 @@ from compiler.target.attribute import target_of
 from compiler.target.spec import ChipSpec
 from dialects.contents import Content
 from passes.manager import Pass
-from passes.tensor_to_chip import arithmetic, matmul, movement, sampling, take, topk
+from passes.tensor_to_chip import arithmetic, matmul, movement, sampling, softmax, take, topk
 from passes.tensor_to_chip.context import Lowering
 from passes.tensor_to_chip.emitter import Emitter
 from passes.tensor_to_chip.record import plan_record
 
-RULE_FILES = (arithmetic, matmul, movement, sampling, take, topk)  # importing them fills the table of rules
+# Importing them fills the table of rules.
+RULE_FILES = (arithmetic, matmul, movement, sampling, softmax, take, topk)
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise, product
 from math import prod
+from typing import TypeGuard
 
 from compiler.ir.core import Op, Value
 from compiler.ir.types import F32, I8, I16, UI8, ElementType
@@ -152,6 +153,24 @@ def matmul(low: Lowering, op: Op) -> None:
     res, accumulate = destination(low, op)
     for left, result in matrices(low, a, res):
         emit_matmul(low, "nt" if op.transpose_b else "nn", result, left, b, accumulate)
+
+
+def row_sums(low: Lowering, x: Placed, res: Placed) -> None:
+    """The sum of each row of 16 bit, in f32: its product with a column of ones."""
+    for left, result in matrices(low, x, res):
+        emit_matmul(low, "nn", result, left, ones(low, left.shape[1], x.dtype), accumulate=False)
+
+
+def ones(low: Lowering, count: int, dtype: ElementType) -> Placed:
+    """[count, 1], the first of a column that is filled once, for the longest row of the function."""
+    if dtype not in low.ones:
+        longest = max(sum_.x.type.shape[-1] for sum_ in low.block.ops if is_sum_of(sum_, dtype))
+        low.ones[dtype] = low.emit.fill(low.emit.new((longest, 1), dtype, Lanes(0)), 1.0)
+    return low.ones[dtype].slice((0, 0), (count, 1))
+
+
+def is_sum_of(op: Op, dtype: ElementType) -> TypeGuard[tensor.ReduceOp]:
+    return isinstance(op, tensor.ReduceOp) and op.x.type.element == dtype
 
 
 def right_matrix(low: Lowering, value: Value) -> Placed:

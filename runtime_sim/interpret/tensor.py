@@ -174,6 +174,11 @@ def exp2(op: tensor.Exp2Op, x: Array) -> Array:
     return np.where(x < LOWEST_EXPONENT, np.float32(0), np.exp2(x))
 
 
+@simulates(tensor.SoftmaxWeightsOp)
+def softmax_weights(op: tensor.SoftmaxWeightsOp, x: Array, top: Array) -> Array:
+    return np.exp2((x - top) / np.float32(op.steps)).astype(op.y.type.element.numpy)
+
+
 @simulates(tensor.Exp2WholeOp)
 def exp2_whole(op: tensor.Exp2WholeOp, x: Array) -> Array:
     return np.ldexp((x >= LEAST_EXPONENT).astype(np.float32), np.maximum(x, LEAST_EXPONENT).astype(np.int32))
@@ -216,7 +221,7 @@ def gate(op: tensor.GateOp, gate: Array, up: Array) -> Array:
 
 @simulates(tensor.ReduceOp)
 def reduce(op: tensor.ReduceOp, x: Array) -> Array:
-    terms = x if op.kind == "max" else x * np.float32(op.scale)
+    terms = x if op.kind == "max" else wide(x) * np.float32(op.scale)
     y: Array = (np.max if op.kind == "max" else np.sum)(terms, axis=op.axis, keepdims=True)
     return y
 

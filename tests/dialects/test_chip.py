@@ -35,6 +35,8 @@ DDR = GlobalOp(space="scratch", types=[GlobalType(1 << 16)]).results[0]
         (127.0, I32, 127),
         (-126.0, I16, 0xFF82),
         (-4.0, I8, 0xFC),
+        (1.5, BF16, 0x3FC0),
+        (1.5, F16, 0x3E00),
     ],
 )
 def test_numbers_are_held_as_bits(value, dtype, bits):

@@ -110,6 +110,7 @@ LINES = [
     '"tensor.gather"(%t, %i) : (tensor<9x64xf32>, tensor<4xi32>) -> !local',
     *(f'"tensor.{name}"(%a, %a) : (!local, !local) -> !local' for name in ("add", "sub", "mul", "max", "min")),
     *(f'"tensor.{name}"(%a) : (!local) -> !local' for name in ("exp2", "exp2_whole", "ceil", "rsqrt", "reciprocal", "sigmoid", "normal_cdf")),
+    '"tensor.softmax_weights"(%x, %t) : (!local, tensor<4x1xf32, #lanes1>) -> tensor<4x64xbf16, #lanes1>',
     '"tensor.cast"(%x) : (!local) -> tensor<4x64xbf16, #lanes1>',
     '"tensor.gate"(%g, %u) : (!local, !local) -> !local',
     '"tensor.reduce"(%x) <{kind = "max", axis = 1 : i64}> : (!local) -> tensor<4x1xf32, #tensor.replicated>',
@@ -151,6 +152,7 @@ FREE = {  # what the result's type says, since nothing else does
     "tensor.gather": {"layout", "place"},
     "tensor.reshape": {"shape"},  # of as many items
     "tensor.cast": {"element"},
+    "tensor.softmax_weights": {"element"},  # of either type of 16 bit
     "tensor.pad": {"shape"},
 }
 

@@ -79,6 +79,18 @@ def test_integer_arithmetic(spec, tmp_path, left, right):
     run(spec, tmp_path, {A: left, B: right}, cases)
 
 
+@pytest.mark.parametrize("signs", [(0, 0), (0, 1), (1, 1)])
+@pytest.mark.parametrize("amount", [None, -2, -22, 4])
+def test_saturating_arithmetic_of_16_bit_with_constants_and_shifts(spec, tmp_path, amount, signs):
+    cases, shift = {}, {}
+    if amount is not None:
+        shift = {"opd2_const": 1, "opd2_addr": amount & 0xFF, "opd2_n_str": 1, "tsk_opd_num": 3}
+    for kind, constant in itertools.product(("adds", "subs", "muls"), ("opd0", "opd1", None)):
+        fields = {f"{constant}_const": 1, f"{constant}_addr": 2600} if constant else {}
+        cases[f"{kind} {constant}"] = arithmetic(spec, kind, "i16", "i16", "i16", signs, **shift | fields)
+    run(spec, tmp_path, {A: "i16", B: "i16"}, cases)
+
+
 @pytest.mark.parametrize("dtype", INTEGERS)
 def test_bits_extremes_and_shifts(spec, tmp_path, dtype):
     cases = {}
