@@ -446,9 +446,11 @@ class Exp2Op(Unary, MadeAnywhere, TakesPowers):
 
 @op("tensor.softmax_weights")
 class SoftmaxWeightsOp(MadeAnywhere):
-    """y = 2**((x - top) / steps) of rows x [.., n] f32, for x <= top, rounded once to 16 bit.
+    """y = 2**((x - top) / steps) of rows x [.., n] f32, for x <= top; top [.., 1] f32.
 
-    top [.., 1] f32. What is below the least normal number may be 0.
+    f16 is rounded once. bf16 is made in fixed point, in steps of 1 / 512, and is off by less than its last
+    place: with p = 512 (127 + (x - top) / steps), rounded, at least 0, and f = p mod 512, its bits are
+    (p - f (512 - f) (f + 2600) / 2**22) / 4, both quotients rounded, halves up.
     """
 
     shapes = "x[..., N] top[..., 1] y[..., N]"

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from compiler.ir.types import ElementType
+from compiler.ir.types import F16, ElementType
 from compiler.weights.scheme import Scheme, scheme_of
 from dialects import tensor
 from dialects.weights import TensorView, transposed, view_of_name
@@ -176,7 +176,18 @@ def exp2(op: tensor.Exp2Op, x: Array) -> Array:
 
 @simulates(tensor.SoftmaxWeightsOp)
 def softmax_weights(op: tensor.SoftmaxWeightsOp, x: Array, top: Array) -> Array:
-    return np.exp2((x - top) / np.float32(op.steps)).astype(op.y.type.element.numpy)
+    if op.y.type.element == F16:
+        return np.exp2((x - top) / np.float32(op.steps)).astype(np.float16)
+    scale = np.float32(512 / op.steps)
+    place = np.rint(x * scale + (127 * 512 - top * scale)).clip(0, 65535).astype(np.int64)
+    fraction = place % 512
+    bend = halves_up(fraction * (512 - fraction) * (fraction + 2600), 22)
+    return halves_up(place - bend, 2).astype(np.uint16).view(op.y.type.element.numpy)
+
+
+def halves_up(x: Array, bits: int) -> Array:
+    """x / 2**bits, rounded."""
+    return (x + (1 << (bits - 1))) >> bits
 
 
 @simulates(tensor.Exp2WholeOp)

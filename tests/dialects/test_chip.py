@@ -35,7 +35,6 @@ DDR = GlobalOp(space="scratch", types=[GlobalType(1 << 16)]).results[0]
         (127.0, I32, 127),
         (-126.0, I16, 0xFF82),
         (-4.0, I8, 0xFC),
-        (1.5, BF16, 0x3FC0),
         (1.5, F16, 0x3E00),
     ],
 )

@@ -45,7 +45,7 @@ def test_long_rows_of_scores_are_worked_on_in_parts(tiny, tmp_path, monkeypatch,
     whole = tiny("llama", "bf16", ONE, {"seq_length": 128})
     monkeypatch.setattr(ChipSpec, "work_bytes", 256)  # 64 scores: half the keys of one head
     parts = Tiny(replace(whole.options, out_dir=tmp_path / "out"))
-    powers = [count_of(tensor.Exp2Op, model.nets[name].stages["tensor"]) for model in (whole, parts)]
+    powers = [count_of(tensor.SoftmaxWeightsOp, model.nets[name].stages["tensor"]) for model in (whole, parts)]
     assert powers[1] > powers[0]
     net, inputs = parts.nets[name], whole.inputs(whole.nets[name])
     wanted = whole.run(whole.nets[name], "file", inputs)
