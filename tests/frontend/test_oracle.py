@@ -68,6 +68,17 @@ ARCHITECTURES |= {
     },
 }
 TOLERANCE = 1e-5  # of the largest logit
+PAIRS = {"phi3": 8, "minicpm3": 4}  # of numbers that turn, by models whose checkpoints have longrope
+
+
+@pytest.mark.parametrize("model_type", PAIRS)
+def test_longrope_beyond_the_original_length_has_the_factors_of_long_conversations(model_type):
+    """As the reference has, with more tokens than that in this one; the prompts of the nets may be longer too."""
+    count = PAIRS[model_type]
+    factors = {"short_factor": [1.0] * count, "long_factor": [1.5 + i for i in range(count)]}
+    rope = {"rope_type": "longrope", **factors, "original_max_position_embeddings": 8}
+    settings = ARCHITECTURES[model_type] | {"rope_scaling": rope, "original_max_position_embeddings": 8}
+    assert Subject.make(model_type, **{"num_hidden_layers": 2} | settings).error() < TOLERANCE
 
 
 @pytest.mark.parametrize("model_type", ARCHITECTURES)
