@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
-from typing import ClassVar, Literal, cast
+from typing import Any, ClassVar, Literal, cast
 
 from compiler.ir.core import Op, Value
 from compiler.ir.define import Attr, Operand, OptionalAttr, OptionalOperand, Result, op
@@ -33,7 +33,7 @@ Fields = dict[str, int]
 PRECISION = isa.PRECISION | {"ui8": 0, "ui16": 3, "ui32": 4}  # signedness is a field of its own
 MAX_BYTES = 1 << 40  # more than any memory has
 MAX_SIZE = 0xFFFF  # of one axis of an instruction's shape
-SIZES = ("m", "k", "n", "rows", "columns", "block", "channels", "table_rows", "width", "chip.id", "chip.wait")
+SIZES = ("m", "k", "n", "rows", "columns", "block", "channels", "table_rows", "width")
 STRIDES = ("row_stride", "table_stride", "n_stride", "c_stride", "index_stride", "terms")
 REMEMBERED = 8192  # results of functions of shapes, of which a program has few
 LEAST = dict.fromkeys(SIZES, 1) | dict.fromkeys(STRIDES, 0)  # of attributes that are numbers
@@ -252,15 +252,22 @@ class Instruction(Op):
                 self.fail("works on what is not made by chip.local or chip.global")
         if self.KINDS and self.attributes["kind"] not in self.KINDS:
             self.fail(f"kind is {self.attributes['kind']!r}, expected one of {', '.join(self.KINDS)}")
-        for name, value in self.attributes.items():
-            if name in AXES:
-                self._verify_axes(name, value)
-            elif name in LEAST and not (isinstance(value, int) and LEAST[name] <= value <= MAX_BYTES):
-                self.fail(f"{name} is {value}, expected a number from {LEAST[name]} on")
+        if "chip.id" in self.attributes or "chip.wait" in self.attributes:
+            self._verify_order()
 
-    def _verify_axes(self, name: str, sizes: tuple[int, ...]) -> None:
-        if len(sizes) != AXES[name] or min(sizes) < 1 or max(sizes) > MAX_SIZE:
-            self.fail(f"{name} is {list(sizes)}, expected {AXES[name]} sizes from 1 to {MAX_SIZE}")
+    @classmethod
+    def problem_of(cls, name: str, value: Any) -> str | None:
+        if name in AXES and (len(value) != AXES[name] or min(value) < 1 or max(value) > MAX_SIZE):
+            return f"expected {AXES[name]} sizes from 1 to {MAX_SIZE}"
+        if name in LEAST and not LEAST[name] <= value <= MAX_BYTES:
+            return f"expected a number from {LEAST[name]} on"
+        return None
+
+    def _verify_order(self) -> None:
+        for name in ("chip.id", "chip.wait"):
+            number = self.attributes.get(name, 1)
+            if not isinstance(number, int) or not 1 <= number <= MAX_BYTES:
+                self.fail(f"{name} is {number}, expected a number from 1 on")
 
     def isa_kind(self) -> str:
         return cast(str, self.attributes["kind"])

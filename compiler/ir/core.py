@@ -157,6 +157,11 @@ class Op:
     def verify(self) -> None:
         """Check what no type can say; call ``fail`` when it does not hold."""
 
+    @classmethod
+    def problem_of(cls, name: str, value: Any) -> str | None:
+        """What else is expected of a declared attribute than its type, if it is not so."""
+        return None
+
     # ---- reading ----
 
     @property

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from compiler.ir.core import Op, Region, Value
 from compiler.ir.define import Field, Schema
@@ -13,20 +13,22 @@ from compiler.ir.values import described
 
 SHOWN = 60  # characters of a wrong value in a message
 
+Sound = set[tuple[int, int]]  # ids of fields and of values that suit them, which many ops share
+
 
 def verify(root: Op) -> None:
     """Check an op and everything inside it; CompileError at the first op that is wrong."""
-    _verify_op(root, set())
+    _verify_op(root, set(), set())
 
 
-def _verify_op(op: Op, visible: set[Value]) -> None:
+def _verify_op(op: Op, visible: set[Value], sound: Sound) -> None:
     if not visible.issuperset(op.operands):
         _fail_undefined(op, visible)
     _verify_operands(op)
     _verify_results(op)
-    _verify_attributes(op)
+    _verify_attributes(op, sound)
     for region in op.regions:
-        _verify_region(op, region, set() if op.is_isolated else set(visible))
+        _verify_region(op, region, set() if op.is_isolated else set(visible), sound)
     if op.shapes:
         verify_shapes(op)
     op.verify()
@@ -41,7 +43,7 @@ def _fail_undefined(op: Op, visible: set[Value]) -> None:
     op.fail(f"operand {index} is used before its definition or outside of its region")
 
 
-def _verify_region(op: Op, region: Region, visible: set[Value]) -> None:
+def _verify_region(op: Op, region: Region, visible: set[Value], sound: Sound) -> None:
     for arg in region.block.args:
         if problem := arg.type.problem():
             op.fail(f"argument {arg.index} is {arg.type}, which {problem}")
@@ -49,7 +51,7 @@ def _verify_region(op: Op, region: Region, visible: set[Value]) -> None:
     for inner in region.block.ops:
         if inner.is_terminator and inner is not region.block.ops.last:
             inner.fail("ends its block, but other ops follow")
-        _verify_op(inner, visible)
+        _verify_op(inner, visible, sound)
         visible.update(inner.results)
 
 
@@ -115,17 +117,24 @@ def _may_be(expected: Type, type: Type) -> bool:
     return expected.layout.may_be(type.layout)
 
 
-def _verify_attributes(op: Op) -> None:
+def _verify_attributes(op: Op, sound: Sound) -> None:
     schema: Schema = op.schema
     for name, value in op.attributes.items():
         part = schema.attributes.get(name)
         if part is None:
             if "." not in name:
                 op.fail(f"has no attribute {name!r}; it has {schema.summary()}")
-            continue
-        if not part.holds(value):
-            op.fail(f"attribute {name!r} is {str(value)[:SHOWN]}, expected {described(part.type)}")
-        if isinstance(value, Attribute) and (problem := value.problem()):
-            op.fail(f"attribute {name!r} is {value}, which {problem}")
+        elif (known := (id(part), id(value))) not in sound:
+            _verify_attribute(op, part, value)
+            sound.add(known)
     if not op.attributes.keys() >= schema.present:
         op.fail(f"needs attribute {', '.join(sorted(schema.present - op.attributes.keys()))}")
+
+
+def _verify_attribute(op: Op, part: Field, value: Any) -> None:
+    if not part.holds(value):
+        op.fail(f"attribute {part.name!r} is {str(value)[:SHOWN]}, expected {described(part.type)}")
+    if isinstance(value, Attribute) and (problem := value.problem()):
+        op.fail(f"attribute {part.name!r} is {value}, which {problem}")
+    if problem := op.problem_of(part.name, value):
+        op.fail(f"{part.name} is {list(value) if isinstance(value, tuple) else value}, {problem}")

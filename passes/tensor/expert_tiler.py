@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from dataclasses import replace
 
 from compiler.ir.core import Block, Op, Value
@@ -19,8 +19,8 @@ from passes.tensor.tiler import Tiler
 class ExpertTiler(Tiler):
     """Makes the tiles of experts in front of their op."""
 
-    def __init__(self, op: tensor.ExpertsOp, most: int):
-        super().__init__(op, most)
+    def __init__(self, op: tensor.ExpertsOp, most: int, looked_up: Container[tuple[str, ...]]):
+        super().__init__(op, most, looked_up)
         self.made: list[Op] = []  # weights of single experts
         self.bias_rows = self.chosen_biases(op)
 

@@ -18,7 +18,7 @@ from passes.options import at_least
 from passes.ranges import even_ranges
 from passes.tensor.build import Build
 from passes.tensor.expert_tiler import ExpertTiler, erase_dead
-from passes.tensor.tiler import Tiler
+from passes.tensor.tiler import Tiler, looked_up
 from passes.tensor_to_chip.placed import buffer_bytes
 
 READS_BOTH_FORMS = (tensor.ArgmaxOp, tensor.TopkOp, tensor.CastOp, tensor.StoreOp)  # of a vector
@@ -42,15 +42,24 @@ class TileWeights(Pass):
     bytes: int = at_least(0, 0)  # the largest tile, as 16-bit weights, per lane; 0 for a chip's `work_bytes`
 
     def run(self, module: Module) -> None:
-        apply_patterns(module, [self.tile_experts])
-        apply_patterns(module, [self.tile_linear, self.tile_gated])
+        tiling = Tiling(self.bytes, looked_up(module))
+        apply_patterns(module, [tiling.tile_experts])
+        apply_patterns(module, [tiling.tile_linear, tiling.tile_gated])
+
+
+@dataclass(frozen=True)
+class Tiling:
+    """How the linears of a module are cut."""
+
+    bytes: int
+    looked_up: frozenset[tuple[str, ...]]
 
     @rewrite(tensor.LinearOp)
     def tile_linear(self, op: tensor.LinearOp, rw: Rewriter) -> None:
         """linear(x, W) -> concat of linear(x, tile), or a chain of accumulating linear(x slice, tile)."""
         if not tensor.in_ddr(op.w.type) or feeds_from_gate(op):
             return
-        tiler = Tiler(op, self.bytes)
+        tiler = Tiler(op, self.bytes, self.looked_up)
         if op.accumulator is None:
             finish = packed if is_wide(op.y, tiler.build.spec) else as_it_is
             products = (tiler.linear(op.x, op.w, rows=rows) for rows in tiler.row_ranges(op.w))
@@ -66,14 +75,14 @@ class TileWeights(Pass):
     def tile_gated(self, op: tensor.GatedLinearOp, rw: Rewriter) -> None:
         """gated_linear, and the linear it feeds, tile by tile."""
         down = op.y.users[0] if op.y.has_one_use() else None
-        tiler = Tiler(op, self.bytes)
+        tiler = Tiler(op, self.bytes, self.looked_up)
         if not isinstance(down, tensor.LinearOp) or down.accumulator is None:
             ranges = even_ranges(op.gate.type.shape[0], tiler.lanes, tiler.row_limit(op.gate) // 2)
             biases = tiler.biases(op.x, op.biases)
             parts = [tiler.gated(op, rows, biases) for rows in ranges]
             rw.replace(op, [tiler.build.concat(parts, len(op.x.type.shape) - 1)])
             return
-        total, tiler = down.accumulator, Tiler(down, self.bytes)
+        total, tiler = down.accumulator, Tiler(down, self.bytes, self.looked_up)
         limit, biases = max(1, tiler.row_limit(op.gate) // 2), tiler.biases(op.x, op.biases)
         for part in tiler.column_ranges(down.w, limit):
             tiler.build.loc = op.loc
@@ -85,7 +94,7 @@ class TileWeights(Pass):
     @rewrite(tensor.ExpertsOp)
     def tile_experts(self, op: tensor.ExpertsOp, rw: Rewriter) -> None:
         """experts -> one expert after the other, each adding to the same sums; tile by tile."""
-        tiler, total = ExpertTiler(op, self.bytes), op.accumulator
+        tiler, total = ExpertTiler(op, self.bytes, self.looked_up), op.accumulator
         for number in range(op.shares.type.shape[-1]):
             total = tiler.expert(op, number, total)
         stacks = [value.owner for value in (op.gate, op.up, op.down, op.gate_bias, op.up_bias) if value]

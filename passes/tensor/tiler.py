@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from dataclasses import replace
 from math import lcm
 
 from compiler.ir.core import Value
-from compiler.ir.module import Builder, walk
+from compiler.ir.module import Builder, Module, walk
 from compiler.ir.types import F32, TensorType
 from compiler.target.attribute import target_of
 from compiler.weights.scheme import scheme_of
@@ -21,9 +21,13 @@ from passes.tensor.formulas import ACTIVATIONS
 class Tiler:
     """Makes the tiles of one linear in front of it."""
 
-    def __init__(self, op: tensor.TensorOp, most: int):
-        """`most` is the bytes of a tile per lane, as 16-bit weights; 0 for `work_bytes` of the chip."""
+    def __init__(self, op: tensor.TensorOp, most: int, looked_up: Container[tuple[str, ...]]):
+        """`most` is the bytes of a tile per lane, as 16-bit weights; 0 for `work_bytes` of the chip.
+
+        `looked_up` has the sources of weights as the function of that name finds them.
+        """
         spec = target_of(op)
+        self.looked_up = looked_up
         self.bytes = most or spec.work_bytes
         self.lanes = spec.lanes
         self.build = Build(Builder.before(op), spec)
@@ -113,13 +117,19 @@ class Tiler:
 
         Weights are packed in the order of the DMA, unless an embedding reads the same rows from DDR.
         """
-        if scheme_of(ws[0].type) is None and any(map(is_looked_up, ws)):
+        if scheme_of(ws[0].type) is None and any(map(self.is_looked_up, ws)):
             return self.build.concat([self.rectangle(w, rows, columns) for w in ws], 0)
         return self.packed_tile(ws, rows, columns)
 
     def rectangle(self, w: Value, rows: Range, columns: Range) -> Value:
         part = self.build.slice(w, (rows.start, columns.start), (rows.size, columns.size))
         return self.build.load(part, Lanes(0))
+
+    def is_looked_up(self, w: Value) -> bool:
+        """Whether rows of this parameter are gathered as well."""
+        weight = w.defining(tensor.WeightOp)
+        assert weight is not None
+        return tuple(weight.sources) in self.looked_up
 
     def packed_tile(self, ws: Sequence[Value], rows: Range, columns: Range) -> Value:
         weights = [w.defining(tensor.WeightOp) for w in ws]
@@ -134,11 +144,7 @@ class Tiler:
         return self.build.add(tensor.DequantizeOp(local))
 
 
-def is_looked_up(w: Value) -> bool:
-    """Whether a gather of the same module reads rows of this parameter."""
-    weight = w.defining(tensor.WeightOp)
-    assert weight is not None
-    module = weight.parent_op.parent_op if weight.parent_op is not None else None
-    gathers = [op for op in walk(module) if isinstance(op, tensor.GatherOp)] if module is not None else []
-    tables = [op.table.defining(tensor.WeightOp) for op in gathers]
-    return any(table is not None and table.sources == weight.sources for table in tables)
+def looked_up(module: Module) -> frozenset[tuple[str, ...]]:
+    """The sources of the weights that some function of a module gathers rows of."""
+    tables = [op.table.defining(tensor.WeightOp) for op in walk(module) if isinstance(op, tensor.GatherOp)]
+    return frozenset(tuple(table.sources) for table in tables if table is not None)

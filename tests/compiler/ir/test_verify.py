@@ -116,6 +116,17 @@ def test_attributes(function, attributes, message):
     check(function, message)
 
 
+def test_each_value_and_field_is_looked_at(function):
+    """A value that suits one field may not suit another, nor another value the same field."""
+    function.block.append(NormOp.build(function.args, [ROW], {"eps": 1.0}))
+    function.block.append(LinearOp(function.args[0], act="silu"))
+    wrong = function.block.append(NormOp.build(function.args, [ROW], {"eps": "silu"}))
+    check(function.clone(), "attribute 'eps' is silu, expected float")
+    wrong.eps = 1.0
+    function.block.append(LinearOp(function.args[0])).act = wrong.eps
+    check(function, "attribute 'act' is 1.0, expected str")
+
+
 def test_optional_attribute_type(function):
     function.block.append(LinearOp(function.args[0], act="silu")).act = 3
     check(function, "attribute 'act' is 3, expected str")
