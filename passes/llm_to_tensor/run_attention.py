@@ -109,10 +109,13 @@ class RunAttention:
         return self._by_token(self.build.concat(outs, 0), q.type.shape[1])
 
     def _rows_of_tiles(self, q: Value, kv_heads: int, most: int) -> Iterator[tuple[Range, list[Tile]]]:
-        """Tokens of the run, and tiles of all heads for these; scores of a tile take little room."""
+        """Tokens of the run, and tiles of all heads for these.
+
+        Scores of a tile take little room, or twice that where heads that share keys then stay together.
+        """
         _, heads, count, _ = q.type.shape
         room = max(1, self.build.spec.work_bytes // (F32.bytes * most))
-        groups = [*even_ranges(heads // kv_heads, 1, room)]
+        groups = [*even_ranges(heads // kv_heads, 1, 2 * room)]
         lane_rows = room // max(some.size for some in groups)
         for tokens in even_ranges(count, self.build.spec.lanes, lane_rows):
             starts = range(0, heads, heads // kv_heads)

@@ -95,3 +95,12 @@ def test_all_heads_that_share_keys_meet_a_block_in_one_product(options, earlier)
     PassManager(parse_pipeline("tensor-to-chip")).run(module)
     ops = [op for op in module.functions()[0].block.ops if isinstance(op, chip.MatmulOp)]
     assert len([op for op in ops if op.kind == "nn" and op.accumulate]) == 2 * earlier
+
+
+def test_heads_that_share_keys_stay_together_where_that_takes_twice_the_room():
+    """Room is for 8 rows of so many scores; two runs meet their own keys, and the second one block."""
+    for heads, tiles in {12: 1, 17: 2}.items():
+        module = Attention(128, heads, 1).module()
+        PassManager(parse_pipeline("llm-to-tensor{tokens=64 keys=512}")).run(module)
+        products = [op for op in module.functions()[0].block.ops if isinstance(op, tensor.MatmulOp)]
+        assert len(products) == 2 * 3 * tiles
