@@ -8,7 +8,7 @@ from compiler.target.chips.bm1684x import BM1684X
 from driver.pipelines import Effort, lowering
 from driver.work import Work, run_lengths, work_of
 from passes.chip.allocate_local import DoesNotFit
-from passes.chip.hoist_loads import live_bytes
+from passes.chip.lives import live_bytes, lives, shortest
 from passes.options import ByFunction
 from tests.driver.fused import LENGTH, after, groups
 
@@ -49,7 +49,8 @@ def test_the_sizes_of_a_block_are_those_of_what_is_alive_at_its_gate_and_of_its_
 def test_a_program_needs_at_least_what_the_sizes_say(effort):
     fused = groups()["block_0"].module
     function = after(fused, lowering(ByFunction(effort))).function("block")
-    live = live_bytes(function, len(function.block.ops)).max()
+    ops = list(function.block.ops)
+    live = live_bytes(shortest(lives(ops, BM1684X)), len(ops)).max()
     least = work_of(fused.function("block"), BM1684X).least_bytes(effort, BM1684X)
     assert 0 < least <= live
 

@@ -62,7 +62,8 @@ def test_files_are_checked():
 
 def test_the_second_core_is_named():
     stage = Program(changed_model(add_model(), "tiu", 2, opd0_addr=0x10010)).stage("add")
-    found = list(StageChecker(X).problems(replace(stage, cores=[stage.cores[0]] * 2)))
+    twice = replace(stage, cores=[stage.cores[0]] * 2)
+    found = list(StageChecker(X).problems(twice, [twice]))
     assert "core 1 tiu 2 (ar.add): opd0 at 0x10010 is not a multiple of 64 bytes" in found
 
 
