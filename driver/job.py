@@ -100,9 +100,12 @@ class Job:
         return made
 
     def too_large(self, group: NetGroup, problem: str) -> str:
+        """Of no length: a program of few tokens and keys at a time takes as much of any call."""
         if not group.of_layers:
             return f"{self.options.model_path}: {problem}"
-        return f"-s {self.options.seq_length}: {problem}; use a shorter sequence"
+        states, *_ = group.module.functions()[0].args
+        width, chip = states.type.shape[-1], self.options.spec.name
+        return f"{self.options.model_path}: hidden_size is {width}: {problem}; use a narrower model on {chip}"
 
     def tuned(self, group: NetGroup) -> ModuleOp:
         """The module with the first efforts that fit; other layers of its kind begin with these."""
