@@ -21,25 +21,23 @@ FEW = 4  # runs that are all compiled
 class Sample:
     """Two runs of a call stand for all: what a run takes is a straight line in the keys that it meets.
 
-    `seen`: those of each run; `near` and `far`: the numbers of the two, which meet whole blocks of others.
+    `seen`: those of each run. The first run meets no keys of others, and is like none of the rest.
     """
 
     seen: Sequence[int]
-    near: int
-    far: int
 
     @property
     def programs(self) -> tuple[tuple[int, ...], ...]:
         """The numbers of the runs that are compiled together."""
-        return (self.near,), (self.far,), (self.near, self.far)
+        return (1,), (2,), (1, 2)
 
     def price(self, near: Price, far: Price, both: Price) -> Price:
         """Of all runs, by those of the programs. What a run adds to a program that has another one is what it
         takes in the midst of many, where the weights of one are loaded under the arithmetic of another.
         """
-        others = [seen for number, seen in enumerate(self.seen) if number not in (self.near, self.far)]
-        longer = sum(seen - self.seen[self.near] for seen in others)
-        step = self.seen[self.far] - self.seen[self.near]
+        others = (self.seen[0], *self.seen[3:])
+        longer = sum(seen - self.seen[1] for seen in others)
+        step = self.seen[2] - self.seen[1]
         return both + (both - far) * len(others) + (far - near) * (longer / step if step else 0)
 
 
@@ -47,10 +45,7 @@ def sample_of(function: Function, effort: Effort, spec: ChipSpec) -> Sample | No
     """Of a function of the llm dialect; None where its runs are few."""
     tokens = token_count(function)
     runs = token_runs(tokens, effort.tokens or tokens, 0, spec.lanes)
-    if len(runs) <= FEW:
-        return None
-    near = max(1, effort.keys // effort.tokens)
-    return Sample([seen_keys(function, run) for run in runs], near, 2 * near)
+    return Sample([seen_keys(function, run) for run in runs]) if len(runs) > FEW else None
 
 
 def seen_keys(function: Function, run: Range) -> int:
