@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -155,13 +156,14 @@ class Emitter:
         return step.shape, 0, step.strides[0]
 
     def pool(self, kind: str, x: Placed, scale: float = 1.0) -> Placed:
-        """Reduce the last axis of an aligned array, in two steps where that is faster: down, then across."""
-        columns = x.shape[-1]
-        width = pooled_first(columns, self.spec.eu_items(x.dtype.bytes))
-        if width == columns:
-            return self._pool(kind, x, (1, columns), scale)
-        tall = x.reshape((*x.shape[:-1], columns // width, width), x.axis)
-        return self._pool(kind, self._pool(kind, tall, (columns // width, 1), scale), (1, width), 1.0)
+        """Reduce the last axis of an aligned array, in the steps that are fastest: down, then across."""
+        rows = x.lane_rows * prod(size for i, size in enumerate(x.shape[:-1]) if i != x.axis)
+        start, eu_items = self.spec.costs.tiu_start["pord"], self.spec.eu_items(x.dtype.bytes)
+        _, widths = pooling(x.shape[-1], rows, eu_items, start)
+        for width in widths:
+            tall = x.reshape((*x.shape[:-1], x.shape[-1] // width, width), x.axis)
+            x, scale = self._pool(kind, tall, (tall.shape[-2], 1), scale), 1.0
+        return self._pool(kind, x, (1, x.shape[-1]), scale)
 
     def _pool(self, kind: str, x: Placed, kernel: tuple[int, int], scale: float) -> Placed:
         """Pool windows over the last two axes (or the last, as 1 x w)."""
@@ -271,17 +273,20 @@ class Emitter:
             self.add(chip.DmaTensorOp(dst.buffer, src.buffer, kind=kind, shape=shape, res=res, opd0=opd0))
 
 
-def pooled_first(columns: int, eu_items: int) -> int:
-    """How many columns a first step of pooling leaves; all of them where a second would not save its cost.
+@cache
+def pooling(columns: int, rows: int, eu_items: int, start: int) -> tuple[int, tuple[int, ...]]:
+    """The fewest cycles in which rows of so many columns are reduced, and how many columns each step leaves
+    but the last.
 
-    A step takes a cycle for each item of its window and EU width of its result.
+    A step takes `start` cycles, and for each row one for each item of its window and EU width of its result.
     """
-    if columns % eu_items == 0:
-        return eu_items
-    if columns < 2 * eu_items:
-        return columns
-    widths = [width for width in range(2, columns) if columns % width == 0]
-    return min(widths, key=lambda w: columns // w * -(-w // eu_items) + w, default=columns)
+    best: tuple[int, tuple[int, ...]] = (start + rows * columns, ())
+    for width in range(2, columns // 2 + 1):
+        if columns % width == 0:
+            rest, widths = pooling(width, rows, eu_items, start)
+            cycles = start + rows * (columns // width) * -(-width // eu_items) + rest
+            best = min(best, (cycles, (width, *widths)))
+    return best
 
 
 def matrix_copy(dst: Placed, src: Placed) -> chip.DmaMatrixOp | None:

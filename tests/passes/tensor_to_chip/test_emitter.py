@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from compiler.target.chips.bm1684x import BM1684X
 from dialects import chip
 from dialects.tensor import Lanes, Replicated
-from passes.tensor_to_chip.emitter import pooled_first
+from passes.tensor_to_chip.emitter import pooling
 from passes.tensor_to_chip.placed import Placed
 from passes.tensor_to_chip.steps import Step, dma_steps, steps
 from tests.passes.tensor_to_chip.places import LANE_BYTES, fresh, item_offsets
@@ -120,8 +120,16 @@ def test_heads_of_several_rows_of_lanes_are_taken_in_the_aligned_layout(rows, sh
 
 
 @pytest.mark.parametrize(
-    ("columns", "left"),
-    [(1, 1), (16, 16), (32, 16), (2560, 16), (21, 21), (1000, 25), (2562, 14), (1009, 1009)],
+    ("columns", "rows", "cycles", "widths"),
+    [
+        (1, 1, 11, ()),
+        (16, 1, 26, ()),  # further steps are shorter, but begin later
+        (16, 9, 2 * (10 + 9 * 4), (4,)),
+        (32, 1, 2 * 10 + 8 + 4, (4,)),
+        (512, 9, 10 + 9 * 32 + 2 * (10 + 9 * 4), (16, 4)),
+        (21, 1, 2 * 10 + 7 + 3, (3,)),
+        (1009, 1, 10 + 1009, ()),
+    ],
 )
-def test_rows_are_pooled_in_two_steps_where_these_are_shorter(columns, left):
-    assert pooled_first(columns, 16) == left
+def test_rows_are_pooled_in_the_steps_that_are_fastest(columns, rows, cycles, widths):
+    assert pooling(columns, rows, 16, 10) == (cycles, widths)
