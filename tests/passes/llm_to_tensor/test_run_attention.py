@@ -104,3 +104,11 @@ def test_heads_that_share_keys_stay_together_where_that_takes_twice_the_room():
         PassManager(parse_pipeline("llm-to-tensor{tokens=64 keys=512}")).run(module)
         products = [op for op in module.functions()[0].block.ops if isinstance(op, tensor.MatmulOp)]
         assert len(products) == 2 * 3 * tiles
+
+
+def test_tiles_that_see_nothing_of_a_block_pass_it_over():
+    """In a run of 128 with a window of 64, only the first row of lanes of queries sees keys before the run."""
+    module = Attention(256, 16, 1, visible='kind = "window", size = 64').module()
+    PassManager(parse_pipeline("llm-to-tensor{tokens=128 keys=256}")).run(module)
+    products = [op for op in module.functions()[0].block.ops if isinstance(op, tensor.MatmulOp)]
+    assert len(products) == 2 * (2 * 2 + 1)

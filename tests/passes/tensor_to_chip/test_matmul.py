@@ -73,6 +73,7 @@ def test_matmul(transpose, heads, rows, keys, width):
         ((3, 128, 64), 0, 128, 1),
         ((3, 64, 50), 0, 64, 1),
         ((3, 128, 64), 64, 64, 3),  # the next head's rows do not follow
+        ((3, 192, 64), 0, 128, 3),
         ((3, 70, 64), 0, 70, 3),  # rows of lanes that are not full
     ],
 )
