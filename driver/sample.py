@@ -15,37 +15,55 @@ from passes.llm_to_tensor.prefill import token_runs
 from passes.ranges import Range
 
 FEW = 4  # runs that are all compiled
+LEAST_GROUPS = 3  # one that is like no other, and two
 
 
 @dataclass(frozen=True)
 class Sample:
-    """Two runs of a call stand for all: what a run takes is a straight line in the keys that it meets.
+    """Two groups of runs stand for a call: what a group takes is a straight line in the keys that it meets.
 
-    `seen`: those of each run. The first run meets no keys of others, and is like none of the rest.
+    `seen`: the keys of each run; `near` and `far`: the numbers of runs of the two groups. A group are as many
+    runs as a block of keys takes: the first meets whole blocks of others, the next ones parts of one besides.
+    The first group of all meets no keys of others, and is like none of the rest.
     """
 
     seen: Sequence[int]
+    near: Sequence[int]
+    far: Sequence[int]
 
     @property
     def programs(self) -> tuple[tuple[int, ...], ...]:
         """The numbers of the runs that are compiled together."""
-        return (1,), (2,), (1, 2)
+        return (*self.near,), (*self.far,), (*self.near, *self.far)
 
     def price(self, near: Price, far: Price, both: Price) -> Price:
-        """Of all runs, by those of the programs. What a run adds to a program that has another one is what it
-        takes in the midst of many, where the weights of one are loaded under the arithmetic of another.
+        """Of all runs, by those of the programs. What a group adds to a program that has another one is what
+        it takes in the midst of many, where the weights of one are loaded under the arithmetic of another.
         """
-        others = (self.seen[0], *self.seen[3:])
-        longer = sum(seen - self.seen[1] for seen in others)
-        step = self.seen[2] - self.seen[1]
-        return both + (both - far) * len(others) + (far - near) * (longer / step if step else 0)
+        others = [seen for number, seen in enumerate(self.seen) if number not in (*self.near, *self.far)]
+        groups = len(others) / len(self.near)
+        met = sum(self.seen[number] for number in self.near)
+        step = sum(self.seen[number] for number in self.far) - met
+        longer = sum(others) - groups * met
+        return both + (both - far) * groups + (far - near) * (longer / step if step else 0)
 
 
 def sample_of(function: Function, effort: Effort, spec: ChipSpec) -> Sample | None:
-    """Of a function of the llm dialect; None where its runs are few."""
+    """Of a function of the llm dialect; None where its runs are few.
+
+    The two groups are an eighth and three eighths of the way, so that what differs between two blocks does
+    not grow with the length.
+    """
     tokens = token_count(function)
     runs = token_runs(tokens, effort.tokens or tokens, 0, spec.lanes)
-    return Sample([seen_keys(function, run) for run in runs]) if len(runs) > FEW else None
+    size = max(1, effort.keys // effort.tokens) if effort.tokens else 1
+    groups = len(runs) // size
+    if len(runs) <= FEW or groups < LEAST_GROUPS:
+        return None
+    near = max(1, groups // 8)
+    far = min(3 * near, groups - 1)
+    seen = [seen_keys(function, run) for run in runs]
+    return Sample(seen, *(range(group * size, (group + 1) * size) for group in (near, far)))
 
 
 def seen_keys(function: Function, run: Range) -> int:

@@ -68,17 +68,13 @@ class Work:
                     yield found
 
     def is_sensible(self, effort: Effort) -> bool:
-        """Whether it may be better than what is simpler. Many runs keep no weights, and are streamed, in
-        blocks that all of them meet whole: two of them then tell what they take.
-        """
+        """Whether it may be better than what is simpler. Many runs are streamed, and keep no weights."""
         runs = -(-self.tokens // (effort.tokens or self.tokens))
         if effort.keep and (not self.weight_bytes or self.tokens == 1 or runs > FEW):
             return False
         if self.tokens == 1:
             return True
-        if runs > FEW:
-            return 0 < effort.keys <= effort.tokens or not self.keys
-        return effort.keys <= 2 * effort.tokens or not effort.keys
+        return effort.keys <= 2 * effort.tokens if effort.keys else runs <= FEW or not self.keys
 
     def check(self, effort: Effort, spec: ChipSpec) -> None:
         """DoesNotFit where it cannot fit, whatever its program is."""

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from compiler.ir.core import Block, Op
 
-MAX_OPS = 1 << 20  # in a block; the largest programs compiled so far have a fifth of it
+MAX_OPS = 1 << 22  # in a block, buffers and instructions; an engine numbers 2**20 of its commands
 
 
 class OpList:

@@ -23,7 +23,8 @@ def block(**settings):
     return next(group.module.function(BLOCK) for group in model.nets if group.of_layers)
 
 
-def test_what_is_a_straight_line_in_the_keys_is_priced_exactly():
+@pytest.mark.parametrize("numbers", [([1], [2]), ([1], [3]), ([2, 3], [4, 5])])
+def test_what_is_a_straight_line_in_the_keys_is_priced_exactly(numbers):
     """A program takes 100 to begin with, each run 7 and 2 for each key that it sees."""
     seen = [3, 5, 8, 12, 12, 12]
 
@@ -31,12 +32,12 @@ def test_what_is_a_straight_line_in_the_keys_is_priced_exactly():
         cycles = 100.0 + sum(7 + 2 * seen[run] for run in runs)
         return Price(cycles, 3 * cycles, len(runs))
 
-    found = Sample(seen)
+    found = Sample(seen, *numbers)
     assert found.price(*map(program, found.programs)) == program(range(6))
 
 
 def test_runs_that_all_see_as_much_take_as_long():
-    found = Sample([4, 4, 4, 4, 4])
+    found = Sample([4, 4, 4, 4, 4], [1], [2])
     assert found.price(Price(10, 20, 1), Price(10, 20, 1), Price(17, 34, 2)) == Price(38, 76, 5)
 
 
@@ -52,9 +53,8 @@ def test_few_runs_are_all_compiled():
     assert sample_of(function, Effort(), BM1684X) is None
 
 
-@pytest.mark.parametrize("effort", [Effort(64, keys=64, fill=0.7), Effort(64, 1024, keys=64), Effort(128, keys=64)], ids=str)
+@pytest.mark.parametrize("effort", [Effort(64, keys=64, fill=0.7), Effort(64, 1024, keys=64), Effort(64, keys=128), Effort(128, keys=64)], ids=str)
 def test_a_shortened_program_has_the_price_of_the_whole_one(monkeypatch, effort):
-    """Where a block has no more keys than a run, and all runs meet whole ones."""
     fused = groups(640)["block_0"].module
     prices = []
     for few in (sample.FEW, 100):
@@ -67,9 +67,18 @@ def test_a_shortened_program_has_the_price_of_the_whole_one(monkeypatch, effort)
     assert max(off) < 0.001
 
 
-def test_the_effort_to_price_a_call_does_not_grow_with_it():
-    effort, counts = Effort(64, keys=64), []
-    for length in (640, 1280):
-        with Trials(groups(length)["block_0"].module, trial).lower(BLOCK, effort) as lowered:
+def test_groups_of_runs_meet_blocks_alike_and_are_the_further_apart_the_more_there_are():
+    numbers = []
+    for length, keys in ((640, 64), (640, 128), (1280, 64), (1280, 128)):
+        found = sample_of(groups(length)["block_0"].module.function(BLOCK), Effort(64, keys=keys), BM1684X)
+        numbers.append(([*found.near], [*found.far]))
+    assert numbers == [([1], [3]), ([2, 3], [6, 7]), ([2], [6]), ([2, 3], [6, 7])]
+
+
+def test_to_price_a_call_takes_a_part_of_its_program(monkeypatch):
+    counts = []
+    for few in (sample.FEW, 100):
+        monkeypatch.setattr(sample, "FEW", few)
+        with Trials(groups(1280)["block_0"].module, trial).lower(BLOCK, Effort(64, keys=64)) as lowered:
             counts.append(lowered.op_count)
-    assert counts[0] == counts[1]
+    assert counts[0] < counts[1] / 2
