@@ -34,13 +34,15 @@ class Pass:
 
     The docstring begins with the dialects that it reads and leaves, such as ``llm -> tensor.`` For the order
     of passes, ``takes`` is all that a module may hold when the pass runs, ``ends`` what is gone afterwards,
-    and ``leaves`` what is there instead.
+    and ``leaves`` what is there instead. ``changes`` are the classes of ops that it makes or changes, beyond
+    moving them: of the others only the order is verified after it, and all of them after the last pass.
     """
 
     name: ClassVar[str] = ""
     takes: ClassVar[Content] = ~Content.NOTHING
     ends: ClassVar[Content] = Content.NOTHING
     leaves: ClassVar[Content] = Content.NOTHING
+    changes: ClassVar[tuple[type[Op], ...]] = (Op,)
 
     def __init_subclass__(cls) -> None:
         if "name" in cls.__dict__:
@@ -207,8 +209,9 @@ class PassManager:
         dump.write(0, "input")
         for index, step in enumerate(self.passes):
             before = print_module(module) if self.print_after_change else ""
+            is_last = index + 1 == len(self.passes) or step.name == self.stop_after
             try:
-                self._run_pass(step, module)
+                self._run_pass(step, module, (Op,) if is_last else step.changes)
             except CompileError as error:
                 dump.place(error)
                 error.notes.append(self._reproducer(index, module, dump.path))
@@ -223,18 +226,18 @@ class PassManager:
                 return list(self.passes[index + 1 :])
         return []
 
-    def _run_pass(self, step: Pass, module: Module) -> None:
+    def _run_pass(self, step: Pass, module: Module, changed: tuple[type[Op], ...]) -> None:
         start = time.perf_counter()
         step.run(module)
         self.seconds[step.name] = self.seconds.get(step.name, 0.0) + time.perf_counter() - start
-        self.verify(module)
+        self.verify(module, changed)
         if self.verify_each:
             check_ended(step, module)
 
-    def verify(self, module: Module) -> None:
+    def verify(self, module: Module, changed: tuple[type[Op], ...] = (Op,)) -> None:
         """CompileError at the first op that is wrong, unless verification is off."""
         if self.verify_each:
-            verify(module)
+            verify(module, changed)
 
     def _reproducer(self, index: int, module: Module, dumped: Path | None) -> str:
         step = self.passes[index]

@@ -38,6 +38,7 @@ class AllocateLocal(Pass):
     takes = Content.CHIP | Content.UNPLACED | Content.UNADDRESSED | Content.ADDRESSED | Content.UNORDERED
     ends = Content.UNPLACED
     leaves = Content.PLACED
+    changes = (LocalOp,)
 
     def run(self, module: Module) -> None:
         for function in module.functions():

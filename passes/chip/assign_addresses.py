@@ -43,6 +43,7 @@ class AssignAddresses(Pass):
     takes = ~(Content.LLM | Content.TENSOR | Content.WHOLE | Content.TILED | Content.ADDRESSED)
     ends = Content.UNADDRESSED
     leaves = Content.ADDRESSED
+    changes = (Function, GlobalOp)
 
     def run(self, module: Module) -> None:
         spec = target_of(module)

@@ -35,6 +35,7 @@ class HoistLoads(Pass):
 
     name: ClassVar[str] = "hoist-loads"
     takes = Content.CHIP | Content.UNPLACED | Content.UNADDRESSED | Content.ADDRESSED | Content.UNORDERED
+    changes = ()
 
     # share of local memory that live buffers may take
     fill: ByFunction[float] = by_function(option(0.85, "a number from 0 to 1", lambda share: 0 <= share <= 1))

@@ -23,6 +23,7 @@ class HoistStores(Pass):
 
     name: ClassVar[str] = "hoist-stores"
     takes = Content.CHIP | Content.UNPLACED | Content.UNADDRESSED | Content.ADDRESSED | Content.UNORDERED
+    changes = ()
 
     def run(self, module: Module) -> None:
         for function in module.functions():

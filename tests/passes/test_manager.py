@@ -204,6 +204,31 @@ def test_ir_is_verified_after_each_pass(module):
     assert "toy.mul" in opnames(module)
 
 
+def test_what_a_pass_is_to_leave_alone_is_verified_after_the_last_one(module):
+    class Quiet(Break):
+        name = "toy-quiet"
+        changes = ()
+
+    with pytest.raises(CompileError, match="weight is") as caught:
+        PassManager([Quiet(), Fuse()]).run(module)
+    assert "in pass toy-fuse" in caught.value.render()
+
+
+def test_the_order_is_verified_after_each_pass(module):
+    class Swap(Pass):
+        name = "toy-swap"
+        changes = ()
+
+        def run(self, module):
+            first, second, *_ = module.functions()[0].block.ops
+            second.detach()
+            first.parent.insert_before(first, second)
+
+    with pytest.raises(CompileError, match="used before its definition") as caught:
+        PassManager([Swap(), Fuse()]).run(module)
+    assert "in pass toy-swap" in caught.value.render()
+
+
 def test_verification_may_be_off(module):
     PassManager([Break()], verify_each=False).run(module)
     with pytest.raises(CompileError, match="weight is"):
