@@ -156,8 +156,13 @@ class Emitter:
         return step.shape, 0, step.strides[0]
 
     def pool(self, kind: str, x: Placed, scale: float = 1.0) -> Placed:
-        """Reduce the last axis of an aligned array, in the steps that are fastest: down, then across."""
-        rows = x.lane_rows * prod(size for i, size in enumerate(x.shape[:-1]) if i != x.axis)
+        """Reduce the last axis of an aligned array, in the steps that are fastest: down, then across.
+
+        Those of sums are what is fastest for one row: the order in which a row is added up, and so its bits,
+        depend on no other.
+        """
+        others = prod(size for i, size in enumerate(x.shape[:-1]) if i != x.axis)
+        rows = x.lane_rows * others if kind == "max" else 1
         start, eu_items = self.spec.costs.tiu_start["pord"], self.spec.eu_items(x.dtype.bytes)
         _, widths = pooling(x.shape[-1], rows, eu_items, start)
         for width in widths:
