@@ -2,9 +2,10 @@
 
 python bench/timing.py SMOLLM2 OUTPUT [--skip-large]
 
-SMOLLM2 is the folder of SmolLM2-135M. The large model has the shape of Qwen2-7B, but two layers of random
-weights and a small vocabulary; its checkpoint, of 1 GB, is made in OUTPUT. The vendor's cycles are those of
-what its compiler, tpu_mlir 1.30.2, makes of the same models, by the same two estimates.
+SMOLLM2 is the folder of SmolLM2-135M. The others have the shapes of Qwen2-0.5B, Qwen3-1.7B and Qwen2-7B,
+but two layers of random weights and a small vocabulary; their checkpoints, of 1.5 GB, are made in OUTPUT. The
+vendor's cycles are those of what its compiler, tpu_mlir 1.30.2, makes of the same models, by the same two
+estimates.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ from runtime_sim.launch.loader import Program
 from runtime_sim.tool.timing import measure_file
 
 ROOT = Path(__file__).resolve().parent.parent
-SMALL, LARGE = "smollm2", "qwen2-7b-shape"
-LARGE_SHAPE = {
-    "layers": 2, "hidden": 3584, "heads": 28, "kv_heads": 4, "head_dim": 128, "intermediate": 18944,
-    "vocab": 4096, "max_position_embeddings": 32768,
-}  # fmt: skip
+SMALL, HALF, MEDIUM, LARGE = "smollm2", "qwen2-0.5b-shape", "qwen3-1.7b-shape", "qwen2-7b-shape"
+COMMON = {"layers": 2, "vocab": 4096, "max_position_embeddings": 32768}
+SHAPES: dict[str, tuple[str, dict[str, int]]] = {
+    HALF: ("qwen2", {"hidden": 896, "heads": 14, "kv_heads": 2, "head_dim": 64, "intermediate": 4864}),
+    MEDIUM: ("qwen3", {"hidden": 2048, "heads": 16, "kv_heads": 8, "head_dim": 128, "intermediate": 6144}),
+    LARGE: ("qwen2", {"hidden": 3584, "heads": 28, "kv_heads": 4, "head_dim": 128, "intermediate": 18944}),
+}
 
 
 @dataclass(frozen=True)
@@ -59,7 +62,9 @@ class Row:
 
 
 W4, W8, BF16 = (Build(SMALL, mode, 512) for mode in ("w4bf16", "w8bf16", "bf16"))
-BIG = Build(LARGE, "w4bf16", 384, 128)
+BIG, BIG_LONG = (Build(LARGE, "w4bf16", tokens, 128) for tokens in (384, 4096))
+HALF_LONG, HALF_LONGER = (Build(HALF, "w4bf16", tokens) for tokens in (4096, 8192))
+MEDIUM_LONG = Build(MEDIUM, "w4bf16", 4096)
 ROWS = (
     Row(W4, "block_cache_0", (75_688, 112_762), (42_500, 49_500)),
     Row(W4, "block_0", (1_054_451, 1_192_167), (345_000, 390_000)),
@@ -70,6 +75,14 @@ ROWS = (
     Row(BIG, "block_cache_0", (2_408_199, 2_697_000), (2_140_000, 2_280_000)),
     Row(BIG, "block_0", (15_410_997, 16_490_000), (11_900_000, 12_400_000)),
     Row(BIG, "lm_head", (680_517, None), (512_000, None)),
+    Row(HALF_LONG, "block_cache_0", (269_824, None), (181_000, None)),
+    Row(HALF_LONG, "block_0", (27_017_111, None), (10_900_000, None)),
+    Row(HALF_LONGER, "block_cache_0", (347_668, None), (218_000, None)),
+    Row(HALF_LONGER, "block_0", (76_285_333, None), (26_500_000, None)),
+    Row(MEDIUM_LONG, "block_cache_0", (888_607, None), (800_000, None)),
+    Row(MEDIUM_LONG, "block_0", (57_150_741, None), (33_500_000, None)),
+    Row(BIG_LONG, "block_cache_0", (2_579_783, None), (2_270_000, None)),
+    Row(BIG_LONG, "block_0", (188_934_925, None), (134_000_000, None)),
 )
 HEAD = (
     "program", "vendor", "cautious", "goal", "cautious", "ours", "cautious", "to goal", "roofline",
@@ -85,7 +98,7 @@ def main() -> None:
     arguments = parser.parse_args()
     models = {SMALL: arguments.model}
     if not arguments.skip_large:
-        models[LARGE] = large_checkpoint(arguments.output / LARGE)
+        models |= {name: random_checkpoint(arguments.output / name, *SHAPES[name]) for name in SHAPES}
     rows = [row for row in ROWS if row.build.model in models]
     files = {
         build: compile_(build, models[build.model], arguments.output)
@@ -95,13 +108,13 @@ def main() -> None:
     print_table([HEAD, *(cells(row, timing_of(files[row.build], row.net)) for row in rows)])
 
 
-def large_checkpoint(folder: Path) -> Path:
-    """The random checkpoint; made once, in another process: what this one holds counts in its children."""
+def random_checkpoint(folder: Path, family: str, shape: dict[str, int]) -> Path:
+    """The checkpoint; made once, in another process: what this one holds counts in its children."""
     if not (folder / "config.json").exists():
         from tests.checkpoints import make_checkpoint
 
         with ProcessPoolExecutor(1) as pool:
-            pool.submit(make_checkpoint, folder, "qwen2", **LARGE_SHAPE).result()
+            pool.submit(make_checkpoint, folder, family, **COMMON, **shape).result()
     return folder
 
 
