@@ -204,14 +204,21 @@ def test_ir_is_verified_after_each_pass(module):
     assert "toy.mul" in opnames(module)
 
 
-def test_what_a_pass_is_to_leave_alone_is_verified_after_the_last_one(module):
-    class Quiet(Break):
-        name = "toy-quiet"
-        changes = ()
+class Quiet(Break):
+    """Says that it only moves ops."""
 
+    name = "toy-quiet"
+    changes = ()
+
+
+@pytest.mark.parametrize(
+    ("passes", "stop_after", "found_by"),
+    [([Quiet(), Fuse()], None, "toy-fuse"), ([Quiet()], None, "toy-quiet"), ([Quiet(), Fuse()], "toy-quiet", "toy-quiet")],
+)
+def test_what_a_pass_is_to_leave_alone_is_verified_after_the_last_one(module, passes, stop_after, found_by):
     with pytest.raises(CompileError, match="weight is") as caught:
-        PassManager([Quiet(), Fuse()]).run(module)
-    assert "in pass toy-fuse" in caught.value.render()
+        PassManager(passes, stop_after=stop_after).run(module)
+    assert f"in pass {found_by}" in caught.value.render()
 
 
 def test_the_order_is_verified_after_each_pass(module):
