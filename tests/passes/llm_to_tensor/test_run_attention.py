@@ -11,6 +11,7 @@ from compiler.ir.types import F32
 from dialects import chip, tensor
 from passes.manager import PassManager, parse_pipeline
 from tests.helpers import random_tensor
+from tests.passes.llm_to_tensor import attending
 from tests.passes.llm_to_tensor.attending import MASKED, Attention, causal, hidden_unless, loads_of
 
 BLOCKS = ["{tokens=64 keys=64}", "{tokens=64 keys=128}", "{tokens=128 keys=64}", "{tokens=64 keys=64 tail=1}", "{keys=64}"]
@@ -36,6 +37,12 @@ def test_many_tokens_see_those_before(tokens, options):
 @pytest.mark.parametrize("options", BLOCKS[:3])
 def test_heads_of_all_kinds_meet_blocks(heads, options):
     HEADS[heads].check(causal(HEADS[heads].tokens), options)
+
+
+def test_sinks_may_be_far_above_all_scores(monkeypatch):
+    """Farther than f32 has powers of two: such a head sees next to nothing, and the others as ever."""
+    monkeypatch.setattr(attending, "SINKS", np.where(np.arange(256) == 0, np.float32(120), attending.SINKS))
+    Attention(150, sinks=True).check(causal(150), BLOCKS[0])
 
 
 @pytest.mark.parametrize("options", BLOCKS)
