@@ -10,7 +10,7 @@ from typing import Any
 
 from compiler.command import Parser, not_installed, run_command, show_log
 from compiler.diagnostics import printable
-from compiler.target.chips import compiled_chips
+from compiler.target.chips import CHIPS
 from driver.options import AUTO, GROUP, MODES, ConvertOptions
 from driver.rules import BITS
 
@@ -95,8 +95,9 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
 
 
 def _add_chip_flags(group: argparse._ArgumentGroup) -> None:
-    add, names = group.add_argument, ", ".join(compiled_chips())
-    add("-c", "--chip", default="bm1684x", help=f"{names} (default: bm1684x)")
+    add = group.add_argument
+    names = ", ".join(name for spec in CHIPS.values() for name in (spec.name, *spec.aliases))
+    add("-c", "--chip", default="bm1684x", metavar="NAME", help=f"{names} (default: bm1684x)")
     add("--num_device", type=int, default=1, metavar="N", help="chips that share a model (default: 1)")
     add("--num_core", type=int, default=0, metavar="N", help="cores of the chip to use (default: 0, all)")
 

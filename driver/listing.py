@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 
 from compiler.ir.define import OPS
 from compiler.target.chips import CHIPS
+from compiler.target.spec import ChipSpec
 from driver.options import AUTO, MODES
 from driver.rules import BITS
 
@@ -39,8 +40,13 @@ def modes() -> list[str]:
 
 
 def chips() -> list[str]:
-    made = {spec.name: "one chip" if spec.compiled_for else "not yet" for spec in CHIPS.values()}
-    return ["chips (-c)", *(row(name, text) for name, text in made.items())]
+    return ["chips (-c)", *(row(spec.name, _chip(spec)) for spec in CHIPS.values())]
+
+
+def _chip(spec: ChipSpec) -> str:
+    """What is said of one: its cores, and how else it may be called."""
+    cores = "one core" if spec.cores == 1 else f"one of {spec.cores} cores, by --num_core 1"
+    return "; also ".join((cores, *spec.aliases))
 
 
 def checkpoints() -> list[str]:

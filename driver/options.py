@@ -9,7 +9,7 @@ from pathlib import Path
 
 from compiler.diagnostics import UserError
 from compiler.files import checkpoint_root, nearest_existing, reason
-from compiler.target.chips import chip, compiled_chips
+from compiler.target.chips import chip
 from compiler.target.spec import ChipSpec
 from driver.rules import BITS, Rule, head_rule
 
@@ -62,6 +62,11 @@ class ConvertOptions:
         return chip(self.chip)
 
     @property
+    def core_count(self) -> int:
+        """Cores of the chip that share a model."""
+        return self.num_core or self.spec.cores
+
+    @property
     def half(self) -> str:
         """The 16-bit type of activations, "bf16" or "f16"."""
         return self.quantize.removeprefix("w4").removeprefix("w8")
@@ -110,7 +115,7 @@ class ConvertOptions:
         if base.startswith("models--"):
             base = base.rpartition("--")[2]
         chip = self.spec
-        tail = chip.bmodel_tail.format(devices=self.num_device, cores=self.num_core)
+        tail = chip.bmodel_tail.format(devices=self.num_device, cores=self.core_count)
         return f"{base}_{self.quantize}_seq{self.seq_length}_{chip.name}_{tail}_static.bmodel"
 
     def _check_names(self) -> None:
@@ -124,8 +129,6 @@ class ConvertOptions:
             raise UserError(f"--lm_head_quantize {self.lm_head_quantize}: expected 16, 8 or 4 bits")
         if self.rules and self.passes is not None:
             raise UserError(f"{self.rules[0].flag} is for the default passes: say it in --passes instead")
-        if not self.spec.compiled_for:
-            raise UserError(f"-c {self.chip}: not supported yet; supported: {', '.join(compiled_chips())}")
 
     def _check_numbers(self) -> None:
         _require(self.seq_length >= 2, f"-s {self.seq_length}: expected at least two tokens")
@@ -147,6 +150,7 @@ class ConvertOptions:
             0 <= self.num_core <= cores,
             f"--num_core {self.num_core}: {self.spec.name} has {cores} {'core' if cores == 1 else 'cores'}",
         )
+        _require(self.core_count == 1, f"-c {self.chip}: two cores not yet; add --num_core 1")
         _require(self.num_device == 1, f"--num_device {self.num_device}: only 1 is supported yet")
         _require(
             0 <= self.jobs <= MAX_JOBS,

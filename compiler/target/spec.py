@@ -26,7 +26,6 @@ class ChipSpec:
 
     name: str  # what the user writes after -c; the name of the chip's file
     chip: str  # what the bmodel's `chip` field says [file]
-    compiled_for: bool  # whether llm_convert.py makes programs for it; the tools read files of every chip
     bmodel_tail: str  # how the names of its bmodels end, with {devices} and {cores} [file]
     streams_per_core: bool  # a bmodel lists command streams by core, below `sub_net`; else in the net [file]
 

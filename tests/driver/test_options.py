@@ -64,8 +64,9 @@ def test_stages_of_decode_are_doubles_of_the_chunk_below_the_whole(tmp_path, len
         ({"quantize": "w4"}, "-q w4: expected one of auto, bf16, w8bf16"),
         ({"q_group_size": 0}, "-g 0"),
         ({"chip": "bm1690"}, "unknown chip 'bm1690': known chips are bm1684x"),
-        ({"chip": "bm1688"}, "-c bm1688: not supported yet; supported: bm1684x"),
-        ({"chip": "cv186x"}, "-c cv186x: not supported yet"),
+        ({"chip": "bm1688"}, "-c bm1688: two cores not yet; add --num_core 1"),
+        ({"chip": "bm1688", "num_core": 2}, "-c bm1688: two cores not yet"),
+        ({"chip": "cv186x", "num_core": 2}, "--num_core 2: cv186ah has 1 core"),
         ({"max_input_length": 513}, r"--max_input_length 513: expected 0 \(as -s\) or 2 to 512"),
         ({"max_input_length": 1}, "--max_input_length 1: expected"),
         ({"max_input_length": -1}, "--max_input_length -1"),
@@ -159,6 +160,19 @@ def test_a_bmodel_is_called_by_its_model(tmp_path, path, name):
     for chip in ("bm1684x", "BM1684X"):
         given = options(tmp_path, model_path=tmp_path / path, chip=chip)
         assert given.bmodel_name == f"{name}_w4bf16_seq512_bm1684x_1dev_static.bmodel"
+
+
+@pytest.mark.parametrize(
+    ("flags", "tail"),
+    [
+        ({"chip": "cv186ah"}, "cv186ah_1core"),
+        ({"chip": "CV186X"}, "cv186ah_1core"),
+        ({"chip": "bm1688", "num_core": 1}, "bm1688_1core"),
+    ],
+)
+def test_a_bmodel_says_how_many_cores_it_is_for(tmp_path, flags, tail):
+    name = options(tmp_path, model_path=tmp_path / "tiny", **flags).bmodel_name
+    assert name == f"tiny_w4bf16_seq512_{tail}_static.bmodel"
 
 
 @pytest.mark.parametrize("field", ["model_path", "out_dir", "dump_ir"])

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from compiler.diagnostics import UserError
 from compiler.target.spec import ChipSpec
 
-__all__ = ["CHIPS", "chip", "chip_of_file", "compiled_chips"]
+__all__ = ["CHIPS", "chip", "chip_of_file"]
 
 
 def records(folders: Iterable[str]) -> dict[str, ChipSpec]:
@@ -43,8 +43,3 @@ def chip_of_file(text: str) -> ChipSpec:
             return spec
     known = ", ".join(spec.chip for spec in CHIPS.values())
     raise UserError(f"it is for the chip '{text}'; known here are {known}")
-
-
-def compiled_chips() -> tuple[str, ...]:
-    """The names of those that programs are made for."""
-    return tuple(name for name, spec in CHIPS.items() if spec.compiled_for)

@@ -95,7 +95,6 @@ COSTS = Costs(
 BM1684X = ChipSpec(
     name="bm1684x",
     chip="BM1684X",
-    compiled_for=True,
     bmodel_tail="{devices}dev",
     streams_per_core=False,
     cores=1,

@@ -133,7 +133,6 @@ COSTS = Costs(
 BM1688 = ChipSpec(
     name="bm1688",
     chip="BM1688",
-    compiled_for=False,
     bmodel_tail="{cores}core",
     streams_per_core=True,
     cores=2,
