@@ -43,9 +43,9 @@ class ModuleOp(Module):
 
     def _verify_nets(self) -> None:
         stated = [function for function in self.functions() if nets.KEY in function.attributes]
-        for stages in nets.stages_of(stated):
-            first = nets.net_of(stages[0])
-            for place, function in enumerate(stages):
+        for cores in (cores for net in nets.stages_of(stated) for cores in nets.programs_of(net)):
+            first = nets.net_of(cores[0][0])
+            for place, function in (each for stages in cores for each in enumerate(stages)):
                 if problem := nets.net_of(function).problem_as_stage(place, first):
                     function.fail(problem)
 

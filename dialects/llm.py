@@ -37,6 +37,7 @@ from compiler.ir.types import F32, I32, Attribute, ElementType, TensorType, attr
 from compiler.weights.part import part_of
 from compiler.weights.scheme import scheme_of
 from dialects.activations import Activation
+from dialects.parts import Collective, Over, place_of
 from dialects.shapes import (
     broadcast,
     check_axis,
@@ -140,20 +141,30 @@ class ConcatWeightsOp(IsWeight):
 
 @op("llm.slice_weights")
 class SliceWeightsOp(IsWeight):
-    """Rows start, start + step, ... before stop of a weight [N, K] or a bias [N]; known at compile time."""
+    """Items start, start + step, ... before stop of one axis of a weight [N, K] or a bias [N]: rows, which
+    make outputs, on axis 0, or inputs on axis 1; known at compile time.
+
+    Inputs of a weight that is stored as codes are neighbours, in whole groups.
+    """
 
     weight: Operand[TensorType]
     start: Attr[int]
     stop: Attr[int]
     step: Attr[int] = 1
+    axis: Attr[int] = 0
     y: Result[TensorType]
 
     def infer_types(self) -> tuple[TensorType, ...]:
-        rows = len(range(self.start, self.stop, self.step))
-        return (replace(self.weight.type, shape=(rows, *self.weight.type.shape[1:])),)
+        shape = list(self.weight.type.shape)
+        shape[self.axis] = len(range(self.start, self.stop, self.step))
+        return (replace(self.weight.type, shape=tuple(shape)),)
 
     def verify(self) -> None:
-        check_range(self, self.weight.type, 0, (self.start, self.stop, self.step))
+        check_range(self, self.weight.type, self.axis, (self.start, self.stop, self.step))
+        scheme = scheme_of(self.weight.type)
+        whole = scheme is None or (self.start % scheme.group == 0 and self.step == 1)
+        if self.axis == len(self.weight.type.shape) - 1 and not whole:
+            self.fail(f"takes inputs {self.start}:{self.stop}:{self.step}, which are no whole groups")
         if not stored_alike(self.weight, self.y):
             self.fail(f"makes {self.y.type} of {self.weight.type}, which is stored in another way")
         _check_readers(self, self.y)
@@ -255,9 +266,10 @@ class EmbeddingOp(Op):
 
 @op("llm.linear")
 class LinearOp(Projects):
-    """y = x @ weight.T + bias + residual, accumulated in float32 and rounded once.
+    """y = x @ weight.T + bias + residual, accumulated in float32 and rounded once; where it is `partial`, not
+    rounded but f32, as a term of an `llm.all_reduce`.
 
-    Shapes: x [..., K], weight [N, K], bias [N], residual and y [..., N].
+    Shapes: x [..., K], weight [N, K], bias [N], residual and y [..., N]; the residual is of the type of x.
     """
 
     shapes = "x[..., K] weight[N, K] bias[N] residual[..., N] y[..., N]"
@@ -266,6 +278,7 @@ class LinearOp(Projects):
     weight: Operand[TensorType]
     bias: OptionalOperand[TensorType]
     residual: OptionalOperand[TensorType]
+    partial: Attr[bool] = False
     y: Result[TensorType]
 
     @property
@@ -274,12 +287,14 @@ class LinearOp(Projects):
 
     def infer_types(self) -> tuple[TensorType, ...]:
         x = self.x.type
-        return (TensorType((*x.shape[:-1], self.weight.type.shape[0]), x.element),)
+        element = F32 if self.partial else x.element
+        return (TensorType((*x.shape[:-1], self.weight.type.shape[0]), element),)
 
     def verify(self) -> None:
         check_projection(self, self.x.type, self.weight.type, self.bias.type if self.bias else None)
-        if self.residual is not None and self.residual.type != self.y.type:
-            self.fail(f"residual is {self.residual.type}, expected the type of the result, {self.y.type}")
+        rounded = replace(self.y.type, element=self.x.type.element)
+        if self.residual is not None and self.residual.type != rounded:
+            self.fail(f"residual is {self.residual.type}, expected the type of the result, {rounded}")
 
 
 @op("llm.gated_linear")
@@ -511,7 +526,8 @@ class Visible(Attribute):
 
 @op("llm.attention")
 class AttentionOp(RoundsOperands):
-    """Scaled dot-product attention with grouped heads: query head h reads KV head h // (Hq / Hkv).
+    """Scaled dot-product attention with grouped heads: as many query heads for each KV head, so that query
+    head h reads KV head h // (Hq / Hkv); or for each KV head the number that `groups` has, in order.
 
     scores = q @ k.T * scale; scores = tanh(scores / softcap) * softcap unless softcap is 0;
     p = softmax(scores + mask) over the keys that `visible` leaves, the row maximum subtracted after the mask
@@ -531,8 +547,15 @@ class AttentionOp(RoundsOperands):
     sinks: OptionalOperand[TensorType]
     scale: Attr[float]
     softcap: Attr[float] = 0.0
+    groups: Attr[tuple[int, ...]] = ()
     visible: Attr[Visible]
     y: Result[TensorType]
+
+    @property
+    def heads_of(self) -> tuple[int, ...]:
+        """How many query heads each KV head serves; those of one head follow those of the one before."""
+        kv_heads = self.k.type.shape[1]
+        return self.groups or (self.q.type.shape[1] // kv_heads,) * kv_heads
 
     def infer_types(self) -> tuple[TensorType, ...]:
         _, heads, tokens, _ = self.q.type.shape
@@ -541,7 +564,10 @@ class AttentionOp(RoundsOperands):
     def verify(self) -> None:
         _, heads, tokens, head_size = self.q.type.shape
         _, kv_heads, keys, _ = self.k.type.shape
-        if heads % kv_heads or self.k.type.shape[-1] != head_size:
+        stated = len(self.groups) == kv_heads and min(self.groups) >= 1
+        if self.groups and not stated:
+            self.fail(f"has groups {list(self.groups)}, expected one or more query heads for each KV head")
+        if sum(self.heads_of) != heads or self.k.type.shape[-1] != head_size:
             self.fail(f"heads of q {self.q.type} do not group over those of k {self.k.type}")
         if self.v.type.shape[:3] != self.k.type.shape[:3]:
             self.fail(f"k is {self.k.type} and v is {self.v.type}: heads and tokens must agree")
@@ -878,7 +904,8 @@ class ExpertsOp(Projects):
         up = clip(up[e] @ x + up_bias[e], -limit, limit) + offset
 
     without the clipping where there is no limit, and act(up) alone where there is no gate; accumulated in
-    float32, rounded once. Weights may be any numbers, such as a softmax of the chosen logits.
+    float32, rounded once, or f32 where it is `partial`, as of `llm.linear`. Weights may be any numbers, such
+    as a softmax of the chosen logits.
     Shapes: x and y [S, K], ids [S, k] i32, weights [S, k]; gate and up [N, F, K], down [N, K, F]; gate_bias
     and up_bias [N, F], down_bias [N, K].
     Source: Shazeer et al. 2017, equation 1; GptOssExperts in transformers 5.23 for limit and offset.
@@ -901,6 +928,7 @@ class ExpertsOp(Projects):
     act: Attr[Activation]
     limit: OptionalAttr[float]
     offset: Attr[float] = 0.0
+    partial: Attr[bool] = False
     y: Result[TensorType]
 
     @property
@@ -908,7 +936,7 @@ class ExpertsOp(Projects):
         return tuple(weight for weight in (self.gate, self.up, self.down) if weight is not None)
 
     def infer_types(self) -> tuple[TensorType, ...]:
-        return (self.x.type,)
+        return (replace(self.x.type, element=F32) if self.partial else self.x.type,)
 
     def verify(self) -> None:
         _check_ids(self, self.ids.type, self.x.type.shape[:-1])
@@ -1038,6 +1066,101 @@ class BroadcastOp(_Reshaped):
             a not in (1, b) for a, b in zip(shape, self.shape, strict=True)
         ):
             self.fail(f"{self.x.type} does not broadcast to {list(self.shape)}")
+
+
+# ---- exchange between the parts of a net; see `dialects.parts` ----
+
+
+@op("llm.all_reduce")
+class AllReduceOp(Collective):
+    """y = the parts' x, added up in their order, rounded once to the type of y; the same on every part.
+
+    x is f32, so that a residual, which one part alone has in its x, is added as exactly as without parts.
+    """
+
+    shapes = "x[...] y[...]"
+
+    x: Operand[TensorType]
+    over: Attr[Over]
+    y: Result[TensorType]
+
+    def verify(self) -> None:
+        if self.x.type.element != F32 or not self.y.type.element.is_float:
+            self.fail(f"makes {self.y.type} of {self.x.type}, expected floats of f32")
+
+
+@op("llm.all_gather")
+class AllGatherOp(Collective):
+    """The parts' x one after the other along `axis`, the same on every part.
+
+    `sizes` has how long each part's x is there. A part with 0 has nothing of y, and takes no part.
+    """
+
+    x: Operand[TensorType]
+    over: Attr[Over]
+    axis: Attr[int]
+    sizes: Attr[tuple[int, ...]]
+    y: Result[TensorType]
+
+    def takes_part(self, number: int) -> bool:
+        return self.sizes[number] > 0
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        shape = list(self.x.type.shape)
+        shape[self.axis] = sum(self.sizes)
+        return (TensorType(tuple(shape), self.x.type.element),)
+
+    def verify(self) -> None:
+        check_axis(self, self.axis, self.x.type)
+        number, count = place_of(self, self.over)
+        own = self.x.type.shape[self.axis]
+        if len(self.sizes) != count or min(self.sizes) < 0 or self.sizes[number] != own:
+            self.fail(f"joins parts of sizes {list(self.sizes)}, where number {number} of {count} has {own}")
+
+
+@op("llm.largest")
+class LargestOp(Op):
+    """The largest element of the last axis of x [..., V], the first of equals; and where it is, counted from
+    `offset`, as part of a longer axis.
+
+    Shapes: value [..., 1] f32, as exactly as x is known; index [..., 1] i32.
+    """
+
+    shapes = "x[..., V] value[..., 1] index[..., 1]"
+
+    x: Operand[TensorType]
+    offset: Attr[int] = 0
+    value: Result[TensorType]
+    index: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        shape = (*self.x.type.shape[:-1], 1)
+        return TensorType(shape, F32), TensorType(shape, I32)
+
+    def verify(self) -> None:
+        if self.offset < 0:
+            self.fail(f"counts from {self.offset}, expected a number from 0 on")
+
+
+@op("llm.all_reduce_argmax")
+class AllReduceArgmaxOp(Collective):
+    """y = the index beside the largest of the parts' values, of equals that of the first part; on every part.
+
+    Parts have an axis in order, so that is the lowest index of equals. Shapes: as of `llm.largest`.
+    """
+
+    shapes = "value[..., 1] index[..., 1] y[..., 1]"
+
+    value: Operand[TensorType]
+    index: Operand[TensorType]
+    over: Attr[Over]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        return (self.index.type,)
+
+    def verify(self) -> None:
+        _check_elements(self, (self.value, F32), (self.index, I32))
 
 
 def is_weight(x: Value) -> bool:

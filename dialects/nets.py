@@ -66,6 +66,38 @@ class NetOutput(NetValue):
     tokens: int | None = None
 
 
+@attr_def("bm.part")
+@dataclass(frozen=True)
+class NetPart(Attribute):
+    """Which of the functions that do the work of one together this one is; see `dialects.parts`.
+
+    Cores of a device share its memory: its inputs, its outputs and its weights. Each function takes all of
+    the net's arguments, and gives those of its results whose numbers `writes` has. A device has memory of its
+    own; what its function takes and gives is the device's.
+    """
+
+    core: int = 0
+    cores: int = 1
+    device: int = 0
+    devices: int = 1
+    step: int = 0  # of a device's functions, which run one after the other
+    writes: tuple[int, ...] | None = None  # None for all
+
+    def place(self, over: str) -> tuple[int, int]:
+        """Its number among the parts of that kind, and how many there are."""
+        return (self.core, self.cores) if over == "core" else (self.device, self.devices)
+
+    def problem(self) -> str | None:
+        for number, count in (self.place("core"), self.place("device")):
+            if not 0 <= number < count:
+                return f"is number {number} of {count} parts"
+        ordered = self.writes is None or list(self.writes) == sorted({*self.writes})
+        return None if ordered and self.step >= 0 else "has a step below 0, or writes that are not in order"
+
+
+WHOLE = NetPart()
+
+
 @attr_def("bm.net")
 @dataclass(frozen=True)
 class NetAttr(Attribute):
@@ -77,7 +109,8 @@ class NetAttr(Attribute):
     has, and leaves in the rest what was there.
 
     A net may have several functions, with the same attribute but for `stage`, that differ in the shapes of
-    their inputs, the largest first; a client launches the one that fits.
+    their inputs, the largest first; a client launches the one that fits. Each may have several in turn, one
+    after the other, with the same but for `part`.
     """
 
     name: str
@@ -87,6 +120,13 @@ class NetAttr(Attribute):
     outputs: tuple[NetOutput, ...] = ()
     flexible: bool = False
     stage: int = 0
+    part: NetPart = WHOLE
+
+    @property
+    def written(self) -> tuple[NetOutput, ...]:
+        """The outputs that the function gives."""
+        numbers = self.part.writes
+        return self.outputs if numbers is None else tuple(self.outputs[number] for number in numbers)
 
     @property
     def stage_name(self) -> str:
@@ -117,7 +157,7 @@ class NetAttr(Attribute):
         """What keeps it from being the net's stage of that place."""
         if self.stage != place:
             return f"is stage {self.stage} of net {self.name!r} in the place of stage {place}"
-        if replace(self, stage=first.stage) != first:
+        if replace(self, stage=first.stage, part=first.part) != first:
             return f"is stage {place} of net {self.name!r} and has another {KEY} than its first"
         return None
 
@@ -127,17 +167,21 @@ class NetAttr(Attribute):
             return f"has two arguments or results called {repeated[0]!r}"
         if not all((self.name, *names)):
             return "has an empty name"
+        if any(number >= len(self.outputs) for number in self.part.writes or ()):
+            return f"writes outputs {list(self.part.writes or ())}, and has {len(self.outputs)}"
+        if problem := self.part.problem():
+            return problem
         if self.bound != "layer" and any(each.kept == "run" for each in self.inputs):
             return "keeps an input for a run over layers, but is bound to none"
         return None
 
     def problem_of(self, types: FunctionType) -> str | None:
         """What does not fit between this and a function of that type; None when all does."""
-        stated, found = (len(self.inputs), len(self.outputs)), (len(types.inputs), len(types.results))
+        stated, found = (len(self.inputs), len(self.written)), (len(types.inputs), len(types.results))
         if stated != found:
             return "has {} arguments and {} results, its {} names {} and {}".format(*found, KEY, *stated)
         sizes: dict[str, int] = {}
-        for each, type in zip((*self.inputs, *self.outputs), (*types.inputs, *types.results), strict=True):
+        for each, type in zip((*self.inputs, *self.written), (*types.inputs, *types.results), strict=True):
             if problem := each.problem_of(type):
                 return problem
             if (size := each.token_count(type)) is not None:
@@ -162,6 +206,15 @@ def stages_of(functions: Iterable[Function]) -> list[list[Function]]:
         net = function.attributes.get(KEY)
         found.setdefault(net.name if isinstance(net, NetAttr) else function, []).append(function)
     return list(found.values())
+
+
+def programs_of(functions: Iterable[Function]) -> list[list[list[Function]]]:
+    """Of the functions of one net: those of a step of a device together, and of these each core's stages."""
+    steps: dict[tuple[int, int], dict[int, list[Function]]] = {}
+    for function in functions:
+        part = net_of(function).part
+        steps.setdefault((part.device, part.step), {}).setdefault(part.core, []).append(function)
+    return [[*cores.values()] for cores in steps.values()]
 
 
 def has_memory_of_its_own(function: Function) -> bool:

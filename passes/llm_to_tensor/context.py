@@ -109,7 +109,7 @@ class Lowering(ABC):
                     results.append([self.stored(value) for value in terminator.operands])
         return [
             parts[0] if len(parts) == 1 else self.build.concat(parts, self.token_axis(stated))
-            for parts, stated in zip(zip(*results, strict=True), self.net.outputs, strict=True)
+            for parts, stated in zip(zip(*results, strict=True), self.net.written, strict=True)
         ]
 
     def token_axis(self, stated: NetInput | NetOutput) -> int:

@@ -17,7 +17,7 @@ from runtime_sim.arrays import Array
 from runtime_sim.interpret.activations import ACTIVATIONS
 from runtime_sim.interpret.codes import decoded
 from runtime_sim.interpret.nucleus import nucleus_of
-from runtime_sim.interpret.rules import Data, simulates, supplies
+from runtime_sim.interpret.rules import Data, exchanges, simulates, supplies
 
 HIDDEN = np.float32(-9984)  # what a client adds at least to the scores of keys that it hides
 
@@ -61,7 +61,7 @@ def concat_weights(op: llm.ConcatWeightsOp, weights: list[Array]) -> Array:
 
 @simulates(llm.SliceWeightsOp)
 def slice_weights(op: llm.SliceWeightsOp, weight: Array) -> Array:
-    return weight[op.start : op.stop : op.step]
+    return weight[(slice(None),) * op.axis + (slice(op.start, op.stop, op.step),)]
 
 
 @simulates(llm.GatherRowsOp)
@@ -193,8 +193,8 @@ def hide_before(op: llm.HideBeforeOp, mask: Array, first: Array) -> Array:
 def attention(
     op: llm.AttentionOp, q: Array, k: Array, v: Array, mask: Array | None, sinks: Array | None
 ) -> Array:
-    repeats = q.shape[1] // k.shape[1]
-    keys, values = (np.repeat(wide(x), repeats, axis=1) for x in (k, v))
+    heads_of = op.groups or q.shape[1] // k.shape[1]
+    keys, values = (np.repeat(wide(x), heads_of, axis=1) for x in (k, v))
     scores = (wide(q) @ keys.transpose(0, 1, 3, 2)) * np.float32(op.scale)
     if op.softcap:
         scores = np.tanh(scores / np.float32(op.softcap)) * np.float32(op.softcap)
@@ -445,3 +445,31 @@ def pad(op: llm.PadOp, x: Array) -> Array:
 @simulates(llm.BroadcastOp)
 def broadcast(op: llm.BroadcastOp, x: Array) -> Array:
     return np.broadcast_to(x, op.shape)
+
+
+# ---- exchange between the parts of a net ----
+
+
+@exchanges(llm.AllReduceOp)
+def all_reduce(op: llm.AllReduceOp, parts: list[Array]) -> Array:
+    y = parts[0]
+    for part in parts[1:]:
+        y = y + part
+    return rounded(y, op.y.type)
+
+
+@exchanges(llm.AllGatherOp)
+def all_gather(op: llm.AllGatherOp, parts: list[Array]) -> Array:
+    return np.concatenate(parts, axis=op.axis)
+
+
+@simulates(llm.LargestOp)
+def largest(op: llm.LargestOp, x: Array) -> tuple[Array, Array]:
+    index = np.argmax(wide(x), axis=-1, keepdims=True)
+    return np.take_along_axis(wide(x), index, axis=-1), (index + op.offset).astype(np.int32)
+
+
+@exchanges(llm.AllReduceArgmaxOp)
+def all_reduce_argmax(op: llm.AllReduceArgmaxOp, values: list[Array], indices: list[Array]) -> Array:
+    part = np.argmax(np.concatenate(values, axis=-1), axis=-1, keepdims=True)
+    return np.take_along_axis(np.concatenate(indices, axis=-1), part, axis=-1)

@@ -65,6 +65,28 @@ MALFORMED = {
         %y = "llm.embedding"(%x, %w) <{{scale = 1.0 : f64}}> : (tensor<1x8xi32>, {STORED}) -> tensor<1x8x64xbf16>''',
         r"'llm\.embedding' op reads .*, which only linears can",
     ),
+    "inputs of half a group": (
+        f'''%a = "llm.weight"() <{{name = "a"}}> : () -> {STORED}
+        %y = "llm.slice_weights"(%a) <{{start = 16 : i64, stop = 48 : i64, axis = 1 : i64}}>
+            : ({STORED}) -> tensor<32x32xbf16, {FOUR}>''',
+        "takes inputs 16:48:1, which are no whole groups",
+    ),
+    "groups of other heads than there are": (
+        attention("causal").replace("scale =", "groups = array<i64: 1, 2>, scale ="),
+        "heads of q .* do not group over those of k",
+    ),
+    "groups of too few KV heads": (
+        attention("causal").replace("scale =", "groups = array<i64: 2>, scale ="),
+        r"has groups \[2\], expected one or more query heads for each KV head",
+    ),
+    "a sum of what was rounded": (
+        f'%y = "llm.all_reduce"(%x) <{{over = "core"}}> : ({X}) -> {X}',
+        "expected floats of f32",
+    ),
+    "parts of other sizes": (
+        f'%y = "llm.all_gather"(%x) <{{over = "core", axis = 1 : i64, sizes = array<i64: 4>}}> : ({X}) -> tensor<1x4x64xbf16>',
+        r"joins parts of sizes \[4\], where number 0 of 1 has 8",
+    ),
     "weights joined that are stored in different ways": (
         f'''%a = "llm.weight"() <{{name = "a"}}> : () -> {STORED}
         %b = "llm.weight"() <{{name = "b"}}> : () -> tensor<32x64xbf16>

@@ -7,7 +7,17 @@ import pytest
 from compiler.diagnostics import CompileError
 from compiler.ir.printer import print_module
 from compiler.ir.verify import verify
-from dialects.nets import NetAttr, NetInput, NetOutput, has_memory_of_its_own, net_of, stages_of, token_count
+from dialects.nets import (
+    NetAttr,
+    NetInput,
+    NetOutput,
+    NetPart,
+    has_memory_of_its_own,
+    net_of,
+    programs_of,
+    stages_of,
+    token_count,
+)
 from tests.helpers import parse_ir
 
 X, MASK = "tensor<1x8x16xbf16>", "tensor<1x1x8x8xbf16>"
@@ -154,3 +164,46 @@ def test_names_in_the_file():
     assert not any(map(third.makes, ("block_12", "block_12.1", "block.2", "block_cache_1.2")))
     assert head.makes("lm_head")
     assert not head.makes("lm_head_0")
+
+
+def part(core: int, stage: int = 0, more: str = "") -> str:
+    return f"{NET[:-1]}, stage = {stage}, part = #bm.part<core = {core}, cores = 2{more}>>"
+
+
+def test_parts_of_a_net_have_stages_each():
+    functions = [function(part(core, stage), name=f"f{core}{stage}") for core in (0, 1) for stage in (0, 1)]
+    module = module_of(*functions)
+    verify(module)
+    (found,) = stages_of(module.functions())
+    names = [[[each.sym_name for each in stages] for stages in cores] for cores in programs_of(found)]
+    assert names == [[["f00", "f01"], ["f10", "f11"]]]
+    assert net_of(found[2]).part == NetPart(core=1, cores=2)
+
+
+def test_a_part_gives_the_results_that_it_writes():
+    nothing = function(part(1, more=", writes = []")).replace(f"-> {X}}}", "-> ()}")
+    nothing = nothing.replace(f'(%x) : ({X})', "() : ()")
+    verify(module_of(nothing))
+    with pytest.raises(CompileError, match=r"has 2 arguments and 1 results, its bm\.net names 2 and 0"):
+        verify(module_of(function(part(1, more=", writes = []"))))
+
+
+@pytest.mark.parametrize(
+    ("net", "message"),
+    [
+        (part(2), "is number 2 of 2 parts"),
+        (part(0, more=", device = 1"), "is number 1 of 1 parts"),
+        (part(0, more=", writes = [1]"), r"writes outputs \[1\], and has 1"),
+        (part(0, more=", writes = [0, 0]"), "writes that are not in order"),
+        (part(0, more=", step = -1"), "a step below 0"),
+    ],
+)
+def test_parts_that_cannot_be(net, message):
+    with pytest.raises(CompileError, match=message):
+        verify(module_of(function(net)))
+
+
+def test_a_part_has_the_net_of_the_others():
+    other = part(1).replace('"y"', '"z"')
+    with pytest.raises(CompileError, match=r"has another bm\.net than its first"):
+        verify(module_of(function(part(0)), function(other, name="g")))

@@ -1,0 +1,38 @@
+"""Programs that do the work of one together: the parts of a net, on cores of a chip or on several devices.
+
+A pass makes one function of each part: straight-line programs that run at the same time, each on its own
+values, and meet in collectives, all in the same ones and in the same order, as in MPI. Which part a function
+is stands in its `bm.net`, as `dialects.nets.NetPart`.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from compiler.ir.core import Op
+from compiler.ir.module import Function
+from dialects.nets import KEY, WHOLE, NetAttr, NetPart
+
+Over = Literal["core", "device"]
+
+
+class Collective(Op):
+    """Trait of the ops in which the parts of a net meet; `over` says which parts."""
+
+    has_effects = True
+    over: Over
+
+    def takes_part(self, number: int) -> bool:
+        """Whether the part of that number meets the others here."""
+        return True
+
+
+def part_of(function: Op | None) -> NetPart:
+    """Which part of a net a function is; the whole, where it does not say."""
+    net = function.attributes.get(KEY) if isinstance(function, Function) else None
+    return net.part if isinstance(net, NetAttr) else WHOLE
+
+
+def place_of(op: Op, over: Over) -> tuple[int, int]:
+    """The number of an op's function among the parts of that kind, and how many there are."""
+    return part_of(op.parent_op).place(over)
