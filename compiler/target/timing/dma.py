@@ -97,9 +97,11 @@ class DmaModel:
         return cost if way in (MOVE, LOCAL) else cost * CHANNELS / self._channels(shape, strides, item)
 
     def _channels(self, shape: Shape, strides: Shape, item: int) -> int:
-        """How many of the DDR channels a tensor touches, by its n and c strides."""
-        pages = -(-shape.c * strides.c * item // self.spec.costs.page)
-        return channels(shape.n, strides.n * item, max(1, min(CHANNELS, pages)), self.spec.costs.page)
+        """How many of the DDR channels a tensor uses: by its n stride or its c stride, whichever is more."""
+        page, known = self.spec.costs.page, self.spec.costs.known_starts
+        pages = min(CHANNELS, -(-shape.c * strides.c * item // page))
+        starts = shape.n if known is None else min(shape.n, known)
+        return max(pages, channels(starts, strides.n * item, page))
 
     def _broadcast(self, fields: Fields) -> float:
         width = fields["src_wsize"] * ITEM_BYTES[fields["src_data_format"]]
@@ -173,11 +175,11 @@ def _rows(shape: Shape, strides: Shape) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=4096)
-def channels(batches: int, stride: int, pages: int, page: int) -> int:
-    """How many channels `batches` pieces of so many pages touch; their starts are `stride` bytes apart."""
+def channels(starts: int, stride: int, page: int) -> int:
+    """How many channels so many bytes lie on that are `stride` bytes apart."""
     touched: set[int] = set()
-    for start in range(0, batches * stride, stride) if stride else (0,):
-        touched |= {(start // page + i) % CHANNELS for i in range(pages)}
+    for start in range(starts):
+        touched.add(start * stride // page % CHANNELS)
         if len(touched) == CHANNELS:
             break
     return len(touched)
