@@ -11,13 +11,13 @@ Source of the instruction fields: the BM1684X register tables, rendered in `comp
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Any, ClassVar, Literal, cast
 
 from compiler.ir.core import Op, Value
-from compiler.ir.define import Attr, Operand, OptionalAttr, OptionalOperand, Result, op
+from compiler.ir.define import Attr, Operand, OptionalAttr, OptionalOperand, Result, VariadicOperand, op
 from compiler.ir.module import Function
 from compiler.ir.types import F32, UI32, Attribute, ElementType, TensorType, Type, attr_def, type_def
 from compiler.sizes import round_up
@@ -33,6 +33,7 @@ Fields = dict[str, int]
 PRECISION = isa.PRECISION | {"ui8": 0, "ui16": 3, "ui32": 4}  # signedness is a field of its own
 MAX_BYTES = 1 << 40  # more than any memory has
 MAX_SIZE = 0xFFFF  # of one axis of an instruction's shape
+MAX_MESSAGE = 0x7F  # seven bits, for its number and for how many send it
 SIZES = ("m", "k", "n", "rows", "columns", "block", "channels", "table_rows", "width")
 STRIDES = ("row_stride", "table_stride", "n_stride", "c_stride", "index_stride", "terms")
 REMEMBERED = 8192  # results of functions of shapes, of which a program has few
@@ -206,10 +207,11 @@ class GlobalOp(BufferOp):
     """A region of DDR at `address`.
 
     space: "input" and "output" (`index` counts in the net's signature, `tensor` is what the client sees),
-    "scratch", or "weight", in which case `source` says which bytes of the coefficient blob it holds.
+    "scratch", "shared" (scratch memory to which the functions of all cores give the same `index`), or
+    "weight", in which case `source` says which bytes of the coefficient blob it holds.
     """
 
-    space: Attr[Literal["input", "output", "scratch", "weight"]]
+    space: Attr[Literal["input", "output", "scratch", "shared", "weight"]]
     index: OptionalAttr[int]
     tensor: OptionalAttr[TensorType]
     source: OptionalAttr[WeightSource]
@@ -217,8 +219,12 @@ class GlobalOp(BufferOp):
     buffer: Result[GlobalType]
 
     def verify(self) -> None:
-        if self.space not in ("input", "output") and (self.index, self.tensor) != (None, None):
+        if self.space not in ("input", "output") and self.tensor is not None:
             self.fail("has a place in the net's signature, but is no input or output")
+        if self.space in ("scratch", "weight") and self.index is not None:
+            self.fail("has a place in the net's signature, but is no input or output")
+        if self.space == "shared" and self.index is None:
+            self.fail("does not say which of the regions it is that cores share")
         if (self.space == "weight") != (self.source is not None):
             self.fail("says where its bytes come from if, and only if, it holds weights")
         if min(self.address or 0, self.index or 0) < 0:
@@ -740,9 +746,13 @@ class GatherOp(TiuOp):
 
 
 class DmaOp(Instruction):
-    """Base of the transfers: they move items, and change none."""
+    """Base of what the DMA engine does: transfers, and messages between cores."""
 
     engine = "dma"
+
+
+class TransferOp(DmaOp):
+    """Base of the transfers: they move items, and change none."""
 
     def verify(self) -> None:
         super().verify()
@@ -755,7 +765,7 @@ class DmaOp(Instruction):
 
 
 @op("chip.dma")
-class DmaTensorOp(DmaOp):
+class DmaTensorOp(TransferOp):
     """Copy a strided tensor of `shape` between DDR and local memory, either way; strides in elements.
 
     kind "copy"; "broadcast": src (n, 1, h, w) to the `shape`'s c lanes of dst.
@@ -799,7 +809,7 @@ def default_strides(buffer: Value, view: View, shape: Shape4, spec: ChipSpec) ->
 
 
 @op("chip.dma_matrix")
-class DmaMatrixOp(DmaOp):
+class DmaMatrixOp(TransferOp):
     """Copy a row-major matrix of `rows` x `columns` items between DDR and local memory, either way.
 
     Column block j, `block` items wide, lies in lane j mod lanes. row_stride is the DDR side's, in items;
@@ -858,7 +868,7 @@ class DmaMatrixOp(DmaOp):
 
 
 @op("chip.dma_gather")
-class DmaGatherOp(DmaOp):
+class DmaGatherOp(TransferOp):
     """dst[c, i, :] = table[index[c, i], :]: rows of `width` items of a DDR table.
 
     shape is (channels, rows per channel). index_stride is the index's channel stride in items, 0 for an index
@@ -916,7 +926,7 @@ class DmaGatherOp(DmaOp):
 
 
 @op("chip.dma_scatter")
-class DmaScatterOp(DmaOp):
+class DmaScatterOp(TransferOp):
     """table[index[i], :] = src[i, :]: `rows` of `width` items to rows of a DDR table, in any order.
 
     The rows follow each other, in DDR or on one lane. Rows of the table that no index names stay what they
@@ -960,3 +970,62 @@ class DmaScatterOp(DmaOp):
         ):
             out |= split_address(name, place.dma(buffer, view))
         return out
+
+
+# ---- between cores ----
+
+
+class MessageOp(DmaOp):
+    """Base of the two halves of a meeting of cores: each sends `message` once, then waits until `count` have.
+
+    Only the DMA touches DDR, and works in order: what it stored before it sends is there, and what it loads
+    behind a wait is read then. No compute instruction takes part. Once all have waited a message may be sent
+    anew; so meetings that follow each other use two of them in turn.
+
+    Source: sDMA_sys of the BM1688 register tables, kinds 3 and 4.
+    """
+
+    family = "dma_sys"
+
+    message: Attr[int]
+    count: Attr[int]
+
+    def verify(self) -> None:
+        super().verify()
+        if not 0 <= self.message <= MAX_MESSAGE:
+            self.fail(f"message is {self.message}, expected 0 to {MAX_MESSAGE}")
+        if not 2 <= self.count <= MAX_MESSAGE:
+            self.fail(f"count is {self.count}, expected 2 to {MAX_MESSAGE} cores")
+
+    def _all_of(self, regions: Iterable[Value], write: bool) -> Iterator[Access]:
+        for region in regions:
+            yield Access(region, write, 0, region.type.bytes)
+
+    def fields(self, place: Placement) -> Fields:
+        return {"constant_value": self.count << 8 | self.message}
+
+
+@op("chip.send")
+class SendOp(MessageOp):
+    """Tell the other cores that what this one stored to the regions `published` is there."""
+
+    published: VariadicOperand[GlobalType]
+
+    def isa_kind(self) -> str:
+        return "send"
+
+    def accesses(self, spec: ChipSpec) -> Iterator[Access]:
+        yield from self._all_of(self.published, write=False)
+
+
+@op("chip.wait")
+class WaitOp(MessageOp):
+    """Go on once all have sent: then what they stored to the regions `awaited` is there."""
+
+    awaited: VariadicOperand[GlobalType]
+
+    def isa_kind(self) -> str:
+        return "wait"
+
+    def accesses(self, spec: ChipSpec) -> Iterator[Access]:
+        yield from self._all_of(self.awaited, write=True)

@@ -212,7 +212,8 @@ def programs_of(functions: Iterable[Function]) -> list[list[list[Function]]]:
     """Of the functions of one net: those of a step of a device together, and of these each core's stages."""
     steps: dict[tuple[int, int], dict[int, list[Function]]] = {}
     for function in functions:
-        part = net_of(function).part
+        net = function.attributes.get(KEY)
+        part = net.part if isinstance(net, NetAttr) else WHOLE
         steps.setdefault((part.device, part.step), {}).setdefault(part.core, []).append(function)
     return [[*cores.values()] for cores in steps.values()]
 

@@ -17,7 +17,7 @@ from compiler.target.attribute import set_target
 from compiler.weights.stored import Weight
 from dialects import llm
 from dialects.builtin import ModuleOp
-from dialects.nets import net_of, stages_of
+from dialects.nets import net_of, programs_of, stages_of
 from dialects.weights import view_of_name
 from driver.blob import Materializer, Piece, WeightBlob
 from driver.groups import groups_to_compile, named_of, table_of
@@ -207,8 +207,10 @@ class Job:
         self.blobs.append(blob)
         source = blob if blob.size else None
         for functions in stages_of(module.functions()):
-            stages = {function: self.encoded(function) for function in functions}
-            yield net_of(functions[0]).name, bmodel_net(stages, instance.layer, source)
+            for cores in programs_of(functions):
+                stages = [{each: self.encoded(each) for each in stage} for stage in zip(*cores, strict=True)]
+                net = bmodel_net(stages, instance.layer, source, self.options.core_count)
+                yield net_of(functions[0]).name, net
 
     def encoded(self, function: Function) -> CommandStreams:
         if function not in self._streams:

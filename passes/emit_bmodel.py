@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 from compiler.bmodel import (
     AddrMode,
@@ -23,10 +24,12 @@ from compiler.target.spec import ChipSpec
 from dialects.chip import Fields, GlobalOp, Instruction, LocalOp, Placement
 from dialects.nets import KEY, NetInput, NetOutput, net_of
 from dialects.weights import region_name
-from passes.chip.assign_addresses import globals_of, weight_source
+from passes.chip.assign_addresses import globals_of, regions_of, weight_source
 
 STREAM_ALIGNMENT = 128  # bytes; the runtime reads past the end of a shorter stream
 END = {"tiu": "sys", "dma": "dma_sys"}
+
+Cores: TypeAlias = Mapping[Function, CommandStreams]  # of one stage of a net, core by core
 
 
 def encode(function: Function) -> CommandStreams:
@@ -88,37 +91,44 @@ def padded(stream: bytes) -> bytes:
     return stream + bytes(-len(stream) % STREAM_ALIGNMENT)
 
 
-def bmodel_net(stages: Mapping[Function, CommandStreams], layer: int | None, blob: BlobSource | None) -> Net:
-    """The net of these stages that is bound to a layer; those of other layers share streams, not `blob`."""
-    net = net_of(next(iter(stages)))
+def bmodel_net(
+    stages: Sequence[Cores], layer: int | None, blob: BlobSource | None, cores: int = 1
+) -> Net:
+    """The net of these stages that is bound to a layer; those of other layers share streams, not `blob`.
+
+    It is for so many cores, of which those that have no function do nothing.
+    """
+    net = net_of(next(iter(stages[0])))
     mode = AddrMode.IO_ALONE if net.io_alone else AddrMode.BASIC
-    return Net(net.name_for(layer), mode, [stage_of(*stage, blob) for stage in stages.items()])
+    return Net(net.name_for(layer), mode, [stage_of(stage, blob, cores) for stage in stages])
 
 
-def stage_of(function: Function, streams: CommandStreams, blob: BlobSource | None) -> Stage:
-    net, attributes, spec = net_of(function), function.attributes, target_of(function)
+def stage_of(streams: Cores, blob: BlobSource | None, cores: int) -> Stage:
+    functions = list(streams)
+    net, attributes, spec = net_of(functions[0]), functions[0].attributes, target_of(functions[0])
     tag = spec.io_tag if net.io_alone else 0  # commands add it to what the file says of I/O memory of its own
+    nothing = ended({"tiu": [], "dma": []}, spec)
     return Stage(
-        inputs=tensors(function, "input", net.inputs, tag),
-        outputs=tensors(function, "output", net.outputs, tag),
+        inputs=tensors(functions, "input", net.inputs, tag),
+        outputs=tensors(functions, "output", net.outputs, tag),
         ctx_address=attributes["bm.scratch_address"],
         ctx_size=attributes["bm.scratch_bytes"],
         io_address=attributes.get("bm.io_address", tag) - tag,
         io_size=attributes.get("bm.io_bytes", 0),
-        cores=[streams],
+        cores=[*streams.values(), *[nothing] * (cores - len(streams))],
         is_dynamic=net.flexible,
-        idle=[ended({"tiu": [], "dma": []}, spec)] if net.flexible else [],
-        coeff=None if blob is None else Coeff(spec.coeff_base, blob, locations(function, spec.coeff_base)),
+        idle=[nothing] * cores if net.flexible else [],
+        coeff=None if blob is None else Coeff(spec.coeff_base, blob, locations(functions, spec.coeff_base)),
     )
 
 
 def tensors(
-    function: Function, space: str, stated: Sequence[NetInput | NetOutput], tag: int
+    cores: Sequence[Function], space: str, stated: Sequence[NetInput | NetOutput], tag: int
 ) -> list[TensorInfo]:
     """The regions of a space by the names that `bm.net` has for them."""
-    found = list(globals_of(function, space))
+    found = [ops[0] for ops in regions_of(cores, space)]
     if [op.index or 0 for op in found] != list(range(len(stated))):
-        function.fail(f"has {len(found)} regions for {space}s, not those of its {KEY}, {len(stated)}")
+        cores[0].fail(f"has {len(found)} regions for {space}s, not those of its {KEY}, {len(stated)}")
     return [tensor_info(op, each.name, tag) for op, each in zip(found, stated, strict=True)]
 
 
@@ -128,9 +138,10 @@ def tensor_info(op: GlobalOp, name: str, tag: int) -> TensorInfo:
     return TensorInfo(name, op.tensor.element.name, address_of(op.buffer) - tag, op.tensor.shape)
 
 
-def locations(function: Function, base: int) -> tuple[WeightLocation, ...]:
-    regions = [(op, region_name(weight_source(op))) for op in globals_of(function, "weight")]
+def locations(cores: Sequence[Function], base: int) -> tuple[WeightLocation, ...]:
+    """The weights that any core reads, those of each in the order of its program."""
+    regions = {address_of(op.buffer): op for function in cores for op in globals_of(function, "weight")}
     return tuple(
-        WeightLocation(name, address_of(op.buffer) - base, op.buffer.type.bytes)
-        for op, name in regions
+        WeightLocation(region_name(weight_source(op)), address - base, op.buffer.type.bytes)
+        for address, op in regions.items()
     )

@@ -20,6 +20,7 @@ from driver.bisect.values import SAME, cosine, where
 from passes.emit_bmodel import address_of
 from passes.tensor_to_chip.lower import lower_function
 from passes.tensor_to_chip.placed import Placed
+from runtime_sim.check.contract import moved_of
 from runtime_sim.check.waits import find_race
 from runtime_sim.interpret.chip import ChipProgram
 from runtime_sim.interpret.rules import Observer
@@ -215,7 +216,8 @@ def other_weight(net: DumpedNet, last: Stage) -> str | None:
 
 def unordered(net: DumpedNet) -> str | None:
     try:
-        race = find_race(net.suspect.run.net.program.cores, net.spec)
+        program = net.suspect.run.net.program
+        race = find_race(program.cores, net.spec, moved_of(program))
     except Deadlock as deadlock:
         return f"the program never ends: {deadlock}"
     return None if race is None else str(race)

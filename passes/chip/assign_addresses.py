@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import ClassVar
 
 from compiler.ir.module import Function, Module
@@ -16,7 +17,7 @@ from compiler.target.attribute import target_of
 from compiler.target.spec import ChipSpec
 from dialects.chip import GlobalOp
 from dialects.contents import Content
-from dialects.nets import has_memory_of_its_own, net_of, stages_of
+from dialects.nets import has_memory_of_its_own, net_of, programs_of, stages_of
 from dialects.weights import WeightSource
 from passes.manager import Pass
 
@@ -36,7 +37,8 @@ class AssignAddresses(Pass):
     one to the other need. They are part of the scratch memory, except where the client keeps an input for a
     session: such a net has memory of its own for them. All its stages have their inputs and outputs where the
     others have them, with room for the largest: the runtime gives them one memory, where what a client keeps
-    serves each of them.
+    serves each of them. The functions of a net's cores work in one memory too: inputs, outputs and what they
+    share are the same for all, and the scratch memory of each is its own.
     """
 
     name: ClassVar[str] = "assign-addresses"
@@ -48,10 +50,10 @@ class AssignAddresses(Pass):
     def run(self, module: Module) -> None:
         spec = target_of(module)
         end = assign_weights(module, spec)
-        for stages in stages_of(module.functions()):
-            room = room_of(stages)
-            for function in stages:
-                assign_function(function, room, spec, end)
+        for cores in (cores for net in stages_of(module.functions()) for cores in programs_of(net)):
+            room = room_of(chain(*cores))
+            for stage in zip(*cores, strict=True):
+                assign_stage(stage, room, spec, end)
 
 
 def globals_of(function: Function, *spaces: str) -> Iterator[GlobalOp]:
@@ -85,6 +87,14 @@ def weight_source(op: GlobalOp) -> WeightSource:
     return op.source
 
 
+def regions_of(functions: Iterable[Function], *spaces: str) -> list[list[GlobalOp]]:
+    """Inputs, outputs or shared regions in order, each by what the functions of all cores call it."""
+    found: dict[tuple[int, int], list[GlobalOp]] = {}
+    for op in (op for function in functions for op in globals_of(function, *spaces)):
+        found.setdefault((spaces.index(op.space), op.index or 0), []).append(op)
+    return [found[key] for key in sorted(found)]
+
+
 def room_of(stages: Iterable[Function]) -> Room:
     """What the largest stage needs for each input and output."""
     room: dict[tuple[str, int | None], int] = {}
@@ -93,28 +103,33 @@ def room_of(stages: Iterable[Function]) -> Room:
     return room
 
 
-def assign_function(function: Function, room: Room, spec: ChipSpec, weights_end: int) -> None:
-    """Record the start of the I/O and scratch memory on the function, with the sizes."""
-    alone = has_memory_of_its_own(function)
+def assign_stage(cores: Sequence[Function], room: Room, spec: ChipSpec, weights_end: int) -> None:
+    """Record the start of the I/O and scratch memory on the functions of a stage, with the sizes."""
+    alone = has_memory_of_its_own(cores[0])
     scratch = start = (spec.io_start if alone else spec.neuron_base) or round_up(weights_end, PAGE)
-    end = place(sorted(globals_of(function, "input", "output"), key=is_integer), start, room)
+    end = place(sorted(regions_of(cores, "input", "output"), key=is_integer), start, room)
+    known = {}
     if alone:
-        function.attributes |= {"bm.io_address": start, "bm.io_bytes": end - start}
+        known = {"bm.io_address": start, "bm.io_bytes": end - start}
         scratch = end = spec.neuron_base or end
-    end = place(globals_of(function, "scratch"), end, {})
+    end = place(regions_of(cores, "shared"), end, {})
+    end = place(([op] for function in cores for op in globals_of(function, "scratch")), end, {})
     size = max(end - scratch, PAGE)  # the runtime refuses a net without any
-    function.attributes |= {"bm.scratch_address": scratch, "bm.scratch_bytes": size}
+    for function in cores:
+        function.attributes |= known | {"bm.scratch_address": scratch, "bm.scratch_bytes": size}
 
 
-def is_integer(op: GlobalOp) -> bool:
-    return op.tensor is not None and not op.tensor.element.is_float
+def is_integer(region: Sequence[GlobalOp]) -> bool:
+    return region[0].tensor is not None and not region[0].tensor.element.is_float
 
 
-def place(ops: Iterable[GlobalOp], start: int, room: Room) -> int:
+def place(regions: Iterable[Sequence[GlobalOp]], start: int, room: Room) -> int:
     """Put regions one after the other from a page's start on; the start of the page behind them."""
-    for op in ops:
-        op.address = start
-        start = round_up(start + room.get((op.space, op.index), op.buffer.type.bytes), PAGE)
+    for ops in regions:
+        for op in ops:
+            op.address = start
+        size = max(op.buffer.type.bytes for op in ops)
+        start = round_up(start + room.get((ops[0].space, ops[0].index), size), PAGE)
     return start
 
 
@@ -127,7 +142,7 @@ def set_apart(functions: Sequence[Function]) -> None:
     others = [function.attributes["bm.scratch_bytes"] for function in functions if function not in apart]
     room = round_up(max(others, default=0), PAGE)
     for function in apart:
-        for op in globals_of(function, "input", "output", "scratch"):
+        for op in globals_of(function, "input", "output", "shared", "scratch"):
             op.address = (op.address or 0) + room
         function.attributes["bm.scratch_bytes"] += room
         room = round_up(function.attributes["bm.scratch_bytes"], PAGE)

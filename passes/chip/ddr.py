@@ -11,11 +11,22 @@ from numpy.lib.stride_tricks import as_strided
 
 from compiler.ir.core import Op, Value
 from compiler.target.spec import ChipSpec
-from dialects.chip import Access, DmaOp, GlobalType, checked_accesses
+from dialects.chip import Access, DmaOp, GlobalType, TransferOp, WaitOp, checked_accesses
 
 
-def is_store(op: Op) -> TypeGuard[DmaOp]:
-    return isinstance(op, DmaOp) and isinstance(op.operands[0].type, GlobalType)
+def is_store(op: Op) -> TypeGuard[TransferOp]:
+    return isinstance(op, TransferOp) and isinstance(op.operands[0].type, GlobalType)
+
+
+def stored_regions(ops: Iterable[Op]) -> set[Value]:
+    """What the program stores to, and what it waits for other cores to have stored to."""
+    found: set[Value] = set()
+    for op in ops:
+        if is_store(op):
+            found.add(op.operands[0])
+        elif isinstance(op, WaitOp):
+            found.update(op.awaited)
+    return found
 
 
 def commands_on(buffers: Collection[Value], ops: Iterable[Op], spec: ChipSpec) -> dict[Op, list[Access]]:

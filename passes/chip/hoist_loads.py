@@ -12,10 +12,10 @@ from compiler.ir.core import Op, Value
 from compiler.ir.module import Function, Module
 from compiler.target.attribute import target_of
 from compiler.target.spec import ChipSpec
-from dialects.chip import DmaOp, GlobalOp, Instruction, LocalOp
+from dialects.chip import DmaOp, GlobalOp, Instruction, LocalOp, TransferOp
 from dialects.contents import Content
 from passes.chip.allocate_local import require_room
-from passes.chip.ddr import LastTouch, commands_on, is_store
+from passes.chip.ddr import LastTouch, commands_on, stored_regions
 from passes.chip.lives import live_bytes, lives, shortest
 from passes.chip.pace import Pace
 from passes.chip.reorder import reorder
@@ -27,7 +27,8 @@ from passes.options import ByFunction, by_function, option
 class HoistLoads(Pass):
     """chip -> chip. Move each load up the program as far as local memory and what it reads allow.
 
-    Bytes that the program itself stores are read behind their last store. Loads keep their order, and let
+    Bytes that the program itself stores are read behind their last store, and those of other cores behind
+    the wait for them, which all other loads may pass. Loads keep their order, and let
     stores pass that are ready before them. A load that moves up keeps its buffer alive for longer; `fill`
     bounds the memory in use at any point, as a share of the lane, since buffers of many sizes never pack
     perfectly. What cannot fit even with all loads as late as they may be is refused here.
@@ -91,7 +92,7 @@ def split_commands(ops: list[Op]) -> tuple[list[tuple[int, int]], deque[int]]:
     moving: dict[Value, bool] = {}  # of each local buffer: whether all so far are loads that may move
     loads, others = [], deque[int]()
     for position, op in enumerate(ops):
-        if isinstance(op, DmaOp) and is_load(op) and moving.get(buffer := op.operands[0], True):
+        if isinstance(op, TransferOp) and is_load(op) and moving.get(buffer := op.operands[0], True):
             loads.append((position, 0 if buffer in moving else buffer.type.bytes))
             moving[buffer] = True
         elif isinstance(op, Instruction):
@@ -101,7 +102,7 @@ def split_commands(ops: list[Op]) -> tuple[list[tuple[int, int]], deque[int]]:
     return loads, others
 
 
-def is_load(op: DmaOp) -> bool:
+def is_load(op: TransferOp) -> bool:
     return isinstance(op.operands[0].owner, LocalOp) and all(
         isinstance(value.owner, GlobalOp) for value in op.operands[1:]
     )
@@ -109,7 +110,7 @@ def is_load(op: DmaOp) -> bool:
 
 def ready_places(ops: list[Op], spec: ChipSpec) -> dict[int, int]:
     """The first position of each command at which all that it reads of DDR is written."""
-    touched = commands_on({op.operands[0] for op in ops if is_store(op)}, ops, spec)
+    touched = commands_on(stored_regions(ops), ops, spec)
     written = LastTouch(access for accesses in touched.values() for access in accesses)
     ready: dict[int, int] = defaultdict(int)
     for position, op in enumerate(ops):

@@ -10,7 +10,7 @@ from compiler.ir.core import Op, Value
 from compiler.ir.module import Function, Module
 from compiler.target.attribute import target_of
 from compiler.target.spec import ChipSpec
-from dialects.chip import Access, DmaOp, Instruction, LocalOp, local_access
+from dialects.chip import Access, Instruction, LocalOp, MessageOp, TransferOp, local_access
 from dialects.contents import Content
 from passes.chip.ddr import LastTouch, commands_on, in_ddr, is_store
 from passes.chip.reorder import reorder
@@ -63,7 +63,7 @@ class _Earlier:
             value: [] for value in self._stored if isinstance(value.owner, LocalOp)
         }
 
-    def newest_conflict(self, store: DmaOp) -> int:
+    def newest_conflict(self, store: TransferOp) -> int:
         return max(map(self._newest, self._accesses[store]))
 
     def _newest(self, access: Access) -> int:
@@ -80,5 +80,7 @@ class _Earlier:
                 self._touched.record(access, place)
                 if access.write:
                     self._written.record(access, place)
-        if isinstance(op, Instruction) and (parts := self._parts.get(op.operands[0])) is not None:
+        if not isinstance(op, Instruction) or isinstance(op, MessageOp):
+            return
+        if (parts := self._parts.get(op.operands[0])) is not None:
             parts.append((local_access(*op.written(), self.spec, write=True), place))

@@ -9,8 +9,8 @@ import numpy as np
 
 from compiler.ir.core import Op, Value
 from compiler.target.spec import ChipSpec
-from dialects.chip import DmaOp, Instruction, LocalOp
-from passes.chip.ddr import LastTouch, commands_on, is_store
+from dialects.chip import Instruction, LocalOp, TransferOp
+from passes.chip.ddr import LastTouch, commands_on, is_store, stored_regions
 
 
 @dataclass
@@ -35,7 +35,7 @@ def lives(ops: Sequence[Op], spec: ChipSpec) -> list[Life]:
     for position, op in enumerate(ops):
         if not isinstance(op, Instruction):
             continue
-        is_load = isinstance(op, DmaOp) and not is_store(op)
+        is_load = isinstance(op, TransferOp) and not is_store(op)
         for value in op.operands:
             life = found.get(value)
             if life is None:
@@ -55,8 +55,8 @@ def lives(ops: Sequence[Op], spec: ChipSpec) -> list[Life]:
 
 
 def limit_to_overwrites(found: Iterable[Life], ops: Sequence[Op], spec: ChipSpec) -> None:
-    """A load must be issued in front of the first store that overwrites what it reads of DDR."""
-    touched = commands_on({op.operands[0] for op in ops if is_store(op)}, ops, spec)
+    """A load must be issued in front of the first store that overwrites what it reads of DDR, by any core."""
+    touched = commands_on(stored_regions(ops), ops, spec)
     later = LastTouch(access for accesses in touched.values() for access in accesses)
     limits: dict[int, int] = {}
     for position in reversed(range(len(ops))):

@@ -6,7 +6,7 @@ Problems come back as sentences. The further rules of chat programs are in `clie
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from dataclasses import dataclass
 
 from compiler.bmodel import AddrMode, Coeff, TensorInfo
@@ -16,7 +16,7 @@ from compiler.target.spec import ChipSpec
 from runtime_sim.check.client_rules import model_problems
 from runtime_sim.check.hardware import hardware_problems
 from runtime_sim.check.ranges import accesses
-from runtime_sim.check.waits import prove_waits
+from runtime_sim.check.waits import Moved, prove_waits
 from runtime_sim.launch.loader import Program, Region, StageProgram, stage_names
 from runtime_sim.launch.queues import CoreProgram
 
@@ -57,7 +57,7 @@ class StageChecker:
 
     def __init__(self, spec: ChipSpec) -> None:
         self.spec = spec
-        self._order: dict[tuple[int, ...], list[str]] = {}
+        self._order: dict[tuple[Hashable, ...], list[str]] = {}
         self._transfers: dict[int, list[Transfer]] = {}
         self._hardware: dict[int, list[str]] = {}
 
@@ -67,7 +67,7 @@ class StageChecker:
         yield from _transfer_problems(stage, transfers)
         yield from _input_problems(stage, stages, transfers)
         yield from _output_problems(stage, transfers)
-        yield from self._order_problems(stage.cores)
+        yield from self._order_problems(stage)
         for index, core in enumerate(stage.cores):
             prefix = f"core {index} " if index else ""
             yield from (prefix + problem for problem in self._hardware_of(core))
@@ -82,15 +82,26 @@ class StageChecker:
             self._hardware[id(core)] = list(hardware_problems(core, self.spec))
         return self._hardware[id(core)]
 
-    def _order_problems(self, cores: Sequence[CoreProgram]) -> list[str]:
-        key = tuple(map(id, cores))
+    def _order_problems(self, stage: StageProgram) -> list[str]:
+        cores, moved = stage.cores, moved_of(stage)
+        key = (*map(id, cores), moved)
         if key not in self._order:
             self._order[key] = list(_id_problems(cores)) if self.spec.command_ids else []
             try:
-                prove_waits(cores, self.spec)
+                prove_waits(cores, self.spec, moved)
             except CompileError as error:
                 self._order[key].append(error.message)
         return self._order[key]
+
+
+def moved_of(stage: StageProgram) -> Moved:
+    """What the runtime copies at a launch."""
+
+    def ranges(tensors: Sequence[TensorInfo]) -> tuple[tuple[int, int], ...]:
+        starts = ((stage.dma_address(tensor), tensor.size) for tensor in tensors)
+        return tuple((start, start + size) for start, size in starts)
+
+    return Moved(ranges(stage.stage.inputs), ranges(stage.stage.outputs))
 
 
 def _transfers(core: CoreProgram, spec: ChipSpec) -> Iterator[Transfer]:

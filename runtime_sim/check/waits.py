@@ -7,18 +7,24 @@ order that the waits permit; for each byte range the last reader and the last wr
 remembered. An instruction is safe when its clock covers those it conflicts with: a queue being in order, the
 last stands for all. Which order is visited does not matter: a pair without one is found at its second.
 
+Where several cores run a program, core 0 alone waits for the runtime, which writes the inputs before core 0
+starts and reads the outputs when it is at its end: two more steps, on a queue of their own. And a message
+must not be sent anew before all that wait for it have gone on: the C-model aborts then.
+
 This shares nothing with the pass that inserts the waits. Ranges come from `ranges`, by byte, never too small.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from compiler.diagnostics import CompileError
+from compiler.target.isa import Instruction
 from compiler.target.spec import ChipSpec
 from runtime_sim.arrays import Array
 from runtime_sim.check.ranges import Access, Box, accesses_of_all
@@ -40,10 +46,28 @@ class Race:
         return f"nothing orders {self.first} and {self.second}: {self.what} of {self.place}"
 
 
-def prove_waits(cores: Sequence[CoreProgram], spec: ChipSpec) -> None:
+Range = tuple[int, int]  # bytes [start, end) of DDR, as the DMA addresses them
+
+
+@dataclass(frozen=True)
+class Moved:
+    """What the runtime writes before core 0 starts, and reads when core 0 has come to its end."""
+
+    inputs: tuple[Range, ...] = ()
+    outputs: tuple[Range, ...] = ()
+
+
+class Copy(Step):
+    """A step of the runtime's."""
+
+    def __str__(self) -> str:
+        return f"the copy of {self.instruction.name}"
+
+
+def prove_waits(cores: Sequence[CoreProgram], spec: ChipSpec, moved: Moved = Moved()) -> None:
     """CompileError naming the first pair without an order, or what waits for each other."""
     try:
-        race = find_race(cores, spec)
+        race = find_race(cores, spec, moved)
     except Deadlock as deadlock:
         raise CompileError(f"the program never ends: {deadlock}") from None
     if race:
@@ -52,29 +76,67 @@ def prove_waits(cores: Sequence[CoreProgram], spec: ChipSpec) -> None:
         )
 
 
-def find_race(cores: Sequence[CoreProgram], spec: ChipSpec) -> Race | None:
+def find_race(cores: Sequence[CoreProgram], spec: ChipSpec, moved: Moved = Moved()) -> Race | None:
     """The first pair of conflicting accesses without an order; Deadlock when the program cannot end."""
+    runtime = 2 * len(cores)  # its queue
     steps = list(run_order(cores, alternating()))
     found = accesses_of_all((step.instruction for step in steps), spec)
+    if len(cores) > 1:
+        steps = [_copy(runtime, 1, "inputs"), *steps, _copy(runtime, 2, "outputs")]
+        found = [_accesses("inputs", moved.inputs, True), *found, _accesses("outputs", moved.outputs, False)]
     memories = _Memories(steps, found)
-    clocks = _Clocks(2 * len(cores))
+    meetings = _Meetings(steps)
+    clocks = _Clocks(len(cores))
     for step, touched in zip(steps, found, strict=True):
-        if race := memories.visit(step, touched, clocks.start(step)):
+        clock = clocks.start(step)
+        if race := meetings.visit(step, clock) or memories.visit(step, touched, clock):
             return race
     return None
 
 
-class _Clocks:
-    """What is complete before each instruction starts."""
+def _copy(queue: int, number: int, what: str) -> Step:
+    return Copy(queue, number, Instruction(what, "copy", {}, 0))
 
-    def __init__(self, queues: int) -> None:
-        zero = (0,) * queues
-        self.history: list[list[Clock]] = [[zero] for _ in range(queues)]
+
+def _accesses(what: str, ranges: Iterable[Range], write: bool) -> list[Access]:
+    return [Access(what, write, False, [Box(0, 1, *each) for each in ranges])]
+
+
+class _Meetings:
+    """Who waits for each message, each time that it is used."""
+
+    def __init__(self, steps: Iterable[Step]) -> None:
+        self.waits: dict[Meeting, list[Step]] = defaultdict(list)
+        for step in steps:
+            if step.meeting and "wait" in step.instruction.kind:
+                self.waits[step.meeting].append(step)
+
+    def visit(self, step: Step, clock: Clock) -> Race | None:
+        """A message sent anew while some may still wait for it."""
+        if not step.meeting or "send" not in step.instruction.kind:
+            return None
+        message, used = step.meeting
+        for wait in self.waits[message, used - 1]:
+            if wait.number > clock[wait.queue]:
+                return Race(wait, step, f"message {message}", "wait and send")
+        return None
+
+
+class _Clocks:
+    """What is complete before each instruction starts. Behind the queues of the cores is the runtime's."""
+
+    def __init__(self, cores: int) -> None:
+        self.runtime = 2 * cores
+        zero = (0,) * (self.runtime + 1)
+        written = (*zero[:-1], 1)  # behind the runtime's first step
+        self.history: list[list[Clock]] = [[written if queue < 2 else zero] for queue in range(len(zero))]
         self.meetings: dict[Meeting, Clock] = {}
 
     def start(self, step: Step) -> Clock:
         """The clock of a step; it must be visited after all it waits for."""
         known = [self.history[step.queue][-1]]
+        if step.queue == self.runtime and step.number > 1:
+            known += [self.history[0][-1], self.history[1][-1]]
         if dep := step.instruction.fields.get("cmd_id_dep", 0):
             known.append(self.history[step.queue ^ 1][dep])
         if step.meeting and "wait" in step.instruction.kind:

@@ -31,6 +31,6 @@ def write_module(
         Piece(address - spec.coeff_base, op.buffer.type.bytes, weight_source(op)) for address, op in regions.items()
     ]
     blob = WeightBlob(pieces, Materializer(weights.__getitem__, tables), "blob") if pieces else None
-    nets = [bmodel_net({function: encode(function)}, None, blob) for function in module.functions()]
+    nets = [bmodel_net([{function: encode(function)}], None, blob) for function in module.functions()]
     write_bmodel(path, BModel(spec.chip, nets))
     return path

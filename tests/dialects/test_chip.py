@@ -10,6 +10,7 @@ from compiler.diagnostics import CompileError
 from compiler.ir.types import BF16, F16, F32, I8, I16, I32, UI16
 from compiler.ir.verify import verify
 from compiler.target.chips.bm1684x import BM1684X
+from compiler.target.chips.bm1688 import BM1688
 from compiler.target.isa import isa_for
 from dialects import chip
 from dialects.chip import Access, GlobalOp, GlobalType, LocalOp, LocalType, Placement, View
@@ -300,3 +301,38 @@ def test_malformed_ir_is_refused_at_its_op(case):
     text, message = MALFORMED[case]
     with pytest.raises(CompileError, match=message):
         verify(parse_ir(text)[0])
+
+
+def test_messages_carry_their_number_and_how_many_send_them():
+    """As 2-core programs of the vendor have them: seven bits of a number, seven of a count."""
+    send = chip.SendOp(DDR, message=30, count=2)
+    wait = chip.WaitOp(DDR, message=31, count=2)
+    assert [op.fields(PLACE)["constant_value"] for op in (send, wait)] == [0x21E, 0x21F]
+    code = isa_for(BM1688).encode(send.family, send.isa_kind(), send.fields(PLACE))
+    assert isa_for(BM1688).decode("dma", code)[0].name == "dma_sys"
+    assert [[(a.write, a.start, a.stop) for a in op.accesses(SPEC)] for op in (send, wait)] == [
+        [(False, 0, 1 << 16)],
+        [(True, 0, 1 << 16)],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("numbers", "message"), [((128, 2), "message is 128"), ((-1, 2), "message is -1"), ((30, 1), "count is 1")]
+)
+def test_messages_that_no_core_can_send_are_refused(numbers, message):
+    op = chip.SendOp(DDR, message=numbers[0], count=numbers[1])
+    with pytest.raises(CompileError, match=message):
+        op.verify()
+
+
+@pytest.mark.parametrize(
+    ("attributes", "message"),
+    [
+        ('space = "shared"', "does not say which of the regions it is that cores share"),
+        ('space = "scratch", index = 0 : i64', "has a place in the net's signature"),
+        ('space = "shared", index = 0 : i64, tensor = tensor<1xf32>', "has a place in the net's signature"),
+    ],
+)
+def test_only_what_others_know_has_an_index(attributes, message):
+    with pytest.raises(CompileError, match=message):
+        verify(parse_ir(f'%x = "chip.global"() <{{{attributes}}}> : () -> !chip.global<bytes = 64>')[0])

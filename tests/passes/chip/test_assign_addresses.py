@@ -16,7 +16,7 @@ from compiler.weights.scheme import Scheme
 from compiler.weights.tile import Tile
 from dialects.builtin import FuncOp, ModuleOp, ReturnOp
 from dialects.chip import GlobalOp, GlobalType
-from dialects.nets import NetAttr, NetInput, NetOutput, has_memory_of_its_own
+from dialects.nets import NetAttr, NetInput, NetOutput, NetPart, has_memory_of_its_own
 from dialects.weights import Floats, Joined, Packed
 from passes import load_all
 from passes.chip.assign_addresses import globals_of, set_apart
@@ -212,3 +212,30 @@ def test_what_flexible_nets_keep_lies_behind_all_that_others_work_in():
     first, second = ([op.address - BASE for op in globals_of(f, "input", "scratch")] for f in functions)
     assert (first, second) == ([0, 3 * 4096], [4 * 4096, 5 * 4096])
     assert [f.attributes["bm.scratch_bytes"] for f in functions] == [4 * 4096, 6 * 4096]
+
+
+def test_cores_share_inputs_outputs_and_what_they_exchange_but_no_scratch():
+    first, second = (core_of(number) for number in range(2))
+    PassManager(parse_pipeline("assign-addresses")).run(ModuleOp.of(first, second, target="bm1688"))
+    pages = [
+        {space: [(op.address - 0xA0_0000_0000) // 4096 for op in globals_of(each, space)] for space in SPACES}
+        for each in (first, second)
+    ]
+    assert pages[0] == {"input": [0], "output": [1], "shared": [2, 3], "scratch": [4]}
+    assert pages[1] == {"input": [0], "output": [1], "shared": [2, 3], "scratch": [5, 6]}
+    assert {each.attributes["bm.scratch_bytes"] for each in (first, second)} == {7 * 4096}
+
+
+SPACES = ("input", "output", "shared", "scratch")
+
+
+def core_of(number: int) -> Function:
+    scratch = [100] * (1 + number)
+    function = function_of(f"f.{number}", [], [("input", 10, False), ("output", 20, False)], scratch)
+    for index in range(2):
+        op = GlobalOp(space="shared", index=index, types=[GlobalType(100)])
+        function.block.insert_before(function.terminator, op)
+    part = NetPart(core=number, cores=2)
+    inputs, outputs = (NetInput("a"), NetInput("b")), (NetOutput("y"), NetOutput("z"))
+    function.attributes["bm.net"] = NetAttr("f", inputs=inputs, outputs=outputs, part=part)
+    return function

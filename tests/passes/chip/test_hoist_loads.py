@@ -311,3 +311,19 @@ def test_loads_of_the_parts_of_a_buffer_move_together():
 def test_a_load_into_what_was_written_stays():
     text = cached() + load("%a", "%x") + WORK + copy("%c", "%a") + load_head("%c", 2) + load("%c", "%x")
     check_pass("hoist-loads", before=text, after=text)
+
+
+def message(what: str, *regions: str) -> str:
+    types = ", ".join([DDR] * len(regions))
+    return f'"chip.{what}"({", ".join(regions)}) <{{message = 30 : i64, count = 2 : i64}}> : ({types}) -> ()\n'
+
+
+@pytest.mark.parametrize("early", [False, True])
+def test_loads_pass_a_wait_for_other_cores_unless_they_read_what_it_awaits(early):
+    head = HEAD + region("s", "scratch") + local("e") + local("f") + load("%a", "%x")
+    meeting = store("%t", "%b") + message("send", "%t") + message("wait", "%s")
+    own, other = load("%e", "%x"), load("%c", "%s")
+    use = copy("%d", "%c") + copy("%f", "%e")
+    before = head + WORK + meeting + (own + other if early else other + own) + use
+    after = head + (own + WORK + meeting + other if early else WORK + meeting + other + own) + use
+    check_pass("hoist-loads", before=before, after=after)

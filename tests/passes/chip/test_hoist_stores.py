@@ -194,3 +194,14 @@ def depends(op, earlier) -> bool:
     if isinstance(earlier, BufferOp):
         return earlier.results[0] in op.operands
     return any(a.conflicts(b) for a in op.accesses(SPEC) for b in earlier.accesses(SPEC))
+
+
+def test_a_store_passes_messages_about_other_regions_only():
+    def message(what: str, buffer: str) -> str:
+        numbers = "message = 30 : i64, count = 2 : i64"
+        return f'"chip.{what}"({buffer}) <{{{numbers}}}> : ({DDR}) -> ()'
+
+    send, wait = message("send", "%t"), message("wait", "%z")
+    y, t, z = (store(region, "%a") for region in ("%y", "%t", "%z"))
+    head = HEAD + copy("%a", "%b")
+    check_pass("hoist-stores", before=head + send + wait + y + t + z, after=head + y + send + t + wait + z)

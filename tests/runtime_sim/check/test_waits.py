@@ -5,8 +5,12 @@ import time
 import pytest
 
 from compiler.diagnostics import CompileError
-from runtime_sim.check.waits import find_race, prove_waits
+from compiler.target.chips.bm1688 import BM1688
+from runtime_sim.check.waits import Moved, find_race, prove_waits
+from runtime_sim.interpret.chip import core_programs
 from runtime_sim.launch.queues import CoreProgram
+from tests.passes.programs import core_program
+from tests.passes.two_cores import placed, two_cores
 from tests.runtime_sim.check.programs import (
     ADD_SHAPE,
     DDR,
@@ -119,3 +123,59 @@ def test_long_programs_are_checked_fast():
     start = time.process_time()
     assert find_race([core], SPEC) is None
     assert time.process_time() - start < 2, f"{len(core.tiu) + len(core.dma)} instructions of {ADD_SHAPE}"
+
+
+# ---- several cores ----
+
+A_AND_B, Y_AND_Z = (0xA0_0000_0000, 0xA0_0000_1800), (0xA0_0000_2000, 0xA0_0000_3800)
+MOVED = Moved(inputs=(A_AND_B,), outputs=(Y_AND_Z,))
+
+
+def cores_of(**changes) -> list[CoreProgram]:
+    programs = core_programs(placed(two_cores(**changes)).functions(), BM1688)
+    return [core_program(program) for program in programs]
+
+
+def test_cores_that_meet_pass():
+    assert find_race(cores_of(), BM1688, MOVED) is None
+
+
+@pytest.mark.parametrize(
+    ("where", "message"),
+    [
+        ("start", r"nothing orders the copy of inputs and core 1 dma 1 .*: write and read of src"),
+        ("middle", r"nothing orders core 1 dma 4 .* and dma 5 .*: write and read of src"),
+        ("end", r"nothing orders core 1 dma 8 .* and the copy of outputs: write and read of outputs"),
+    ],
+)
+def test_each_meeting_is_needed(where, message):
+    """Core 0 alone is started when the inputs are there, and its end is when outputs are read."""
+    with pytest.raises(CompileError, match=message):
+        prove_waits(cores_of(without=(where,)), BM1688, MOVED)
+
+
+def test_meetings_at_the_ends_are_only_needed_for_what_the_runtime_moves():
+    assert find_race(cores_of(without=("start", "end")), BM1688) is None
+
+
+def test_a_message_sent_anew_while_others_may_wait_for_it_is_found():
+    with pytest.raises(CompileError, match=r"dma_sys.wait\) and .*dma_sys.send\): wait and send of message 30"):
+        prove_waits(cores_of(middle=30), BM1688, MOVED)
+
+
+def test_a_core_that_never_sends_is_found():
+    cores = cores_of()
+    sends = [number for number, each in enumerate(cores[1].dma, 1) if each.kind == "send"]
+    cores[1] = CoreProgram(cores[1].tiu, [*cores[1].dma[: sends[1] - 1], *cores[1].dma[sends[1] :]])
+    with pytest.raises(CompileError, match="the program never ends"):
+        prove_waits(cores, BM1688, MOVED)
+
+
+def test_a_region_of_another_core_is_found():
+    """Core 1 stores its part where core 0 stores its own."""
+    cores = cores_of()
+    store = next(each for each in cores[0].dma if each.fields.get("dst_start_addr_h8"))
+    number = next(i for i, each in enumerate(cores[1].dma, 1) if each.fields.get("dst_start_addr_h8"))
+    low = store.fields["dst_start_addr_l32"]
+    with pytest.raises(CompileError, match="core 1 dma"):
+        prove_waits([cores[0], changed(cores[1], "dma", number, dst_start_addr_l32=low)], BM1688, MOVED)

@@ -7,13 +7,15 @@ import pytest
 
 from compiler.ir.types import F32, TensorType
 from compiler.target.chips.bm1684x import BM1684X
+from compiler.target.chips.bm1688 import BM1688
 from dialects.chip import GlobalOp, GlobalType, Instruction, LocalOp, View
 from dialects.weights import Floats
 from passes import load_all
 from passes.manager import PassManager, parse_pipeline
-from runtime_sim.interpret.chip import ChipProgram, run_function
+from runtime_sim.interpret.chip import ChipProgram, core_programs, run_cores, run_function
 from runtime_sim.machine.errors import SimulationError
 from tests.helpers import parse_ir
+from tests.passes.two_cores import PLACING, two_cores
 
 ROWS = 70  # of 16 numbers, so two rows of lanes
 VIEW = "#chip.view<dtype = f32>"
@@ -130,3 +132,28 @@ def test_a_write_behind_a_region_is_refused():
     output.buffer.type, output.tensor = GlobalType(69 * 64), TensorType((69, 16), F32)
     with pytest.raises(SimulationError, match="64 bytes after region 'output'"):
         run_function(function, BM1684X, [X], weights)
+
+
+@pytest.mark.parametrize("stage", ["", PLACING])
+def test_cores_run_side_by_side_and_see_what_the_others_stored(stage):
+    module = two_cores()
+    PassManager(parse_pipeline(stage)).run(module)
+    a, b = (np.random.default_rng(seed).standard_normal((1, 32, 1, 16)).astype(np.float32) for seed in range(2))
+    programs = core_programs(module.functions(), BM1688)
+    for found in run_cores(programs, [a, b]):
+        np.testing.assert_array_equal(found, a + b)
+
+
+def test_without_a_meeting_a_core_sees_what_was_there_before():
+    programs = core_programs(two_cores(without=("middle",)).functions(), BM1688)
+    a, b = (np.ones((1, 32, 1, 16), np.float32) for _ in range(2))
+    assert (run_cores(programs, [a, b])[0] != a + b).all()
+
+
+def test_cores_that_disagree_on_where_a_region_lies_are_refused():
+    module = two_cores()
+    PassManager(parse_pipeline(PLACING)).run(module)
+    second = module.functions()[1]
+    next(op for op in second.block.ops if isinstance(op, GlobalOp) and op.space == "shared").address += 4096
+    with pytest.raises(SimulationError, match="cores disagree on where"):
+        core_programs(module.functions(), BM1688)
