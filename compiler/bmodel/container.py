@@ -90,13 +90,19 @@ class Coeff:
 
 @dataclass(frozen=True)
 class TensorInfo:
-    """An input or output. `address` is in virtual DDR bytes; a size left 0 is worked out from the shape."""
+    """An input or output. `address` is in virtual DDR bytes; a size left 0 is worked out from the shape.
+
+    Those of a net in a cascade say more: what is `hidden` goes by its name from a step to later ones, and the
+    others have the place `index` among the inputs, or outputs, that their device adds to the callable net.
+    """
 
     name: str
     dtype: str  # one of schema.DATA_TYPES, named as the IR's element types
     address: int
     shape: tuple[int, ...]
     size: int = 0
+    hidden: bool = False
+    index: int = 0
 
     def __post_init__(self) -> None:
         if not self.size:
@@ -138,11 +144,33 @@ class Stage:
     parts: list[list[CommandStreams]] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Cascade:
+    """Where a net stands among those that make up the one that clients call, `main_name`.
+
+    Devices run their nets of a step side by side, and all have ended before the next step begins.
+    """
+
+    main_name: str
+    device: int = 0
+    step: int = 0
+
+
 @dataclass(frozen=True, eq=False)
 class Net:
     name: str
     addr_mode: AddrMode
     stages: list[Stage]
+    cascade: Cascade | None = None  # None for a net that is called by itself
+
+    @property
+    def main_name(self) -> str:
+        """The name that clients call it by, or what it is a part of."""
+        return self.cascade.main_name if self.cascade else self.name
+
+    @property
+    def device(self) -> int:
+        return self.cascade.device if self.cascade else 0
 
 
 @dataclass(frozen=True, eq=False)

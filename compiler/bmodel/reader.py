@@ -14,6 +14,7 @@ from compiler.bmodel.container import (
     AddrMode,
     BModel,
     BytesBlob,
+    Cascade,
     Coeff,
     CommandStreams,
     Net,
@@ -23,7 +24,7 @@ from compiler.bmodel.container import (
 )
 from compiler.bmodel.digest import ABSENT, digest_of, recorded_digest, weight_ranges
 from compiler.bmodel.flatbuffer import BinaryRange, Record, decode
-from compiler.bmodel.schema import DATA_TYPES, HEADER_BYTES, MAGIC
+from compiler.bmodel.schema import DATA_TYPES, HEADER_BYTES, HIDDEN_INTERNAL, MAGIC
 from compiler.diagnostics import UserError
 from compiler.files import open_file, reason
 
@@ -31,6 +32,7 @@ DESCRIPTION_BYTES = 16 << 20  # of the flatbuffer; that of a model of 80 layers 
 NAME_LENGTH = 256  # of nets and tensors; names go into messages
 LOCATION_LENGTH = 1 << 16  # of what a part of the weights holds
 MAX_RANK = 8  # of a tensor's shape, in the runtime too
+MAX_DEVICES = 256
 
 
 def read_bmodel(path: str | os.PathLike[str]) -> BModel:
@@ -86,7 +88,10 @@ class _Reader:
         if len({net.name for net in nets}) < len(nets):
             raise UserError("two of its nets have the same name")
         chip, version = (_name(record[field], f"its {field}") for field in ("chip", "version"))
-        return BModel(chip, nets, record["device_num"] or 1, version)
+        devices = record["device_num"] or 1
+        if devices > MAX_DEVICES or any(net.device >= devices for net in nets):
+            raise UserError(f"its nets are for other devices than the {devices} that it is for")
+        return BModel(chip, nets, devices, version)
 
     def net(self, record: Record) -> Net:
         name, mode = _name(record["name"], "the name of a net"), record["addr_mode"]
@@ -94,15 +99,17 @@ class _Reader:
             raise UserError(f"net {name} has the unknown addr_mode {mode}")
         if not record["parameter"]:
             raise UserError(f"net {name} has no program")
-        return Net(name, AddrMode(mode), [self.stage(stage, name) for stage in record["parameter"]])
+        cascade = _cascade(record["cascade"], name)
+        stages = [self.stage(stage, name, cascade is not None) for stage in record["parameter"]]
+        return Net(name, AddrMode(mode), stages, cascade)
 
-    def stage(self, record: Record, net: str) -> Stage:
+    def stage(self, record: Record, net: str, in_cascade: bool) -> Stage:
         idle, *_ = [*map(_groups_of, filter(_is_idle, record["sub_net"][1:])), []]
         groups, unsupported = _core_groups(record)
         parts = _static_parts(record) if unsupported else []
         return Stage(
-            inputs=[_tensor(tensor, net) for tensor in record["input_tensor"]],
-            outputs=[_tensor(tensor, net) for tensor in record["output_tensor"]],
+            inputs=[_tensor(tensor, net, in_cascade) for tensor in record["input_tensor"]],
+            outputs=[_tensor(tensor, net, in_cascade) for tensor in record["output_tensor"]],
             ctx_address=record["ctx_addr"],
             ctx_size=record["ctx_size"] or sum(record["ctx_sizes"]),
             cores=[self.streams(group, net) for group in groups],
@@ -178,7 +185,15 @@ def _static_parts(record: Record) -> list[list[Record]]:
     return parts
 
 
-def _tensor(record: Record, net: str) -> TensorInfo:
+def _cascade(record: Record | None, net: str) -> Cascade | None:
+    """None where nothing says that a net is a part of another: the vendor's writer leaves the name empty."""
+    if record is None or not record["main_name"]:
+        return None
+    name = _name(record["main_name"], f"the name of what net {net} is a part of")
+    return Cascade(name, record["device_id"], record["step"])
+
+
+def _tensor(record: Record, net: str, in_cascade: bool) -> TensorInfo:
     name, code = _name(record["name"], f"the name of a tensor of net {net}"), record["data_type"]
     if code >= len(DATA_TYPES):
         raise UserError(f"tensor {name} of net {net} has the unknown data type {code}")
@@ -187,7 +202,8 @@ def _tensor(record: Record, net: str) -> TensorInfo:
         raise UserError(
             f"tensor {name} of net {net} has {len(shape)} dimensions, expected at most {MAX_RANK}"
         )
-    return TensorInfo(name, DATA_TYPES[code], record["device_addr"], shape, record["size"])
+    place = (record["hidden"] == HIDDEN_INTERNAL, record["index"]) if in_cascade else ()
+    return TensorInfo(name, DATA_TYPES[code], record["device_addr"], shape, record["size"], *place)
 
 
 def _location(record: Record) -> WeightLocation:

@@ -13,7 +13,7 @@ PAGE_BYTES = 4096  # devices map the file, so everything starts on a page of it
 DATA_TYPES = ("f32", "f16", "i8", "ui8", "i16", "ui16", "i32", "ui32", "bf16", "i4", "ui4")
 DATA_TYPE_BITS = {name: int(name.lstrip("bfiu")) for name in DATA_TYPES}
 
-HIDDEN_INPUT, HIDDEN_OUTPUT = 1, 2  # `Tensor.hidden`
+HIDDEN_INTERNAL, HIDDEN_INPUT, HIDDEN_OUTPUT = 0, 1, 2  # `Tensor.hidden`
 MEM_TYPE_DEVICE = 1  # `Tensor.mem_type`
 
 # table -> field -> (number of the field, kind). A kind is a scalar, "str", "bytes", "Binary" (struct of start

@@ -10,7 +10,7 @@ import mmap
 import os
 import secrets
 import struct
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
@@ -31,6 +31,7 @@ from compiler.bmodel.schema import (
     DATA_TYPES,
     HEADER_BYTES,
     HIDDEN_INPUT,
+    HIDDEN_INTERNAL,
     HIDDEN_OUTPUT,
     MAGIC,
     MEM_TYPE_DEVICE,
@@ -151,6 +152,8 @@ def _check(bmodel: BModel) -> None:
     """Mistakes of the emitter which would make the runtime crash instead of complain."""
     if not bmodel.nets:
         raise ValueError("a bmodel without nets")
+    if any(net.device >= bmodel.device_num for net in bmodel.nets):
+        raise ValueError(f"a bmodel for {bmodel.device_num} devices with nets for others")
     for net in bmodel.nets:
         for stage in net.stages:
             if stage.ctx_size <= 0:
@@ -181,13 +184,17 @@ def _model(bmodel: BModel, places: _Places) -> Record:
 
 
 def _net(net: Net, places: _Places, per_core: bool) -> Record:
-    parameters = [_parameter(stage, places, per_core) for stage in net.stages]
-    return {"name": net.name, "parameter": parameters, "addr_mode": int(net.addr_mode)}
+    parameters = [_parameter(stage, places, per_core, net.cascade is not None) for stage in net.stages]
+    record: Record = {"name": net.name, "parameter": parameters, "addr_mode": int(net.addr_mode)}
+    if net.cascade:
+        name, device, step = net.cascade.main_name, net.cascade.device, net.cascade.step
+        record["cascade"] = {"main_name": name, "device_id": device, "step": step}
+    return record
 
 
-def _parameter(stage: Stage, places: _Places, per_core: bool) -> Record:
-    inputs = [_tensor(info, index, HIDDEN_INPUT) for index, info in enumerate(stage.inputs)]
-    outputs = [_tensor(info, index, HIDDEN_OUTPUT) for index, info in enumerate(stage.outputs)]
+def _parameter(stage: Stage, places: _Places, per_core: bool, in_cascade: bool) -> Record:
+    inputs = _tensors(stage.inputs, HIDDEN_INPUT, in_cascade)
+    outputs = _tensors(stage.outputs, HIDDEN_OUTPUT, in_cascade)
     groups = [_group(core, places) for core in stage.cores]
     sub_nets: list[Record] = [{"input_tensor": inputs, "output_tensor": outputs, "id": 0}]
     sub_nets[0] |= {"next_subnet_ids": [1 if stage.idle else -1], **_commands(groups, per_core)}
@@ -212,6 +219,12 @@ def _commands(groups: list[Record], per_core: bool) -> Record:
     if not per_core:
         return {"run_core": len(groups), "cmd_group": groups}
     return {"run_core": len(groups), "core_commands": [{"gdma_tiu_commands": [group]} for group in groups]}
+
+
+def _tensors(infos: Sequence[TensorInfo], hidden: int, in_cascade: bool) -> list[Record]:
+    if not in_cascade:
+        return [_tensor(info, index, hidden) for index, info in enumerate(infos)]
+    return [_tensor(info, info.index, HIDDEN_INTERNAL if info.hidden else hidden) for info in infos]
 
 
 def _tensor(info: TensorInfo, index: int, hidden: int) -> Record:

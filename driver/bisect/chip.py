@@ -173,7 +173,7 @@ def differs_in_file(net: DumpedNet, last: Stage) -> str:
 
 def other_instruction(net: DumpedNet, last: Stage) -> str | None:
     """The first in the order of the dump whose fields differ."""
-    (core,) = net.suspect.run.net.program.cores
+    (core,) = net.net.program.cores
     queues = {"tiu": iter(core.tiu), "dma": iter(core.dma)}
     program = net.chip_program(last)
     for op in program.ops:
@@ -196,8 +196,7 @@ def changes(wanted: dict[str, Any], found: dict[str, int]) -> str:
 
 def other_weight(net: DumpedNet, last: Stage) -> str | None:
     """The first region of weights whose bytes are not those that the checkpoint gives."""
-    run = net.suspect.run.net
-    blob = run.memories.get(Region.COEFF)
+    blob = net.net.memories.get(Region.COEFF)
     if blob is None:
         return None
     readers = [op for op in last.function.block.ops if isinstance(op, Instruction)]
@@ -216,7 +215,7 @@ def other_weight(net: DumpedNet, last: Stage) -> str | None:
 
 def unordered(net: DumpedNet) -> str | None:
     try:
-        program = net.suspect.run.net.program
+        program = net.net.program
         race = find_race(program.cores, net.spec, moved_of(program))
     except Deadlock as deadlock:
         return f"the program never ends: {deadlock}"

@@ -29,6 +29,7 @@ from frontend.load import load_model, open_model
 from passes.manager import parse_pipeline, passes_left
 from runtime_sim.interpret.chip import ChipProgram, Observe
 from runtime_sim.interpret.rules import Observer, interpret
+from runtime_sim.launch.runtime import RuntimeNet
 from runtime_sim.launch.session import Session, history_rows
 from runtime_sim.machine.errors import SimulationError
 from runtime_sim.tool.launches import NetRun
@@ -72,11 +73,19 @@ class DumpedNet:
 
     @classmethod
     def of(cls, suspect: Suspect, folder: Path) -> DumpedNet:
+        if suspect.session.devices > 1:
+            raise UserError("--ir: the nets of several devices cannot be looked into, those of one can")
         model, weights = model_of(suspect.session, suspect.reference.folder)
         group, function, instance = model.find(suspect.run.net.name)
         net = net_of(function)
         dumps = dumps_after(first_dump(folder, group, net.name))
         return cls(suspect, dumps, group, instance, net.stage_name, model, weights, suspect.run.inputs)
+
+    @property
+    def net(self) -> RuntimeNet:
+        """That of the file."""
+        (net,) = self.suspect.run.net.parts
+        return net
 
     @property
     def spec(self) -> ChipSpec:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from compiler.bmodel import AddrMode, BModel, Net, Stage, TensorInfo
+from compiler.bmodel.cascade import main_nets
 from compiler.client_nets import (
     BLOCK,
     BLOCK_CACHE,
@@ -23,6 +24,7 @@ from compiler.client_nets import (
     kind_of,
     layer_count,
 )
+from runtime_sim.check.cascades import device_view
 from runtime_sim.launch.loader import Program, stage_names
 
 Signature = Sequence[tuple[str, tuple[int, ...]]]  # data type and shape of each input or output
@@ -34,18 +36,33 @@ _BLOCK, _CACHE, _HEAD = NEEDED
 
 
 def model_problems(program: Program) -> Iterator[str]:
-    bmodel = program.bmodel
+    bmodel = device_view(program.bmodel, 0)
     if not bmodel.has_net(_BLOCK):
         return
     yield from _name_problems(bmodel)
     if not all(map(bmodel.has_net, NEEDED)):
         return
-    yield from shape_problems(bmodel)
-    yield from _address_problems(bmodel)
+    yield from shape_problems(program.bmodel)
+    if bmodel is program.bmodel:
+        yield from _address_problems(bmodel)
+    else:
+        yield from _device_problems(program.bmodel)
+        for device in range(bmodel.device_num):
+            yield from _copy_problems(device_view(program.bmodel, device), device)
 
 
 def shape_problems(bmodel: BModel) -> Iterator[str]:
-    """What a session cannot do without: inputs and outputs of the right kind, where clients look for them."""
+    """What a session cannot do without: inputs and outputs of the right kind, where clients look for them.
+
+    Each device's are as those of a file for one, with fewer heads.
+    """
+    for device in range(bmodel.device_num):
+        of_device = f" (device {device})" if device else ""
+        for problem in _view_problems(device_view(bmodel, device)):
+            yield problem + of_device
+
+
+def _view_problems(bmodel: BModel) -> Iterator[str]:
     for name in NEEDED:
         if not bmodel.has_net(name):
             yield f"it has no net '{name}'"
@@ -206,6 +223,32 @@ def _address_problems(bmodel: BModel) -> Iterator[str]:
     if bmodel.has_net(EMBEDDING):
         source, target = bmodel.net(EMBEDDING).stages[0], bmodel.net(_BLOCK).stages[0]
         yield from _handover_problems(source, target)
+
+
+def _device_problems(bmodel: BModel) -> Iterator[str]:
+    """Clients give and take on all devices; what comes out of the head, on the first only."""
+    for main in main_nets(bmodel.nets):
+        wanted = {0} if main.name == _HEAD else {*range(bmodel.device_num)}
+        for what, parts in (("inputs", main.inputs), ("outputs", main.outputs)):
+            found = {part.net.device for part in parts}
+            if main.is_cascade and found != wanted:
+                text = f"of the devices {sorted(found)}, clients need {sorted(wanted)}"
+                yield f"net {main.name} has {what} {text}"
+
+
+def _copy_problems(bmodel: BModel, device: int) -> Iterator[str]:
+    """On each of several devices states stay where block_0 gives them: all nets of prompts get theirs from
+    there and leave theirs there, by copies within a memory that they share.
+    """
+    kept = bmodel.net(_BLOCK).stages[0].outputs[0]
+    for net in bmodel.nets:
+        if kind_of(net.name)[0] not in (BLOCK, EMBEDDING):
+            continue
+        stage = net.stages[0]
+        for tensor in (*stage.inputs[:1], *stage.outputs[:1]):
+            if tensor.dtype in ACTIVATIONS and 0 < abs(tensor.address - kept.address) < kept.size:
+                where = f"in part where {_BLOCK} gives states (device {device})"
+                yield f"net {net.name} has {tensor.name} {where}"
 
 
 def _offsets(net: Net) -> list[int]:

@@ -13,6 +13,7 @@ from compiler.bmodel import AddrMode, Coeff, TensorInfo
 from compiler.diagnostics import CompileError, UserError
 from compiler.progress import track
 from compiler.target.spec import ChipSpec
+from runtime_sim.check.cascades import cascade_problems
 from runtime_sim.check.client_rules import model_problems
 from runtime_sim.check.hardware import hardware_problems
 from runtime_sim.check.ranges import accesses
@@ -49,6 +50,7 @@ def check_file(program: Program, hashes: bool = True) -> list[str]:
             problems += [f"net {stage.name}: {problem}" for problem in checker.problems(stage, stages)]
     if hashes:
         problems += _hash_problems(program)
+    problems += cascade_problems(program.bmodel)
     return problems + list(model_problems(program))
 
 
@@ -134,7 +136,8 @@ def _placement_problems(stage: StageProgram) -> Iterator[str]:
             yield f"{tensor.name} lies among the weights"
     for index, first in enumerate(tensors):
         for second in tensors[index + 1 :]:
-            if _overlap(first, second) and not _is_in_place(stage, first, second):
+            is_one = _is_in_place(stage, first, second) or _is_same_hidden(first, second)
+            if _overlap(first, second) and not is_one:
                 yield f"{first.name} and {second.name} overlap"
 
 
@@ -146,6 +149,12 @@ def _overlap(first: TensorInfo, second: TensorInfo) -> bool:
 def _is_in_place(stage: StageProgram, first: TensorInfo, second: TensorInfo) -> bool:
     is_pair = first is stage.stage.inputs[0] and second is stage.stage.outputs[0]
     return is_pair and (first.address, first.size) == (second.address, second.size)
+
+
+def _is_same_hidden(first: TensorInfo, second: TensorInfo) -> bool:
+    """Whether what goes to other steps does so under two names."""
+    both = first.hidden and second.hidden
+    return both and (first.address, first.dtype, first.shape) == (second.address, second.dtype, second.shape)
 
 
 def _transfer_problems(stage: StageProgram, transfers: Sequence[Transfer]) -> Iterator[str]:

@@ -133,9 +133,14 @@ def stage_names(net: Net) -> list[str]:
 
 
 def check_memory(bmodel: BModel) -> None:
-    """UserError when no device has the memory that the file declares."""
-    scratch = max(stage.ctx_size for net in bmodel.nets for stage in net.stages)
-    own = sum(io_bytes(net) for net in bmodel.nets)
+    """UserError when no device has the memory that the file declares for one."""
+    for device in {net.device for net in bmodel.nets}:
+        _check_memory([net for net in bmodel.nets if net.device == device])
+
+
+def _check_memory(nets: Sequence[Net]) -> None:
+    scratch = max(stage.ctx_size for net in nets for stage in net.stages)
+    own = sum(io_bytes(net) for net in nets)
     if scratch + own > DEVICE_BYTES:
         size = f"{scratch / 1e9:.4g} GB of scratch memory and {own / 1e9:.4g} GB for inputs and outputs"
         raise UserError(f"it asks for {size}; expected at most {DEVICE_BYTES / 1e9:.4g} GB")

@@ -5,18 +5,21 @@ Memories, as a client that sets BM_RUNTIME_SHARE_MEM gets them:
 - neuron memory: one for all nets, as large as the largest needs; whatever a launch leaves there, the next
   launch of any net may overwrite. Inputs and outputs of nets in basic mode lie in it;
 - I/O memory of their own for nets in mode io_alone, all stages of one in the same.
+
+Each device has these for itself, and a buffer for what the steps of a cascade leave for later ones.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import ml_dtypes
 import numpy as np
 
 from compiler.bmodel import AddrMode, BModel, Coeff, TensorInfo
+from compiler.bmodel.cascade import MainNet, Part, main_nets
 from compiler.diagnostics import CompileError, UserError
 from runtime_sim.arrays import Array, Bytes, DType
 from runtime_sim.launch.loader import Program, Region, StageProgram, io_bytes, stage_names
@@ -53,7 +56,24 @@ class Buffer:
         return self.data.view(NUMPY_TYPES[self.info.dtype]).reshape(self.info.shape)
 
 
-class RuntimeNet:
+class CallableNet:
+    """What a client can launch. Its inputs and outputs are the client's, those of one device after another's.
+
+    `parts` are the nets of the file that run for it, in order.
+    """
+
+    name: str
+    inputs: list[Buffer]
+    outputs: list[Buffer]
+    parts: list[RuntimeNet]
+
+    def takes(self, inputs: Mapping[str, Array]) -> bool:
+        """Whether there is one of the right shape for each of its inputs."""
+        infos = [buffer.info for buffer in self.inputs]
+        return all(info.name in inputs and inputs[info.name].shape == info.shape for info in infos)
+
+
+class RuntimeNet(CallableNet):
     """A stage of a net of the file in its memories.
 
     It has machines of its own so that they keep what they prepared for its instructions and addresses;
@@ -63,20 +83,13 @@ class RuntimeNet:
     def __init__(
         self, program: StageProgram, memories: dict[Region, Bytes], machines: Sequence[Machine]
     ) -> None:
+        self.name = program.name
         self.program = program
         self.memories = memories
         self.machines = machines
+        self.parts = [self]
         self.inputs = [self._buffer(info) for info in program.stage.inputs]
         self.outputs = [self._buffer(info) for info in program.stage.outputs]
-
-    @property
-    def name(self) -> str:
-        return self.program.name
-
-    def takes(self, inputs: Mapping[str, Array]) -> bool:
-        """Whether there is one of the right shape for each of its inputs."""
-        infos = [buffer.info for buffer in self.inputs]
-        return all(info.name in inputs and inputs[info.name].shape == info.shape for info in infos)
 
     @cached_property
     def usual_order(self) -> list[Step]:
@@ -96,41 +109,63 @@ class RuntimeNet:
         return Buffer(info, self.memories[span.region][start : start + info.size])
 
 
-class Runtime:
-    """One file, loaded. `exact` computes matrix products as the chip does, bit for bit, and is slower."""
+class CascadeNet(CallableNet):
+    """Nets of several devices, in steps.
 
-    def __init__(self, bmodel: BModel, exact: bool = True) -> None:
-        self.program = Program(bmodel)
+    In a step, one device runs after the other: no order of theirs may matter. What a net reads it finds by
+    name, on its own device if it is there; else it is copied from another one. Source: cascade_thread_step
+    of Sophgo's tpu-runtime.
+    """
+
+    def __init__(self, main: MainNet, nets: Mapping[str, RuntimeNet], buffers: Sequence[Bytes]) -> None:
+        self.name = main.name
+        self.steps = [[(net.device, nets[net.name]) for net in step] for step in main.steps]
+        self.parts = [net for step in self.steps for _, net in step]
+        self._inputs, self._outputs = main.inputs, main.outputs
+        self.inputs = [_buffer_of(part, nets[part.net.name].inputs) for part in self._inputs]
+        self.outputs = [_buffer_of(part, nets[part.net.name].outputs) for part in self._outputs]
+        places = main.hidden_places().items()
+        self._hidden = {
+            (name, device): buffers[device][place.start : place.stop] for (name, device), place in places
+        }
+
+    def memories(self, inputs: Sequence[Bytes], outputs: Sequence[Bytes]) -> dict[tuple[str, int], Bytes]:
+        """Where everything is that has a name on a device, for a launch with these."""
+        given = [*zip(self._outputs, outputs, strict=True), *zip(self._inputs, inputs, strict=True)]
+        return {(part.info.name, part.net.device): data for part, data in given} | self._hidden
+
+    def find(self, memories: Mapping[tuple[str, int], Bytes], name: str, device: int) -> Bytes:
+        """UserError when no device has it."""
+        if (name, device) in memories:
+            return memories[name, device]
+        for (each, _), data in memories.items():
+            if each == name:
+                return data
+        raise UserError(f"net {self.name} cannot be run: device {device} needs {name}, which no step gives")
+
+
+def _buffer_of(part: Part, buffers: Sequence[Buffer]) -> Buffer:
+    """The buffer of an input or output of a cascade, whose name tells the device."""
+    found = next(buffer for buffer in buffers if buffer.info is part.info)
+    return replace(found, info=replace(part.info, name=f"{part.info.name}.{part.net.device}"))
+
+
+class Device:
+    """The memories of one device, and the nets that work in them."""
+
+    def __init__(self, program: Program, number: int, exact: bool) -> None:
+        self.program = program
         self.exact = exact
-        spec = self.program.spec
+        spec = program.spec
         self._locals = [LocalMemory(spec.lanes, spec.lane_bytes) for _ in range(spec.cores)]
         self._l2 = np.zeros(spec.l2_bytes, np.uint8)
-        sizes = [stage.ctx_size for net in bmodel.nets for stage in net.stages]
+        nets = [net for net in program.bmodel.nets if net.device == number]
+        sizes = [stage.ctx_size for net in nets for stage in net.stages]
         self._neuron = device_memory(max(sizes, default=0))
         self._blobs: dict[tuple[bytes, int], Bytes] = {}
         self._io: dict[str, Bytes] = {}
-        self._nets: dict[str, RuntimeNet] = {}
 
-    def net(self, name: str) -> RuntimeNet:
-        """A net, which is its first stage, or another of its stages by its name: see `loader.stage_names`."""
-        if name not in self._nets:
-            self._nets[name] = self._place(self.program.stage(name))
-        return self._nets[name]
-
-    def stages(self, name: str) -> list[RuntimeNet]:
-        """All stages of a net."""
-        net, _ = self.program.find(name)
-        return [self.net(each) for each in stage_names(net)]
-
-    def stage_for(self, name: str, inputs: Mapping[str, Array]) -> RuntimeNet:
-        """The stage of a net that is launched with such inputs: by their shapes; the first when none fits."""
-        stages = self.stages(name)
-        return next((stage for stage in stages if stage.takes(inputs)), stages[0])
-
-    def has_net(self, name: str) -> bool:
-        return any(name in stage_names(net) for net in self.program.bmodel.nets)
-
-    def _place(self, program: StageProgram) -> RuntimeNet:
+    def place(self, program: StageProgram) -> RuntimeNet:
         if len(program.cores) > len(self._locals):
             raise UserError(
                 f"net {program.name} wants {len(program.cores)} cores; the chip has {len(self._locals)}"
@@ -171,6 +206,54 @@ class Runtime:
             self._blobs[key] = np.frombuffer(whole, np.uint8)
         return self._blobs[key]
 
+
+class Runtime:
+    """One file, loaded. `exact` computes matrix products as the chip does, bit for bit, and is slower."""
+
+    def __init__(self, bmodel: BModel, exact: bool = True) -> None:
+        self.program = Program(bmodel)
+        self.exact = exact
+        devices = range(bmodel.device_num)
+        self.devices = [Device(self.program, number, exact) for number in devices]
+        self._mains = {main.name: main for main in main_nets(bmodel.nets) if main.is_cascade}
+        self._hidden = [device_memory(hidden_bytes(self._mains.values(), number)) for number in devices]
+        self._nets: dict[str, RuntimeNet] = {}
+        self._cascades: dict[str, CascadeNet] = {}
+
+    def net(self, name: str) -> CallableNet:
+        """What clients call so: a net, which is its first stage, another of its stages by its name (see
+        `loader.stage_names`), or a cascade. The nets of a cascade can be called by themselves too.
+        """
+        return self._cascade(name) if name in self._mains else self._placed(name)
+
+    def _placed(self, name: str) -> RuntimeNet:
+        if name not in self._nets:
+            net, _ = self.program.find(name)
+            self._nets[name] = self.devices[net.device].place(self.program.stage(name))
+        return self._nets[name]
+
+    def _cascade(self, name: str) -> CascadeNet:
+        if name not in self._cascades:
+            main = self._mains[name]
+            nets = {net.name: self._placed(net.name) for net in main.nets}
+            self._cascades[name] = CascadeNet(main, nets, self._hidden)
+        return self._cascades[name]
+
+    def stages(self, name: str) -> list[CallableNet]:
+        """All stages of a net; a cascade has one."""
+        if name in self._mains:
+            return [self.net(name)]
+        net, _ = self.program.find(name)
+        return [self.net(each) for each in stage_names(net)]
+
+    def stage_for(self, name: str, inputs: Mapping[str, Array]) -> CallableNet:
+        """The stage of a net that is launched with such inputs: by their shapes; the first when none fits."""
+        stages = self.stages(name)
+        return next((stage for stage in stages if stage.takes(inputs)), stages[0])
+
+    def has_net(self, name: str) -> bool:
+        return name in self._mains or any(name in stage_names(net) for net in self.program.bmodel.nets)
+
     def run(
         self, name: str, inputs: Mapping[str, Array], order: Choose | None = None
     ) -> dict[str, Array]:
@@ -183,12 +266,40 @@ class Runtime:
 
     def launch(
         self,
-        net: RuntimeNet,
+        net: CallableNet,
         inputs: Sequence[Bytes] | None = None,
         outputs: Sequence[Bytes] | None = None,
         order: Choose | None = None,
     ) -> None:
         """Run the program. Bytes given as inputs or outputs are copied, the net's own buffers are not."""
+        if isinstance(net, CascadeNet):
+            self._launch_steps(net, inputs, outputs, order)
+        else:
+            assert isinstance(net, RuntimeNet)
+            self._launch_one(net, inputs, outputs, order)
+
+    def _launch_steps(
+        self,
+        net: CascadeNet,
+        inputs: Sequence[Bytes] | None,
+        outputs: Sequence[Bytes] | None,
+        order: Choose | None,
+    ) -> None:
+        own = ([buffer.data for buffer in buffers] for buffers in (net.inputs, net.outputs))
+        memories = net.memories(*(given or data for given, data in zip((inputs, outputs), own, strict=True)))
+        for step in net.steps:
+            for device, part in step:
+                names = ([buffer.info.name for buffer in buffers] for buffers in (part.inputs, part.outputs))
+                given, taken = ([net.find(memories, name, device) for name in each] for each in names)
+                self._launch_one(part, given, taken, order)
+
+    def _launch_one(
+        self,
+        net: RuntimeNet,
+        inputs: Sequence[Bytes] | None,
+        outputs: Sequence[Bytes] | None,
+        order: Choose | None,
+    ) -> None:
         for buffer, given in zip(net.inputs, inputs or [], strict=bool(inputs)):
             _copy(buffer.data, given)
         self._execute(net, order)
@@ -211,12 +322,18 @@ class Runtime:
             raise CompileError(f"net {net.name} never ends: {deadlock}") from None
 
 
+def hidden_bytes(mains: Iterable[MainNet], device: int) -> int:
+    """Of the buffer that a device has for what goes from step to step, in any of these nets."""
+    places = [place for main in mains for (_, each), place in main.hidden_places().items() if each == device]
+    return max((place.stop for place in places), default=0)
+
+
 def device_memory(size: int) -> Bytes:
     """Bytes as they are before anything is written; zero where there are too many to touch them all."""
     return np.full(size, DDR_POISON, np.uint8) if size <= POISONED_BYTES else np.zeros(size, np.uint8)
 
 
-def checked_input(net: RuntimeNet, info: TensorInfo, inputs: Mapping[str, Array]) -> Array:
+def checked_input(net: CallableNet, info: TensorInfo, inputs: Mapping[str, Array]) -> Array:
     """The array for an input; UserError when it is missing or not of the file's shape and type."""
     if info.name not in inputs:
         raise UserError(f"net {net.name} needs an input '{info.name}' of {info.dtype} {list(info.shape)}")

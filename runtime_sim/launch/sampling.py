@@ -10,7 +10,7 @@ import numpy as np
 
 from compiler.diagnostics import UserError
 from runtime_sim.arrays import Array
-from runtime_sim.launch.runtime import Runtime, RuntimeNet
+from runtime_sim.launch.runtime import CallableNet, Runtime
 
 LEAST = 5  # candidates that stay, however likely the first ones are
 ABOVE = 1 + 2.0**-20  # a sum of probabilities that is above top_p by less is not
@@ -48,7 +48,7 @@ class Sampling:
 class Sampler:
     """Draws tokens by a file's sample_head."""
 
-    def __init__(self, net: RuntimeNet, sampling: Sampling, seed: int | None = None) -> None:
+    def __init__(self, net: CallableNet, sampling: Sampling, seed: int | None = None) -> None:
         self.net = net
         self.rng = np.random.default_rng(seed)
         candidates = net.outputs[0].array.size

@@ -3,6 +3,10 @@
 What a client knows: nets by name, sizes from tensor shapes, inputs and outputs by index. What it does is in
 `prefill` and `decode`, step by step; the nets must work under exactly this: which buffers survive, which
 foreign ones are passed. Text families only: position_ids are [1, rows].
+
+With several devices, a net has the inputs of all of them, one device's after the other's, and the same for
+outputs; each has its own caches. The head has those of the first device only. Source: python_demo_parallel
+of Qwen2_5 in Sophgo's LLM-TPU.
 """
 
 from __future__ import annotations
@@ -27,11 +31,13 @@ from compiler.client_nets import (
 from compiler.diagnostics import UserError
 from compiler.progress import track
 from runtime_sim.arrays import Array
-from runtime_sim.launch.runtime import Buffer, Runtime, RuntimeNet
+from runtime_sim.launch.runtime import Buffer, CallableNet, Runtime
 from runtime_sim.launch.sampling import Sampler, Sampling
 
 # The additive mask a client writes for "not visible", as a 16-bit word of the model's type.
 MASK_WORDS = {"bf16": 0xC61C, "f16": 0xF0E2}  # -9984 and -10000
+
+BLOCK_INPUTS, CACHE_INPUTS = 3, 5  # of one device
 
 OnToken = Callable[[int], None]
 
@@ -58,12 +64,13 @@ class Session:
         self.table = embedding
         self.blocks, self.stages = _layers(runtime)
         self.caches = self.stages[0]
+        self.devices = max(1, len(self.caches[0].inputs) // CACHE_INPUTS)
         self.lm_head = _need(runtime, LM_HEAD)
         self.greedy_head = _need(runtime, GREEDY_HEAD) if gives_logits(self.lm_head) else None
         self.sampler: Sampler | None = None
         self.embedding = None if embedding is not None else _need(runtime, EMBEDDING)
         self.embedding_cache = None if embedding is not None else _need(runtime, EMBEDDING_CACHE)
-        self.sizes = _sizes(self.blocks, self.caches)
+        self.sizes = _sizes(self.blocks, self.caches, self.devices)
         self.masked = MASK_WORDS[self.caches[0].inputs[0].info.dtype]
         self.length = 0  # tokens whose keys and values are in the caches
         self.seen: list[int] = []  # these tokens
@@ -99,32 +106,37 @@ class Session:
         """Fill the caches with the prompt; the hidden state of its last token, as bytes."""
         count, sizes = len(prompt), self.sizes
         self.check_prompt(prompt)
-        state = self._embed_prompt(prompt)
+        states = self._embed_prompt(prompt)
         for buffer in self.blocks[0].inputs + self.blocks[0].outputs:
             buffer.data[...] = 0
-        self.set_prompt(count)
         for layer, block in enumerate(track(self.blocks, "read the prompt", " layers")):
-            block.inputs[0].data[: len(state)] = state
+            for (x, *_), state in zip(self.shares(block.inputs), states, strict=True):
+                x.data[: len(state)] = state
+            if layer == 0 or self.devices > 1:
+                self.set_prompt(count, layer)
             self.runtime.launch(block)
-            for history, rows in zip(self.history(layer), block.outputs[1:], strict=True):
+            made = [rows for _, *share in self.shares(block.outputs) for rows in share]
+            for history, rows in zip(self.history(layer), made, strict=True):
                 history.data[: count * sizes.row_bytes] = rows.data[: count * sizes.row_bytes]
-            state = block.outputs[0].data[: count * sizes.hidden_bytes].copy()
+            used = count * sizes.hidden_bytes
+            states = [y.data[:used].copy() for y, *_ in self.shares(block.outputs)]
         self.length, self.seen = count, list(prompt)
-        return state[-sizes.hidden_bytes :]
+        return states[0][-sizes.hidden_bytes :]
 
     def decode(self, token: int) -> Array:
         """Feed one token; its hidden state after all layers, as bytes."""
         row = self.length
         self._check_tokens([token])
-        state = self._embed_token(token)
+        states = self._embed_token(token)
         caches = self.stage_for(row)
         self.set_step(row, caches)
         for layer, cache in enumerate(caches):
             rows = [self._row(history, row) for history in self.history(layer)]
-            given, state = state, cache.outputs[0].data
-            self.runtime.launch(cache, step_inputs(caches, layer, given), [state, *rows])
+            given, states = states, [y.data for y, *_ in self.shares(cache.outputs)]
+            outputs = [each for share in zip(states, rows[::2], rows[1::2], strict=True) for each in share]
+            self.runtime.launch(cache, step_inputs(caches, layer, given), outputs)
         self.length, self.seen = row + 1, [*self.seen, token]
-        return state
+        return states[0]
 
     def check_prompt(self, prompt: Sequence[int]) -> None:
         """UserError for what the file cannot take: no token, too many, or one that the embedding lacks."""
@@ -154,24 +166,26 @@ class Session:
         if self.table is not None:
             return len(self.table)
         assert self.embedding is not None
-        instructions = [each for core in self.embedding.program.cores for each in core.dma]
+        cores = [core for part in self.embedding.parts for core in part.program.cores]
+        instructions = [each for core in cores for each in core.dma]
         sizes = {each.fields["src_hsize"] for each in instructions if each.name == "dma_gather"}
         return sizes.pop() if len(sizes) == 1 else None
 
-    def set_prompt(self, count: int) -> None:
-        """Positions and mask of a prompt, for all layers: those after the first find them in the same place.
+    def set_prompt(self, count: int, layer: int = 0) -> None:
+        """Positions and mask of a prompt. Given to the first layer, the others find them in the same place;
+        clients of several devices give them to each.
 
         Token i sees tokens 0..i; the rows of padding see nothing at all.
         """
-        positions, mask = self.blocks[0].inputs[1:3]
-        positions.array[...] = 0
-        positions.array.flat[:count] = np.arange(count)
-        words = mask.data.view(np.uint16).reshape(self.sizes.prefill_rows, -1)
-        words[...] = self.masked
-        for row in range(count):
-            words[row, : row + 1] = 0
+        for _, positions, mask in self.shares(self.blocks[layer].inputs):
+            positions.array[...] = 0
+            positions.array.flat[:count] = np.arange(count)
+            words = mask.data.view(np.uint16).reshape(self.sizes.prefill_rows, -1)
+            words[...] = self.masked
+            for row in range(count):
+                words[row, : row + 1] = 0
 
-    def stage_for(self, row: int) -> list[RuntimeNet]:
+    def stage_for(self, row: int) -> list[CallableNet]:
         """The cache nets for one token after `row` others: the last of their stages before the first that has
         too few rows for all of them, this token included.
 
@@ -185,13 +199,13 @@ class Session:
             chosen = caches
         return chosen
 
-    def set_step(self, row: int, caches: Sequence[RuntimeNet]) -> None:
+    def set_step(self, row: int, caches: Sequence[CallableNet]) -> None:
         """Position and mask of one token after `row` others; all layers are given those of the first."""
-        positions, mask = caches[0].inputs[1:3]
-        positions.array[...] = row
-        words = mask.data.view(np.uint16)
-        words[:] = 0
-        words[row : history_rows(caches[0])] = self.masked  # the last column is the new token itself
+        for _, positions, mask, *_ in self.shares(caches[0].inputs):
+            positions.array[...] = row
+            words = mask.data.view(np.uint16)
+            words[:] = 0
+            words[row : history_rows(caches[0])] = self.masked  # the last column is the new token itself
 
     def next_token(self, state: Array) -> int:
         output = self.lm_head.outputs[0]
@@ -205,7 +219,7 @@ class Session:
         return int(self.greedy_head.outputs[0].array.flat[0])
 
     @property
-    def choices(self) -> list[RuntimeNet]:
+    def choices(self) -> list[CallableNet]:
         """The nets that choose a token where the head gives logits."""
         names = [] if self.greedy_head is None else [name for name in CHOICES if self.runtime.has_net(name)]
         return [self.runtime.net(name) for name in names]
@@ -217,57 +231,77 @@ class Session:
         self.sampler = Sampler(self.runtime.net(SAMPLE_HEAD), sampling, seed)
 
     def history(self, layer: int) -> list[Buffer]:
-        """A layer's keys and values: the buffers are inputs 3 and 4 of its cache net, in its first stage."""
-        return self.caches[layer].inputs[3:5]
+        """A layer's keys and values: the buffers are inputs 3 and 4 of its cache net, in its first stage;
+        those of each device.
+        """
+        return [buffer for share in self.shares(self.caches[layer].inputs) for buffer in share[3:5]]
+
+    def shares(self, buffers: Sequence[Buffer]) -> list[Sequence[Buffer]]:
+        """Those of each device."""
+        return shares(buffers, self.devices)
 
     def _row(self, history: Buffer, row: int) -> Array:
         size = self.sizes.row_bytes
         return history.data[row * size : (row + 1) * size]
 
-    def _embed_prompt(self, prompt: Sequence[int]) -> Array:
+    def _embed_prompt(self, prompt: Sequence[int]) -> list[Array]:
         used = len(prompt) * self.sizes.hidden_bytes
         if self.embedding is None:
-            return self._look_up(prompt)
-        ids = self.embedding.inputs[0].array
-        ids[...] = 0
-        ids.flat[: len(prompt)] = prompt
-        self.runtime.launch(self.embedding)
-        return self.embedding.outputs[0].data[:used].copy()
+            return [self._look_up(prompt)] * self.devices
+        return [states[:used].copy() for states in self.embed(self.embedding, prompt)]
 
-    def _embed_token(self, token: int) -> Array:
+    def _embed_token(self, token: int) -> list[Array]:
         if self.embedding_cache is None:
-            return self._look_up([token])
-        self.embedding_cache.inputs[0].array[...] = token
-        self.runtime.launch(self.embedding_cache)
-        return self.embedding_cache.outputs[0].data
+            return [self._look_up([token])] * self.devices
+        return self.embed(self.embedding_cache, [token])
+
+    def embed(self, net: CallableNet, tokens: Sequence[int]) -> list[Array]:
+        """What each device has of the tokens, as bytes."""
+        for buffer in net.inputs:
+            buffer.array[...] = 0
+            buffer.array.flat[: len(tokens)] = tokens
+        self.runtime.launch(net)
+        return [buffer.data for buffer in net.outputs]
 
     def _look_up(self, tokens: Sequence[int]) -> Array:
         assert self.table is not None
         return np.ascontiguousarray(self.table[list(tokens)]).reshape(-1).view(np.uint8)
 
 
-def step_inputs(caches: Sequence[RuntimeNet], layer: int, state: Array) -> list[Array]:
-    """The inputs of a layer's cache net, as bytes: position and mask of the first layer, its own history."""
-    return [state, *(buffer.data for buffer in (*caches[0].inputs[1:3], *caches[layer].inputs[3:5]))]
+def step_inputs(caches: Sequence[CallableNet], layer: int, states: Sequence[Array]) -> list[Array]:
+    """The inputs of a layer's cache net, as bytes, by the states of each device: position and mask of the
+    first layer, its own history.
+    """
+    firsts, owns = (shares(caches[each].inputs, len(states)) for each in (0, layer))
+    found: list[Array] = []
+    for state, first, own in zip(states, firsts, owns, strict=True):
+        found += [state, *(buffer.data for buffer in (*first[1:3], *own[3:5]))]
+    return found
 
 
-def history_rows(cache: RuntimeNet) -> int:
+def shares(buffers: Sequence[Buffer], devices: int) -> list[Sequence[Buffer]]:
+    """Inputs or outputs of a net, by device."""
+    count = len(buffers) // devices
+    return [buffers[start : start + count] for start in range(0, count * devices, count)]
+
+
+def history_rows(cache: CallableNet) -> int:
     """Tokens that a cache net reads keys and values of."""
     return int(cache.inputs[3].info.shape[1])
 
 
-def gives_logits(head: RuntimeNet) -> bool:
+def gives_logits(head: CallableNet) -> bool:
     """Whether another net has to make a token of what the head gives; clients go by the size alone."""
     return head.outputs[0].info.shape[-1] > 1
 
 
-def _need(runtime: Runtime, name: str) -> RuntimeNet:
+def _need(runtime: Runtime, name: str) -> CallableNet:
     if not runtime.has_net(name):
         raise UserError(f"not a language model: it has no net '{name}'")
     return runtime.net(name)
 
 
-def _layers(runtime: Runtime) -> tuple[list[RuntimeNet], list[list[RuntimeNet]]]:
+def _layers(runtime: Runtime) -> tuple[list[CallableNet], list[list[CallableNet]]]:
     """Blocks of all layers up to the first that lacks either net, and, for each stage, their caches."""
     layers = range(max(1, layer_count(runtime.has_net)))
     blocks, caches = ([_need(runtime, net_name(kind, layer)) for layer in layers] for kind in LAYER_NETS)
@@ -277,8 +311,9 @@ def _layers(runtime: Runtime) -> tuple[list[RuntimeNet], list[list[RuntimeNet]]]
     return blocks, [list(each) for each in zip(*stages, strict=True)]
 
 
-def _sizes(blocks: list[RuntimeNet], caches: list[RuntimeNet]) -> Sizes:
-    if len(blocks[0].inputs) != 3 or len(caches[0].inputs) != 5:
+def _sizes(blocks: list[CallableNet], caches: list[CallableNet], devices: int) -> Sizes:
+    counts = len(blocks[0].inputs), len(caches[0].inputs)
+    if counts != (BLOCK_INPUTS * devices, CACHE_INPUTS * devices):
         raise UserError("its blocks do not have the inputs of a static text model")
     dtype = caches[0].inputs[0].info.dtype
     if dtype not in MASK_WORDS:

@@ -123,8 +123,8 @@ LIMITS = {
 EXACT = Limits(0.99999, 1e-3, 0.9999, 0.01)  # of embeddings, whose rows are only rounded
 
 
-def weight_bits(stage: Stage) -> int:
+def weight_bits(*stages: Stage) -> int:
     """The fewest bits of a weight, by what the file says its coefficients hold; 4 when it says nothing."""
-    names = [part.name for part in stage.coeff.locations] if stage.coeff else []
+    names = [part.name for stage in stages if stage.coeff for part in stage.coeff.locations]
     found = {bits for name in names if (bits := stored_bits(name)) is not None}
     return min(found & LIMITS.keys(), default=4)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from argparse import Namespace
 from collections.abc import Iterable, Iterator
@@ -28,25 +29,29 @@ def as_dict(bmodel: BModel) -> dict[str, Any]:
         "file_bytes": bmodel.file_bytes,
         "has_digest": bmodel.has_digest,
         "memory": _memory(bmodel),
+        "devices": [_memory(bmodel, device) for device in range(bmodel.device_num)],
         "nets": [_net_dict(net) for net in bmodel.nets],
     }
 
 
-def _memory(bmodel: BModel) -> dict[str, int]:
-    """Device memory in bytes, as a client of the runtime gets it: one scratch memory for all nets."""
-    stages = [stage for net in bmodel.nets for stage in net.stages]
+def _memory(bmodel: BModel, device: int = 0) -> dict[str, int]:
+    """Memory of a device in bytes, as a client of the runtime gets it: one scratch memory for all nets."""
+    nets = [net for net in bmodel.nets if net.device == device]
+    stages = [stage for net in nets for stage in net.stages]
     blobs = {(stage.coeff.check_code, stage.coeff.size) for stage in stages if stage.coeff}
     return {
         "weights": sum(size for _, size in blobs),
         "blobs": len(blobs),
         "scratch": max((stage.ctx_size for stage in stages), default=0),
-        "io": sum(map(io_bytes, bmodel.nets)),
+        "io": sum(map(io_bytes, nets)),
     }
 
 
 def _net_dict(net: Net) -> dict[str, Any]:
     mode = AddrMode(net.addr_mode).name.lower()
-    return {"name": net.name, "addr_mode": mode, "stages": [_stage_dict(stage) for stage in net.stages]}
+    cascade = dataclasses.asdict(net.cascade) if net.cascade else None
+    stages = [_stage_dict(stage) for stage in net.stages]
+    return {"name": net.name, "addr_mode": mode, "cascade": cascade, "stages": stages}
 
 
 def _stage_dict(stage: Stage) -> dict[str, Any]:
@@ -68,6 +73,7 @@ def _tensor_dict(tensor: TensorInfo) -> dict[str, Any]:
         "dtype": tensor.dtype,
         "shape": list(tensor.shape),
         "address": tensor.address,
+        "hidden": tensor.hidden,
     }
 
 
@@ -79,13 +85,15 @@ def _coeff_dict(stage: Stage) -> dict[str, Any] | None:
 
 
 def _lines(bmodel: BModel) -> Iterator[str]:
-    memory = _memory(bmodel)
     digest = "" if bmodel.has_digest else ", no digest of its instructions"
     yield f"{bmodel.chip}, {len(bmodel.nets)} nets, {human(bmodel.file_bytes)}{digest}"
-    yield (
-        f"device memory: weights {human(memory['weights'])} in {memory['blobs']} blobs, "
-        f"scratch {human(memory['scratch'])}, I/O of their own {human(memory['io'])}"
-    )
+    for device in range(bmodel.device_num):
+        memory = _memory(bmodel, device)
+        yield (
+            f"device memory{f' {device}' if bmodel.device_num > 1 else ''}: "
+            f"weights {human(memory['weights'])} in {memory['blobs']} blobs, "
+            f"scratch {human(memory['scratch'])}, I/O of their own {human(memory['io'])}"
+        )
     for nets in _alike(bmodel.nets):
         yield ""
         yield from _net_lines(nets)
@@ -101,16 +109,17 @@ def _alike(nets: Iterable[Net]) -> list[list[Net]]:
 
 def _look(net: Net) -> str:
     """What `info` shows of a net, apart from its number; equal for nets to show together."""
-    kind = net.name.rstrip("0123456789")
+    kind = (net.main_name.rstrip("0123456789"), _place(net))
     stages = [(s.inputs, s.outputs, s.ctx_size, s.io_size, _counts(s), _weights(s)) for s in net.stages]
     return repr((kind, int(net.addr_mode), stages))
 
 
 def _net_lines(nets: list[Net]) -> Iterator[str]:
     net, last = nets[0], nets[-1]
-    for name, other, stage in zip(stage_names(net), stage_names(last), net.stages, strict=True):
-        number = other.removeprefix(net.name.rstrip("0123456789"))
+    for name, other, stage in zip(_called(net), _called(last), net.stages, strict=True):
+        number = other.removeprefix(net.main_name.rstrip("0123456789"))
         more = "" if last is net else f" .. {number} ({len(nets)} nets)"
+        more += _place(net)
         notes = [AddrMode(net.addr_mode).name.lower(), _counts(stage), f"weights {_weights(stage)}"]
         notes += [f"scratch {human(stage.ctx_size)}"] + (["dynamic"] if stage.is_dynamic else [])
         yield f"{name}{more}: {', '.join(notes)}"
@@ -118,8 +127,19 @@ def _net_lines(nets: list[Net]) -> Iterator[str]:
             yield from (f"  {arrow} {tensor_text(tensor)}" for tensor in tensors)
 
 
+def _called(net: Net) -> list[str]:
+    """What clients call its stages."""
+    return [net.main_name] if net.cascade else stage_names(net)
+
+
+def _place(net: Net) -> str:
+    """What a net of a cascade is for."""
+    return f", device {net.cascade.device} step {net.cascade.step}" if net.cascade else ""
+
+
 def tensor_text(tensor: TensorInfo) -> str:
-    return f"{tensor.name} {tensor.dtype}{list(tensor.shape)} at {tensor.address:#x}"
+    hidden = " (hidden)" if tensor.hidden else ""
+    return f"{tensor.name} {tensor.dtype}{list(tensor.shape)} at {tensor.address:#x}{hidden}"
 
 
 def _counts(stage: Stage) -> str:

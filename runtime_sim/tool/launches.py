@@ -21,7 +21,7 @@ from compiler.diagnostics import UserError
 from runtime_sim.arrays import Array
 from runtime_sim.check.ranges import Access, accesses
 from runtime_sim.launch.loader import Region
-from runtime_sim.launch.runtime import NUMPY_TYPES, Buffer, RuntimeNet
+from runtime_sim.launch.runtime import NUMPY_TYPES, Buffer, CallableNet, RuntimeNet
 from runtime_sim.launch.sampling import Sampler, Sampling, candidates, penalized
 from runtime_sim.launch.session import Session, history_rows, step_inputs
 from runtime_sim.tool.agreement import Agreement, Limits, weight_bits
@@ -29,6 +29,7 @@ from runtime_sim.tool.reference import LayerValues, Reference
 
 TABLE_ROWS = 4096  # of an embedding, compared at a time
 HEAD_STATES = 8
+BLOCK_OUTPUTS = 3  # of one device, states first
 POSITIONS = 512  # that a cache net is given, at most
 SAMPLING = Sampling(penalty=1.2, temperature=0.9, top_k=0, top_p=1.0)  # leaves no candidate out
 LOGIT_TOLERANCE = 1e-4  # of logits that were penalized, which rounds
@@ -41,7 +42,7 @@ _TOKEN_TOLERANCE = {4: 0.6, 8: 0.05, 16: 0.05}
 class NetRun:
     """A launch of a net: copies of its inputs, and the reference's values of its outputs' first rows."""
 
-    net: RuntimeNet
+    net: CallableNet
     tokens: slice  # of the reference's run
     inputs: list[Array]
     wanted: list[Array]
@@ -50,11 +51,11 @@ class NetRun:
     def agreements(self, outputs: Sequence[Array]) -> dict[str, Agreement]:
         """By the names of the outputs, of which states come first."""
         names = [output.info.name for output in self.net.outputs]
+        share = min(len(names), BLOCK_OUTPUTS)
+        decided = [None if index % share else self.decided for index in range(len(names))]
         return {
-            name: Agreement.of(
-                _rows(given, wanted.size).reshape(wanted.shape), wanted, None if index else self.decided
-            )
-            for index, (name, given, wanted) in enumerate(zip(names, outputs, self.wanted, strict=True))
+            name: Agreement.of(_rows(given, wanted.size).reshape(wanted.shape), wanted, each)
+            for name, given, wanted, each in zip(names, outputs, self.wanted, decided, strict=True)
         }
 
     def problems(self, outputs: Sequence[Array], limits: Limits) -> list[str]:
@@ -98,7 +99,7 @@ class HeadRun(NetRun):
 
     def agrees(self, token: int) -> bool:
         logits = self.wanted[0]
-        tolerance = _TOKEN_TOLERANCE[weight_bits(self.net.program.stage)]
+        tolerance = _TOKEN_TOLERANCE[bits_of(self.net)]
         return 0 <= token < len(logits) and self.gap(token) < tolerance * float(logits.std())
 
     def gap(self, token: int) -> float:
@@ -150,7 +151,7 @@ class Verifier:
         self.heads = sorted({*np.linspace(0, len(self.tokens) - 1, HEAD_STATES).astype(int).tolist()})
         self.trace = reference.trace(self.tokens, self.heads)
         kept, here = self.trace.layers[0].keys.shape[1:], session.history(0)[0].info.shape[2:]
-        if kept != here:
+        if (len(heads_of(kept[0], session.devices)[0]), kept[1]) != tuple(here):
             raise UserError(f"not the same model: keys of {list(here)}, the reference has {list(kept)}")
 
     @property
@@ -175,7 +176,7 @@ class Verifier:
         for net in session.choices:
             yield net.name, self._greedy(net) if len(net.inputs) == 1 else self._candidates(net)
 
-    def _positions(self, layer: int, cache: RuntimeNet, known: set[object]) -> list[int]:
+    def _positions(self, layer: int, cache: CallableNet, known: set[object]) -> list[int]:
         """Where to try a cache net; `known` are the programs and tables that others were tried with."""
         block = self.session.blocks[layer]
         rows, last = position_rows(cache), history_rows(cache) - 1
@@ -194,7 +195,7 @@ class Verifier:
             rows = table[start : start + TABLE_ROWS]
             yield Agreement.of(rows, self.reference.embedded(range(start, start + len(rows))))
 
-    def _embedding(self, net: RuntimeNet) -> Iterator[NetRun]:
+    def _embedding(self, net: CallableNet) -> Iterator[NetRun]:
         """The conversation, then all tokens if the net takes many at a time, else the first and the last."""
         size, vocabulary = net.inputs[0].array.size, self.reference.vocabulary
         yield self._lookup(net, self.tokens[:size], slice(0, size))
@@ -203,41 +204,49 @@ class Verifier:
             elsewhere = slice(start, start)  # not in the conversation; messages count from it
             yield self._lookup(net, range(start, min(start + size, vocabulary)), elsewhere)
 
-    def _lookup(self, net: RuntimeNet, tokens: Sequence[int], place: slice) -> NetRun:
-        ids = net.inputs[0].array
-        ids[...] = 0
-        ids.flat[: len(tokens)] = tokens
-        given = [ids.copy()]
-        self.session.runtime.launch(net)
-        return NetRun(net, place, given, [self.reference.embedded(tokens)])
+    def _lookup(self, net: CallableNet, tokens: Sequence[int], place: slice) -> NetRun:
+        self.session.embed(net, tokens)
+        given = [buffer.array.copy() for buffer in net.inputs]
+        return NetRun(net, place, given, [self.reference.embedded(tokens)] * len(net.outputs))
 
-    def _block(self, layer: int, block: RuntimeNet, with_padding: bool) -> Iterator[NetRun]:
+    def _block(self, layer: int, block: CallableNet, with_padding: bool) -> Iterator[NetRun]:
         rows = self.session.sizes.prefill_rows
         for count in (rows, -(-rows // 3)) if with_padding and rows > 1 else (rows,):
             values = self.trace.layers[layer]
-            self.session.set_prompt(count)
-            _put(block.inputs[0], values.states_in[:count])
+            self.session.set_prompt(count, layer)
+            for x, *_ in self.session.shares(block.inputs):
+                _put(x, values.states_in[:count])
             given = [buffer.array.copy() for buffer in block.inputs]
             self.session.runtime.launch(block)
             here = slice(0, count)
-            yield NetRun(block, here, given, _outputs(values, here), values.decided[here])
+            yield NetRun(block, here, given, self._outputs(values, here), values.decided[here])
 
-    def _cache(self, layer: int, caches: list[RuntimeNet], positions: Sequence[int]) -> Iterator[NetRun]:
+    def _cache(self, layer: int, caches: list[CallableNet], positions: Sequence[int]) -> Iterator[NetRun]:
         values = self.trace.layers[layer]
-        for history, rows in zip(self.session.history(layer), (values.keys, values.values), strict=True):
+        for history, rows in zip(self.session.history(layer), self._kept(values, slice(None)), strict=True):
             _put(history, rows)
         for position in positions:
             yield self._step(layer, caches, values, position)
 
-    def _step(self, layer: int, caches: list[RuntimeNet], values: LayerValues, position: int) -> NetRun:
+    def _step(self, layer: int, caches: list[CallableNet], values: LayerValues, position: int) -> NetRun:
         here, cache = slice(position, position + 1), caches[layer]
         self.session.set_step(position, caches)
         state = values.states_in[here].astype(NUMPY_TYPES[cache.inputs[0].info.dtype])
-        inputs = step_inputs(caches, layer, state.reshape(-1).view(np.uint8))
+        inputs = step_inputs(caches, layer, [state.reshape(-1).view(np.uint8)] * self.session.devices)
         pairs = zip(cache.inputs, inputs, strict=True)
         given = [Buffer(buffer.info, data).array.copy() for buffer, data in pairs]
         self.session.runtime.launch(cache, inputs)
-        return NetRun(cache, here, given, _outputs(values, here), values.decided[here])
+        return NetRun(cache, here, given, self._outputs(values, here), values.decided[here])
+
+    def _outputs(self, values: LayerValues, rows: slice) -> list[Array]:
+        kept = self._kept(values, rows)
+        pairs = zip(kept[::2], kept[1::2], strict=True)
+        return [each for keys, cached in pairs for each in (values.states_out[rows], keys, cached)]
+
+    def _kept(self, values: LayerValues, rows: slice) -> list[Array]:
+        """Keys and values of each device."""
+        shares = heads_of(values.keys.shape[1], self.session.devices)
+        return [each[rows][:, heads] for heads in shares for each in (values.keys, values.values)]
 
     def _head(self) -> Iterator[NetRun]:
         head = self.session.lm_head
@@ -248,13 +257,13 @@ class Verifier:
             yield HeadRun(head, slice(position, position + 1), [state.reshape(info.shape)], [logits])
 
 
-    def _greedy(self, net: RuntimeNet) -> Iterator[NetRun]:
+    def _greedy(self, net: CallableNet) -> Iterator[NetRun]:
         for logits, position in zip(self.trace.logits, self.heads, strict=True):
             net.inputs[0].array[...] = logits
             self.session.runtime.launch(net)
             yield ChoiceRun(net, slice(position, position + 1), [net.inputs[0].array.copy()], [logits])
 
-    def _candidates(self, net: RuntimeNet) -> Iterator[NetRun]:
+    def _candidates(self, net: CallableNet) -> Iterator[NetRun]:
         """After all tokens up to the one that the logits are of."""
         sampler = Sampler(net, SAMPLING, seed=0)
         for logits, position in zip(self.trace.logits, self.heads, strict=True):
@@ -278,13 +287,28 @@ def check_same_model(session: Session, reference: Reference) -> None:
             raise UserError(f"not the same model: the file has {here} {what}, the reference {there}")
 
 
-def program_of(net: RuntimeNet) -> object:
+def heads_of(heads: int, devices: int) -> list[range]:
+    """The heads of keys and values that each device has: where there are fewer than devices, each has one."""
+    count = max(1, heads // devices)
+    return [range(device * heads // devices, device * heads // devices + count) for device in range(devices)]
+
+
+def bits_of(net: CallableNet) -> int:
+    """The fewest bits of its weights."""
+    return weight_bits(*(part.program.stage for part in net.parts))
+
+
+def program_of(net: CallableNet) -> object:
     """Equal for nets that run the same instructions."""
-    return tuple(map(id, net.program.cores))
+    return tuple(id(core) for part in net.parts for core in part.program.cores)
 
 
-def position_rows(net: RuntimeNet) -> bytes | None:
-    """The tables from which a net picks rows by its position; None when that is not all it does with it."""
+def position_rows(called: CallableNet) -> bytes | None:
+    """The tables from which a net picks rows by its position; None when that is not all it does with it.
+
+    Each device does the same with the position as the first.
+    """
+    net = called.parts[0]
     program, info = net.program, net.inputs[1].info
     start = program.dma_address(info)
     found = []
@@ -326,10 +350,6 @@ def _put(buffer: Buffer, rows: Array) -> None:
     data = buffer.array.reshape(-1)
     data[...] = 0
     data[: rows.size] = rows.reshape(-1).astype(data.dtype)
-
-
-def _outputs(values: LayerValues, rows: slice) -> list[Array]:
-    return [each[rows] for each in (values.states_out, values.keys, values.values)]
 
 
 def _rows(output: Array, size: int) -> Array:

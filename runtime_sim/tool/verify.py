@@ -21,9 +21,9 @@ from compiler.progress import counter, note, say
 from runtime_sim.arrays import Array
 from runtime_sim.launch.session import Session
 from runtime_sim.tokens.text import Text
-from runtime_sim.tool.agreement import EXACT, LIMITS, Agreement, Limits, weight_bits
+from runtime_sim.tool.agreement import EXACT, LIMITS, Agreement, Limits
 from runtime_sim.tool.chat import open_session
-from runtime_sim.tool.launches import HeadRun, NetRun, Verifier
+from runtime_sim.tool.launches import HeadRun, NetRun, Verifier, bits_of
 from runtime_sim.tool.reference import Reference
 
 
@@ -123,7 +123,7 @@ def limits_of(net: str, verifier: Verifier, min_cosine: float | None) -> Limits:
     """Of a net by what it is and by its weights; `min_cosine` replaces two of them."""
     limits = EXACT
     if net not in LOOK_UPS or not verifier.reference.looks_up:
-        limits = LIMITS[weight_bits(verifier.session.runtime.net(net).program.stage)]
+        limits = LIMITS[bits_of(verifier.session.runtime.net(net))]
     if min_cosine is None:
         return limits
     return Limits(min_cosine, limits.stretch, min(min_cosine, limits.token_cosine), limits.token_stretch)

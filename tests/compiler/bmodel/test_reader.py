@@ -102,3 +102,17 @@ def test_names_that_cannot_be_printed_are_refused(tmp_path, good, name):
         with pytest.raises(UserError, match=r"printable characters") as error:
             read_bytes(tmp_path, changed(good, ("net", 0, *path), name))
         assert str(error.value).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("device", "devices", "main", "message"),
+    [
+        (3, 2, "m", "its nets are for other devices than the 2 that it is for"),
+        (0, 1 << 30, "m", "its nets are for other devices"),
+        (0, 2, "m\x1b", "the name of what net .* is a part of is"),
+    ],
+)
+def test_cascades_that_cannot_be_are_refused(tmp_path, good, device, devices, main, message):
+    cascade = {"device_id": device, "step": 0, "main_name": main}
+    with pytest.raises(UserError, match=message):
+        read_bytes(tmp_path, changed(changed(good, ("net", 0, "cascade"), cascade), ("device_num",), devices))

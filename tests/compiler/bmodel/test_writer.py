@@ -4,6 +4,7 @@ import errno
 import hashlib
 import struct
 import tracemalloc
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from compiler.bmodel import (
 )
 from compiler.diagnostics import UserError
 from tests.compiler.bmodel.models import DDR, DMA, TIU, GeneratedBlob, model, stage
+from tests.runtime_sim.check.cascades import toy_cascade
 
 
 def read_back(tmp_path: Path, bmodel: BModel) -> BModel:
@@ -149,3 +151,9 @@ def test_a_second_part_that_does_nothing_is_kept_beside_the_program(tmp_path, ch
     assert (found.cores, found.idle, found.is_dynamic, found.unsupported) == ([busy], idle, True, "")
     write_bmodel(path, model(stage(cores=[busy], is_dynamic=True), chip=chip))
     assert not read_bmodel(path).net("net_0").stages[0].is_dynamic  # one part is static, whatever it is called
+
+
+def test_nets_for_devices_that_are_not_there_are_refused(tmp_path):
+    bmodel = toy_cascade()
+    with pytest.raises(ValueError, match="for 1 devices with nets for others"):
+        write_bmodel(tmp_path / "m.bmodel", replace(bmodel, device_num=1))

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import pytest
 
-from compiler.bmodel import AddrMode, Net, Stage
+from compiler.bmodel import AddrMode, Cascade, Net, Stage
 from runtime_sim.check.client_rules import model_problems, shape_problems
 from runtime_sim.launch.loader import Program
+from tests.runtime_sim.check.cascades import toy_cascade, with_info
 from tests.runtime_sim.check.changes import with_net, with_stage
 from tests.runtime_sim.check.programs import HISTORY, PAGE, add_model, toy_model
 
@@ -215,3 +216,44 @@ def test_sizes_of_nothing_are_refused():
 def test_what_is_no_language_model_needs_none_of_it():
     assert list(model_problems(Program(add_model()))) == []
     assert list(model_problems(Program(TOY))) == []
+
+
+def shifted(stage: Stage) -> Stage:
+    """The stage with its states a little after where block_0 has them."""
+    (states,) = stage.outputs
+    return replace(stage, outputs=[replace(states, address=stage.ctx_address + PAGE + 64)])
+
+
+CASCADE = toy_cascade(2)
+DEVICE_RULES = {
+    "heads": (
+        with_info(CASCADE, "block_0_1_0", "outputs", 2, shape=(1, 8, 2, 1)),
+        "net block_0 has the outputs bf16[1, 8, 8], bf16[1, 8, 2, 1], bf16[1, 8, 1, 2], clients need "
+        "bf16[1, 8, 8], bf16[1, 8, 1, 2], bf16[1, 8, 1, 2] (device 1)",
+    ),
+    "a head on two devices": (
+        replace(CASCADE, nets=[*CASCADE.nets, replace(CASCADE.nets[-1], name="h", cascade=Cascade("lm_head", 1))]),
+        "net lm_head has inputs of the devices [0, 1], clients need [0]",
+    ),
+    "an embedding on one": (
+        replace(CASCADE, nets=[net for net in CASCADE.nets if net.name != "embedding_1_0"]),
+        "net embedding has outputs of the devices [0], clients need [0, 1]",
+    ),
+    "no memory of its own": (
+        replace(CASCADE, nets=[replace(n, addr_mode=AddrMode.BASIC) if n.main_name == "block_cache_1" else n
+                               for n in CASCADE.nets]),
+        "net block_cache_1 has addr_mode BASIC, clients need IO_ALONE",
+    ),
+    "states in part over others": (
+        with_stage(CASCADE, "embedding_1_0", shifted),
+        "net embedding has states in part where block_0 gives states (device 1)",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("broken", DEVICE_RULES)
+def test_what_clients_of_several_devices_rely_on(broken):
+    assert list(model_problems(Program(CASCADE))) == []
+    model, message = DEVICE_RULES[broken]
+    problems = list(model_problems(Program(model)))
+    assert message in problems

@@ -26,6 +26,7 @@ class FakeNet:
         self.program = SimpleNamespace(
             cores=(), stage=SimpleNamespace(coeff=None), dma_address=lambda info: info.address
         )
+        self.parts = [self]
         self.inputs = [_buffer(f"in{i}", *each) for i, each in enumerate(inputs)]
         self.outputs = [_buffer(f"out{i}", *each) for i, each in enumerate(outputs)]
 

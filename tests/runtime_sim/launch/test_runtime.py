@@ -1,5 +1,7 @@
 """Nets in their memories: what a launch computes, what survives it, and what is refused."""
 
+from dataclasses import replace
+
 import ml_dtypes
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from runtime_sim.launch.loader import Program
 from runtime_sim.launch.queues import alternating
 from runtime_sim.launch.runtime import Runtime
 from tests.orders import run_ahead, shuffled
+from tests.runtime_sim.check.cascades import toy_cascade, with_info, with_part
 from tests.runtime_sim.check.programs import ADD_TILES, SPEC, add_model, changed, toy_model, toy_table
 
 BF16 = ml_dtypes.bfloat16
@@ -105,7 +108,7 @@ def test_basic_nets_share_memory_and_io_alone_nets_do_not(tmp_path):
 def test_equal_weights_are_uploaded_once(tmp_path):
     runtime = load(tmp_path, toy_model())
     runtime.net("embedding"), runtime.net("embedding_cache")
-    assert len(runtime._blobs) == 1
+    assert len(runtime.devices[0]._blobs) == 1
     ids = np.array([[3, 5, 0, 39, 1, 1, 2, 4]], np.int32)
     states = runtime.run("embedding", {"input_ids": ids})["states"]
     np.testing.assert_array_equal(states[0].view(np.int32), toy_table()[ids[0]])
@@ -144,3 +147,51 @@ def test_the_shapes_of_the_inputs_choose_the_stage(tmp_path):
         runtime.run("block_cache_0", inputs)
     with pytest.raises(UserError, match=r"input 'mask' is bfloat16 \[1, 1, 1, 9\], net block_cache_0 needs"):
         runtime.run("block_cache_0", inputs | {"mask": np.zeros((1, 1, 1, 9), BF16)})
+
+
+def test_states_go_from_device_to_device(tmp_path):
+    """What each device gives after two steps is what the other was given."""
+    runtime = load(tmp_path, toy_cascade())
+    net = runtime.net("block_0")
+    assert [buffer.info.name for buffer in net.inputs][2:4] == ["mask.0", "x.1"]
+    rng = np.random.default_rng(0)
+    inputs = {buffer.info.name: np.zeros(buffer.info.shape, buffer.array.dtype) for buffer in net.inputs}
+    for device in range(2):
+        x = inputs[f"x.{device}"]
+        x[...] = rng.standard_normal(x.shape).astype(BF16)
+    outputs = runtime.run("block_0", inputs)
+    assert list(outputs) == ["y.0", "k.0", "v.0", "y.1", "k.1", "v.1"]
+    for device in range(2):
+        np.testing.assert_array_equal(outputs[f"y.{device}"], inputs[f"x.{1 - device}"])
+        keys = inputs[f"x.{device}"][..., 4:6].reshape(outputs[f"k.{device}"].shape)
+        np.testing.assert_array_equal(outputs[f"k.{device}"], keys)
+
+
+def test_a_step_writes_over_what_an_earlier_one_left(tmp_path):
+    """The runtime's buffers are shown as they are: without the spare, the second device reads the wrong state."""
+    model = toy_cascade()
+    for device in range(2):
+        (stage,) = model.net(f"block_0_{device}_0").stages
+        stage = replace(stage, outputs=stage.outputs[1:])
+        model = with_part(model, f"block_0_{device}_0", stages=[stage])
+    runtime = load(tmp_path, model)
+    net = runtime.net("block_0")
+    for device, buffer in enumerate(net.inputs[::3]):
+        buffer.array[...] = device + 1
+    runtime.launch(net)
+    assert [float(buffer.array.flat[0]) for buffer in net.outputs[::3]] == [2, 2]
+
+
+def test_what_no_step_gives_is_told(tmp_path):
+    runtime = load(tmp_path, with_info(toy_cascade(), "block_0_0_1", "inputs", 0, name="other"))
+    with pytest.raises(UserError, match="net block_0 cannot be run: device 0 needs other, which no step gives"):
+        runtime.launch(runtime.net("block_0"))
+
+
+def test_devices_have_memories_of_their_own(tmp_path):
+    runtime = load(tmp_path, toy_cascade(2))
+    first, second = (runtime.net(f"block_cache_0_{device}_0").inputs[3].data for device in range(2))
+    assert not np.shares_memory(first, second)
+    shared = [runtime.net(f"block_{layer}_1_0").inputs[1].data for layer in range(2)]
+    assert np.shares_memory(*shared)
+    assert not np.shares_memory(shared[0], runtime.net("block_0_0_0").inputs[1].data)

@@ -8,6 +8,7 @@ import pytest
 from compiler.diagnostics import UserError
 from runtime_sim.launch.runtime import Runtime
 from runtime_sim.launch.session import Session, history_rows
+from tests.runtime_sim.check.cascades import toy_cascade
 from tests.runtime_sim.check.changes import with_net
 from tests.runtime_sim.check.programs import HISTORY, ROWS, VOCABULARY, toy_model, toy_table, toy_tokens
 
@@ -143,3 +144,20 @@ def test_layers_with_other_stages_are_refused():
     odd = with_net(model, "block_cache_1", lambda net: replace(net, stages=net.stages[:1]))
     with pytest.raises(UserError, match="its layers do not all have 2 stages of decode"):
         Session(Runtime(odd))
+
+
+def test_two_devices_say_what_one_does():
+    session = Session(Runtime(toy_cascade(2)))
+    assert (session.devices, len(session.history(0))) == (2, 4)
+    tokens = session.generate(PROMPT, 5)
+    assert tokens == toy_tokens(PROMPT[-1], 5)
+    fed = [*PROMPT, *tokens[:-1]]
+    for buffer in session.history(1)[::2]:
+        np.testing.assert_array_equal(buffer.data.view(np.int32)[: len(fed)], toy_table()[fed, 2])
+
+
+def test_two_devices_take_states_from_a_table():
+    model = toy_cascade()
+    nets = [net for net in model.nets if not net.name.startswith("embedding")]
+    session = Session(Runtime(replace(model, nets=nets)), toy_table().view(np.uint16))
+    assert session.generate(PROMPT, 4) == toy_tokens(PROMPT[-1], 4)

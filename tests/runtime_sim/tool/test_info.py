@@ -2,6 +2,7 @@
 
 import json
 
+from tests.runtime_sim.check.cascades import toy_cascade
 from tests.runtime_sim.check.programs import toy_model
 
 
@@ -30,3 +31,14 @@ def test_stages_are_shown_by_name_in_one_memory(tool):
     assert "<- old_k bf16[1, 6, 1, 2] at 0x100003000" in out
     memory = [json.loads(tool(toy_model(histories=rows), "info", "--json")[1])["memory"] for rows in ((12,), (12, 6))]
     assert memory[0] == memory[1]
+
+
+def test_the_nets_of_a_cascade_say_what_they_are_for(tool):
+    code, out, _ = tool(toy_cascade(2), "info")
+    assert code == 0
+    assert "device memory 1: weights 640 bytes in 1 blobs" in out
+    assert "block_0 .. 1 (2 nets), device 1 step 1: basic" in out
+    assert "<- state_0 bf16[1, 8, 8] at 0x100000000 (hidden)" in out
+    record = json.loads(tool(toy_cascade(2), "info", "--json")[1])
+    assert [memory["blobs"] for memory in record["devices"]] == [1, 1]
+    assert record["nets"][5]["cascade"] == {"main_name": "block_0", "device": 1, "step": 0}
