@@ -3,7 +3,8 @@
 The plain numbers are those of the vendor compiler's own static estimate (tpu_mlir 1.30.2), found by fitting
 its output; nothing was measured on silicon. The cautious numbers add what that estimate leaves out and the
 hardware cannot avoid: time to begin, latency of DDR, the work of a transpose. They come from the vendor's
-BM1688 tables; for BM1684X they are an assumption.
+BM1688 tables; for BM1684X they are an assumption. A cycle of the DMA is then one of its own clock, and cores
+that share DDR get what they get of it on boards.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ TIU_START = {
 
 @dataclass(frozen=True)
 class Costs:
-    """Cycles of one chip. `rate` is in cycles per byte; directions are the names above."""
+    """Cycles of one chip. `rate` is in cycles of the DMA per byte; directions are the names above."""
 
     tiu_start: Mapping[str, int]  # cycles before an instruction works, by "family" or "family.kind"; cautious
     matmul_block: tuple[int, int, int]  # rows, inner and columns of a matrix product done per cycle
@@ -53,6 +54,7 @@ class Costs:
     matrix_rate: Mapping[str, float]
     broadcast_rate: float
     gather_rate: float  # DDR to DDR; in the cautious estimate as a tensor's
+    shared_rate: float | None  # cycles per byte of DDR that all cores get together; cautious. None: one core
     latency: Mapping[str, int]  # cycles added to every DMA command
     cautious_latency: Mapping[str, int]  # the same in the cautious estimate
 

@@ -52,7 +52,7 @@ class ChipSpec:
     io_base: int | None  # a bmodel's I/O memory of its own (addr_mode 1); None: behind the weights [file]
     io_tag: int  # what DMA commands add to the addresses of I/O memory of its own [file]
 
-    tiu_mhz: int  # clock of the vector and matrix engine; the vendor profiler's assumption [defs]
+    tiu_mhz: int  # clock of the vector and matrix engine, and of the cycles that the vendor counts [file]
     dma_mhz: int  # clock of the DMA engine; the vendor profiler's assumption [defs]
 
     command_ids: bool  # commands carry their own number (else it is their position) [model]
@@ -95,8 +95,13 @@ class ChipSpec:
 
     @property
     def mhz(self) -> int:
-        """Of the cycles that estimates count: the slower engine's clock where the two differ."""
-        return min(self.tiu_mhz, self.dma_mhz)
+        """Of the cycles that estimates count; the plain one takes those of the DMA for such."""
+        return self.tiu_mhz
+
+    @property
+    def dma_cycle(self) -> float:
+        """How many of these cycles one of the DMA's takes."""
+        return self.tiu_mhz / self.dma_mhz
 
     def eu_items(self, item_bytes: int) -> int:
         """Items of the given size that one lane handles per cycle."""

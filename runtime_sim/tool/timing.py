@@ -25,7 +25,7 @@ _HEAD = (
     "net", "estimate", "cycles", "x roofline", "bound by",
     "TIU busy", "DMA busy", "DMA alone", "B/cycle", "MAC use",
 )  # fmt: skip
-_BOUND = {"tiu": "TIU", "dma": "DMA", "waits": "both in turn"}
+_BOUND = {"tiu": "TIU", "dma": "DMA", "waits": "both in turn", "ddr": "DDR of all cores"}
 
 
 @dataclass
@@ -179,18 +179,22 @@ def _lines(measured: Measured, details: bool) -> Iterator[str]:
 
 def _rows(group: Group, costs: Costs) -> Iterator[tuple[str, ...]]:
     timing = group.timing
-    for name, cores in (("plain", timing.plain), ("cautious", timing.cautious)):
-        yield (group.title if name == "plain" else "", name, *_figures(timing, cores, costs))
+    plain = _figures(timing, timing.plain, timing.roofline, bound(timing.plain), costs)
+    cautious = _figures(timing, timing.cautious, timing.roofline_cautious, timing.bound_cautious, costs)
+    yield (group.title, "plain", *plain)
+    yield ("", "cautious", *cautious)
 
 
-def _figures(timing: NetTiming, cores: Sequence[Timeline], costs: Costs) -> tuple[str, ...]:
+def _figures(
+    timing: NetTiming, cores: Sequence[Timeline], roofline: int, bound_by: str, costs: Costs
+) -> tuple[str, ...]:
     end = max(total(cores), 1)
     moved = timing.work.ddr_read + timing.work.ddr_write
     exposed = max(core.dma.busy - core.overlapped for core in cores)
     return (
         f"{total(cores):,}",
-        f"{end / max(timing.roofline, 1):.2f}",
-        _BOUND[bound(cores)],
+        f"{end / max(roofline, 1):.2f}",
+        _BOUND[bound_by],
         f"{busy(cores, 'tiu') / end:.0%}",
         f"{busy(cores, 'dma') / end:.0%}",
         f"{exposed / end:.0%}",
@@ -201,7 +205,8 @@ def _figures(timing: NetTiming, cores: Sequence[Timeline], costs: Costs) -> tupl
 
 def _work_lines(group: Group) -> Iterator[str]:
     timing, work = group.timing, group.timing.work
-    yield f"{group.title}: roofline {timing.roofline:,} cycles, {work.macs:,} MACs"
+    shared = f", {timing.shared_ddr:,} of the DDR that all cores share" if timing.shared_ddr else ""
+    yield f"{group.title}: roofline {timing.roofline:,} cycles{shared}, {work.macs:,} MACs"
     moved = f"{work.ddr_read:,} bytes of DDR read, {work.ddr_write:,} written"
     yield f"  {moved}, DMA commands: {work.dma_commands}"
     yield f"  cautious, with bank conflicts: {timing.cautious_banks:,} cycles"

@@ -88,6 +88,7 @@ COSTS = Costs(
     matrix_rate=rates(1 / 58, 1 / 44),
     broadcast_rate=1 / 58,
     gather_rate=1 / 64,
+    shared_rate=None,
     latency={LOAD: 0, STORE: 0, MOVE: 0, LOCAL: 0},
     # BM1688's at 750 MHz, in cycles of 1000 MHz.
     cautious_latency={LOAD: 387, STORE: 227, MOVE: 614, LOCAL: 227},

@@ -113,10 +113,12 @@ INSTRUCTIONS: tuple[Layout, ...] = (
     ),
 )
 
-# The vendor's estimate charges what fused elementwise layers load and store 0.06 cycles per byte; two loads
-# of one row may differ in nothing but address and rate. In the two nets known of CV186X these are 34 of 540
-# commands, which leaves 0.1% and 2.7% of the totals.
-RATE = 0.0375  # 26.7 bytes per cycle
+# The vendor's estimate charges 0.06 cycles per byte what fused elementwise layers load and store and, in
+# programs for two cores, what its compiler cuts in two by itself: elementwise layers and products with bf16
+# weights, so all of a head. Nothing in a command tells: two loads of one row may differ in address and rate
+# alone. All else, 4-bit products, norms and attention, is at this rate. Totals are low by 0.2 to 4% for
+# blocks on one core, 0.2 to 6% on two, and 37% for heads on two.
+RATE = 0.0375  # 26.7 bytes per cycle; by the DMA's clock 20 GB/s, of which one core gets 18 on boards
 COSTS = Costs(
     tiu_start=TIU_START,
     matmul_block=(32, 16, 2),
@@ -129,6 +131,7 @@ COSTS = Costs(
     matrix_rate=rates(RATE, RATE),
     broadcast_rate=RATE,
     gather_rate=2 * RATE,
+    shared_rate=750 / 24_500,  # 24.5 GB/s: published rates of boards with both cores at work
     latency={LOAD: 290, STORE: 170, MOVE: 290, LOCAL: 170},
     cautious_latency={LOAD: 290, STORE: 170, MOVE: 460, LOCAL: 170},
 )

@@ -44,7 +44,10 @@ class Traffic(NamedTuple):
 
 @dataclass(frozen=True)
 class DmaModel:
-    """The cost of one chip's DMA commands; `cautious` adds latency and charges copies within DDR in full."""
+    """The cost of one chip's DMA commands in cycles of the estimates.
+
+    `cautious` adds latency, charges copies within DDR in full, and goes by the DMA's own clock.
+    """
 
     spec: ChipSpec
     cautious: bool = False
@@ -54,8 +57,15 @@ class DmaModel:
         if rule is None:
             return 0
         way = self.direction(fields)
-        latency = (self.spec.costs.cautious_latency if self.cautious else self.spec.costs.latency)[way]
-        return int(latency + rule(self, kind, fields, way))
+        work = rule(self, kind, fields, way)
+        if not self.cautious:
+            return int(self.spec.costs.latency[way] + work)
+        return int((self.spec.costs.cautious_latency[way] + work) * self.spec.dma_cycle)
+
+    def shared(self, name: str, kind: str, fields: Fields) -> float:
+        """Cycles for which a command has the DDR that all cores share, apart from its own limits."""
+        moved = self.traffic(name, kind, fields)
+        return (moved.read + moved.written) * (self.spec.costs.shared_rate or 0) * self.spec.dma_cycle
 
     def direction(self, fields: Fields) -> str:
         """Which way the data goes; a constant comes from local memory, so to say."""

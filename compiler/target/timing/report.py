@@ -64,6 +64,11 @@ class Work:
         """The roofline: the least cycles that the bytes or the products need, whichever is more."""
         return int(max(self.dma_bound, self.macs / costs.macs_per_cycle) / cores)
 
+    def shared(self, spec: ChipSpec, cores: int) -> int:
+        """Cycles of the DDR that several cores share, if it never rested; 0 for one core."""
+        rate = spec.costs.shared_rate if cores > 1 else None
+        return int((self.ddr_read + self.ddr_write) * (rate or 0) * spec.dma_cycle)
+
 
 def work_of(cores: Iterable[Streams], spec: ChipSpec) -> Work:
     """What the instructions of all cores move and compute."""
@@ -117,6 +122,7 @@ class NetTiming:
     cautious_banks: int  # cycles of the cautious estimate with the cost of bank conflicts
     work: Work
     roofline: int  # cycles
+    shared_ddr: int  # cycles for which all bytes keep DDR busy, by the cautious estimate; 0 for one core
 
     @property
     def cycles(self) -> int:
@@ -125,6 +131,16 @@ class NetTiming:
     @property
     def cycles_cautious(self) -> int:
         return total(self.cautious)
+
+    @property
+    def roofline_cautious(self) -> int:
+        return max(self.roofline, self.shared_ddr)
+
+    @property
+    def bound_cautious(self) -> str:
+        """What bounds a program in the cautious estimate: DDR, where cores that share it leave it no rest."""
+        busy_ddr = self.shared_ddr and self.shared_ddr >= BUSY * self.cycles_cautious
+        return "ddr" if busy_ddr else bound(self.cautious)
 
     def as_dict(self) -> dict[str, Any]:
         return {
@@ -141,8 +157,9 @@ class NetTiming:
             "gdma_busy_cautious": busy(self.cautious, "dma"),
             "macs": self.work.macs,
             "roofline": self.roofline,
+            "roofline_cautious": self.roofline_cautious,
             "bound": bound(self.plain),
-            "bound_cautious": bound(self.cautious),
+            "bound_cautious": self.bound_cautious,
             "guessed": dict(self.work.guessed),
         }
 
@@ -157,6 +174,7 @@ def measure(net: str, cores: Sequence[Streams], spec: ChipSpec) -> NetTiming:
         cautious_banks=total(estimate_cores(cores, spec, cautious=True, banks=True)),
         work=work,
         roofline=work.bound(spec.costs, len(cores)),
+        shared_ddr=work.shared(spec, len(cores)),
     )
 
 

@@ -87,16 +87,16 @@ def estimate(
 def estimate_cores(
     cores: Sequence[Streams], spec: ChipSpec, cautious: bool = False, banks: bool = False
 ) -> list[Timeline]:
-    """The schedule of each core. Waiting for other cores takes time in the cautious estimate only."""
+    """The schedule of each core. In the cautious estimate only, cores wait for each other and share DDR."""
     models = _models(spec, cautious, banks)
-    costs = [
-        [models[engine].cycles(i.name, i.kind, i.fields) for i in stream]
-        for core in cores
-        for engine, stream in (("tiu", core.tiu), ("dma", core.dma))
-    ]
     streams = [stream for core in cores for stream in (core.tiu, core.dma)]
-    waits = _Messages() if cautious and len(cores) > 1 else None
-    tracks = _run(streams, costs, waits)
+    costs = [[models[i.engine].cycles(i.name, i.kind, i.fields) for i in stream] for stream in streams]
+    if cautious and len(cores) > 1:
+        dma = DmaModel(spec, cautious)
+        shares = [[dma.shared(i.name, i.kind, i.fields) for i in stream] for stream in streams]
+        tracks = _Together(streams, costs, shares).run()
+    else:
+        tracks = _run(streams, costs)
     return [Timeline(*pair) for pair in zip(tracks[::2], tracks[1::2], strict=True)]
 
 
@@ -111,28 +111,6 @@ def _models(spec: ChipSpec, cautious: bool, banks: bool) -> dict[str, TiuModel |
     return {"tiu": TiuModel(spec, cautious, banks), "dma": DmaModel(spec, cautious)}
 
 
-class _Messages:
-    """When each message was sent. Every wait number n for a message meets the nth group of its senders."""
-
-    def __init__(self) -> None:
-        self._sent: dict[tuple[int, int], list[int]] = {}
-        self._used: Counter[tuple[int, str, int]] = Counter()
-
-    def when(self, queue: int, instruction: Instruction, now: int) -> int | None:
-        """The cycle at which a send or a wait is over; None while senders are missing."""
-        kind = instruction.kind.removesuffix("_msg")
-        message, senders = _message(instruction)
-        used = queue, kind, message
-        sent = self._sent.setdefault((message, self._used[used]), [])
-        if kind == "wait" and len(sent) < senders:
-            return None
-        self._used[used] += 1
-        if kind == "wait":
-            return max([now, *sent])
-        sent.append(now)
-        return now
-
-
 def _message(instruction: Instruction) -> tuple[int, int]:
     """The number of a message, and how many must send it before a wait ends."""
     if instruction.name == "sys":
@@ -142,49 +120,108 @@ def _message(instruction: Instruction) -> tuple[int, int]:
     return operand & 0x7F, operand >> 8 & 0x7F
 
 
-def _is_message(instruction: Instruction) -> bool:
-    return instruction.kind in ("send", "wait", "send_msg", "wait_msg")
-
-
-def _run(streams: list[Stream], costs: list[list[int]], messages: _Messages | None) -> list[Track]:
+def _run(streams: list[Stream], costs: list[list[int]]) -> list[Track]:
     """Each queue as far as its waits let it, round after round; q ^ 1 is the other queue of a core."""
     tracks = [Track() for _ in streams]
     moved = True
     while moved:
         moved = False
         for queue in range(len(streams)):
-            moved |= _advance(queue, streams[queue], costs[queue], tracks, messages)
-    for queue, track in enumerate(tracks):
-        if len(track.end) < len(streams[queue]):
-            stuck = streams[queue][len(track.end)]
-            raise CompileError(f"{stuck.name}.{stuck.kind} number {len(track.end) + 1} waits forever")
+            moved |= _advance(queue, streams[queue], costs[queue], tracks)
+    _check_ends(streams, tracks)
     return tracks
 
 
-def _advance(
-    queue: int, stream: Stream, costs: list[int], tracks: list[Track], messages: _Messages | None
-) -> bool:
+def _check_ends(streams: list[Stream], tracks: list[Track]) -> None:
+    for stream, track in zip(streams, tracks, strict=True):
+        if len(track.end) < len(stream):
+            stuck = stream[len(track.end)]
+            raise CompileError(f"{stuck.name}.{stuck.kind} number {len(track.end) + 1} waits forever")
+
+
+def _advance(queue: int, stream: Stream, costs: list[int], tracks: list[Track]) -> bool:
     """Schedule what one queue can do now; whether that was anything."""
     starts, ends, other = tracks[queue].start, tracks[queue].end, tracks[queue ^ 1].end
     first, known = len(ends), len(other)
     now = ends[-1] if ends else 0
     for position in range(first, len(stream)):
-        instruction = stream[position]
-        wait = instruction.fields.get("cmd_id_dep", 0)
+        wait = stream[position].fields.get("cmd_id_dep", 0)
         if wait > known:
             break
         if wait and other[wait - 1] > now:
             now = other[wait - 1]
-        end: int | None = now + costs[position]
-        if messages and _is_message(instruction):
-            end = messages.when(queue, instruction, now)
-            if end is None:
-                break
-        assert end is not None
         starts.append(now)
-        ends.append(end)
-        now = end
+        now += costs[position]
+        ends.append(now)
     return len(ends) > first
+
+
+class _Together:
+    """The queues of all cores as time goes on.
+
+    Commands that want more of DDR together than there is all become slower by the same factor.
+    """
+
+    def __init__(self, streams: list[Stream], costs: list[list[int]], shares: list[list[float]]) -> None:
+        self.streams, self.costs, self.shares = streams, costs, shares
+        self.tracks = [Track() for _ in streams]
+        self.now = 0.0
+        self.left: dict[int, float] = {}  # cycles of what runs, by queue, with DDR for itself
+        self.wants: dict[int, float] = {}  # parts of DDR that it takes then
+        self.sent: Counter[tuple[int, int]] = Counter()  # by message and how often it was used before
+        self.used: Counter[tuple[int, str, int]] = Counter()
+
+    def run(self) -> list[Track]:
+        while self._start_all():
+            self._pass()
+        _check_ends(self.streams, self.tracks)
+        return self.tracks
+
+    def _start_all(self) -> bool:
+        """Start all that may start now; whether anything runs."""
+        while any([self._start(queue) for queue in range(len(self.streams)) if queue not in self.left]):
+            pass  # what takes no time is done, and others may have waited for it
+        return bool(self.left)
+
+    def _start(self, queue: int) -> bool:
+        """Start the next instruction of a queue that rests, if it may."""
+        track, stream = self.tracks[queue], self.streams[queue]
+        position = len(track.end)
+        if position == len(stream) or not self._may_start(queue, stream[position]):
+            return False
+        track.start.append(round(self.now))
+        if cost := self.costs[queue][position]:
+            self.left[queue], self.wants[queue] = cost, self.shares[queue][position] / cost
+        else:
+            track.end.append(round(self.now))
+        return True
+
+    def _may_start(self, queue: int, instruction: Instruction) -> bool:
+        if instruction.fields.get("cmd_id_dep", 0) > len(self.tracks[queue ^ 1].end):
+            return False
+        kind = instruction.kind.removesuffix("_msg")
+        if instruction.name not in ("sys", "dma_sys") or kind not in ("send", "wait"):
+            return True
+        message, senders = _message(instruction)
+        meeting = message, self.used[queue, kind, message]
+        if kind == "wait" and self.sent[meeting] < senders:
+            return False
+        self.used[queue, kind, message] += 1
+        self.sent[meeting] += kind == "send"
+        return True
+
+    def _pass(self) -> None:
+        """Let time pass until the next instruction ends."""
+        slower = max(1.0, sum(self.wants.values()))
+        needs = {queue: left * (slower if self.wants[queue] else 1) for queue, left in self.left.items()}
+        passed = min(needs.values())
+        self.now += passed
+        for queue, need in needs.items():
+            if need <= passed:
+                self.tracks[queue].end.append(round(self.now))
+                del self.left[queue], self.wants[queue]
+            else:
+                self.left[queue] *= 1 - passed / need
 
 
 def _common(one: list[tuple[int, int]], two: list[tuple[int, int]]) -> int:

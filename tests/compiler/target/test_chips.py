@@ -76,4 +76,4 @@ def test_an_unknown_name_is_answered_with_the_known_ones():
 
 
 def test_a_cycle_is_one_of_the_slower_clock():
-    assert (BM1684X.mhz, BM1688.mhz) == (1000, 750)
+    assert (BM1684X.mhz, BM1688.mhz) == (1000, 900)

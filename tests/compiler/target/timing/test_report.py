@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from compiler.target.chips.bm1684x import BM1684X
+from compiler.target.chips.bm1688 import BM1688
 from compiler.target.isa import split_address
 from compiler.target.timing import estimate, measure, work_of
 from compiler.target.timing.report import ModelTiming, bound
@@ -13,6 +14,7 @@ from runtime_sim.launch.queues import CoreProgram
 from tests.compiler.target.timing.instructions import (
     COLUMN,
     F32,
+    F32_IN_OUT,
     I8,
     I32,
     gather,
@@ -20,6 +22,7 @@ from tests.compiler.target.timing.instructions import (
     make,
     matmul,
     matrix,
+    on_8,
     rows_of,
     shaped,
     step,
@@ -144,3 +147,17 @@ def test_a_net_that_takes_no_time():
     assert (timing.cycles, timing.roofline, timing.as_dict()["dma_commands"]) == (0, 0, 0)
     whole = ModelTiming({"block_0": timing, "block_cache_0": timing, "lm_head": timing}, mhz=1000)
     assert whole.as_dict()["tokens_per_second"]["cycles"] == pytest.approx(1e9)  # as if one cycle
+
+
+def test_cores_that_only_load_are_bound_by_their_ddr():
+    loads = CoreProgram([], [tensor("copy", *rows_of(64, 1024), spec=BM1688)] * 20)
+    both, one = (measure("net", [loads] * count, BM1688) for count in (2, 1))
+    assert (both.as_dict()["bound"], both.as_dict()["bound_cautious"]) == ("dma", "ddr")
+    assert both.shared_ddr == both.roofline_cautious == int(2 * 20 * 64 * 2048 / 24.5e9 * 900e6)
+    assert both.roofline < both.roofline_cautious <= both.cycles_cautious
+    assert (one.shared_ddr, one.roofline_cautious, one.bound_cautious) == (0, one.roofline, "dma")
+
+
+def test_cores_that_compute_are_not_bound_by_their_ddr():
+    program = CoreProgram([on_8("ar", "add", **F32_IN_OUT, res0_n=1, res0_c=32, res0_h=1, res0_w=60000, opd0_addr=64)], [tensor("copy", *rows_of(64, 1024), spec=BM1688)])
+    assert measure("net", [program] * 2, BM1688).bound_cautious == "tiu"

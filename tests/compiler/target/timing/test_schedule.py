@@ -8,9 +8,9 @@ from compiler.diagnostics import CompileError
 from compiler.target.chips.bm1684x import BM1684X
 from compiler.target.chips.bm1688 import BM1688
 from compiler.target.isa import Instruction
-from compiler.target.timing import estimate, estimate_cores
+from compiler.target.timing import cycles, estimate, estimate_cores
 from runtime_sim.launch.queues import CoreProgram
-from tests.compiler.target.timing.instructions import F32, load, on_8, step
+from tests.compiler.target.timing.instructions import F32, load, on_8, rows_of, step, tensor
 
 
 def test_engines_overlap_but_for_waits():
@@ -81,3 +81,62 @@ def test_a_message_that_nobody_sends_is_an_error():
     alone = CoreProgram([message("wait", 3, 2)], [])
     with pytest.raises(CompileError, match="waits forever"):
         estimate_cores([alone, alone], BM1688, cautious=True)
+
+
+def weights(*rows: int, wait: int = 0) -> list[Instruction]:
+    """Loads of so many rows of 2,048 bytes."""
+    return [tensor("copy", *rows_of(n, 1024), spec=BM1688, cmd_id_dep=wait) for n in rows]
+
+
+def ends(*programs: CoreProgram) -> list[list[int]]:
+    timelines = estimate_cores(programs, BM1688, cautious=True)
+    return [[*timeline.tiu.end, *timeline.dma.end] for timeline in timelines]
+
+
+ALONE = cycles(weights(64)[0], BM1688, cautious=True)
+SHARED = 64 * 2048 / 24.5e9 * 900e6  # cycles that 64 rows have DDR for themselves
+
+
+def test_one_core_has_ddr_for_itself():
+    assert ends(CoreProgram([], weights(64)), CoreProgram([], [])) == [[ALONE], []]
+
+
+def test_cores_that_load_at_once_share_ddr():
+    together = round(2 * SHARED)
+    assert ALONE < 1.7 * SHARED
+    assert ends(CoreProgram([], weights(64)), CoreProgram([], weights(64))) == [[together], [together]]
+
+
+def test_stores_need_ddr_as_loads_do():
+    store = CoreProgram([], [tensor("copy", *rows_of(64, 1024), store=True, spec=BM1688)])
+    assert ends(CoreProgram([], weights(64)), store)[0][0] > ALONE
+    assert ends(store, store) == [[round(2 * SHARED)]] * 2
+
+
+def test_what_is_left_of_a_load_is_faster_when_the_other_ends():
+    other = cycles(weights(128)[0], BM1688, cautious=True)
+    (long,), (short,) = ends(CoreProgram([], weights(128)), CoreProgram([], weights(64)))
+    assert short == round(SHARED + 2 * SHARED * ALONE / other)
+    assert long - short == other - ALONE
+
+
+def test_work_is_not_slower_because_cores_load():
+    busy = CoreProgram(core(100).tiu[:1], weights(64))
+    assert [end[0] for end in ends(busy, busy)] == [111, 111]
+
+
+def test_all_bytes_of_all_cores_take_what_ddr_gives_them():
+    """However they are cut into commands, and whoever moves them."""
+    for one, other in (((64,) * 9, (64,) * 9), ((576,), (64,) * 9), ((1,) * 90, (300, 64)), ((640,), (1, 2, 3))):
+        last = max(end[-1] for end in ends(CoreProgram([], weights(*one)), CoreProgram([], weights(*other))))
+        assert last >= int(SHARED / 64 * (sum(one) + sum(other)))
+    timelines = estimate_cores([CoreProgram([], weights(*(64,) * 9))] * 2, BM1688)
+    assert timelines[0].total == sum(cycles(each, BM1688) for each in weights(*(64,) * 9))
+
+
+def test_a_wait_rests_until_the_message_is_sent():
+    """It is no work: the DMA is not busy meanwhile."""
+    program = CoreProgram(core(100).tiu[:1], [on_8("dma_sys", "send", constant_value=3 | 2 << 8, cmd_id_dep=1)])
+    waiting = CoreProgram([], [on_8("dma_sys", kind, constant_value=3 | 2 << 8) for kind in ("send", "wait")])
+    _, other = estimate_cores([program, waiting], BM1688, cautious=True)
+    assert (other.dma.end, other.dma.busy) == ([0, 111], 0)
