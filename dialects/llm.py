@@ -1071,7 +1071,7 @@ class BroadcastOp(_Reshaped):
 # ---- exchange between the parts of a net; see `dialects.parts` ----
 
 
-@op("llm.all_reduce")
+@op("llm.all_reduce", effects=True)
 class AllReduceOp(Collective):
     """y = the parts' x, added up in their order, rounded once to the type of y; the same on every part.
 
@@ -1089,7 +1089,7 @@ class AllReduceOp(Collective):
             self.fail(f"makes {self.y.type} of {self.x.type}, expected floats of f32")
 
 
-@op("llm.all_gather")
+@op("llm.all_gather", effects=True)
 class AllGatherOp(Collective):
     """The parts' x one after the other along `axis`, the same on every part.
 
@@ -1142,7 +1142,7 @@ class LargestOp(Op):
             self.fail(f"counts from {self.offset}, expected a number from 0 on")
 
 
-@op("llm.all_reduce_argmax")
+@op("llm.all_reduce_argmax", effects=True)
 class AllReduceArgmaxOp(Collective):
     """y = the index beside the largest of the parts' values, of equals that of the first part; on every part.
 

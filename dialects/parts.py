@@ -17,9 +17,10 @@ Over = Literal["core", "device"]
 
 
 class Collective(Op):
-    """Trait of the ops in which the parts of a net meet; `over` says which parts."""
+    """Trait of the ops in which the parts of a net meet; `over` says which parts. They are defined with
+    effects: all are there on all parts, whoever reads the results.
+    """
 
-    has_effects = True
     over: Over
 
     def takes_part(self, number: int) -> bool:

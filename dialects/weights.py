@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from compiler.ir.text import parameter_text
 from compiler.ir.types import Attribute, ElementType, attr_def
 from compiler.sizes import round_up
+from compiler.weights.part import of_expert, part_of
 from compiler.weights.scheme import Scheme
 from compiler.weights.tile import Tile
 
@@ -16,34 +17,67 @@ ROPE_TABLES = ("half", "interleaved", "half_tables")
 
 
 TRANSPOSED = "^T"
-_SOME_ROWS = re.compile(r"(.*)\{(\d+):(\d+):(\d+)\}")
+_CUT = re.compile(r"(.*)\{([\d:,]+)\}")
+EVERYTHING = slice(None)
 
 
 @dataclass(frozen=True)
 class TensorView:
-    """What a name in a source says: a tensor, or it transposed, and which rows of that; None for all.
+    """What a name in a source says: a tensor, or it transposed, and which items along each axis of that, from
+    the first axis on; all along those that it does not name.
 
-    The tensor may itself be a part of another (`compiler.weights.part`), or have rows in another order.
+    The tensor may itself be a part of another (`compiler.weights.part`), or have rows in another order. Of
+    a part of every expert, the axes are those of one.
     """
 
     tensor: str
     transposed: bool = False
-    rows: slice | None = None
+    cut: tuple[slice, ...] = ()
+
+    @property
+    def index(self) -> tuple[slice, ...]:
+        """What the tensor, transposed or not, is indexed with."""
+        part = part_of(self.tensor)
+        return (EVERYTHING, *self.cut) if part is not None and part.expert is None and self.cut else self.cut
+
+    @property
+    def name(self) -> str:
+        """The name that says it; the inverse of `view_of_name`."""
+        axes = ",".join("" if each == EVERYTHING else range_text(each) for each in self.cut)
+        return f"{self.tensor}{TRANSPOSED * self.transposed}{f'{{{axes}}}' if self.cut else ''}"
+
+
+def range_text(cut: slice) -> str:
+    return f"{cut.start}:{cut.stop}:{cut.step}"
 
 
 def view_of_name(name: str) -> TensorView:
-    found = _SOME_ROWS.fullmatch(name)
-    tensor, rows = (found[1], slice(*map(int, found.groups()[1:]))) if found else (name, None)
-    return TensorView(tensor.removesuffix(TRANSPOSED), tensor.endswith(TRANSPOSED), rows)
+    found = _CUT.fullmatch(name)
+    tensor, axes = (found[1], found[2].split(",")) if found else (name, [])
+    cut = tuple(slice(*map(int, axis.split(":"))) if axis else EVERYTHING for axis in axes)
+    return TensorView(tensor.removesuffix(TRANSPOSED), tensor.endswith(TRANSPOSED), cut)
 
 
-def some_rows(name: str, rows: slice) -> str:
-    """The name of some rows of what a name says: "gate_up.weight{0:256:1}"."""
-    before = view_of_name(name).rows
-    if before is None:
-        return f"{name}{{{rows.start}:{rows.stop}:{rows.step}}}"
-    kept = range(before.start, before.stop, before.step)[rows]
-    return some_rows(name.rpartition("{")[0], slice(kept.start, kept.stop, kept.step))
+def some_items(name: str, axis: int, some: slice) -> str:
+    """The name of some items along an axis of what a name says: of rows of a gate, "gate_up.weight{0:256:1}";
+    of columns of a weight, "down.weight{,0:256:1}".
+    """
+    view = view_of_name(name)
+    if (part := part_of(view.tensor)) is not None and part.expert is None:
+        axis -= 1
+    before = [*view.cut, *[EVERYTHING] * (axis + 1 - len(view.cut))]
+    if before[axis] != EVERYTHING:
+        kept = range(before[axis].start, before[axis].stop, before[axis].step)[some]
+        some = slice(kept.start, kept.stop, kept.step)
+    before[axis] = some
+    return replace(view, cut=tuple(before)).name
+
+
+def expert_name(name: str, expert: int | None) -> str:
+    """As `of_expert`, of a name with a cut: that of one expert's part, or of every one's."""
+    view = view_of_name(name)
+    cut = view.cut if part_of(view.tensor) is not None else view.cut[1:]
+    return replace(view, tensor=of_expert(view.tensor, expert), cut=cut).name
 
 
 def transposed(name: str) -> str:

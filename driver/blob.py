@@ -17,7 +17,6 @@ import numpy as np
 from compiler.diagnostics import UserError
 from compiler.ir.types import ElementType
 from compiler.weights.groups import quantize
-from compiler.weights.part import of_expert
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Array, Quantized, Weight, convert, joined, rectangle, rows_of
 from compiler.weights.tile import pack
@@ -32,6 +31,7 @@ from dialects.weights import (
     Table,
     TensorView,
     WeightSource,
+    expert_name,
     view_of_name,
 )
 
@@ -80,8 +80,7 @@ class Materializer:
         weight = self.read(view.tensor)
         if isinstance(weight, Quantized):
             return self._part(weight, view)
-        chosen = weight.T if view.transposed else weight
-        chosen = chosen if view.rows is None else chosen[view.rows]
+        chosen = (weight.T if view.transposed else weight)[view.index]
         return chosen.reshape(-1, chosen.shape[-1]) if chosen.ndim == 3 else chosen
 
     def _part(self, weight: Quantized, view: TensorView) -> Weight:
@@ -91,7 +90,7 @@ class Materializer:
                 f"{self.full_name(view.tensor)} cannot be taken over: it is stored as codes, and the program "
                 "needs it transposed"
             )
-        return weight if view.rows is None else rectangle(weight, view.rows)
+        return rectangle(weight, *view.cut) if view.cut else weight
 
     def _as(self, weight: Weight, form: ElementType | Scheme, name: str) -> Weight:
         try:
@@ -126,7 +125,7 @@ class Materializer:
         columns = slice(source.column, source.column + tile.columns)
         parts = []
         for name in source.names:
-            one = of_expert(name, expert)
+            one = expert_name(name, expert)
             parts.append(self._as(rectangle(self._rows(one), rows, columns), tile.stored, one))
         runs = pack(tile, joined(parts))
         return runs.reshape(tile.lanes, source.pieces, -1).swapaxes(0, 1)

@@ -147,19 +147,17 @@ def stored_bytes(source: WeightSource, shapes: Mapping[str, Any], tables: Mappin
 
 def parameter(name: str) -> str:
     """The parameter that a name says, whichever of its rows or experts, and in whatever order."""
-    part = part_of(name)
-    if part is not None:
-        return part.parameter
-    return weight_and_order(view_of_name(name).tensor)[0]
+    tensor = view_of_name(name).tensor
+    part = part_of(tensor)
+    return weight_and_order(tensor)[0] if part is None else part.parameter
 
 
 def shape_of(name: str, shapes: Mapping[str, Any]) -> tuple[int, ...]:
-    part = part_of(name)
-    if part is not None:
-        return part.shape(shapes[part.parameter])
     view, shape = view_of_name(name), shapes[parameter(name)]
-    count, *others = shape[::-1] if view.transposed else shape
-    return (len(range(count)[view.rows or slice(None)]), *others)
+    part = part_of(view.tensor)
+    whole = shape[::-1] if view.transposed else shape if part is None else part.shape(shape)
+    kept = [len(range(size)[cut]) for size, cut in zip(whole, view.index, strict=False)]
+    return (*kept, *whole[len(kept) :])
 
 
 def parts_of(source: WeightSource) -> Iterator[WeightSource]:

@@ -6,7 +6,7 @@ from compiler.ir.core import Value
 from compiler.ir.types import UI16, TensorType
 from dialects import llm, tensor
 from dialects.tensor import Lanes
-from dialects.weights import some_rows
+from dialects.weights import some_items
 from passes.llm_to_tensor.context import Lowering, Parameter, TableRows, lowers
 
 
@@ -23,11 +23,13 @@ def concat_weights(low: Lowering, op: llm.ConcatWeightsOp) -> Parameter:
 
 @lowers(llm.SliceWeightsOp)
 def slice_weights(low: Lowering, op: llm.SliceWeightsOp) -> Parameter:
+    """Columns are those of each weight, where several were joined."""
     parameter = low.parameter(op.weight)
-    if len(parameter.names) > 1:
+    if len(parameter.names) > 1 and op.axis == 0:
         op.fail("of weights that were joined has no lowering to the tensor dialect")
-    name = some_rows(parameter.names[0], slice(op.start, op.stop, op.step))
-    return Parameter((name,), op.y.type.shape, op.y.type.layout)
+    some = slice(op.start, op.stop, op.step)
+    names = tuple(some_items(name, op.axis, some) for name in parameter.names)
+    return Parameter(names, op.y.type.shape, op.y.type.layout)
 
 
 @lowers(llm.TableOp)

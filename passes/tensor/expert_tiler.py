@@ -7,10 +7,10 @@ from dataclasses import replace
 
 from compiler.ir.core import Block, Op, Value
 from compiler.ir.types import F32, TensorType
-from compiler.weights.part import of_expert
 from compiler.weights.scheme import scheme_of
 from dialects import tensor
 from dialects.tensor import PackedType
+from dialects.weights import expert_name
 from passes.ranges import Range
 from passes.tensor.formulas import ACTIVATIONS, clamp
 from passes.tensor.tiler import Tiler
@@ -43,7 +43,7 @@ class ExpertTiler(Tiler):
         """An expert's matrix [n, k], of a parameter [experts, n, k]; or its row of one [experts, n]."""
         weight = stack.defining(tensor.WeightOp)
         assert weight is not None
-        sources = [of_expert(name, expert) for name in weight.sources]
+        sources = [expert_name(name, expert) for name in weight.sources]
         type_ = replace(stack.type, shape=stack.type.shape[1:])
         one = tensor.WeightOp(sources=sources, types=[type_])
         self.made.append(one)
@@ -88,10 +88,10 @@ class ExpertTiler(Tiler):
         if not is_tabled(op, self.lanes):
             return self.tile([self.one_of(stack, number) for stack in stacks], rows, columns)
         weights = [stack.defining(tensor.WeightOp) for stack in stacks]
-        names = [of_expert(name, None) for weight in weights if weight is not None for name in weight.sources]
+        sources = [name for weight in weights if weight is not None for name in weight.sources]
         type_ = PackedType(rows.size * len(stacks), columns.size, stored.element, scheme_of(stored))
         packed = tensor.PackedWeightOp(
-            sources=names,
+            sources=[expert_name(name, None) for name in sources],
             row=rows.start,
             column=columns.start,
             each=len(stacks) > 1,

@@ -47,11 +47,11 @@ def parameter(name: str, data: Data, scheme: Scheme | None, element: ElementType
     else:
         values = data.weights(view.tensor)
         whole = narrow(values.T if view.transposed else values, element.numpy)
-    return whole if view.rows is None else whole[view.rows]
+    return whole[view.index]
 
 
 def whole_name(view: TensorView) -> str:
-    """Of all rows, which are stored as codes together."""
+    """Of all rows and columns, which are stored as codes together."""
     return transposed(view.tensor) if view.transposed else view.tensor
 
 

@@ -18,8 +18,9 @@ from dialects.weights import (
     RopeTable,
     Table,
     TensorView,
+    expert_name,
     region_name,
-    some_rows,
+    some_items,
     stored_bits,
     transposed,
     view_of_name,
@@ -105,15 +106,30 @@ def test_sources_of_nothing_are_refused(source):
     assert source.problem() is not None
 
 
-def test_rows_of_a_tensor_have_a_name():
+def test_rows_and_columns_of_a_tensor_have_a_name():
+    some = slice(2, 90, 4)
     assert view_of_name("mlp.up.weight") == TensorView("mlp.up.weight")
-    assert some_rows("mlp.up.weight", slice(2, 90, 4)) == "mlp.up.weight{2:90:4}"
-    assert view_of_name("mlp.up.weight{2:90:4}") == TensorView("mlp.up.weight", False, slice(2, 90, 4))
-    assert view_of_name(some_rows(transposed("w"), slice(2, 90, 4))) == TensorView("w", True, slice(2, 90, 4))
+    assert some_items("mlp.up.weight", 0, some) == "mlp.up.weight{2:90:4}"
+    assert view_of_name("mlp.up.weight{2:90:4}") == TensorView("mlp.up.weight", False, (some,))
+    assert view_of_name(some_items(transposed("w"), 0, some)) == TensorView("w", True, (some,))
+    assert some_items("mlp.down.weight", 1, some) == "mlp.down.weight{,2:90:4}"
+    assert view_of_name("w{,2:90:4}") == TensorView("w", False, (slice(None), some))
+    assert some_items("w{,2:90:4}", 0, slice(0, 3, 1)) == "w{0:3:1,2:90:4}"
+
+
+def test_columns_of_experts_have_the_name_of_one_experts():
+    stack = some_items("experts.up", 1, slice(0, 64, 1))
+    assert (stack, view_of_name(stack).index) == ("experts.up{,0:64:1}", (slice(None), slice(0, 64, 1)))
+    assert expert_name(stack, 3) == "experts.up[3]{0:64:1}"
+    every = some_items("experts.gate_up[*][0:128:2]", 1, slice(0, 64, 1))
+    assert every == expert_name("experts.gate_up[*][0:128:2]{0:64:1}", None)
+    assert view_of_name(every).index == (slice(None), slice(0, 64, 1))
+    assert expert_name(every, 3) == "experts.gate_up[3][0:128:2]{0:64:1}"
+    assert view_of_name(expert_name(every, 3)).index == (slice(0, 64, 1),)
 
 
 @pytest.mark.parametrize("again", [slice(0, 5, 1), slice(3, 10, 2), slice(1, 22, 20)])
 def test_rows_of_rows_are_rows_of_the_tensor(again):
-    view = view_of_name(some_rows(some_rows("w", slice(2, 90, 4)), again))
+    view = view_of_name(some_items(some_items("w", 0, slice(2, 90, 4)), 0, again))
     assert view.tensor == "w"
-    assert [*range(100)[view.rows]] == [*range(100)[2:90:4][again]]
+    assert [*range(100)[view.cut[0]]] == [*range(100)[2:90:4][again]]

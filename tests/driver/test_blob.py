@@ -189,6 +189,17 @@ def test_some_rows_of_a_tensor_are_taken_as_it_is_stored():
     np.testing.assert_array_equal(again.codes, some.codes)
 
 
+def test_some_columns_of_a_tensor_are_whole_groups_of_it():
+    values, scheme = random_tensor(100, 128), Scheme(4, 32, True, BF16)
+    made = Materializer({"w": values}.__getitem__, {})
+    np.testing.assert_array_equal(made.bytes_of(Joined(("w{3:90:2,32:96:1}",), F32)), values[3:90:2, 32:96])
+    some, whole = made.codes("w{,32:96:1}", scheme), made.codes("w", scheme)
+    again = Materializer({"w": whole}.__getitem__, {}).codes("w{,32:96:1}", scheme)
+    for found in (some, again):
+        np.testing.assert_array_equal(found.codes, whole.codes[:, 32:96])
+        np.testing.assert_array_equal(found.scales, whole.scales[:, 1:3])
+
+
 def test_a_tensor_is_transposed_as_its_name_says():
     values = random_tensor(64, 200)
     made = Materializer({"w": values}.__getitem__, {})

@@ -51,7 +51,7 @@ def test_codes_are_those_that_were_packed(tmp_path, kind):
 
 @pytest.mark.parametrize("rows", [slice(None), slice(3, 7), slice(10, 40)])
 @pytest.mark.parametrize("order", [None, tuple(np.random.default_rng(3).permutation(ROWS).tolist())])
-def test_some_rows_in_the_parameters_order(tmp_path, rows, order):
+def test_some_items_in_the_parameters_order(tmp_path, rows, order):
     _, _, _, blocks = by_hand(Kind.Q4_1)
     tensor, path = stored(tmp_path, Kind.Q4_1, blocks), tmp_path / "file"
     whole = dequantize(blocks, Kind.Q4_1)[list(order or range(ROWS))]
