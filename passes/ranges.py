@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 
@@ -31,6 +31,13 @@ def even_parts(whole: Range, unit: int, most: int) -> Iterator[Range]:
     """As `even_ranges`, of a part of an axis, which may be empty."""
     if whole.size:
         yield from (part.moved(whole.start) for part in even_ranges(whole.size, unit, most))
+
+
+def consecutive(sizes: Sequence[int]) -> Iterator[Range]:
+    """Ranges of these sizes, one after the other."""
+    bounds = itertools.accumulate(sizes, initial=0)
+    for start, stop in itertools.pairwise(bounds):
+        yield Range(start, stop)
 
 
 def even_ranges(total: int, unit: int, most: int) -> Iterator[Range]:

@@ -71,14 +71,25 @@ class Run:
 
 
 def history_of(low: Lowering, value: Value) -> Value | None:
-    """The argument [1, tokens, kv heads, d] that keys or values [1, kv heads, tokens, d] of earlier calls are
-    in, the first items of each row.
+    """The argument [1, tokens, kv heads, d], or some heads of it, that has keys or values of earlier calls
+    [1, kv heads, tokens, d], as the first items of each row.
     """
     part = value.defining(llm.SliceOp)
     if part is not None and (part.axis, part.start, part.step) == (3, 0, 1):
         value = part.x
     turned = value.defining(llm.PermuteOp)
-    return turned.x if turned is not None and turned.x.owner is low.function.block else None
+    source = None if turned is None else turned.x
+    some = None if source is None else source.defining(llm.SliceOp)
+    if some is not None and is_some_heads(low, some):
+        found = low.current.values[some.y]
+        assert isinstance(found, Value)
+        return found
+    return source if source is not None and source.owner is low.function.block else None
+
+
+def is_some_heads(low: Lowering, op: llm.SliceOp) -> bool:
+    """Whether it takes neighbouring heads of an argument [1, tokens, heads, d], which stay in DDR."""
+    return op.x.owner is low.function.block and op.x.type.rank == 4 and (op.axis, op.step) == (2, 1)
 
 
 class Lowering(ABC):

@@ -16,7 +16,7 @@ from passes.llm_to_tensor.attend import KeyValues, Mask, Queries, Scores, attend
 from passes.llm_to_tensor.context import Lowering, TableRows, history_of
 from passes.llm_to_tensor.online import State, finished, met
 from passes.llm_to_tensor.pieces import Computed, Piece, counted, history_pieces, packed_heads
-from passes.ranges import Range, even_ranges
+from passes.ranges import Range, consecutive, even_ranges
 
 
 class Decode(Lowering):
@@ -202,7 +202,7 @@ class Decode(Lowering):
         q = self.build.reshape(q, (heads, width), Lanes(0))
         return [
             Queries(head, self.build.slice(q, (some.start, 0), (some.size, width)))
-            for head, some in heads_of_lane_rows(heads, op.k.type.shape[1], self.build.spec.lanes)
+            for head, some in heads_of_lane_rows(op.heads_of, self.build.spec.lanes)
         ]
 
     def _sinks(self, op: llm.AttentionOp) -> Value | None:
@@ -259,12 +259,13 @@ class Decode(Lowering):
         return packed_heads(self.build, self.build.slice(some, (0, 0, 0), (tokens.size, heads, width)))
 
 
-def heads_of_lane_rows(heads: int, kv_heads: int, lanes: int) -> Iterator[tuple[int, Range]]:
-    """Query heads by the KV head that they share, those of one row of lanes at a time."""
-    count = heads // kv_heads
-    for head in range(kv_heads):
-        start, stop = head * count, (head + 1) * count
-        while start < stop:
-            end = min(stop, (start // lanes + 1) * lanes)
+def heads_of_lane_rows(heads_of: Sequence[int], lanes: int) -> Iterator[tuple[int, Range]]:
+    """Query heads by the KV head that they share, as many as `heads_of` has for each, those of one row of
+    lanes at a time.
+    """
+    for head, group in enumerate(consecutive(heads_of)):
+        start = group.start
+        while start < group.stop:
+            end = min(group.stop, (start // lanes + 1) * lanes)
             yield head, Range(start, end)
             start = end

@@ -6,7 +6,7 @@ from compiler.ir.core import Value
 from compiler.ir.types import F32
 from dialects import llm, tensor
 from dialects.tensor import Lanes
-from passes.llm_to_tensor.context import Lowering, TableRows, history_of, lowers
+from passes.llm_to_tensor.context import Lowering, TableRows, history_of, is_some_heads, lowers
 
 
 @lowers(llm.SliceOp)
@@ -15,7 +15,7 @@ def slice_(low: Lowering, op: llm.SliceOp) -> Value | None:
         return None
     if op.step != 1:
         op.fail("a step has no lowering to the tensor dialect")
-    x = low.get(op.x)
+    x = op.x if is_some_heads(low, op) else low.get(op.x)
     if low.mixes_tokens(x, op.axis):
         op.fail("of tokens has no lowering to the tensor dialect")
     starts, sizes = [0] * len(x.type.shape), list(x.type.shape)

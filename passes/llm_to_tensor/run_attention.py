@@ -13,7 +13,7 @@ from dialects.tensor import Lanes
 from passes.llm_to_tensor.attend import KeyValues, Mask, Queries, Scores, attend, load_mask
 from passes.llm_to_tensor.online import State, finished, met
 from passes.llm_to_tensor.pieces import Part
-from passes.ranges import Range, even_parts, even_ranges
+from passes.ranges import Range, consecutive, even_parts, even_ranges
 from passes.tensor.build import Build
 
 EDGE_UNIT = 16  # columns
@@ -65,15 +65,13 @@ class RunAttention:
 
         Heads that share keys, as many at a time as have scores that take little room.
         """
-        heads, queries, width = q.type.shape
-        group = heads // kv.heads
+        _, queries, width = q.type.shape
         most = max(1, self.build.spec.work_bytes // (F32.bytes * scores.mask.type.shape[2]))
         columns = []
-        for head in range(kv.heads):
-            for some in even_ranges(group, 1, most):
-                first = head * group + some.start
-                part = self.build.slice(q, (first, 0, 0), (some.size, queries, width))
-                sinks = scores.sinks and self.build.slice(scores.sinks, (first, 0, 0), (some.size, 1, 1))
+        for head, group in enumerate(consecutive(self.op.heads_of)):
+            for some in even_parts(group, 1, most):
+                part = self.build.slice(q, (some.start, 0, 0), (some.size, queries, width))
+                sinks = scores.sinks and self.build.slice(scores.sinks, (some.start, 0, 0), (some.size, 1, 1))
                 out = attend(self.build, [Queries(head, part)], kv, parts, replace(scores, sinks=sinks))
                 columns.append(self._columns(out))
         return self.build.concat(columns, 1)
@@ -96,7 +94,7 @@ class RunAttention:
 
         The first block are the run's own tokens; the others are asked for when those before are done with.
         """
-        rows = [*self._rows_of_tiles(q, self.op.k.type.shape[1], most)]
+        rows = [*self._rows_of_tiles(q, most)]
         left = iter(blocks)
         own = next(left)
         for tokens, tiles in rows:
@@ -108,18 +106,17 @@ class RunAttention:
         outs = [self.build.concat(columns, 1) for columns in found]
         return self._by_token(self.build.concat(outs, 0), q.type.shape[1])
 
-    def _rows_of_tiles(self, q: Value, kv_heads: int, most: int) -> Iterator[tuple[Range, list[Tile]]]:
+    def _rows_of_tiles(self, q: Value, most: int) -> Iterator[tuple[Range, list[Tile]]]:
         """Tokens of the run, and tiles of all heads for these.
 
         Scores of a tile take little room, or twice that where heads that share keys then stay together.
         """
-        _, heads, count, _ = q.type.shape
+        count = q.type.shape[2]
         room = max(1, self.build.spec.work_bytes // (F32.bytes * most))
-        groups = [*even_ranges(heads // kv_heads, 1, 2 * room)]
-        lane_rows = room // max(some.size for some in groups)
+        groups = enumerate(consecutive(self.op.heads_of))
+        shares = [(head, some) for head, group in groups for some in even_parts(group, 1, 2 * room)]
+        lane_rows = room // max(some.size for _, some in shares)
         for tokens in even_ranges(count, self.build.spec.lanes, lane_rows):
-            starts = range(0, heads, heads // kv_heads)
-            shares = [(head, some.moved(start)) for head, start in enumerate(starts) for some in groups]
             yield tokens, [self._tile(q, head, some, tokens) for head, some in shares]
 
     def _tile(self, q: Value, head: int, heads: Range, tokens: Range) -> Tile:

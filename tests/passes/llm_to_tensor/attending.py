@@ -47,6 +47,8 @@ class Attention:
     softcap: float = 0.0
     sinks: bool = False
     value_width: int = 0  # that of the keys where it is 0
+    groups: tuple[int, ...] = ()  # query heads of each KV head; none for as many each
+    before: int = 0  # heads of the history that others read, ahead of these; as many behind
 
     @property
     def keys(self) -> int:
@@ -71,17 +73,25 @@ class Attention:
     def _heads(self, name: str, n: int, first: int) -> list[str]:
         t, d, s = self.tokens, self.widths[name], self.history
         row, split, outside = (f"tensor<{shape}xbf16>" for shape in (f"1x{t}x{n * d}", f"1x{t}x{n}x{d}", f"1x{n}x{t}x{d}"))
-        old, turned, all_ = (f"tensor<{shape}xbf16>" for shape in (f"1x{s}x{n}x{d}", f"1x{n}x{s}x{d}", f"1x{n}x{s + t}x{d}"))
+        turned, all_ = (f"tensor<{shape}xbf16>" for shape in (f"1x{n}x{s}x{d}", f"1x{n}x{s + t}x{d}"))
+        old = f"tensor<1x{s}x{n}x{d}xbf16>"
         with_history = s and name != "q"
+        source = f"%history_{name}"
         lines = [
             f'%{name}0 = "llm.slice"(%x) <{{axis = 2 : i64, start = {first} : i64, stop = {first + n * d} : i64, '
             f"step = 1 : i64}}> : (tensor<1x{t}x{self.all_columns}xbf16>) -> {row}",
             f'%{name}1 = "llm.reshape"(%{name}0) <{{shape = array<i64: 1, {t}, {n}, {d}>}}> : ({row}) -> {split}',
             f'%{name}{2 if with_history else ""} = "llm.permute"(%{name}1) <{{order = array<i64: 0, 2, 1, 3>}}> : ({split}) -> {outside}',
         ]
+        if with_history and self.before:
+            lines.append(
+                f'%{name}4 = "llm.slice"({source}) <{{axis = 2 : i64, start = {self.before} : i64, '
+                f"stop = {self.before + n} : i64}}> : (tensor<1x{s}x{n + 2 * self.before}x{d}xbf16>) -> {old}"
+            )
+            source = f"%{name}4"
         if with_history:
             lines += [
-                f'%{name}3 = "llm.permute"(%history_{name}) <{{order = array<i64: 0, 2, 1, 3>}}> : ({old}) -> {turned}',
+                f'%{name}3 = "llm.permute"({source}) <{{order = array<i64: 0, 2, 1, 3>}}> : ({old}) -> {turned}',
                 f'%{name} = "llm.kv_concat"(%{name}3, %{name}2) : ({turned}, {outside}) -> {all_}',
             ]
         return lines
@@ -106,11 +116,14 @@ class Attention:
         return [
             *([f'%sinks = "llm.weight"() <{{name = "sinks"}}> : () -> tensor<{h}xbf16>'] if self.sinks else []),
             f'%a = "llm.attention"(%q, %k, %v, {mask}{", %sinks" if self.sinks else ""}) <{{scale = {d**-0.5} : f64, '
-            f"softcap = {self.softcap} : f64, visible = #llm.visible<{self.visible}>, "
+            f"softcap = {self.softcap} : f64, {self._groups()}visible = #llm.visible<{self.visible}>, "
             f"operandSegmentSizes = array<i32: 1, 1, 1, 1, {int(self.sinks)}>}}> : ({types}) -> tensor<1x{t}x{h}x{v}xbf16>",
             f'%y = "llm.reshape"(%a) <{{shape = array<i64: 1, {t}, {h * v}>}}> '
             f": (tensor<1x{t}x{h}x{v}xbf16>) -> tensor<1x{t}x{h * v}xbf16>",
         ]
+
+    def _groups(self) -> str:
+        return f"groups = array<i64: {', '.join(map(str, self.groups))}>, " if self.groups else ""
 
     def module(self) -> Module:
         module = parse_ir(self.text())[0]

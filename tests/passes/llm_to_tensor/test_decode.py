@@ -10,7 +10,7 @@ import pytest
 from dialects import tensor
 from passes.llm_to_tensor.decode import heads_of_lane_rows
 from tests.helpers import as_net, check_pass, random_tensor
-from tests.passes.llm_to_tensor.attending import MASKED, Attention, causal, hidden_unless, padded
+from tests.passes.llm_to_tensor.attending import MASKED, Attention, causal, hidden_unless, loads_of, padded
 from tests.passes.llm_to_tensor.written import ROW, WEIGHT, half, wide
 
 PACKED, SLOTS = "#tensor.lanes<axis = 2, compact = true>", "#tensor.lanes<axis = 2>"
@@ -115,7 +115,20 @@ def test_heads_of_any_count_share_keys_in_any_groups(heads, kv_heads):
     Attention(1, heads, kv_heads, history=70).check(padded(70, 50))
 
 
+@pytest.mark.parametrize("options", ["", "{keys=64}"])
+@pytest.mark.parametrize(
+    ("groups", "before"), [((3, 2), 0), ((1, 3), 1), ((2, 2), 1), ((4,), 2), ((70, 3, 60), 0), ((1, 5), 3)]
+)
+def test_some_heads_read_some_of_a_history_in_uneven_groups(groups, before, options):
+    attention = Attention(1, sum(groups), len(groups), history=150, groups=groups, before=before, sinks=True)
+    lowered = attention.check(padded(150, 100), options)
+    most = 150 * len(groups) * attention.width
+    assert max(op.source.type.size for op in loads_of(lowered)) <= most  # nothing of other heads
+
+
 def test_heads_are_cut_where_a_row_of_lanes_ends():
-    cut = [(head, (some.start, some.stop)) for head, some in heads_of_lane_rows(150, 2, 64)]
+    cut = [(head, (some.start, some.stop)) for head, some in heads_of_lane_rows((75, 75), 64)]
     assert cut == [(0, (0, 64)), (0, (64, 75)), (1, (75, 128)), (1, (128, 150))]
-    assert len(list(heads_of_lane_rows(64, 8, 64))) == 8
+    assert len(list(heads_of_lane_rows((8,) * 8, 64))) == 8
+    cut = [(head, (some.start, some.stop)) for head, some in heads_of_lane_rows((2, 63, 1), 64)]
+    assert cut == [(0, (0, 2)), (1, (2, 64)), (1, (64, 65)), (2, (65, 66))]

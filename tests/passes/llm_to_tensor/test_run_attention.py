@@ -23,6 +23,8 @@ HEADS = {
     "values of a width of their own": Attention(300, value_width=32),
     "a cap": Attention(200, softcap=2.0),
     "sinks": Attention(200, sinks=True),
+    "uneven groups": Attention(150, 5, 2, groups=(3, 2)),
+    "uneven groups with sinks": Attention(150, 7, 3, groups=(1, 4, 2), sinks=True),
     "sinks and a cap": Attention(200, sinks=True, softcap=2.0),
 }
 
