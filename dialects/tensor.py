@@ -448,9 +448,9 @@ class Exp2Op(Unary, MadeAnywhere, TakesPowers):
 class SoftmaxWeightsOp(MadeAnywhere):
     """y = 2**((x - top) / steps) of rows x [.., n] f32, for x <= top; top [.., 1] f32.
 
-    f16 is rounded once. bf16 is made in fixed point, in steps of 1 / 512, and is off by less than its last
-    place: with p = 512 (127 + (x - top) / steps), rounded, at least 0, and f = p mod 512, its bits are
-    (p - f (512 - f) (f + 2600) / 2**22) / 4, both quotients rounded, halves up.
+    f16 is rounded once. bf16 is made in fixed point, in steps of 1 / 256, and is off by less than 1.3 units
+    in its last place: with p = 256 (127 + (x - top) / steps), rounded, at least 0, f = p mod 256 and c =
+    f ((259 - f) mod 256) / 2**7, its bits are (p - 173 c / 2**10) / 2, all quotients rounded, halves up.
     """
 
     shapes = "x[..., N] top[..., 1] y[..., N]"

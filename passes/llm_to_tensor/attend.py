@@ -23,7 +23,7 @@ LOWEST = -1.0e30  # of padding behind a row of scores: below any masked score
 
 # By the type of the queries. Those of bf16 have room for the factor with which `tensor.softmax_weights` is
 # made of the fewest instructions; those of f16 have not.
-STEPS = {BF16: 512, F16: 1}
+STEPS = {BF16: 256, F16: 1}
 
 # The least that a mask adds. In steps it is so large that scores do not change it, so a row that is masked
 # everywhere takes the mean, but not so large that the 127 powers of a softmax are lost beside it.

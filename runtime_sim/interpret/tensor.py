@@ -178,11 +178,12 @@ def exp2(op: tensor.Exp2Op, x: Array) -> Array:
 def softmax_weights(op: tensor.SoftmaxWeightsOp, x: Array, top: Array) -> Array:
     if op.y.type.element == F16:
         return np.exp2((x - top) / np.float32(op.steps)).astype(np.float16)
-    scale = np.float32(512 / op.steps)
-    place = np.rint(x * scale + (127 * 512 - top * scale)).clip(0, 65535).astype(np.int64)
-    fraction = place % 512
-    bend = halves_up(fraction * (512 - fraction) * (fraction + 2600), 22)
-    return halves_up(place - bend, 2).astype(np.uint16).view(op.y.type.element.numpy)
+    scale = np.float32(256 / op.steps)
+    place = np.rint(x * scale + (127 * 256 - top * scale)).clip(0, 65535).astype(np.int64)
+    fraction = place % 256
+    curve = halves_up(fraction * ((259 - fraction) % 256), 7)
+    bits = halves_up(place - halves_up(173 * curve, 10), 1)
+    return bits.astype(np.uint16).view(op.y.type.element.numpy)
 
 
 def halves_up(x: Array, bits: int) -> Array:

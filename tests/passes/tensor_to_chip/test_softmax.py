@@ -35,7 +35,7 @@ def executed(program):
 
 
 @pytest.mark.parametrize("rows", ROWS)
-@pytest.mark.parametrize("steps", [1, 64, 512])
+@pytest.mark.parametrize("steps", [1, 64, 256])
 @pytest.mark.parametrize(("element", "tolerance"), [(BF16, ULP / 2), (F16, 2.0**-11)])
 def test_rows_below_their_top(rows, steps, element, tolerance):
     shape, layout = ROWS[rows]
@@ -46,21 +46,23 @@ def test_rows_below_their_top(rows, steps, element, tolerance):
 @pytest.fixture(scope="module")
 def relative():
     """Powers between 2**-126 and 1 divided by the exact ones, and how many units in the last place they are off."""
-    x = np.linspace(-125.999 * 512, 0, 64 * 8000).astype(np.float32).reshape(64, 8000)
-    found = executed(weights(x, np.zeros((64, 1), np.float32), 512))
-    wanted = np.exp2(x.astype(np.float64) / 512)
+    x = np.linspace(-125.999 * 256, 0, 64 * 8000).astype(np.float32).reshape(64, 8000)
+    found = executed(weights(x, np.zeros((64, 1), np.float32), 256))
+    wanted = np.exp2(x.astype(np.float64) / 256)
     return found / wanted, (found - wanted) / (np.exp2(np.floor(np.log2(wanted))) * ULP)
 
 
-def test_no_weight_is_a_unit_in_the_last_place_off(relative):
+def test_weights_are_little_more_than_a_unit_in_the_last_place_off(relative):
     _, units = relative
-    assert np.abs(units).max() < 0.82
-    assert np.sqrt((units**2).mean()) < 0.314
+    assert np.abs(units).max() < 1.3
+    assert np.sqrt((units**2).mean()) < 0.42
 
 
-def test_weights_are_not_biased(relative):
+def test_weights_are_off_little_beside_each_other(relative):
+    """Since they are divided by their sum."""
     ratio, _ = relative
-    assert abs(ratio.mean() - 1) < 5e-5
+    assert (ratio / ratio.mean()).std() < 2.25e-3
+    assert abs(ratio.mean() - 1) < 1e-3
 
 
 @pytest.mark.parametrize("element", [BF16, F16])
@@ -73,19 +75,19 @@ def test_what_is_hidden_weighs_nothing_and_equal_ones_weigh_the_same(element):
 
 def test_rows_so_low_that_their_steps_are_coarser_than_a_power_stay_equal():
     """As where every key is hidden by the lowest of numbers."""
-    x = np.full((3, 40), -1.0e9 * np.log2(np.e) * 512, np.float32)
-    found = executed(weights(x, x[:, :1], 512))
+    x = np.full((3, 40), -1.0e9 * np.log2(np.e) * 256, np.float32)
+    found = executed(weights(x, x[:, :1], 256))
     assert np.unique(found).size == 1
     assert 0.5 <= found[0, 0] <= 2
 
 
 def test_a_fixed_point_power_takes_two_instructions_of_f32():
-    program = weights(normal(64, 64), np.full((64, 1), 9, np.float32), 512)
+    program = weights(normal(64, 64), np.full((64, 1), 9, np.float32), 256)
     program.lower("tensor-to-chip")
     work = [op for op in program.instructions() if op.opname == "chip.ar" and op.shape[-1] == 64]
-    assert [op.kind for op in work] == ["add", "cast", "and", "sub", "add", "muls", "muls", "subs"]
-    wide = [max(view.dtype.bits for view in (op.res, op.opd0)) for op in work]
-    assert wide == [32, 32, *[16] * 6]
+    assert [op.kind for op in work] == ["add", "cast", "sub", "muls", "muls", "subs"]
+    wide = [max(view.dtype.bits for view in (op.res, op.opd0, op.opd1 or op.opd0)) for op in work]
+    assert wide == [32, 32, 8, 8, 8, 16]
 
 
 @pytest.mark.parametrize("rows", ROWS)
