@@ -19,6 +19,7 @@ SAMPLE_HEAD = "sample_head"  # logits to candidates for the next token, and how 
 LOOK_UPS = (EMBEDDING, EMBEDDING_CACHE)
 LAYER_NETS = (BLOCK, BLOCK_CACHE)
 CHOICES = (GREEDY_HEAD, SAMPLE_HEAD)  # of a file whose LM_HEAD gives logits
+ON_FIRST_DEVICE = (LM_HEAD, *CHOICES)  # of several, clients call these on the first alone
 # What a file must have whose nets are run as a language model; LOOK_UPS may be left to the client.
 NEEDED = (f"{BLOCK}_0", f"{BLOCK_CACHE}_0", LM_HEAD)
 

@@ -1163,6 +1163,43 @@ class AllReduceArgmaxOp(Collective):
         _check_elements(self, (self.value, F32), (self.index, I32))
 
 
+@op("llm.add_terms")
+class AddTermsOp(Op):
+    """y = the terms, added up in their order, rounded once to the type of y: what an `llm.all_reduce` comes
+    to where the terms of all parts are at hand.
+
+    Terms are f32, all of the shape of y.
+    """
+
+    terms: VariadicOperand[TensorType]
+    y: Result[TensorType]
+
+    def verify(self) -> None:
+        wanted = replace(self.y.type, element=F32)
+        if not self.y.type.element.is_float or any(term.type != wanted for term in self.terms):
+            self.fail(f"makes {self.y.type} of {', '.join(str(term.type) for term in self.terms)}")
+
+
+@op("llm.index_of_largest")
+class IndexOfLargestOp(Op):
+    """y = the index beside the largest of the values, of equals that of the first: what an
+    `llm.all_reduce_argmax` comes to where the values of all parts are at hand. All have one item: values are
+    f32, indices i32 below 2**24.
+    """
+
+    values: VariadicOperand[TensorType]
+    indices: VariadicOperand[TensorType]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType, ...]:
+        return (self.indices[0].type,)
+
+    def verify(self) -> None:
+        if len(self.values) != len(self.indices) or self.y.type.size != 1:
+            self.fail(f"chooses {self.y.type} by {len(self.values)} values of {len(self.indices)} indices")
+        _check_elements(self, *((x, F32) for x in self.values), *((x, I32) for x in self.indices))
+
+
 def is_weight(x: Value) -> bool:
     """Whether the value is computed from weights alone, so that it is known at compile time."""
     owner = x.owner

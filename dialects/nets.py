@@ -26,10 +26,18 @@ class NetValue(Attribute):
     """What an argument and a result have in common.
 
     `tokens` is the axis that counts the tokens of a call; what has none is the same for any number of them.
+    `index` is its place among those of the net, where a function has but some of them. What is `hidden` goes
+    from a step of a device to later ones by its name, unknown to the client.
     """
 
     name: str
     tokens: int | None
+    index: int | None
+    hidden: bool
+
+    def name_on(self, device: int) -> str:
+        """What it is called in a file for several devices, by the one whose function has it."""
+        return f"{self.name}.{device}"
 
     def problem_of(self, type: Type) -> str | None:
         """What does not fit between this and a value of that type."""
@@ -55,6 +63,12 @@ class NetInput(NetValue):
     name: str
     tokens: int | None = None
     kept: Literal["launch", "run", "session"] = "launch"
+    index: int | None = None
+    hidden: bool = False
+    device: int | None = None  # that has what is hidden; None for the function's own
+
+    def name_on(self, device: int) -> str:
+        return super().name_on(device if self.device is None else self.device)
 
 
 @attr_def("bm.output")
@@ -64,6 +78,8 @@ class NetOutput(NetValue):
 
     name: str
     tokens: int | None = None
+    index: int | None = None
+    hidden: bool = False
 
 
 @attr_def("bm.part")
@@ -121,6 +137,7 @@ class NetAttr(Attribute):
     flexible: bool = False
     stage: int = 0
     part: NetPart = WHOLE
+    apart: bool = False  # whether a client keeps something in another of its steps
 
     @property
     def written(self) -> tuple[NetOutput, ...]:
@@ -139,7 +156,8 @@ class NetAttr(Attribute):
 
         Those of a flexible net cannot, as the runtime has it; see `passes.chip.assign_addresses.set_apart`.
         """
-        return any(each.kept == "session" for each in self.inputs) and not self.flexible
+        kept = self.apart or any(each.kept == "session" for each in self.inputs)
+        return kept and not self.flexible
 
     def name_for(self, layer: int | None) -> str:
         """The name in the file of the net that is bound to a layer, or to the model."""
@@ -162,7 +180,8 @@ class NetAttr(Attribute):
         return None
 
     def problem(self) -> str | None:
-        names = [each.name for each in (*self.inputs, *self.outputs)]
+        values = (*self.inputs, *self.outputs)
+        names = [each.name_on(self.part.device) if each.hidden else each.name for each in values]
         if repeated := [name for name in names if names.count(name) > 1]:
             return f"has two arguments or results called {repeated[0]!r}"
         if not all((self.name, *names)):

@@ -10,7 +10,17 @@ from compiler.target.attribute import target_of
 from compiler.target.spec import ChipSpec
 from dialects.contents import Content
 from dialects.nets import token_count
-from passes.llm_to_tensor import attention, choice, elementwise, linear, movement, named, norms, routing
+from passes.llm_to_tensor import (
+    attention,
+    choice,
+    elementwise,
+    linear,
+    movement,
+    named,
+    norms,
+    routing,
+    terms,
+)
 from passes.llm_to_tensor.context import Lowering
 from passes.llm_to_tensor.decode import Decode
 from passes.llm_to_tensor.prefill import Prefill, token_runs
@@ -18,7 +28,7 @@ from passes.manager import Pass
 from passes.options import ByFunction, at_least, by_function
 
 # Importing them fills the table of rules.
-RULE_FILES = (attention, choice, elementwise, linear, movement, named, norms, routing)
+RULE_FILES = (attention, choice, elementwise, linear, movement, named, norms, routing, terms)
 
 
 @dataclass(frozen=True)

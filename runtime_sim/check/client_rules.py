@@ -20,6 +20,7 @@ from compiler.client_nets import (
     LAYER_NETS,
     LOOK_UPS,
     NEEDED,
+    ON_FIRST_DEVICE,
     SAMPLE_HEAD,
     kind_of,
     layer_count,
@@ -228,7 +229,7 @@ def _address_problems(bmodel: BModel) -> Iterator[str]:
 def _device_problems(bmodel: BModel) -> Iterator[str]:
     """Clients give and take on all devices; what comes out of the head, on the first only."""
     for main in main_nets(bmodel.nets):
-        wanted = {0} if main.name == _HEAD else {*range(bmodel.device_num)}
+        wanted = {0} if main.name in ON_FIRST_DEVICE else {*range(bmodel.device_num)}
         for what, parts in (("inputs", main.inputs), ("outputs", main.outputs)):
             found = {part.net.device for part in parts}
             if main.is_cascade and found != wanted:

@@ -473,3 +473,16 @@ def largest(op: llm.LargestOp, x: Array) -> tuple[Array, Array]:
 def all_reduce_argmax(op: llm.AllReduceArgmaxOp, values: list[Array], indices: list[Array]) -> Array:
     part = np.argmax(np.concatenate(values, axis=-1), axis=-1, keepdims=True)
     return np.take_along_axis(np.concatenate(indices, axis=-1), part, axis=-1)
+
+
+@simulates(llm.AddTermsOp)
+def add_terms(op: llm.AddTermsOp, terms: list[Array]) -> Array:
+    y = terms[0]
+    for term in terms[1:]:
+        y = y + term
+    return rounded(y, op.y.type)
+
+
+@simulates(llm.IndexOfLargestOp)
+def index_of_largest(op: llm.IndexOfLargestOp, values: list[Array], indices: list[Array]) -> Array:
+    return indices[int(np.argmax([value.item() for value in values]))]

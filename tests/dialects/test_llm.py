@@ -83,6 +83,15 @@ MALFORMED = {
         f'%y = "llm.all_reduce"(%x) <{{over = "core"}}> : ({X}) -> {X}',
         "expected floats of f32",
     ),
+    "terms of 16 bit": (
+        f'%y = "llm.add_terms"(%a, %b) : ({X}, {X}) -> {X}',
+        "makes tensor<1x8x64xbf16> of tensor<1x8x64xbf16>, tensor<1x8x64xbf16>",
+    ),
+    "an index too few": (
+        '%y = "llm.index_of_largest"(%a, %b, %i) <{operandSegmentSizes = array<i32: 2, 1>}>'
+        " : (tensor<1x1xf32>, tensor<1x1xf32>, tensor<1x1xi32>) -> tensor<1x1xi32>",
+        "by 2 values of 1 indices",
+    ),
     "parts of other sizes": (
         f'%y = "llm.all_gather"(%x) <{{over = "core", axis = 1 : i64, sizes = array<i64: 4>}}> : ({X}) -> tensor<1x4x64xbf16>',
         r"joins parts of sizes \[4\], where number 0 of 1 has 8",

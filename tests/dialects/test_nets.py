@@ -207,3 +207,19 @@ def test_a_part_has_the_net_of_the_others():
     other = part(1).replace('"y"', '"z"')
     with pytest.raises(CompileError, match=r"has another bm\.net than its first"):
         verify(module_of(function(part(0)), function(other, name="g")))
+
+
+def test_what_is_hidden_is_called_after_the_device_that_has_it():
+    taken = (NetInput("sum", 1, hidden=True, device=0), NetInput("kept", 1, hidden=True))
+    assert [each.name_on(1) for each in taken] == ["sum.0", "kept.1"]
+    assert NetOutput("sum", 1, hidden=True).name_on(1) == "sum.1"
+    part = NetPart(device=1, devices=2)
+    net = NetAttr("f", inputs=(*taken, NetInput("sum", 1, hidden=True, device=1)), part=part)
+    assert net.problem() is None
+    twice = NetAttr("f", inputs=(*taken, NetInput("kept", 1, hidden=True, device=1)), part=part)
+    assert "called 'kept.1'" in (twice.problem() or "")
+
+
+def test_a_step_is_apart_where_another_keeps_something():
+    assert NetAttr("f", apart=True).io_alone
+    assert not NetAttr("f", apart=True, flexible=True).io_alone

@@ -56,6 +56,9 @@ LINES = [
     '"llm.all_gather"(%x) <{over = "device", axis = 2 : i64, sizes = array<i64: 64>}> : (!x) -> !x',
     '"llm.largest"(%x) <{offset = 64 : i64}> : (!x) -> (tensor<1x8x1xf32>, tensor<1x8x1xi32>)',
     '"llm.all_reduce_argmax"(%v, %i) <{over = "core"}> : (tensor<1x1xf32>, tensor<1x1xi32>) -> tensor<1x1xi32>',
+    '"llm.add_terms"(%a, %a) : (tensor<1x8x64xf32>, tensor<1x8x64xf32>) -> !x',
+    '"llm.index_of_largest"(%v, %i) <{operandSegmentSizes = array<i32: 1, 1>}>'
+    " : (tensor<1x1xf32>, tensor<1x1xi32>) -> tensor<1x1xi32>",
     '"llm.indices"() <{name = "order"}> : () -> tensor<5xi32>',
     '"llm.take"(%x, %order) : (!x, tensor<5xi32>) -> tensor<1x8x5xbf16>',
     '"llm.gather_rows"(%a, %i) : (!w, tensor<1x8xi32>) -> !x',
@@ -147,6 +150,7 @@ FREE = {  # what the result's type says, since nothing else does
     "tensor.indices": {"shape"},
     "llm.multi_hot": {"element", "place"},
     "llm.all_reduce": {"element", "place"},
+    "llm.add_terms": {"element", "place"},
     "tensor.weight": {"shape", "element"},
     "tensor.rope_table": {"shape"},
     "tensor.iota": {"shape"},
