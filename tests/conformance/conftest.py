@@ -1,10 +1,26 @@
 """Conformance tests need the vendor's libraries: fetched once, and loudly missed when they cannot be had."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import pytest
 
 from tests.conformance.vendor_runtime import VendorUnavailable, libraries_for
 
+TARGETS: dict[str, dict[str, Any]] = {  # flags of llm_convert.py
+    "bm1684x": {"chip": "bm1684x"},
+    "cv186ah": {"chip": "cv186ah"},
+    "bm1688": {"chip": "bm1688", "num_core": 1},
+}
+
 _unavailable: list[str] = []
+
+
+@pytest.fixture(scope="session", params=["bm1684x", "cv186ah"])
+def target(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """The options that say what to compile for: each instruction set once, or the rows of TARGETS that a test names."""
+    return TARGETS[request.param]
 
 
 @pytest.fixture(scope="session")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from compiler.target.chips import chip
 from dialects.builtin import ModuleOp
 from frontend.heads import greedy_head, sample_head
 from tests.conformance.same import assert_same_on_vendor
@@ -15,9 +16,10 @@ pytestmark = [pytest.mark.vendor, pytest.mark.usefixtures("vendor")]
 
 
 @pytest.mark.parametrize(("shape", "k"), [((1, 4096), 50), ((1, 128), 8), ((1, 70, 64), 6), ((1, 150, 128), 8)])
-def test_the_largest_are_the_same(tmp_path, shape, k):
+def test_the_largest_are_the_same(tmp_path, target, shape, k):
     x, found = ("tensor<" + "x".join(map(str, (*shape[:-1], n))) + "xf32>" for n in (shape[-1], k))
-    module, _ = parse_ir(f'%v, %i = "llm.topk"(%x) <{{k = {k} : i64}}> : ({x}) -> ({found}, {found.replace("f32", "i32")})')
+    text = f'%v, %i = "llm.topk"(%x) <{{k = {k} : i64}}> : ({x}) -> ({found}, {found.replace("f32", "i32")})'
+    module, _ = parse_ir(text, target=chip(target["chip"]))
     as_net(module)
     path = write_module(module, tmp_path / "topk.bmodel")
     values = np.round(random_tensor(*shape), 1).astype(np.float32)  # many are equal
@@ -38,8 +40,8 @@ def head_inputs(vocabulary: int, length: int, **settings: float) -> dict[str, np
 
 
 @pytest.mark.parametrize(("vocabulary", "length"), [(1024, 64), (1003, 100), (40, 6)])
-def test_the_heads_choose_the_same(tmp_path, vocabulary, length):
-    module = ModuleOp.of(greedy_head(vocabulary), sample_head(vocabulary, length), target="bm1684x")
+def test_the_heads_choose_the_same(tmp_path, target, vocabulary, length):
+    module = ModuleOp.of(greedy_head(vocabulary), sample_head(vocabulary, length), target=target["chip"])
     path = write_module(module, tmp_path / "heads.bmodel")
     inputs = head_inputs(vocabulary, length)
     assert_same_on_vendor(path, {"greedy_head": {"m_logits": inputs["m_logits"]}, "sample_head": inputs})

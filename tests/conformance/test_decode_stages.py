@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -21,11 +22,11 @@ pytestmark = [pytest.mark.vendor, pytest.mark.usefixtures("vendor")]
 
 @pytest.fixture(scope="module")
 def compiled(
-    tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+    tiny_checkpoint: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory, target: dict[str, Any]
 ) -> Callable[..., Path]:
     def make(family: str, mode: str, **checkpoint: int) -> Path:
         folder, out = tiny_checkpoint(family, **checkpoint), tmp_path_factory.mktemp("compiled") / "out"
-        bmodel = convert(ConvertOptions(folder, 64, mode, chunk_length=16, out_dir=out))
+        bmodel = convert(ConvertOptions(folder, 64, mode, chunk_length=16, out_dir=out, **target))
         assert bmodel is not None
         return bmodel
 

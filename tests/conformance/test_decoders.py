@@ -28,11 +28,11 @@ FORMS = {  # rows of the table of architectures
 pytestmark = [pytest.mark.vendor, pytest.mark.usefixtures("vendor")]
 
 
-def compiled(name: str, folder: Path, **settings: Any) -> Path:
+def compiled(name: str, folder: Path, target: dict[str, Any], **settings: Any) -> Path:
     model_type, own = CONFIGS[name]
     model = reference_model({**COMMON, "num_hidden_layers": 2, **own, **settings, "model_type": model_type})
     write(model, folder / "model")
-    options = ConvertOptions(folder / "model", 64, "bf16", out_dir=folder / "out")
+    options = ConvertOptions(folder / "model", 64, "bf16", out_dir=folder / "out", **target)
     options = ConvertOptions(**{**vars(options), "passes": default_pipeline(options)})
     bmodel = convert(options)
     assert bmodel is not None
@@ -40,14 +40,14 @@ def compiled(name: str, folder: Path, **settings: Any) -> Path:
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_a_session_gives_the_same_bits(form, tmp_path):
-    bmodel = compiled(FORMS[form], tmp_path)
+def test_a_session_gives_the_same_bits(form, tmp_path, target):
+    bmodel = compiled(FORMS[form], tmp_path, target)
     assert_same_session(bmodel, PROMPT, TOKENS)
     nets = ("block_0", "block_cache_0", "block_cache_1")
     assert_same_on_vendor(bmodel, {net: random_inputs(bmodel, net) for net in nets})
 
 
-def test_more_heads_than_lanes_give_the_same_bits(tmp_path):
+def test_more_heads_than_lanes_give_the_same_bits(tmp_path, target):
     sizes = {"hidden_size": 144, "num_attention_heads": 72, "num_key_value_heads": 6, "head_dim": 32}
-    bmodel = compiled("llama", tmp_path, **sizes)
+    bmodel = compiled("llama", tmp_path, target, **sizes)
     assert_same_on_vendor(bmodel, {net: random_inputs(bmodel, net) for net in ("block_1", "block_cache_1")})

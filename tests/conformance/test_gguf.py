@@ -14,8 +14,8 @@ pytestmark = [pytest.mark.vendor, pytest.mark.usefixtures("vendor")]
 
 
 @pytest.mark.parametrize("kind", PACKED)
-def test_a_session_gives_the_same_bits_and_tokens(tmp_path, kind):
+def test_a_session_gives_the_same_bits_and_tokens(tmp_path, target, kind):
     path = make_gguf(tmp_path / "model.gguf", "llama", kind, tied=kind != Kind.Q8_0)
-    bmodel = convert(ConvertOptions(path, 64, out_dir=tmp_path / "out"))
+    bmodel = convert(ConvertOptions(path, 64, out_dir=tmp_path / "out", **target))
     assert bmodel is not None
     assert_same_session(bmodel, [5, 17, 99, 300, 41], 3)

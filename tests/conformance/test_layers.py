@@ -25,10 +25,10 @@ pytestmark = [pytest.mark.vendor, pytest.mark.usefixtures("vendor")]
 
 
 @pytest.mark.parametrize("model_type", DECODERS)
-def test_a_session_gives_the_same_bits_and_tokens(model_type, tmp_path):
+def test_a_session_gives_the_same_bits_and_tokens(model_type, tmp_path, target):
     folder = tmp_path / "model"
     write(reference_model({**SIZES, **DECODERS[model_type], "model_type": model_type}), folder)
-    file = convert(ConvertOptions(folder, 64, "bf16", out_dir=tmp_path / "out"))
+    file = convert(ConvertOptions(folder, 64, "bf16", out_dir=tmp_path / "out", **target))
     assert file is not None
     assert_tokens_of_reference(folder, assert_same_session(file, PROMPT, TOKENS))
     assert_same_on_vendor(file, {net: random_inputs(file, net) for net in ("block_0", "block_cache_1")})

@@ -18,10 +18,10 @@ pytestmark = [pytest.mark.vendor, pytest.mark.usefixtures("vendor")]
 
 
 @pytest.mark.parametrize(("mode", "dtype"), [("bf16", "bfloat16"), ("f16", "float16")])
-def test_an_answer_to_the_end_of_the_caches(tiny_checkpoint, tmp_path, mode, dtype):
+def test_an_answer_to_the_end_of_the_caches(tiny_checkpoint, tmp_path, target, mode, dtype):
     """Beyond longrope's original length, with the word that each type has for what is hidden."""
     folder = tiny_checkpoint("llama", dtype=dtype, layers=1, rope_scaling=LONGROPE)
-    options = ConvertOptions(folder, LENGTH, mode, max_input_length=PROMPT, out_dir=tmp_path / "out")
+    options = ConvertOptions(folder, LENGTH, mode, max_input_length=PROMPT, out_dir=tmp_path / "out", **target)
     prompt = np.random.default_rng(3).integers(0, 1024, PROMPT).tolist()
     answer = assert_same_session(convert(options), prompt, LENGTH - PROMPT + 1)
     logits = logits_of(folder, [*prompt, *answer[:-1]])[PROMPT - 1 :]

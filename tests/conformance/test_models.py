@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,12 +37,14 @@ pytestmark = [pytest.mark.vendor, pytest.mark.usefixtures("vendor")]
 
 
 @pytest.fixture
-def compiled(tiny_checkpoint: Callable[..., Path], tmp_path: Path) -> Callable[..., tuple[Path, Path]]:
+def compiled(
+    tiny_checkpoint: Callable[..., Path], tmp_path: Path, target: dict[str, Any]
+) -> Callable[..., tuple[Path, Path]]:
     """The folder of a tiny model of a family, and the bmodel of it."""
 
     def make(family: str, mode: str, length: int = 64, effort: Effort | None = None) -> tuple[Path, Path]:
         folder = tiny_checkpoint(family, **FAMILIES[family])
-        options = ConvertOptions(folder, length, mode, out_dir=tmp_path / "out")
+        options = ConvertOptions(folder, length, mode, out_dir=tmp_path / "out", **target)
         if effort is not None:
             options = dataclasses.replace(options, passes=default_pipeline(options, ByFunction(effort)))
         bmodel = convert(options)
@@ -60,9 +63,18 @@ def test_a_session_gives_the_same_bits_and_tokens(compiled, family, mode):
         assert_tokens_of_reference(folder, tokens)
 
 
-def test_a_file_that_samples_gives_the_same_bits_and_tokens(tiny_checkpoint, tmp_path):
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("target", ["bm1688"], indirect=True)
+def test_one_core_of_two_gives_the_same_bits_and_tokens(compiled, family):
+    """Its programs are those of the chip that has one (tests/end_to_end/test_made_up_chip.py)."""
+    folder, bmodel = compiled(family, "bf16")
+    assert_tokens_of_reference(folder, assert_same_session(bmodel, PROMPT, TOKENS))
+
+
+def test_a_file_that_samples_gives_the_same_bits_and_tokens(tiny_checkpoint, tmp_path, target):
     """Its head gives logits; the client takes the largest by another net."""
-    options = ConvertOptions(tiny_checkpoint("qwen3", tied=True), 64, "w4bf16", out_dir=tmp_path / "out", do_sample=True)
+    folder = tiny_checkpoint("qwen3", tied=True)
+    options = ConvertOptions(folder, 64, "w4bf16", out_dir=tmp_path / "out", do_sample=True, **target)
     bmodel = convert(options)
     assert bmodel is not None
     assert_same_session(bmodel, PROMPT, TOKENS)

@@ -36,11 +36,11 @@ pytestmark = [pytest.mark.vendor, pytest.mark.usefixtures("vendor")]
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_a_session_gives_the_same_bits_and_tokens(tiny_checkpoint, tmp_path, name):
+def test_a_session_gives_the_same_bits_and_tokens(tiny_checkpoint, tmp_path, target, name):
     pack, settings, options = CASES[name]
     folder = tmp_path / "model"
     shutil.copytree(tiny_checkpoint("llama", **SMALL, dtype="float16"), folder)
     quantize_checkpoint(folder, pack, settings, **options)
-    bmodel = convert(ConvertOptions(folder, 64, out_dir=tmp_path / "out"))
+    bmodel = convert(ConvertOptions(folder, 64, out_dir=tmp_path / "out", **target))
     assert_same_session(bmodel, PROMPT, TOKENS)
     assert_same_on_vendor(bmodel, {net: random_inputs(bmodel, net) for net in ("block_0", "block_cache_1")})

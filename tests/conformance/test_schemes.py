@@ -10,8 +10,8 @@ from tests.end_to_end.mixed import SCHEMES, mixed_model
 pytestmark = [pytest.mark.vendor, pytest.mark.usefixtures("vendor")]
 
 
-def test_codes_of_every_scheme_give_the_same_bits(tiny_checkpoint, tmp_path):
-    bmodel = mixed_model(tiny_checkpoint, tmp_path / "out").path
+def test_codes_of_every_scheme_give_the_same_bits(tiny_checkpoint, tmp_path, target):
+    bmodel = mixed_model(tiny_checkpoint, tmp_path / "out", **target).path
     nets = [f"{kind}_{layer}" for kind in ("block", "block_cache") for layer in range(len(SCHEMES))]
     assert_same_on_vendor(bmodel, {net: random_inputs(bmodel, net) for net in nets})
     assert_same_session(bmodel, [5, 17, 99], 2)

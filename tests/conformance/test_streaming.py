@@ -23,11 +23,11 @@ MODELS = {  # family, changes to the checkpoint, mode, effort
 
 
 @pytest.fixture
-def compiled(tiny_checkpoint, tmp_path):
+def compiled(tiny_checkpoint, tmp_path, target):
     def make(name):
         family, checkpoint, mode, effort = MODELS[name]
         folder = tiny_checkpoint(family, layers=1, **checkpoint)
-        options = ConvertOptions(folder, 200, mode, out_dir=tmp_path / "out")
+        options = ConvertOptions(folder, 200, mode, out_dir=tmp_path / "out", **target)
         return convert(replace(options, passes=default_pipeline(options, ByFunction(effort))))
 
     return make

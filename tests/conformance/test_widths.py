@@ -25,11 +25,11 @@ pytestmark = [pytest.mark.vendor, pytest.mark.usefixtures("vendor")]
     ids=["heads of 80", "heads of 112", "71 heads", "96 heads of 40", "70 kv heads of 6"],
 )
 def test_any_width_gives_the_same_bits(
-    tiny_checkpoint, tmp_path, family, mode, group, heads, kv_heads, head_dim, hidden, intermediate, vocab
+    tiny_checkpoint, tmp_path, target, family, mode, group, heads, kv_heads, head_dim, hidden, intermediate, vocab
 ):
     sizes = {"hidden": hidden, "intermediate": intermediate, "vocab": vocab, "head_dim": head_dim}
     folder = tiny_checkpoint(family, layers=1, heads=heads, kv_heads=kv_heads, attention_bias=True, **sizes)
-    bmodel = convert(ConvertOptions(folder, 64, mode, q_group_size=group, out_dir=tmp_path / "out"))
+    bmodel = convert(ConvertOptions(folder, 64, mode, q_group_size=group, out_dir=tmp_path / "out", **target))
     assert bmodel is not None
     assert_same_session(bmodel, PROMPT, 3)
     assert_same_on_vendor(bmodel, {net: random_inputs(bmodel, net) for net in ("block_0", "block_cache_0")})

@@ -66,8 +66,8 @@ def bind_mixed(*arguments: Any) -> Weights:
     return Weights(tensors, weights.half)
 
 
-def mixed_model(tiny_checkpoint: Callable[..., Path], out: Path) -> Tiny:
+def mixed_model(tiny_checkpoint: Callable[..., Path], out: Path, **options: Any) -> Tiny:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(load, "bind", bind_mixed)
         checkpoint = tiny_checkpoint("llama", layers=len(SCHEMES), intermediate=384)
-        return Tiny(ConvertOptions(checkpoint, 64, "w4bf16", out_dir=out))
+        return Tiny(ConvertOptions(checkpoint, 64, "w4bf16", out_dir=out, **options))

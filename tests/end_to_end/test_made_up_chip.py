@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from compiler.bmodel import read_bmodel
+from compiler.bmodel import CommandStreams, read_bmodel
 from compiler.target import chips
 from compiler.target.chips import CHIPS
 from driver.convert import check_model
@@ -65,6 +65,18 @@ def test_a_model_for_one_core_of_bm1688(tiny_checkpoint, tmp_path, family, mode,
     assert stage.coeff is not None
     bases = stage.ctx_address, stage.io_address, stage.inputs[0].address, stage.coeff.address
     assert bases == (0xA0_0000_0000, 0x1_0000_0000, 0x1_0000_0000, 0x90_0000_0000)  # as in the vendor's files
+
+
+def test_a_core_of_bm1688_runs_what_cv186ah_does(tiny_checkpoint, tmp_path):
+    checkpoint = tiny_checkpoint("qwen3", **SMALL)
+    one, other = (compiled(checkpoint, "w4bf16", chip, tmp_path / chip).path for chip in ("bm1688", "cv186ah"))
+    assert programs(one) == programs(other)
+
+
+def programs(path: Path) -> list[tuple[str, list[CommandStreams], bytes | None]]:
+    """Of each net, its streams and the hash of its weights."""
+    stages = [(net.name, net.stages[0]) for net in read_bmodel(path).nets]
+    return [(name, stage.cores, stage.coeff and stage.coeff.check_code) for name, stage in stages]
 
 
 SMALL = {"layers": 1, "hidden": 96, "intermediate": 160, "vocab": 300}
