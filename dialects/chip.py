@@ -30,7 +30,7 @@ from dialects.weights import WeightSource
 Shape4 = tuple[int, int, int, int]  # n, c (channels, spread over the lanes), h, w
 Fields = dict[str, int]
 
-PRECISION = isa.PRECISION | {"ui8": 0, "ui16": 3, "ui32": 4}  # signedness is a field of its own
+PRECISION = isa.PRECISION | {"ui4": 6, "ui8": 0, "ui16": 3, "ui32": 4}  # signedness is a field of its own
 MAX_BYTES = 1 << 40  # more than any memory has
 MAX_SIZE = 0xFFFF  # of one axis of an instruction's shape
 MAX_MESSAGE = 0x7F  # seven bits, for its number and for how many send it
@@ -39,7 +39,7 @@ STRIDES = ("row_stride", "table_stride", "n_stride", "c_stride", "index_stride",
 REMEMBERED = 8192  # results of functions of shapes, of which a program has few
 LEAST = dict.fromkeys(SIZES, 1) | dict.fromkeys(STRIDES, 0)  # of attributes that are numbers
 AXES = {"shape": 4, "kernel": 2}  # of attributes that are sizes
-SIGNED = {"i8", "i16", "i32", "f16", "f32", "bf16"}
+SIGNED = {"i4", "i8", "i16", "i32", "f16", "f32", "bf16"}
 
 
 @type_def("chip.local")
@@ -128,7 +128,7 @@ def constant(value: float, dtype: ElementType) -> Const:
 def aligned_strides(shape: Shape4, dtype: ElementType, spec: ChipSpec, lane: int = 0) -> Shape4:
     """Strides of the EU-aligned layout: each channel of a lane starts on a multiple of the EU's bytes."""
     _, c, h, w = shape
-    c_stride = round_up(h * w, spec.eu_items(dtype.bytes))
+    c_stride = round_up(h * w, 8 * spec.eu_bytes // dtype.bits)
     return -(-(lane + c) // spec.lanes) * c_stride, c_stride, w, 1
 
 
@@ -318,7 +318,7 @@ def local_access(buffer: Value, view: View, shape: Shape4, spec: ChipSpec, write
     rows = -(-(view.lane + c) // spec.lanes)
     last = sum((size - 1) * stride for size, stride in zip((n, rows, h, w), strides, strict=True))
     lanes = (view.lane, view.lane + c) if rows == 1 else (0, spec.lanes)
-    return Access(buffer, write, view.offset, view.offset + (last + 1) * view.dtype.bytes, *lanes)
+    return Access(buffer, write, view.offset, view.offset + -(-(last + 1) * view.dtype.bits // 8), *lanes)
 
 
 def global_access(buffer: Value, view: View, shape: Shape4, write: bool) -> Access:

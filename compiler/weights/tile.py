@@ -24,7 +24,8 @@ class Tile(Attribute):
     Lane l holds rows l, l + lanes, ...: the codes of all its rows (slots), then all scales, then all
     zeros or minimums. Rows that no weight fills are zero. A row of 4-bit codes is columns / 2 bytes, byte j
     holding the codes of columns j (low half) and j + columns / 2 (high half), so that two stride-1
-    instructions unpack it. Weights that are stored in a 16-bit type are their own codes, and a matrix operand
+    instructions unpack it; or, with `neighbours`, of 2 j and 2 j + 1, as a unit that has 4-bit items reads
+    them. Weights that are stored in a 16-bit type are their own codes, and a matrix operand
     as they lie: zeros fill up each row to whole sections.
     """
 
@@ -33,6 +34,7 @@ class Tile(Attribute):
     stored: ElementType | Scheme
     lanes: int
     section: int  # bytes of the vector width: aligned operands are cheaper, and runs are multiples of it
+    neighbours: bool = False
 
     def problem(self) -> str | None:
         if min(self.rows, self.columns, self.lanes) < 1 or self.section < 4:
@@ -126,8 +128,8 @@ def pack(tile: Tile, weights: Weight) -> Bytes:
     out = np.zeros((tile.lanes, tile.run_bytes), np.uint8)
     codes = _over_lanes(tile, values)
     if tile.bits == 4:
-        half = tile.columns // 2
-        codes = codes[:, :, :half] | codes[:, :, half:] << 4
+        low, high = halves(tile)
+        codes = codes[:, :, low] | codes[:, :, high] << 4
     _write(out, tile.codes_offset, codes)
     if isinstance(weights, Quantized):
         _write(out, tile.scales_offset, _over_lanes(tile, weights.scales))
@@ -136,6 +138,13 @@ def pack(tile: Tile, weights: Weight) -> Bytes:
         if weights.minimums is not None:
             _write(out, tile.minimums_offset, _over_lanes(tile, weights.minimums))
     return out
+
+
+def halves(tile: Tile) -> tuple[slice, slice]:
+    """The columns whose 4-bit codes lie in the low halves of a row's bytes, and in the high ones."""
+    if tile.neighbours:
+        return slice(0, None, 2), slice(1, None, 2)
+    return slice(tile.columns // 2), slice(tile.columns // 2, None)
 
 
 def unpack(tile: Tile, data: Bytes) -> Weight:
@@ -147,7 +156,9 @@ def unpack(tile: Tile, data: Bytes) -> Weight:
         codes = _from_lanes(tile, data, tile.codes_offset, tile.scheme.codes, tile.columns)
     else:
         nibbles = _from_lanes(tile, data, tile.codes_offset, np.dtype(np.uint8), tile.columns // 2)
-        codes = np.concatenate([nibbles & 15, nibbles >> 4], axis=1)
+        codes = np.empty((len(nibbles), tile.columns), np.uint8)
+        low, high = halves(tile)
+        codes[:, low], codes[:, high] = nibbles & 15, nibbles >> 4
     floats, bytes_ = tile.scheme.scale.numpy, np.dtype(np.uint8)
     scales = _from_lanes(tile, data, tile.scales_offset, floats, tile.groups)
     zeros = minimums = None

@@ -9,7 +9,7 @@ from math import prod
 from typing import TypeGuard
 
 from compiler.ir.core import Op, Value
-from compiler.ir.types import F32, I8, I16, UI8, ElementType
+from compiler.ir.types import F32, I8, I16, UI4, UI8, ElementType
 from compiler.sizes import round_up
 from compiler.target.spec import ChipSpec
 from compiler.weights.scheme import Scheme
@@ -23,12 +23,18 @@ from passes.tensor_to_chip.placed import CannotView, Placed
 def tile_of(packed: PackedType, spec: ChipSpec) -> Tile:
     """How a packed tile lies in the DDR of a chip."""
     stored = packed.scheme or packed.element
-    return Tile(packed.rows, packed.columns, stored, spec.lanes, spec.eu_bytes)
+    return Tile(packed.rows, packed.columns, stored, spec.lanes, spec.eu_bytes, neighbours(packed, spec))
+
+
+def neighbours(packed: PackedType, spec: ChipSpec) -> bool:
+    """Whether a byte has the codes of two columns side by side, as a chip with 4-bit items reads them."""
+    return packed.scheme is not None and packed.scheme.bits == 4 and spec.native_int4
 
 
 @lowers(tensor.DequantizeOp)
 def dequantize(low: Lowering, op: Op) -> None:
-    """(code - zero) * scale: both 4-bit halves to bytes, less the zero points, to 16 bit, times the scales.
+    """(code - zero) * scale: codes (bytes, where the chip has no 4-bit items) less the zero points, to 16
+    bit, times the scales.
 
     Scales of another type than the weight's are multiplied in f32: the unit does not mix types, nor cast from
     one type of 16 bits to another. So is code * scale where a minimum is added, to round once.
@@ -68,22 +74,31 @@ def steps_from_zero(
     low: Lowering, tile: Tile, scheme: Scheme, source: Placed, groups: tuple[int, int, int]
 ) -> Placed:
     """Codes less zero points, integers in [lanes, groups, group]; of 16 bits where bytes do not hold them."""
-    codes = (halves if tile.bits == 4 else whole_bytes)(low, tile, scheme, source).reshape(groups, 0)
+    codes = codes_of(low, tile, scheme, source).reshape(groups, 0)
     if scheme.signed or scheme.minimum:
         return codes
     zeros: Placed | float = float(scheme.implied_zero)
     if scheme.zeros:
         zeros = section(source, UI8, tile.zeros_offset, (*groups[:2], 1))
-    return low.emit.ar("sub", low.emit.new(groups, I8 if tile.bits == 4 else I16, Lanes(0)), codes, zeros)
+    steps = low.emit.new(groups, I8 if tile.bits == 4 else I16, Lanes(0))
+    return low.emit.ar("sub", steps, codes, zeros, constant_type=UI8)
 
 
-def whole_bytes(low: Lowering, tile: Tile, scheme: Scheme, source: Placed) -> Placed:
-    """Codes of 8 bits as they lie, [lanes, slots, columns]."""
+def codes_of(low: Lowering, tile: Tile, scheme: Scheme, source: Placed) -> Placed:
+    """Codes as arithmetic takes them, [lanes, slots, columns]: as they lie, if it can.
+
+    A row of 4-bit items must begin on a whole byte, which groups of an odd size do not.
+    """
     shape = (tile.lanes, tile.slots, tile.columns)
-    return section(source, I8 if scheme.signed else UI8, tile.codes_offset, shape)
+    if tile.bits == 8:
+        return section(source, I8 if scheme.signed else UI8, tile.codes_offset, shape)
+    if not tile.neighbours:
+        return halves(low, tile, source)
+    codes = section(source, UI4, tile.codes_offset, shape)
+    return low.emit.cast(low.emit.new(shape, UI8, Lanes(0)), codes) if scheme.group % 2 else codes
 
 
-def halves(low: Lowering, tile: Tile, scheme: Scheme, source: Placed) -> Placed:
+def halves(low: Lowering, tile: Tile, source: Placed) -> Placed:
     """Codes of 4 bits in bytes of their own, [lanes, slots, columns]."""
     emit, half = low.emit, tile.columns // 2
     part = (tile.lanes, tile.slots, half)

@@ -30,7 +30,7 @@ class Form(NamedTuple):
     strides: tuple[int, ...]
     axis: int | None
     lane: int
-    item_bytes: int
+    item_bits: int
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Placed:
 
     @property
     def form(self) -> Form:
-        return Form(self.shape, self.strides, self.axis, self.lane, self.dtype.bytes)
+        return Form(self.shape, self.strides, self.axis, self.lane, self.dtype.bits)
 
     @property
     def lane_rows(self) -> int:

@@ -60,7 +60,7 @@ def _steps(arrays: tuple[Form, ...], spec: ChipSpec) -> tuple[Step, ...]:
     whole = Step((1, spec.lanes, 1, rows), zeros, tuple((0, 0, 0, stride) for stride in lane_strides))
     if not rest:
         return (whole,)
-    offsets = tuple(rows * s * x.item_bytes for s, x in zip(lane_strides, arrays, strict=True))
+    offsets = tuple(rows * s * x.item_bits // 8 for s, x in zip(lane_strides, arrays, strict=True))
     return whole, Step((1, rest, 1, 1), offsets, tuple((0, stride, 0, 1) for stride in lane_strides))
 
 
@@ -88,7 +88,7 @@ def _cover(
     strides = tuple(zip(ns, lane_strides, hs, ws, strict=True))
     for index in product(*(range(size) for size, _ in unrolled)):
         offsets = tuple(
-            sum(i * s[k] for i, (_, s) in zip(index, unrolled, strict=True)) * x.item_bytes
+            sum(i * s[k] for i, (_, s) in zip(index, unrolled, strict=True)) * x.item_bits // 8
             for k, x in enumerate(arrays)
         )
         yield Step((n, channels, h, w), offsets, strides)

@@ -12,6 +12,7 @@ from compiler.ir.core import Op, Value
 from compiler.ir.module import Builder, Function
 from compiler.ir.types import ELEMENTS, Attribute, ElementType, FunctionType, TensorType, Type
 from compiler.target.chips.bm1684x import BM1684X
+from compiler.target.spec import ChipSpec
 from compiler.weights.stored import Weight
 from dialects import tensor
 from dialects.builtin import FuncOp, ModuleOp, ReturnOp
@@ -50,12 +51,13 @@ class Program:
     inputs: list[Array]
     weights: Mapping[str, Weight] = field(default_factory=dict)
     tables: Mapping[str, Array] = field(default_factory=dict)
+    spec: ChipSpec = SPEC
 
     def __post_init__(self) -> None:
         load_all()
         types = [array(a.shape, element_of(a)) for a in self.inputs]
         self.function: Function = FuncOp.with_args("test", types)
-        self.module = ModuleOp.of(self.function, target="bm1684x")
+        self.module = ModuleOp.of(self.function, target=self.spec.name)
         self.builder = Builder(self.function.block)
         self.arguments = iter(self.function.args)
 
@@ -94,7 +96,7 @@ class Program:
         return Materializer(self.weights.__getitem__, self.tables)
 
     def chip(self) -> ChipProgram:
-        return ChipProgram(self.function, SPEC, self.materializer.bytes_of)
+        return ChipProgram(self.function, self.spec, self.materializer.bytes_of)
 
     def executed(self) -> list[Array]:
         return self.chip().run(self.inputs)

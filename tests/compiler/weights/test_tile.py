@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -25,8 +27,8 @@ def stored_as(bits: int, group: int, offset: str = "none") -> Scheme:
 
 
 tiles = st.builds(
-    lambda rows, groups, group, bits, offset, lanes: Tile(
-        rows, groups * group, F16 if bits == 16 else stored_as(bits, group, offset), lanes, 64
+    lambda rows, groups, group, bits, offset, lanes, neighbours: Tile(
+        rows, groups * group, F16 if bits == 16 else stored_as(bits, group, offset), lanes, 64, neighbours
     ),
     rows=st.integers(1, 150),
     groups=st.integers(1, 5),
@@ -34,6 +36,7 @@ tiles = st.builds(
     bits=st.sampled_from([4, 8, 16]),
     offset=st.sampled_from(list(OFFSETS)),
     lanes=st.sampled_from([32, 64]),
+    neighbours=st.booleans(),
 )
 
 
@@ -99,6 +102,9 @@ def test_bytes_of_a_small_tile_written_by_hand():
     assert data[0, 4:12].view(np.float16).tolist() == [1, 2, 5, 6]
     assert data[:, 12:16].tolist() == [[1, 2, 5, 6], [3, 4, 0, 0]]
     assert not data[:, 16:].any()
+    beside = pack(replace(tile, neighbours=True), weights)
+    assert beside[:, :4].tolist() == [[0x21, 0x43, 0xA9, 0xCB], [0x65, 0x87, 0, 0]]
+    np.testing.assert_array_equal(beside[:, 4:], data[:, 4:])
 
 
 def test_minimums_lie_behind_the_scales_and_codes_of_8_bits_count_from_zero():

@@ -7,7 +7,7 @@ import numpy as np
 
 from runtime_sim.check.waits import find_race
 from tests.compare import compare
-from tests.passes.programs import PLACING, SPEC, Program, core_program
+from tests.passes.programs import PLACING, Program, core_program
 
 BF = ml_dtypes.bfloat16
 RNG = np.random.default_rng(0)
@@ -30,7 +30,7 @@ def check(program: Program, tolerance: float = 0.0) -> None:
     program.lower(PLACING)
     tight = program.chip()
     assert [a.tobytes() for a in tight.run(program.inputs)] == [a.tobytes() for a in loose]
-    assert find_race([core_program(tight)], SPEC) is None
+    assert find_race([core_program(tight)], program.spec) is None
 
 
 def kinds(program: Program) -> list[str]:

@@ -8,9 +8,10 @@ from dataclasses import replace
 import pytest
 
 from compiler.diagnostics import CompileError
-from compiler.ir.types import BF16, F16, F32
+from compiler.ir.types import BF16, F16, F32, UI4, UI8
+from compiler.target.chips.bm1688 import BM1688
 from compiler.weights.scheme import Scheme
-from dialects import tensor
+from dialects import chip, tensor
 from dialects.tensor import PackedType
 from tests.helpers import random_codes
 from tests.passes.programs import Program, array, slots
@@ -153,6 +154,29 @@ def test_dequantize(bits, zeros, group, rows, columns, half, scale):
     weight = program.make(tensor.PackedWeightOp, type_=type_, sources=["w"], row=7, column=columns)
     local = program.make(tensor.LoadOp, weight, type_=replace(type_, local=True))
     check(program.finish(program.add(tensor.DequantizeOp(local))))
+
+
+@pytest.mark.parametrize("scale", [BF16, F16])
+@pytest.mark.parametrize(
+    ("zeros", "minimum", "group", "rows", "columns", "unpacked"),
+    [
+        (True, False, 32, 130, 96, False),
+        (False, False, 64, 40, 64, False),
+        (True, False, 5, 70, 50, True),  # groups that begin within bytes
+        (False, True, 32, 100, 96, False),
+    ],
+)
+def test_codes_are_taken_as_they_lie_where_instructions_read_4_bits(zeros, minimum, group, rows, columns, unpacked, scale):
+    scheme = Scheme(4, group, zeros, scale, minimum)
+    program = Program([], {"w": random_codes((rows + 7, 2 * columns), scheme)}, spec=BM1688)
+    type_ = PackedType(rows, columns, BF16, scheme)
+    weight = program.make(tensor.PackedWeightOp, type_=type_, sources=["w"], row=7, column=columns)
+    local = program.make(tensor.LoadOp, weight, type_=replace(type_, local=True))
+    check(program.finish(program.add(tensor.DequantizeOp(local))))
+    first = next(op for op in program.instructions() if isinstance(op, chip.ArOp))
+    assert first.opd0.dtype == UI4
+    assert (first.res.dtype == UI8) is unpacked
+    assert not {"ar.and", "ar.ashift"} & set(kinds(program))
 
 
 @pytest.mark.parametrize("scale", [BF16, F16])
