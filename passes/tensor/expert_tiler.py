@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 
 from compiler.ir.core import Block, Op, Value
@@ -13,13 +13,13 @@ from dialects.tensor import PackedType
 from dialects.weights import expert_name
 from passes.ranges import Range
 from passes.tensor.formulas import ACTIVATIONS, clamp
-from passes.tensor.tiler import Tiler
+from passes.tensor.tiler import LookedUp, Tiler
 
 
 class ExpertTiler(Tiler):
     """Makes the tiles of experts in front of their op."""
 
-    def __init__(self, op: tensor.ExpertsOp, most: int, looked_up: Container[tuple[str, ...]]):
+    def __init__(self, op: tensor.ExpertsOp, most: int, looked_up: LookedUp):
         super().__init__(op, most, looked_up)
         self.made: list[Op] = []  # weights of single experts
         self.bias_rows = self.chosen_biases(op)

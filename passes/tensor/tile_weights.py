@@ -18,7 +18,7 @@ from passes.options import at_least
 from passes.ranges import even_ranges
 from passes.tensor.build import Build
 from passes.tensor.expert_tiler import ExpertTiler, erase_dead
-from passes.tensor.tiler import Tiler, looked_up
+from passes.tensor.tiler import LookedUp, Tiler, looked_up
 from passes.tensor_to_chip.placed import buffer_bytes
 
 READS_BOTH_FORMS = (tensor.ArgmaxOp, tensor.TopkOp, tensor.CastOp, tensor.StoreOp)  # of a vector
@@ -52,7 +52,7 @@ class Tiling:
     """How the linears of a module are cut."""
 
     bytes: int
-    looked_up: frozenset[tuple[str, ...]]
+    looked_up: LookedUp
 
     @rewrite(tensor.LinearOp)
     def tile_linear(self, op: tensor.LinearOp, rw: Rewriter) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from math import lcm
+from typing import TypeAlias
 
 from compiler.ir.core import Value
 from compiler.ir.module import Builder, Module, walk
@@ -13,15 +14,18 @@ from compiler.target.attribute import target_of
 from compiler.weights.scheme import scheme_of
 from dialects import tensor
 from dialects.tensor import Lanes, PackedType, Replicated
+from dialects.weights import view_of_name
 from passes.ranges import Range, even_ranges
 from passes.tensor.build import Build
 from passes.tensor.formulas import ACTIVATIONS
+
+LookedUp: TypeAlias = Mapping[str, TensorType]  # by the name of a parameter
 
 
 class Tiler:
     """Makes the tiles of one linear in front of it."""
 
-    def __init__(self, op: tensor.TensorOp, most: int, looked_up: Container[tuple[str, ...]]):
+    def __init__(self, op: tensor.TensorOp, most: int, looked_up: LookedUp):
         """`most` is the bytes of a tile per lane, as 16-bit weights; 0 for `work_bytes` of the chip.
 
         `looked_up` has the sources of weights as the function of that name finds them.
@@ -122,18 +126,25 @@ class Tiler:
         return self.packed_tile(ws, rows, columns)
 
     def rectangle(self, w: Value, rows: Range, columns: Range) -> Value:
+        """Of the table that rows are gathered from, of which w may be some."""
+        (source,) = sources_of(w)
+        view = view_of_name(source)
+        if view.cut:
+            name, rows = replace(view, cut=()).name, rows.moved(view.cut[0].start)
+            w = self.build.add(tensor.WeightOp(sources=[name], types=[self.looked_up[name]]))
         part = self.build.slice(w, (rows.start, columns.start), (rows.size, columns.size))
         return self.build.load(part, Lanes(0))
 
     def is_looked_up(self, w: Value) -> bool:
-        """Whether rows of this parameter are gathered as well."""
-        weight = w.defining(tensor.WeightOp)
-        assert weight is not None
-        return tuple(weight.sources) in self.looked_up
+        """Whether rows of this parameter are gathered as well, and w is it, or neighbouring rows of it."""
+        source, *others = sources_of(w)
+        view = view_of_name(source)
+        table = self.looked_up.get(replace(view, cut=()).name)
+        neighbours = not view.cut or (len(view.cut) == 1 and view.cut[0].step == 1)
+        return not others and table is not None and table.element == w.type.element and neighbours
 
     def packed_tile(self, ws: Sequence[Value], rows: Range, columns: Range) -> Value:
-        weights = [w.defining(tensor.WeightOp) for w in ws]
-        sources = [name for weight in weights if weight is not None for name in weight.sources]
+        sources = [name for w in ws for name in sources_of(w)]
         stored = ws[0].type
         type_ = PackedType(rows.size * len(ws), columns.size, stored.element, scheme_of(stored))
         each = len(ws) > 1
@@ -144,7 +155,13 @@ class Tiler:
         return self.build.add(tensor.DequantizeOp(local))
 
 
-def looked_up(module: Module) -> frozenset[tuple[str, ...]]:
-    """The sources of the weights that some function of a module gathers rows of."""
+def sources_of(w: Value) -> Sequence[str]:
+    weight = w.defining(tensor.WeightOp)
+    assert weight is not None
+    return weight.sources
+
+
+def looked_up(module: Module) -> LookedUp:
+    """The parameters that some function of a module gathers rows of, by name, as they lie in DDR."""
     tables = [op.table.defining(tensor.WeightOp) for op in walk(module) if isinstance(op, tensor.GatherOp)]
-    return frozenset(tuple(table.sources) for table in tables if table is not None)
+    return {table.sources[0]: table.result_.type for table in tables if table and len(table.sources) == 1}

@@ -85,3 +85,23 @@ def test_an_embedding_is_scaled_and_normed_before_it_is_stored(tokens, behind):
       {f"%y = {behind} : ({x}) -> {x}" if behind else ""}
     """
     check_levels(text, [some_ids(tokens)], weights={"w": random_tensor(200, 192, seed=3)})
+
+
+@pytest.mark.parametrize("tokens", [1, 70])
+def test_some_rows_and_columns_of_weights_are_multiplied_by(tokens):
+    """Columns 64 to 192 of rows 10 to 74, and the same columns of another weight joined to them."""
+    x, y = f"tensor<1x{tokens}x128xbf16>", f"tensor<1x{tokens}x96xbf16>"
+    text = f"""
+      %w = "llm.weight"() <{{name = "w"}}> : () -> tensor<100x256xbf16>
+      %v = "llm.weight"() <{{name = "v"}}> : () -> tensor<32x256xbf16>
+      %r = "llm.slice_weights"(%w) <{{start = 10 : i64, stop = 74 : i64}}> : (tensor<100x256xbf16>) -> tensor<64x256xbf16>
+      %j = "llm.concat_weights"(%r, %v) : (tensor<64x256xbf16>, tensor<32x256xbf16>) -> tensor<96x256xbf16>
+      %s = "llm.slice_weights"(%j) <{{start = 64 : i64, stop = 192 : i64, axis = 1 : i64}}>
+         : (tensor<96x256xbf16>) -> tensor<96x128xbf16>
+      %b = "llm.weight"() <{{name = "b"}}> : () -> tensor<200xbf16>
+      %c = "llm.slice_weights"(%b) <{{start = 50 : i64, stop = 146 : i64}}> : (tensor<200xbf16>) -> tensor<96xbf16>
+      %y = "llm.linear"(%x, %s, %c) <{{operandSegmentSizes = array<i32: 1, 1, 1, 0>}}>
+         : ({x}, tensor<96x128xbf16>, tensor<96xbf16>) -> {y}
+    """
+    weights = {name: random_tensor(*shape, seed=len(shape)) for name, shape in (("w", (100, 256)), ("v", (32, 256)), ("b", (200,)))}
+    check_levels(text, [random_tensor(1, tokens, 128, seed=9).astype("bfloat16")], weights=weights)
