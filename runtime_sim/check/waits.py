@@ -28,7 +28,10 @@ from compiler.target.isa import Instruction
 from compiler.target.spec import ChipSpec
 from runtime_sim.arrays import Array
 from runtime_sim.check.ranges import Access, Box, accesses_of_all
-from runtime_sim.launch.queues import CoreProgram, Deadlock, Meeting, Step, alternating, run_order
+from runtime_sim.launch.messages import Messages
+from runtime_sim.launch.orders import alternating
+from runtime_sim.launch.queues import CoreProgram, Deadlock, Meeting, Step, run_order
+from runtime_sim.machine.errors import SimulationError
 
 Clock = tuple[int, ...]  # completed instructions of each queue
 
@@ -74,6 +77,18 @@ def prove_waits(cores: Sequence[CoreProgram], spec: ChipSpec, moved: Moved = Mov
         raise CompileError(
             str(race), notes=[f"{step}: {step.instruction}" for step in (race.first, race.second)]
         )
+    try:
+        check_uses(cores)
+    except SimulationError as error:
+        raise CompileError(str(error)) from None
+
+
+def check_uses(cores: Sequence[CoreProgram]) -> None:
+    """SimulationError when sends and waits of a message are not as many as they say, in whatever order."""
+    messages = Messages()
+    for step in run_order(cores, alternating()):
+        messages.visit(step)
+    messages.finish()
 
 
 def find_race(cores: Sequence[CoreProgram], spec: ChipSpec, moved: Moved = Moved()) -> Race | None:

@@ -74,7 +74,7 @@ class Queues:
             return False
         if not _is_message(instruction, "wait"):
             return True
-        return self._sends[self._meeting(queue, instruction)] >= _senders(instruction)
+        return self._sends[self._meeting(queue, instruction)] >= senders(instruction)
 
     def _meeting(self, queue: int, instruction: Instruction) -> Meeting:
         message = _message(instruction)
@@ -96,11 +96,17 @@ class Queues:
         heads = []
         for queue, (done, stream) in enumerate(zip(self.done, self.streams, strict=True)):
             if done < len(stream):
-                wanted = stream[done].fields.get("cmd_id_dep", 0)
-                heads.append(
-                    f"{Step(queue, done + 1, stream[done])} waits for {ENGINES[1 - queue % 2]} {wanted}"
-                )
+                heads.append(f"{Step(queue, done + 1, stream[done])} waits for {self._missing(queue)}")
         return ", ".join(heads)
+
+    def _missing(self, queue: int) -> str:
+        """What the next instruction of a queue that cannot go on waits for."""
+        instruction = self.streams[queue][self.done[queue]]
+        wanted = instruction.fields.get("cmd_id_dep", 0)
+        if wanted > self.done[queue ^ 1]:
+            return f"{ENGINES[1 - queue % 2]} {wanted}"
+        sent = self._sends[self._meeting(queue, instruction)]
+        return f"message {_message(instruction)}, sent {sent} of {senders(instruction)} times"
 
 
 def run_order(cores: Sequence[CoreProgram], choose: Choose) -> Iterator[Step]:
@@ -110,18 +116,6 @@ def run_order(cores: Sequence[CoreProgram], choose: Choose) -> Iterator[Step]:
         yield queues.advance(choose(ready))
     if stuck := queues.stuck():
         raise Deadlock(stuck)
-
-
-def alternating() -> Choose:
-    """Each queue in turn."""
-    last = -1
-
-    def choose(ready: list[int]) -> int:
-        nonlocal last
-        last = next((queue for queue in ready if queue > last), ready[0])
-        return last
-
-    return choose
 
 
 def _is_message(instruction: Instruction, what: str) -> bool:
@@ -137,7 +131,7 @@ def _message(instruction: Instruction) -> int:
     return _operand(instruction) & 0x7F
 
 
-def _senders(instruction: Instruction) -> int:
-    """How many sends a wait needs: bits 16.. of the TIU's operand, bits 8.. of the DMA's."""
+def senders(instruction: Instruction) -> int:
+    """How many send a message and wait for it: bits 16.. of the TIU's operand, bits 8.. of the DMA's."""
     shift, mask = (16, 0x7) if instruction.name == "sys" else (8, 0x7F)
     return _operand(instruction) >> shift & mask

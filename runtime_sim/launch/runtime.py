@@ -23,7 +23,9 @@ from compiler.bmodel.cascade import MainNet, Part, main_nets
 from compiler.diagnostics import CompileError, UserError
 from runtime_sim.arrays import Array, Bytes, DType
 from runtime_sim.launch.loader import Program, Region, StageProgram, io_bytes, stage_names
-from runtime_sim.launch.queues import Choose, Deadlock, Step, alternating, run_order
+from runtime_sim.launch.messages import Messages
+from runtime_sim.launch.orders import alternating
+from runtime_sim.launch.queues import Choose, Deadlock, Step, run_order
 from runtime_sim.machine.errors import SimulationError
 from runtime_sim.machine.machine import Machine
 from runtime_sim.machine.memory import FlatMemory, LocalMemory
@@ -39,6 +41,7 @@ NUMPY_TYPES: dict[str, DType] = {
     "i32": np.dtype(np.int32),
     "ui32": np.dtype(np.uint32),
 }
+Copies = Sequence[tuple[Bytes, Bytes]]  # to the first, from the second
 DDR_POISON = 0xA5  # what memory holds before anything is written: neither zeros nor NaNs, which hide mistakes
 POISONED_BYTES = 1 << 28  # of one memory; a larger one is left as the system gives it
 
@@ -208,11 +211,16 @@ class Device:
 
 
 class Runtime:
-    """One file, loaded. `exact` computes matrix products as the chip does, bit for bit, and is slower."""
+    """One file, loaded.
 
-    def __init__(self, bmodel: BModel, exact: bool = True) -> None:
+    `exact` computes matrix products as the chip does, bit for bit, and is slower. `order` is the one in which
+    queues take turns in launches that are not told another.
+    """
+
+    def __init__(self, bmodel: BModel, exact: bool = True, order: Choose | None = None) -> None:
         self.program = Program(bmodel)
         self.exact = exact
+        self.order = order
         devices = range(bmodel.device_num)
         self.devices = [Device(self.program, number, exact) for number in devices]
         self._mains = {main.name: main for main in main_nets(bmodel.nets) if main.is_cascade}
@@ -257,12 +265,12 @@ class Runtime:
     def run(
         self, name: str, inputs: Mapping[str, Array], order: Choose | None = None
     ) -> dict[str, Array]:
-        """Copy the inputs in, launch, copy the outputs out. Types and shapes must be those of the file."""
+        """Launch with these inputs; the outputs by name. Types and shapes must be those of the file."""
         net = self.stage_for(name, inputs)
-        for buffer in net.inputs:
-            buffer.array[...] = checked_input(net, buffer.info, inputs)
-        self.launch(net, order=order)
-        return {buffer.info.name: buffer.array.copy() for buffer in net.outputs}
+        given = [_bytes_of(checked_input(net, buffer.info, inputs)) for buffer in net.inputs]
+        taken = [Buffer(buffer.info, np.zeros_like(buffer.data)) for buffer in net.outputs]
+        self.launch(net, given, [buffer.data for buffer in taken], order)
+        return {buffer.info.name: buffer.array for buffer in taken}
 
     def launch(
         self,
@@ -300,26 +308,39 @@ class Runtime:
         outputs: Sequence[Bytes] | None,
         order: Choose | None,
     ) -> None:
-        for buffer, given in zip(net.inputs, inputs or [], strict=bool(inputs)):
-            _copy(buffer.data, given)
-        self._execute(net, order)
-        for buffer, given in zip(net.outputs, outputs or [], strict=bool(outputs)):
-            _copy(given, buffer.data)
-
-    def _execute(self, net: RuntimeNet, order: Choose | None) -> None:
+        before = [(to.data, data) for to, data in zip(net.inputs, inputs or [], strict=bool(inputs))]
+        after = [(data, of.data) for of, data in zip(net.outputs, outputs or [], strict=bool(outputs))]
+        order = order or self.order
         try:
             steps = run_order(net.program.cores, order) if order else net.usual_order
-            if len(net.machines) == 1:
-                net.machines[0].run(step.instruction for step in steps)
-            else:
-                for step in steps:
-                    net.machines[step.core].execute(step.instruction)
+            if len(net.machines) > 1:
+                _run_cores(net, steps, before, after)
+                return
+            _copy_all(before)
+            net.machines[0].run(step.instruction for step in steps)
+            _copy_all(after)
         except SimulationError as error:
             raise CompileError(f"net {net.name}: {error}") from error
         except ValueError as error:  # numpy's, of operands whose shapes do not go together
             raise CompileError(f"net {net.name}: an instruction cannot be executed: {error}") from error
         except Deadlock as deadlock:
             raise CompileError(f"net {net.name} never ends: {deadlock}") from None
+
+
+def _run_cores(net: RuntimeNet, steps: Iterable[Step], before: Copies, after: Copies) -> None:
+    """Run all cores. The runtime copies for core 0 alone: before its first step, and after its last."""
+    messages, left = Messages(), len(net.program.cores[0].tiu) + len(net.program.cores[0].dma)
+    waiting = True
+    for step in steps:
+        if step.core == 0 and waiting:
+            _copy_all(before)
+            waiting = False
+        messages.visit(step)
+        net.machines[step.core].execute(step.instruction)
+        left -= step.core == 0
+        if step.core == 0 and not left:
+            _copy_all(after)
+    messages.finish()
 
 
 def hidden_bytes(mains: Iterable[MainNet], device: int) -> int:
@@ -346,7 +367,12 @@ def checked_input(net: CallableNet, info: TensorInfo, inputs: Mapping[str, Array
     return array
 
 
-def _copy(target: Bytes, source: Bytes) -> None:
+def _bytes_of(array: Array) -> Bytes:
+    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+
+
+def _copy_all(copies: Copies) -> None:
     """Bytes from one memory to another; a buffer onto itself stays as it is."""
-    if target.ctypes.data != source.ctypes.data:
-        target[...] = source
+    for target, source in copies:
+        if target.ctypes.data != source.ctypes.data:
+            target[...] = source

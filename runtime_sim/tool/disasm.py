@@ -12,7 +12,8 @@ from compiler.target.isa import PRECISION, STRIDED, Instruction
 from compiler.target.spec import ChipSpec
 from runtime_sim.check.ranges import accesses
 from runtime_sim.launch.loader import Program, Span, StageProgram
-from runtime_sim.launch.queues import Deadlock, Step, alternating, run_order
+from runtime_sim.launch.orders import alternating
+from runtime_sim.launch.queues import Deadlock, Step, run_order
 
 _PRECISION_NAMES = {code: name for name, code in PRECISION.items()}
 _LAYOUTS = {0: "", 1: " compact", 2: " per channel"}

@@ -11,9 +11,9 @@ from compiler.diagnostics import CompileError
 from passes.manager import PassManager, parse_pipeline
 from runtime_sim.check.waits import find_race
 from runtime_sim.interpret.chip import ChipProgram
-from runtime_sim.launch.queues import alternating, run_order
+from runtime_sim.launch.orders import alternating, run_ahead
+from runtime_sim.launch.queues import run_order
 from tests.helpers import check_pass
-from tests.orders import run_ahead
 from tests.passes.chip.random_programs import moves, program_of
 from tests.passes.programs import SPEC, core_program
 

@@ -1,8 +1,8 @@
-"""Small hand-written programs for BM1684X, as instructions and as bmodels."""
+"""Small hand-written programs, as instructions and as bmodels: for BM1684X, if nothing else is said."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ import numpy as np
 from compiler.bmodel import AddrMode, BModel, BytesBlob, Coeff, CommandStreams, Net, Stage, TensorInfo
 from compiler.target.chips import CHIPS
 from compiler.target.isa import PRECISION, Instruction, isa_for, split_address
+from compiler.target.spec import ChipSpec
 from runtime_sim.launch.queues import CoreProgram
 
 SPEC = CHIPS["bm1684x"]
@@ -23,6 +24,7 @@ PAGE = 4096
 class Assembler:
     """Collects instructions in program order; both queues get their ids, end commands and padding."""
 
+    spec: ChipSpec = SPEC
     queues: dict[str, list[tuple[str, str, dict[str, int]]]] = field(
         default_factory=lambda: {"tiu": [], "dma": []}
     )
@@ -30,8 +32,11 @@ class Assembler:
     def add(self, name: str, kind: str, after: int = 0, **fields: int) -> int:
         """Append to its engine's queue, waiting for `after` of the other; returns its number."""
         queue = self.queues["dma" if name.startswith("dma") else "tiu"]
-        queue.append((name, kind, {"cmd_id": len(queue) + 1, "cmd_id_dep": after, **fields}))
+        queue.append((name, kind, self._own_id(queue) | {"cmd_id_dep": after, **fields}))
         return len(queue)
+
+    def _own_id(self, queue: Sequence[object]) -> dict[str, int]:
+        return {"cmd_id": len(queue) + 1} if self.spec.command_ids else {}
 
     def copy(
         self, source: int, target: int, shape: tuple[int, ...], after: int = 0, dtype: str = "bf16"
@@ -54,8 +59,9 @@ class Assembler:
 
     def _geometry(self, side: str, address: int, shape: tuple[int, ...]) -> dict[str, int]:
         _, c, h, w = shape
-        c_str = h * w if address >= DDR else -(-h * w // 32) * 32
-        n_str = c * c_str if address >= DDR else -(-c // SPEC.lanes) * c_str
+        items = self.spec.eu_items(2)
+        c_str = h * w if address >= self.spec.ddr_base else -(-h * w // items) * items
+        n_str = c * c_str if address >= self.spec.ddr_base else -(-c // self.spec.lanes) * c_str
         names = [f"{side}_{axis}" for axis in "nchw"]
         strides = dict(zip((f"{name}stride" for name in names), (n_str, c_str, w, 1), strict=True))
         return strides | dict(zip((f"{name}size" for name in names), shape, strict=True))
@@ -83,15 +89,15 @@ class Assembler:
         ends = {"tiu": ("sys", "end"), "dma": ("dma_sys", "end")}
         data, counts = {}, {}
         for engine, queue in self.queues.items():
-            last = (*ends[engine], {"cmd_id": len(queue) + 1})
-            stream = b"".join(ISA.encode(*item) for item in [*queue, last])
+            last = (*ends[engine], self._own_id(queue))
+            stream = b"".join(isa_for(self.spec).encode(*item) for item in [*queue, last])
             data[engine] = stream.ljust(-(-len(stream) // 128) * 128, b"\0")
             counts[engine] = len(queue) + 1
         return CommandStreams(data["tiu"], counts["tiu"], data["dma"], counts["dma"])
 
     def core(self) -> CoreProgram:
-        streams = self.streams()
-        return CoreProgram(ISA.decode("tiu", streams.tiu), ISA.decode("dma", streams.dma))
+        streams, isa = self.streams(), isa_for(self.spec)
+        return CoreProgram(isa.decode("tiu", streams.tiu), isa.decode("dma", streams.dma))
 
 
 def local(offset: int) -> int:

@@ -10,10 +10,10 @@ from compiler.bmodel import read_bmodel
 from runtime_sim.check.contract import check_file
 from runtime_sim.check.waits import find_race
 from runtime_sim.launch.loader import Program
-from runtime_sim.launch.queues import CoreProgram, Deadlock, alternating
+from runtime_sim.launch.orders import alternating, core_ahead, run_ahead, shuffled
+from runtime_sim.launch.queues import CoreProgram, Deadlock
 from runtime_sim.launch.runtime import NUMPY_TYPES, Runtime
 from tests.compare import compare
-from tests.orders import run_ahead
 from tests.runtime_sim.check.programs import changed
 
 PROGRAMS = Path(__file__).resolve().parents[4] / "shared/data/vendor_programs"
@@ -29,19 +29,31 @@ def file_of(chip: str, net: str) -> Path:
     return path
 
 
+ORDERS = {
+    "alternating": alternating,
+    "dma first": lambda: run_ahead("dma"),
+    "core 1 first": lambda: core_ahead(1),
+    "shuffled": lambda: shuffled(1),
+}
+
+
 @pytest.mark.parametrize("net", NETS)
-@pytest.mark.parametrize("order", [alternating, lambda: run_ahead("dma")], ids=["alternating", "dma first"])
-def test_outputs_are_those_of_the_c_model(net, order):
-    path = file_of("bm1684x", net)
+@pytest.mark.parametrize(
+    ("chip", "name"),
+    [("bm1684x", "alternating"), ("bm1684x", "dma first"), *(("bm1688", name) for name in ORDERS)],
+)
+def test_outputs_are_those_of_the_c_model(chip, net, name):
+    """On BM1688 with two cores."""
+    path, order = file_of(chip, net), ORDERS[name]
     runtime = Runtime(read_bmodel(path), exact=True)
     with np.load(path.with_suffix(".npz")) as arrays:
         inputs = {
             buffer.info.name: arrays[f"in.{buffer.info.name}"].astype(NUMPY_TYPES[buffer.info.dtype])
             for buffer in runtime.net(net).inputs
         }
-        for name, output in runtime.run(net, inputs, order()).items():
-            wanted = arrays[f"out.{name}"].astype(output.dtype)
-            assert compare(output, wanted).differing == 0, name
+        for output_name, output in runtime.run(net, inputs, order()).items():
+            wanted = arrays[f"out.{output_name}"].astype(output.dtype)
+            assert compare(output, wanted).differing == 0, output_name
 
 
 @pytest.mark.parametrize("chip", ["bm1684x", "bm1688"])

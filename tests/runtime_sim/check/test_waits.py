@@ -6,11 +6,14 @@ import pytest
 
 from compiler.diagnostics import CompileError
 from compiler.target.chips.bm1688 import BM1688
+from runtime_sim.check.contract import moved_of
 from runtime_sim.check.waits import Moved, find_race, prove_waits
 from runtime_sim.interpret.chip import core_programs
+from runtime_sim.launch.loader import Program
 from runtime_sim.launch.queues import CoreProgram
 from tests.passes.programs import core_program
 from tests.passes.two_cores import placed, two_cores
+from tests.runtime_sim.check import cores as by_hand
 from tests.runtime_sim.check.programs import (
     ADD_SHAPE,
     DDR,
@@ -179,3 +182,32 @@ def test_a_region_of_another_core_is_found():
     low = store.fields["dst_start_addr_l32"]
     with pytest.raises(CompileError, match="core 1 dma"):
         prove_waits([cores[0], changed(cores[1], "dma", number, dst_start_addr_l32=low)], BM1688, MOVED)
+
+
+BY_HAND = by_hand.sum_model()
+MUTANTS = dict(by_hand.mutants(by_hand.cores_of(BY_HAND)))
+
+
+def prove_by_hand(cores: list[CoreProgram]) -> None:
+    prove_waits(cores, BM1688, moved_of(Program(BY_HAND).stage("sum")))
+
+
+def test_two_cores_by_hand_are_proved():
+    prove_by_hand(by_hand.cores_of(BY_HAND))
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_each_send_wait_and_dependency_of_two_cores_is_needed(name):
+    with pytest.raises(CompileError, match=r"nothing orders|never ends|left in use"):
+        prove_by_hand(MUTANTS[name])
+
+
+def test_each_meeting_of_two_cores_is_needed():
+    for index in range(3):
+        with pytest.raises(CompileError, match="nothing orders"):
+            prove_by_hand([by_hand.without_meeting(core, index) for core in by_hand.cores_of(BY_HAND)])
+
+
+def test_a_wait_that_only_frees_the_message_is_needed():
+    with pytest.raises(CompileError, match="message 30 is left in use: 0 sends and 1 waits are missing"):
+        prove_by_hand(MUTANTS["core 1 dma 11 wait"])

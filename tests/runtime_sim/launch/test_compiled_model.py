@@ -11,10 +11,10 @@ from driver.options import ConvertOptions
 from runtime_sim.check.contract import check_file
 from runtime_sim.check.waits import find_race
 from runtime_sim.launch.loader import Program
+from runtime_sim.launch.orders import run_ahead, shuffled
 from runtime_sim.launch.queues import Deadlock
 from runtime_sim.launch.runtime import Runtime, RuntimeNet
 from runtime_sim.launch.session import Session
-from tests.orders import run_ahead, shuffled
 from tests.runtime_sim.check.programs import changed
 
 PROMPT = [5, 17, 99, 300, 41]

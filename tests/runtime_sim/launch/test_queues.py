@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from compiler.target.isa import Instruction
-from runtime_sim.launch.queues import CoreProgram, Deadlock, Queues, alternating, run_order
+from runtime_sim.launch.orders import alternating
+from runtime_sim.launch.queues import CoreProgram, Deadlock, Queues, run_order
 
 
 def works(*waits: int) -> list[Instruction]:
@@ -53,6 +54,12 @@ def test_a_message_that_is_used_again_is_another_meeting():
     waiter = CoreProgram([message("tiu", "wait", 1, senders=1)] * 2, [])
     found = steps(sender, waiter, choose=max)
     assert found.index((0, 3)) < found.index((2, 2))
+
+
+def test_a_message_that_is_missing_is_named():
+    cores = [CoreProgram([], [message("dma", kind, 5, 2) for kind in kinds]) for kinds in (["send", "wait"], [])]
+    with pytest.raises(Deadlock, match=r"dma 2 \(dma_sys.wait\) waits for message 5, sent 1 of 2 times"):
+        steps(*cores)
 
 
 def test_queues_that_wait_for_each_other_are_named():

@@ -9,9 +9,9 @@ import pytest
 from compiler.bmodel import AddrMode, read_bmodel, write_bmodel
 from compiler.diagnostics import CompileError, UserError
 from runtime_sim.launch.loader import Program
-from runtime_sim.launch.queues import alternating
+from runtime_sim.launch.orders import alternating, core_ahead, run_ahead, shuffled
 from runtime_sim.launch.runtime import Runtime
-from tests.orders import run_ahead, shuffled
+from tests.runtime_sim.check import cores
 from tests.runtime_sim.check.cascades import toy_cascade, with_info, with_part
 from tests.runtime_sim.check.programs import ADD_TILES, SPEC, add_model, changed, toy_model, toy_table
 
@@ -195,3 +195,67 @@ def test_devices_have_memories_of_their_own(tmp_path):
     shared = [runtime.net(f"block_{layer}_1_0").inputs[1].data for layer in range(2)]
     assert np.shares_memory(*shared)
     assert not np.shares_memory(shared[0], runtime.net("block_0_0_0").inputs[1].data)
+
+
+# ---- two cores ----
+
+
+def orders():
+    ahead = [core_ahead(0), core_ahead(1), run_ahead("dma"), run_ahead("tiu")]
+    return [alternating(), *ahead, *map(shuffled, range(10))]
+
+
+def halves():
+    rng = np.random.default_rng(2)
+    return {name: rng.standard_normal(cores.SHAPE).astype(BF16) for name in "ab"}
+
+
+def outcomes(programs=None):
+    """Of a launch in each order: "right", "wrong", or what goes against the rules."""
+    arrays = halves()
+    for order in orders():
+        runtime = Runtime(cores.sum_model())  # with memory that no launch has written yet
+        if programs:
+            object.__setattr__(runtime.net("sum").program, "cores", programs)
+        try:
+            right = (runtime.run("sum", arrays, order)["y"] == cores.wanted(**arrays)).all()
+            yield "right" if right else "wrong"
+        except CompileError as error:
+            yield error.message
+
+
+def test_two_cores_give_the_same_in_every_order_that_their_waits_permit():
+    assert set(outcomes()) == {"right"}
+
+
+TWO_CORES = cores.cores_of(cores.sum_model())
+MUTANTS = dict(cores.mutants(TWO_CORES))
+
+
+@pytest.mark.parametrize("name", MUTANTS)
+def test_each_send_wait_and_dependency_of_two_cores_is_needed(name):
+    assert set(outcomes(MUTANTS[name])) - {"right"}
+
+
+@pytest.mark.parametrize("meeting", range(3))
+def test_other_orders_show_a_meeting_left_out(meeting):
+    """In the usual one, core 0 goes first: it happens to be right without the first."""
+    found = list(outcomes([cores.without_meeting(core, meeting) for core in TWO_CORES]))
+    assert "wrong" in found
+    assert set(found) <= {"right", "wrong", *(text for text in found if "message 30 is in use" in text)}
+    assert meeting or found[0] == "right"
+
+
+def test_a_runtime_may_have_an_order_of_its_own():
+    arrays = halves()
+    runtime = Runtime(cores.sum_model(), order=core_ahead(1))
+    object.__setattr__(
+        runtime.net("sum").program, "cores", [cores.without_meeting(core, 0) for core in TWO_CORES]
+    )
+    assert (runtime.run("sum", arrays)["y"] != cores.wanted(**arrays)).any()
+
+
+def test_a_core_that_never_sends_is_reported():
+    (text,) = set(outcomes(MUTANTS["core 1 dma 6 send"]))
+    assert "net sum never ends" in text
+    assert "waits for message 31, sent 1 of 2 times" in text

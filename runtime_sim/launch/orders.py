@@ -1,4 +1,4 @@
-"""Orders in which a program may run, as its waits permit: what a missing wait does not survive."""
+"""Orders in which queues may run as their waits permit. A missing wait does not survive all of them."""
 
 from __future__ import annotations
 
@@ -7,10 +7,27 @@ import random
 from runtime_sim.launch.queues import ENGINES, Choose
 
 
+def alternating() -> Choose:
+    """Each queue in turn."""
+    last = -1
+
+    def choose(ready: list[int]) -> int:
+        nonlocal last
+        last = next((queue for queue in ready if queue > last), ready[0])
+        return last
+
+    return choose
+
+
 def run_ahead(engine: str) -> Choose:
     """One engine as far ahead of the other as the waits permit."""
     preferred = ENGINES.index(engine)
     return lambda ready: min(ready, key=lambda queue: (queue % 2 != preferred, queue))
+
+
+def core_ahead(core: int) -> Choose:
+    """One core as far ahead of the others as the waits permit."""
+    return lambda ready: min(ready, key=lambda queue: (queue // 2 != core, queue))
 
 
 def shuffled(seed: int) -> Choose:
