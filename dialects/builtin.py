@@ -24,7 +24,7 @@ class ModuleOp(Module):
     def of(cls, *functions: Function, target: str | None = None) -> ModuleOp:
         module = cls()
         if target is not None:
-            module.attributes[TARGET] = target
+            module.attributes = {TARGET: target}
         for function in functions:
             module.block.append(function)
         return module

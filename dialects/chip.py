@@ -11,12 +11,12 @@ Source of the instruction fields: the BM1684X register tables, rendered in `comp
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cache, lru_cache
 from typing import Any, ClassVar, Literal, cast
 
-from compiler.ir.core import Op, Value
+from compiler.ir.core import Op, OwnAttributes, Value
 from compiler.ir.define import Attr, Operand, OptionalAttr, OptionalOperand, Result, VariadicOperand, op
 from compiler.ir.module import Function
 from compiler.ir.types import F32, UI32, Attribute, ElementType, TensorType, Type, attr_def, type_def
@@ -39,6 +39,7 @@ STRIDES = ("row_stride", "table_stride", "n_stride", "c_stride", "index_stride",
 REMEMBERED = 8192  # results of functions of shapes, of which a program has few
 LEAST = dict.fromkeys(SIZES, 1) | dict.fromkeys(STRIDES, 0)  # of attributes that are numbers
 AXES = {"shape": 4, "kernel": 2}  # of attributes that are sizes
+ID, WAIT = "chip.id", "chip.wait"  # attributes of instructions
 SIGNED = {"i4", "i8", "i16", "i32", "f16", "f32", "bf16"}
 
 
@@ -194,6 +195,8 @@ class BufferOp(Op):
 class LocalOp(BufferOp):
     """A buffer in local memory at byte `offset` of every lane; no offset means not allocated yet."""
 
+    verifies_form = True
+
     offset: OptionalAttr[int]
     buffer: Result[LocalType]
 
@@ -245,21 +248,48 @@ class GlobalOp(BufferOp):
             self.fail(problem)
 
 
+class Ordered(OwnAttributes):
+    """The attributes of an instruction that has its place: its own are its id, and its wait if it has one."""
+
+    __slots__ = ("id", "wait")
+
+    def __init__(self, shared: Mapping[str, Any], id: int, wait: int) -> None:
+        super().__init__(shared)
+        self.id = id
+        self.wait = wait
+
+    def __getitem__(self, name: str) -> Any:
+        if name == ID:
+            return self.id
+        if name == WAIT and self.wait:
+            return self.wait
+        return self.shared[name]
+
+    def __iter__(self) -> Iterator[str]:
+        yield from self.shared
+        yield from (ID, WAIT) if self.wait else (ID,)
+
+    def __len__(self) -> int:
+        return len(self.shared) + 1 + bool(self.wait)
+
+
 class Instruction(Op):
     """Base of all instructions: what engine runs it, what bytes it touches, what its registers hold."""
 
     engine: ClassVar[str]
     family: ClassVar[str]
     KINDS: ClassVar[Collection[str]] = ()  # of a family whose kinds are those of the instruction tables
+    verifies_form = True
 
     def verify(self) -> None:
+        if self.KINDS and self.attributes["kind"] not in self.KINDS:
+            self.fail(f"kind is {self.attributes['kind']!r}, expected one of {', '.join(self.KINDS)}")
+
+    def verify_place(self) -> None:
         for value in self.operands:
             if not isinstance(value.owner, BufferOp):
                 self.fail("works on what is not made by chip.local or chip.global")
-        if self.KINDS and self.attributes["kind"] not in self.KINDS:
-            self.fail(f"kind is {self.attributes['kind']!r}, expected one of {', '.join(self.KINDS)}")
-        if "chip.id" in self.attributes or "chip.wait" in self.attributes:
-            self._verify_order()
+        self._verify_order()
 
     @classmethod
     def problem_of(cls, name: str, value: Any) -> str | None:
@@ -270,8 +300,10 @@ class Instruction(Op):
         return None
 
     def _verify_order(self) -> None:
-        for name in ("chip.id", "chip.wait"):
-            number = self.attributes.get(name, 1)
+        own = self.attributes
+        numbers = {ID: own.id, WAIT: own.wait or 1} if isinstance(own, Ordered) else own
+        for name in (ID, WAIT):
+            number = numbers.get(name, 1)
             if not isinstance(number, int) or not 1 <= number <= MAX_BYTES:
                 self.fail(f"{name} is {number}, expected a number from 1 on")
 
@@ -281,12 +313,14 @@ class Instruction(Op):
     @property
     def id(self) -> int:
         """Position in the engine's queue, from 1; 0 before `insert-waits`."""
-        return cast(int, self.attributes.get("chip.id", 0))
+        own = self.attributes
+        return own.id if isinstance(own, Ordered) else cast(int, own.get(ID, 0))
 
     @property
     def wait(self) -> int:
         """The other engine must have finished its instruction of this id; 0 for none."""
-        return cast(int, self.attributes.get("chip.wait", 0))
+        own = self.attributes
+        return own.wait if isinstance(own, Ordered) else cast(int, own.get(WAIT, 0))
 
     def written(self) -> Items:
         """What it writes, in the strides of the view if they are not those of the shape."""

@@ -82,7 +82,7 @@ def alone(module: ModuleOp, name: str) -> ModuleOp:
     else:
         functions = [function]
     made = ModuleOp.of(*(each.clone() for each in functions))  # type: ignore[arg-type]
-    made.attributes |= module.attributes
+    made.attributes = module.attributes
     return made
 
 

@@ -252,7 +252,7 @@ def kv_results(reader: GraphReader, layer: LayerCapture) -> list[Value]:
 def function_for(net: NetAttr, types: dict[str, TensorType]) -> FuncOp:
     """An empty function that says which net it is; arguments by the names that dumps call them."""
     function = FuncOp.with_args(net.stage_name, list(types.values()), names=list(types))
-    function.attributes[KEY] = net
+    function.attributes = {**function.attributes, KEY: net}
     return function
 
 

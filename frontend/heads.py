@@ -39,7 +39,7 @@ def give_logits(head: Function) -> int:
     logits = Builder.before(choice).add(llm.WidenOp(choice.x, loc=choice.loc))
     head.terminator.set_operands([logits.y])
     choice.erase()
-    head.attributes[KEY] = LM_HEAD_LOGITS
+    head.attributes = {**head.attributes, KEY: LM_HEAD_LOGITS}
     head.update_type()
     vocabulary: int = logits.y.type.shape[-1]
     return vocabulary
@@ -75,7 +75,7 @@ class Head:
 
     def __init__(self, net: NetAttr, *types: TensorType) -> None:
         self.function = FuncOp.with_args(net.name, types, names=[each.name for each in net.inputs])
-        self.function.attributes[KEY] = net
+        self.function.attributes = {**self.function.attributes, KEY: net}
         self.args = self.function.args
         self.loc = NameLoc(net.name)
 

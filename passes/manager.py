@@ -157,7 +157,7 @@ def _refusal(step: Pass, content: str, maker: str | None, source: str) -> str:
 
 def check_ended(step: Pass, module: Module) -> None:
     """CompileError at the first op of what the pass ends, such as an op of the dialect that it converts."""
-    if not contents(module) & step.ends:
+    if not step.ends or not contents(module) & step.ends:
         return
     for op in walk(module):
         for content in (contents_of(op) & step.ends).words():

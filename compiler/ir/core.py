@@ -5,7 +5,7 @@ A value keeps its uses in a dict, so replacing it costs the same however many op
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, NoReturn
 
 from typing_extensions import TypeVar
@@ -66,11 +66,21 @@ class Value(Generic[T]):
         return f"<%{self.name_hint or self.index} : {self.type}>"
 
 
+class OwnAttributes(Mapping[str, Any]):
+    """Attributes that many ops share, and discardable ones of one op besides, which a subclass holds."""
+
+    __slots__ = ("shared",)
+
+    def __init__(self, shared: Mapping[str, Any]) -> None:
+        self.shared = shared
+
+
 class Op:
     """One operation. Subclasses made by ``@op`` name its operands, attributes, regions and results.
 
     ``attributes`` holds plain Python values (int, float, str, bool, list, tuple, Type, Attribute): declared
-    ones by field name, others ("discardable") under a name with a dot in it.
+    ones by field name, others ("discardable") under a name with a dot in it. Ops that are alike may share
+    them, so they are replaced, never changed in place.
     """
 
     # The op's name in text. A dialect may declare a field called "name"; generic code reads "opname".
@@ -81,11 +91,12 @@ class Op:
     is_terminator: ClassVar[bool] = False
     has_effects: ClassVar[bool] = False  # does something besides making its results; never erased as dead
     is_isolated: ClassVar[bool] = False  # its region reads no value from outside
+    verifies_form: ClassVar[bool] = False  # `verify` looks at attributes and types alone
 
     loc: Location
     parent: Block | None
     position: Location | None  # where the parser read it, for diagnostics
-    attributes: dict[str, Any]
+    attributes: Mapping[str, Any]
     regions: tuple[Region, ...]
 
     def __init__(
@@ -106,7 +117,7 @@ class Op:
         cls: type[OpT],
         operands: Sequence[Value],
         types: Sequence[Type],
-        attributes: dict[str, Any],
+        attributes: Mapping[str, Any],
         regions: Sequence[Region] = (),
         segments: tuple[int, ...] | None = None,
         loc: Location = UNKNOWN,
@@ -121,7 +132,7 @@ class Op:
         self,
         operands: tuple[Value, ...],
         segments: tuple[int, ...],
-        attributes: dict[str, Any],
+        attributes: Mapping[str, Any],
         regions: tuple[Region, ...],
         loc: Location,
     ) -> None:
@@ -157,12 +168,21 @@ class Op:
     def verify(self) -> None:
         """Check what no type can say; call ``fail`` when it does not hold."""
 
+    def verify_place(self) -> None:
+        """The same of each op that ``verifies_form``, for what is around it and for what is its own."""
+
     @classmethod
     def problem_of(cls, name: str, value: Any) -> str | None:
         """What else is expected of a declared attribute than its type, if it is not so."""
         return None
 
     # ---- reading ----
+
+    @property
+    def shared_attributes(self) -> Mapping[str, Any]:
+        """The attributes without those of `OwnAttributes`: one object in ops that were made as one."""
+        found = self.attributes
+        return found.shared if isinstance(found, OwnAttributes) else found
 
     @property
     def operands(self) -> tuple[Value, ...]:
@@ -264,7 +284,7 @@ class Op:
         regions = [region._clone(mapping) for region in self.regions]
         operands = [mapping.get(value, value) for value in self._operands]
         types = [result.type for result in self.results]
-        copy = self.build(operands, types, dict(self.attributes), regions, self.segments, self.loc)
+        copy = self.build(operands, types, self.attributes, regions, self.segments, self.loc)
         for old, new in zip(self.results, copy.results, strict=True):
             mapping[old] = new
             new.name_hint = old.name_hint

@@ -243,9 +243,9 @@ class _AttrField:
 
     def __set__(self, op: Op, value: Any) -> None:
         if value is None:
-            op.attributes.pop(self.name, None)
+            op.attributes = {name: known for name, known in op.attributes.items() if name != self.name}
         else:
-            op.attributes[self.name] = value
+            op.attributes = {**op.attributes, self.name: value}
 
 
 class _RegionField:

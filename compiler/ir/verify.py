@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, NoReturn
 
 from compiler.ir.core import Op, Region, Value
@@ -13,7 +13,7 @@ from compiler.ir.values import described
 
 SHOWN = 60  # characters of a wrong value in a message
 
-Sound = set[tuple[int, int]]  # ids of fields and of values that suit them, which many ops share
+Sound = set[tuple[Hashable, ...]]  # ids of what was found to suit each other, which many ops share
 Changed = tuple[type[Op], ...]
 
 
@@ -29,17 +29,39 @@ def _verify_op(op: Op, visible: set[Value], sound: Sound, changed: Changed) -> N
     if not visible.issuperset(op.operands):
         _fail_undefined(op, visible)
     is_changed = isinstance(op, changed)
+    if is_changed and op.verifies_form:
+        form = _form(op)
+        if form not in sound:
+            _verify_parts(op, sound)
+            _verify_whole(op)
+            sound.add(form)
+        op.verify_place()
+        return
     if is_changed:
-        _verify_operands(op)
-        _verify_results(op)
-        _verify_attributes(op, sound)
+        _verify_parts(op, sound)
     for region in op.regions:
         _verify_region(op, region, set() if op.is_isolated else set(visible), sound, changed)
     if is_changed:
-        if op.shapes:
-            verify_shapes(op)
-        op.verify()
-        _verify_inferred(op)
+        _verify_whole(op)
+
+
+def _form(op: Op) -> tuple[Hashable, ...]:
+    """What ops have in common that are as good as each other, by objects that live as long as they do."""
+    values = (*op.operands, *op.results)
+    return (type(op), op.segments, id(op.shared_attributes), *[id(value.type) for value in values])
+
+
+def _verify_parts(op: Op, sound: Sound) -> None:
+    _verify_operands(op)
+    _verify_results(op)
+    _verify_attributes(op, sound)
+
+
+def _verify_whole(op: Op) -> None:
+    if op.shapes:
+        verify_shapes(op)
+    op.verify()
+    _verify_inferred(op)
 
 
 def _fail_undefined(op: Op, visible: set[Value]) -> None:

@@ -28,12 +28,13 @@ def target_of(op: Op) -> ChipSpec:
 
 def set_target(module: Module, spec: ChipSpec, source: str = "the module") -> None:
     """Say which chip a module is for; UserError, about `source`, when it says another already."""
-    said = module.attributes.setdefault(TARGET, spec.name)
+    said = module.attributes.get(TARGET, spec.name)
     if said != spec.name:
         raise UserError(
             f"{source} is for {said!r} ({TARGET}), but -c asks for {spec.name!r}: "
             f"give IR for {spec.name}, or another -c"
         )
+    module.attributes = {**module.attributes, TARGET: said}
 
 
 def check_target(module: Op) -> None:

@@ -109,8 +109,9 @@ def place(
 ) -> None:
     """Give each buffer its offset, and issue its loads no earlier than where it has its room."""
     later: dict[int, int] = {}
+    attributes = {start: {"offset": start} for start in starts.values()}
     for index, life in enumerate(found):
-        life.op.offset = starts[index]
+        life.op.attributes = attributes[starts[index]]
         later |= {load: places[index] for load in life.loads if load < places[index]}
     if later:
         reorder(function, lambda position: (later.get(position, position), position not in later))

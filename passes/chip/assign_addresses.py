@@ -115,8 +115,9 @@ def assign_stage(cores: Sequence[Function], room: Room, spec: ChipSpec, weights_
     end = place(regions_of(cores, "shared"), end, {})
     end = place(([op] for function in cores for op in globals_of(function, "scratch")), end, {})
     size = max(end - scratch, PAGE)  # the runtime refuses a net without any
+    known |= {"bm.scratch_address": scratch, "bm.scratch_bytes": size}
     for function in cores:
-        function.attributes |= known | {"bm.scratch_address": scratch, "bm.scratch_bytes": size}
+        function.attributes = {**function.attributes, **known}
 
 
 def is_integer(region: Sequence[GlobalOp]) -> bool:
@@ -144,5 +145,6 @@ def set_apart(functions: Sequence[Function]) -> None:
     for function in apart:
         for op in globals_of(function, "input", "output", "shared", "scratch"):
             op.address = (op.address or 0) + room
-        function.attributes["bm.scratch_bytes"] += room
-        room = round_up(function.attributes["bm.scratch_bytes"], PAGE)
+        size = function.attributes["bm.scratch_bytes"] + room
+        function.attributes = {**function.attributes, "bm.scratch_bytes": size}
+        room = round_up(size, PAGE)

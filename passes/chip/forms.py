@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable
-from typing import Generic, TypeVar
+from collections.abc import Callable, Hashable, Mapping
+from typing import Any, Generic, TypeVar
 
 from dialects.chip import Instruction
 
@@ -12,20 +12,32 @@ Found = TypeVar("Found")
 
 def form_of(op: Instruction) -> Hashable:
     """All of an instruction but which buffers it works on: only what they are, and which of them are one."""
+    return (op.opname, *_pattern(op), *op.shared_attributes.items())
+
+
+def _pattern(op: Instruction) -> tuple[tuple[int, ...], tuple[type, ...]]:
     buffers = op.operands
-    same = [buffers.index(buffer) for buffer in buffers]
-    return (op.opname, *same, *[buffer.type.__class__ for buffer in buffers], *op.attributes.items())
+    return tuple(map(buffers.index, buffers)), tuple([buffer.type.__class__ for buffer in buffers])
 
 
 class PerForm(Generic[Found]):
-    """A function of instructions that only depends on their form, worked out once for each."""
+    """A function of instructions that only depends on their form, worked out once for each.
+
+    Most instructions of a form share their attributes as one object, which is told faster than what it holds.
+    """
 
     def __init__(self, function: Callable[[Instruction], Found]) -> None:
         self._function = function
-        self._known: dict[Hashable, Found] = {}
+        self._by_form: dict[Hashable, Found] = {}
+        self._by_object: dict[Hashable, tuple[Found, Mapping[str, Any]]] = {}  # with it, so that it lives on
 
     def __call__(self, op: Instruction) -> Found:
-        form = form_of(op)
-        if form not in self._known:
-            self._known[form] = self._function(op)
-        return self._known[form]
+        shared = op.shared_attributes
+        key = id(shared), *_pattern(op)
+        known = self._by_object.get(key)
+        if known is None:
+            form = form_of(op)
+            if form not in self._by_form:
+                self._by_form[form] = self._function(op)
+            known = self._by_object[key] = self._by_form[form], shared
+        return known[0]

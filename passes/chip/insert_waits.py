@@ -12,7 +12,7 @@ from compiler.ir.core import Value
 from compiler.ir.module import Function, Module
 from compiler.target.attribute import target_of
 from compiler.target.spec import ChipSpec
-from dialects.chip import Instruction, LocalOp, LocalType, checked_accesses
+from dialects.chip import Instruction, LocalOp, LocalType, Ordered, checked_accesses
 from dialects.contents import Content
 from passes.chip.forms import PerForm
 from passes.manager import Pass
@@ -50,10 +50,11 @@ def insert_waits(function: Function, spec: ChipSpec) -> None:
         parts = footprint(op)
         if any(part.stop > op.operands[part.operand].type.bytes for part in parts):
             checked_accesses(op, spec)  # says what is wrong; a form is only checked for the first of its ops
-        op.attributes["chip.id"] = count[engine] = count[engine] + 1
+        count[engine] += 1
         wait = memory.newest_conflict(op, parts, OTHER[engine])
-        if wait > waited[engine]:
-            op.attributes["chip.wait"] = waited[engine] = wait
+        is_covered = wait <= waited[engine]
+        op.attributes = Ordered(op.attributes, count[engine], 0 if is_covered else wait)
+        waited[engine] = max(wait, waited[engine])
         memory.record(op, parts, engine, count[engine])
 
 

@@ -97,7 +97,8 @@ class Part:
         self.add(ReturnOp(*given.values(), loc=self.old.terminator.loc))
         erase_dead(self.new.block)
         self.new.update_type()
-        self.new.attributes |= {key: value for key, value in self.old.attributes.items() if "." in key}
+        own = {key: value for key, value in self.old.attributes.items() if "." in key}
+        self.new.attributes = {**self.new.attributes, **own}
         self._say_what(tuple(given))
         return self.new
 
@@ -108,7 +109,7 @@ class Part:
         numbers = tuple(before[number] for number in writes)
         all_ = numbers == tuple(range(len(net.outputs)))
         part: NetPart = replace(net.part, **place, writes=None if all_ else numbers)
-        self.new.attributes[KEY] = replace(net, part=part)
+        self.new.attributes = {**self.new.attributes, KEY: replace(net, part=part)}
 
     def _take_arguments(self) -> None:
         """All of each, but of keys and values a device has its own heads."""

@@ -72,7 +72,8 @@ def hand_out(function: Function) -> None:
 def describe(new: FuncOp, old: Function, net: NetAttr) -> None:
     new.loc = old.loc
     new.update_type()
-    new.attributes |= {key: value for key, value in old.attributes.items() if "." in key} | {KEY: net}
+    own = {key: value for key, value in old.attributes.items() if "." in key}
+    new.attributes = {**new.attributes, **own, KEY: net}
 
 
 def name_of(net: NetAttr, device: int, step: int) -> str:

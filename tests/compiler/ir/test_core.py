@@ -6,7 +6,7 @@ from compiler.garbage import uncollected
 from compiler.ir.core import Block, Region
 from compiler.ir.module import Builder, discard, walk
 from dialects.builtin import FuncOp, ModuleOp, ReturnOp
-from tests.compiler.ir.toy import ROW, LoopOp, MulOp, SiluOp, StoreOp
+from tests.compiler.ir.toy import ROW, LinearOp, LoopOp, MulOp, NormOp, SiluOp, StoreOp
 
 
 @pytest.fixture
@@ -171,3 +171,19 @@ def test_erasing_an_argument_renumbers_the_rest(block):
     block.erase_arg(first)
     assert block.args == [second]
     assert second.index == 0
+
+
+def test_clones_share_attributes_and_a_change_to_one_is_none_to_the_other(block):
+    norm = block.append(NormOp(*block.args, eps=1e-6))
+    copy = norm.clone()
+    assert copy.attributes is norm.attributes
+    copy.eps = 1e-5
+    assert (norm.eps, copy.eps) == (1e-6, 1e-5)
+
+
+def test_an_optional_attribute_that_is_taken_away_is_gone(block):
+    linear = block.append(LinearOp(block.args[0], act="silu"))
+    attributes = linear.attributes
+    linear.act = None
+    assert "act" not in linear.attributes
+    assert attributes["act"] == "silu"

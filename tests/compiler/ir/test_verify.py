@@ -1,7 +1,11 @@
+from typing import Any
+
 import pytest
 
 from compiler.diagnostics import CompileError
-from compiler.ir.core import Block, Region
+from compiler.ir.core import Block, Op, Region
+from compiler.ir.define import Attr, Operand, op
+from compiler.ir.location import NameLoc
 from compiler.ir.types import BF16, F32, TensorType
 from compiler.ir.verify import verify
 from dialects.builtin import FuncOp, ModuleOp, ReturnOp
@@ -171,3 +175,48 @@ def test_two_functions_of_one_name(function):
     module.block.append(function.clone())
     with pytest.raises(CompileError, match="a second function is called 'f'"):
         verify(module)
+
+
+@op("toy.formed")
+class FormedOp(Op):
+    """Verified by its form; `place` is no part of that."""
+
+    verifies_form = True
+
+    x: Operand[TensorType]
+    size: Attr[int]
+
+    def verify(self) -> None:
+        if self.size < 0:
+            self.fail("is of a negative size")
+
+    def verify_place(self) -> None:
+        if self.loc == NameLoc("wrong"):
+            self.fail("stands in a wrong place")
+
+
+def formed(function: FuncOp, size: int, **named: Any) -> FormedOp:
+    return function.block.append(FormedOp(function.args[0], size=size, **named))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"attributes": {"size": -1}}, "is of a negative size"),
+        ({"attributes": {"size": 1.5}}, "attribute 'size' is 1.5"),
+        ({"attributes": {}}, "needs attribute size"),
+        ({"loc": NameLoc("wrong")}, "stands in a wrong place"),
+        ({"types": [ROW]}, "has 1 results, expected 0"),
+        ({"operands": []}, "has 0 operands, expected 1"),
+    ],
+)
+def test_an_op_is_verified_behind_others_of_its_class(function, changes, message):
+    """And passes behind one with the same attributes, operands and place."""
+    first, second = formed(function, 1), formed(function, 1)
+    second.attributes = first.attributes
+    function.block.append(ReturnOp())
+    verify(ModuleOp.of(function))
+    parts = {"operands": first.operands, "types": (), "attributes": first.attributes} | changes
+    function.block.insert_before(function.terminator, FormedOp.build(**parts))
+    with pytest.raises(CompileError, match=message):
+        verify(function.parent_op)
