@@ -11,6 +11,7 @@ from dialects.tensor import Lanes, Replicated
 from dialects.weights import Iota
 from passes.tensor_to_chip.constants import CDF_LIMIT, cdf_table, exp2_table, lane_numbers
 from passes.tensor_to_chip.context import Lowering, lowers
+from passes.tensor_to_chip.emitter import Emitter
 from passes.tensor_to_chip.matmul import row_sums
 from passes.tensor_to_chip.placed import Placed
 
@@ -42,7 +43,7 @@ def cast(low: Lowering, op: tensor.CastOp) -> None:
 
 @lowers(tensor.Exp2Op)
 def exp2(low: Lowering, op: tensor.Exp2Op) -> None:
-    low.put(op, low.emit.exp2(low.get(op.operands[0]), exp2_table(low)))
+    low.put(op, low.emit.repeat(Emitter.exp2, low.get(op.operands[0]), exp2_table(low)))
 
 
 @lowers(tensor.Exp2WholeOp)
@@ -74,34 +75,41 @@ def reciprocal(low: Lowering, op: tensor.ReciprocalOp) -> None:
 @lowers(tensor.GateOp)
 def gate(low: Lowering, op: tensor.GateOp) -> None:
     g, up = low.get(op.operands[0]), low.get(op.operands[1])
-    silu = low.emit.ar("mul", low.emit.like(g), g, sigmoid_of(low, g))
-    low.emit.ar("mul", low.result(op), silu, up)
+    low.emit.repeat(gated, low.result(op), g, up, exp2_table(low))
 
 
 @lowers(tensor.SigmoidOp)
 def sigmoid(low: Lowering, op: tensor.SigmoidOp) -> None:
-    low.put(op, sigmoid_of(low, low.get(op.x)))
+    low.put(op, low.emit.repeat(sigmoid_of, low.get(op.x), exp2_table(low)))
 
 
 @lowers(tensor.NormalCdfOp)
 def normal_cdf(low: Lowering, op: tensor.NormalCdfOp) -> None:
     """1 / (1 + 2**(x P(x**2))): the logarithm of the odds is a smooth odd function of x, nearly a line."""
-    emit, x = low.emit, low.get(op.x)
+    low.put(op, low.emit.repeat(cdf_of, low.get(op.x), cdf_table(low), exp2_table(low)))
+
+
+def cdf_of(emit: Emitter, x: Placed, slopes: Placed, table: Placed) -> Placed:
     square = emit.ar("mul", emit.like(x), x, x)
     limited = emit.ar("min", emit.like(x), square, CDF_LIMIT**2)
-    slope = emit.sfu("taylor", limited, cdf_table(low))
-    low.put(op, reciprocal_of_power(low, emit.ar("mul", emit.like(x), slope, x)))
+    slope = emit.sfu("taylor", limited, slopes)
+    return reciprocal_of_power(emit, emit.ar("mul", emit.like(x), slope, x), table)
 
 
-def sigmoid_of(low: Lowering, x: Placed) -> Placed:
+def gated(emit: Emitter, res: Placed, g: Placed, up: Placed, table: Placed) -> Placed:
+    """silu(g) * up."""
+    silu = emit.ar("mul", emit.like(g), g, sigmoid_of(emit, g, table))
+    return emit.ar("mul", res, silu, up)
+
+
+def sigmoid_of(emit: Emitter, x: Placed, table: Placed) -> Placed:
     """1 / (1 + 2**(-x log2 e))."""
-    return reciprocal_of_power(low, low.emit.ar("mul", low.emit.like(x), x, -LOG2_E))
+    return reciprocal_of_power(emit, emit.ar("mul", emit.like(x), x, -LOG2_E), table)
 
 
-def reciprocal_of_power(low: Lowering, power: Placed) -> Placed:
+def reciprocal_of_power(emit: Emitter, power: Placed, table: Placed) -> Placed:
     """1 / (1 + 2**power)."""
-    emit = low.emit
-    bottom = emit.ar("add", emit.like(power), emit.exp2(power, exp2_table(low), highest=GATE_LIMIT), 1.0)
+    bottom = emit.ar("add", emit.like(power), emit.exp2(power, table, highest=GATE_LIMIT), 1.0)
     return emit.reciprocal(bottom)
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import replace
-from functools import cache
+from functools import cache, lru_cache
 from math import prod
+from types import MappingProxyType
 from typing import Any
 
-from compiler.ir.core import Op, Value
+from compiler.ir.core import Op, OpT, Value
 from compiler.ir.location import Location
 from compiler.ir.module import Builder
 from compiler.ir.types import F32, I8, I32, Attribute, ElementType, TensorType
@@ -16,13 +17,21 @@ from compiler.sizes import round_up
 from compiler.target.spec import ChipSpec
 from dialects import chip
 from dialects.tensor import Lanes, Replicated, axis_over_lanes
-from passes.tensor_to_chip.placed import CannotView, Placed, buffer_bytes, default_strides
+from passes.tensor_to_chip.placed import REMEMBERED, CannotView, Placed, buffer_bytes, default_strides
+from passes.tensor_to_chip.recipe import Recipe, buffers_of, pattern_of, recipe_of
 from passes.tensor_to_chip.steps import dma_steps, steps
 
 Operand = Placed | float  # an array, or one number for all positions
 
 RECIPROCAL_MAGIC = float(0x7EF311C7)  # makes the largest error of the guess least, 5.05 %
 MAX_ITEMS = 0xFFFF  # of one row of a matrix command
+NO_ATTRIBUTES: Mapping[str, Any] = MappingProxyType({})
+
+
+@lru_cache(REMEMBERED)
+def local_type(bytes_: int) -> chip.LocalType:
+    """Buffers of one size share their type."""
+    return chip.LocalType(bytes_)
 
 
 class Emitter:
@@ -33,16 +42,37 @@ class Emitter:
         self.spec = spec
         self.loc: Location | None = None
         self.weights: dict[Attribute, Value] = {}
+        self._recipes: dict[Hashable, Recipe] = {}
+        self._recordings: list[list[Op]] = []  # the ops that were added since each began
 
-    def add(self, op: Op) -> Op:
+    def add(self, op: OpT) -> OpT:
         if self.loc is not None:
             op.loc = self.loc
+        for recording in self._recordings:
+            recording.append(op)
         return self.builder.add(op)
+
+    def repeat(self, body: Callable[..., Placed], *arrays: Operand | None, **settings: Hashable) -> Placed:
+        """`body(self, *arrays, **settings)`: it knows nothing but what it is given.
+
+        So for arrays that lie alike it emits the same on other buffers, which is copied from the first time.
+        """
+        key = (body, pattern_of(arrays), *settings.items())
+        recipe = self._recipes.get(key)
+        if recipe is not None:
+            return recipe.follow(self.add, buffers_of(arrays))
+        self._recordings.append([])
+        try:
+            made = body(self, *arrays, **settings)
+        finally:
+            ops = self._recordings.pop()
+        self._recipes[key] = recipe_of(ops, buffers_of(arrays), made)
+        return made
 
     # ---- buffers ----
 
     def buffer(self, bytes_: int) -> Value:
-        return self.add(chip.LocalOp(types=[chip.LocalType(bytes_)])).results[0]
+        return self.add(chip.LocalOp.build((), (local_type(bytes_),), NO_ATTRIBUTES)).results[0]
 
     def new(self, shape: Sequence[int], dtype: ElementType, layout: Attribute) -> Placed:
         return self.of_type(TensorType(tuple(shape), dtype, layout))
@@ -80,6 +110,9 @@ class Emitter:
 
         Numbers take the `constant_type`, by default that of the other operand.
         """
+        return self.repeat(Emitter._ar, res, a, b, kind=kind, **attrs)
+
+    def _ar(self, res: Placed, a: Operand, b: Operand | None, kind: str, **attrs: Any) -> Placed:
         arrays = [x for x in (res, a, b) if isinstance(x, Placed)]
         if len({x.lane for x in arrays if x.axis is not None}) > 1:
             raise CannotView(f"operands of {kind} start on lanes {', '.join(str(x.lane) for x in arrays)}")
@@ -108,6 +141,9 @@ class Emitter:
 
     def sfu(self, kind: str, x: Placed, table: Placed | None = None) -> Placed:
         """A special function on an array, into a fresh one."""
+        return self.repeat(Emitter._sfu, x, table, kind=kind)
+
+    def _sfu(self, x: Placed, table: Placed | None, kind: str) -> Placed:
         if not self.is_aligned(x):
             return self._sfu_of_copy(kind, x, table)
         res = self.like(x)
@@ -161,6 +197,9 @@ class Emitter:
         Those of sums are what is fastest for one row: the order in which a row is added up, and so its bits,
         depend on no other.
         """
+        return self.repeat(Emitter._pool_all, x, kind=kind, scale=scale)
+
+    def _pool_all(self, x: Placed, kind: str, scale: float) -> Placed:
         others = prod(size for i, size in enumerate(x.shape[:-1]) if i != x.axis)
         rows = x.lane_rows * others if kind == "max" else 1
         start, eu_items = self.spec.costs.tiu_start["pord"], self.spec.eu_items(x.dtype.bytes)

@@ -9,7 +9,7 @@ from math import prod
 from typing import TypeGuard
 
 from compiler.ir.core import Op, Value
-from compiler.ir.types import F32, I8, I16, UI4, UI8, ElementType
+from compiler.ir.types import F32, I8, I16, UI4, UI8, ElementType, TensorType
 from compiler.sizes import round_up
 from compiler.target.spec import ChipSpec
 from compiler.weights.scheme import Scheme
@@ -17,6 +17,7 @@ from compiler.weights.tile import Tile
 from dialects import chip, tensor
 from dialects.tensor import Lanes, PackedType
 from passes.tensor_to_chip.context import Lowering, lowers
+from passes.tensor_to_chip.emitter import Emitter
 from passes.tensor_to_chip.placed import CannotView, Placed
 
 
@@ -39,52 +40,57 @@ def dequantize(low: Lowering, op: Op) -> None:
     Scales of another type than the weight's are multiplied in f32: the unit does not mix types, nor cast from
     one type of 16 bits to another. So is code * scale where a minimum is added, to round once.
     """
-    packed = op.operands[0].type
+    packed, source = op.operands[0].type, low.get(op.operands[0])
     assert isinstance(packed, PackedType)
-    tile = tile_of(packed, low.spec)
-    emit, source = low.emit, low.get(op.operands[0])
     if packed.scheme is None:
+        tile = tile_of(packed, low.spec)
         shape, strides = (tile.rows, tile.columns), (tile.pitch, 1)
         low.put(op, replace(source, dtype=packed.element, shape=shape, strides=strides))
         return
-    scheme, scale = packed.scheme, packed.scheme.scale
+    low.put(op, low.emit.repeat(dequantized, source, packed=packed, type_=op.results[0].type))
+
+
+def dequantized(emit: Emitter, source: Placed, packed: PackedType, type_: TensorType) -> Placed:
+    tile, scheme = tile_of(packed, emit.spec), packed.scheme
+    assert scheme is not None
+    scale = scheme.scale
     groups = (tile.lanes, tile.slots * tile.groups, scheme.group)
     each = (*groups[:2], 1)
     common = scale if scale == packed.element and not scheme.minimum else F32
-    wide = emit.cast(emit.new(groups, common, Lanes(0)), steps_from_zero(low, tile, scheme, source, groups))
+    wide = emit.cast(emit.new(groups, common, Lanes(0)), steps_from_zero(emit, tile, scheme, source, groups))
     scales = section(source, scale, tile.scales_offset, each)
-    whole = emit.of_type(op.results[0].type)
+    whole = emit.of_type(type_)
     if common == scale:
         rows, codes, scales = (rows_of_groups(x, tile) for x in (rows_in_lanes(whole, tile), wide, scales))
         emit.ar("mul", rows, codes, scales)
-    else:
-        emit.ar("mul", wide, wide, widened(low, scales))
-        if scheme.minimum:
-            minimums = section(source, scale, tile.minimums_offset, each)
-            emit.ar("add", wide, wide, widened(low, minimums))
-        emit.cast(rows_in_lanes(whole, tile), wide.reshape((tile.lanes, tile.slots, tile.columns), 0))
-    low.put(op, whole)
+        return whole
+    emit.ar("mul", wide, wide, widened(emit, scales))
+    if scheme.minimum:
+        minimums = section(source, scale, tile.minimums_offset, each)
+        emit.ar("add", wide, wide, widened(emit, minimums))
+    emit.cast(rows_in_lanes(whole, tile), wide.reshape((tile.lanes, tile.slots, tile.columns), 0))
+    return whole
 
 
-def widened(low: Lowering, x: Placed) -> Placed:
-    return low.emit.cast(low.emit.new(x.shape, F32, Lanes(0)), x)
+def widened(emit: Emitter, x: Placed) -> Placed:
+    return emit.cast(emit.new(x.shape, F32, Lanes(0)), x)
 
 
 def steps_from_zero(
-    low: Lowering, tile: Tile, scheme: Scheme, source: Placed, groups: tuple[int, int, int]
+    emit: Emitter, tile: Tile, scheme: Scheme, source: Placed, groups: tuple[int, int, int]
 ) -> Placed:
     """Codes less zero points, integers in [lanes, groups, group]; of 16 bits where bytes do not hold them."""
-    codes = codes_of(low, tile, scheme, source).reshape(groups, 0)
+    codes = codes_of(emit, tile, scheme, source).reshape(groups, 0)
     if scheme.signed or scheme.minimum:
         return codes
     zeros: Placed | float = float(scheme.implied_zero)
     if scheme.zeros:
         zeros = section(source, UI8, tile.zeros_offset, (*groups[:2], 1))
-    steps = low.emit.new(groups, I8 if tile.bits == 4 else I16, Lanes(0))
-    return low.emit.ar("sub", steps, codes, zeros, constant_type=UI8)
+    steps = emit.new(groups, I8 if tile.bits == 4 else I16, Lanes(0))
+    return emit.ar("sub", steps, codes, zeros, constant_type=UI8)
 
 
-def codes_of(low: Lowering, tile: Tile, scheme: Scheme, source: Placed) -> Placed:
+def codes_of(emit: Emitter, tile: Tile, scheme: Scheme, source: Placed) -> Placed:
     """Codes as arithmetic takes them, [lanes, slots, columns]: as they lie, if it can.
 
     A row of 4-bit items must begin on a whole byte, which groups of an odd size do not.
@@ -93,14 +99,14 @@ def codes_of(low: Lowering, tile: Tile, scheme: Scheme, source: Placed) -> Place
     if tile.bits == 8:
         return section(source, I8 if scheme.signed else UI8, tile.codes_offset, shape)
     if not tile.neighbours:
-        return halves(low, tile, source)
+        return halves(emit, tile, source)
     codes = section(source, UI4, tile.codes_offset, shape)
-    return low.emit.cast(low.emit.new(shape, UI8, Lanes(0)), codes) if scheme.group % 2 else codes
+    return emit.cast(emit.new(shape, UI8, Lanes(0)), codes) if scheme.group % 2 else codes
 
 
-def halves(low: Lowering, tile: Tile, source: Placed) -> Placed:
+def halves(emit: Emitter, tile: Tile, source: Placed) -> Placed:
     """Codes of 4 bits in bytes of their own, [lanes, slots, columns]."""
-    emit, half = low.emit, tile.columns // 2
+    half = tile.columns // 2
     part = (tile.lanes, tile.slots, half)
     nibbles = section(source, UI8, tile.codes_offset, part)
     spread = emit.new((tile.lanes, tile.slots, tile.columns), UI8, Lanes(0))
@@ -135,10 +141,9 @@ def linear(low: Lowering, op: Op) -> None:
     res, accumulate = destination(low, op)
     if x.axis == len(x.shape) - 1:
         column = as_column(low, x), as_column(low, res)
-        emit_matmul(low, "nn", column[1], w, column[0], accumulate)
+        emit_matmul(low.emit, "nn", column[1], w, column[0], accumulate)
         return
-    for left, result in matrices(low, x, res):
-        emit_matmul(low, "nt", result, left, w, accumulate)
+    low.emit.repeat(products, res, x, w, kind="nt", accumulate=accumulate)
 
 
 def destination(low: Lowering, op: tensor.LinearOp | tensor.MatmulOp) -> tuple[Placed, bool]:
@@ -166,14 +171,19 @@ def matmul(low: Lowering, op: Op) -> None:
     assert isinstance(op, tensor.MatmulOp)
     a, b = low.get(op.a), right_matrix(low, op.b)
     res, accumulate = destination(low, op)
-    for left, result in matrices(low, a, res):
-        emit_matmul(low, "nt" if op.transpose_b else "nn", result, left, b, accumulate)
+    low.emit.repeat(products, res, a, b, kind="nt" if op.transpose_b else "nn", accumulate=accumulate)
+
+
+def products(emit: Emitter, res: Placed, a: Placed, b: Placed, kind: str, accumulate: bool) -> Placed:
+    """Of each matrix in [.., m, k] with b."""
+    for left, result in matrices(emit.spec, a, res):
+        emit_matmul(emit, kind, result, left, b, accumulate)
+    return res
 
 
 def row_sums(low: Lowering, x: Placed, res: Placed) -> None:
     """The sum of each row of 16 bit, in f32: its product with a column of ones."""
-    for left, result in matrices(low, x, res):
-        emit_matmul(low, "nn", result, left, ones(low, left.shape[1], x.dtype), accumulate=False)
+    low.emit.repeat(products, res, x, ones(low, x.shape[-1], x.dtype), kind="nn", accumulate=False)
 
 
 def ones(low: Lowering, count: int, dtype: ElementType) -> Placed:
@@ -194,24 +204,24 @@ def right_matrix(low: Lowering, value: Value) -> Placed:
     if found.lane:
         rows, columns = found.shape
         return low.emit.lanes("l_copy", low.emit.of_type(value.type), found, (1, rows, 1, columns))
-    return found if is_matrix(low, found) else low.emit.cast(low.emit.of_type(value.type), found)
+    return found if is_matrix(low.spec, found) else low.emit.cast(low.emit.of_type(value.type), found)
 
 
-def matrices(low: Lowering, left: Placed, result: Placed) -> Iterator[tuple[Placed, Placed]]:
+def matrices(spec: ChipSpec, left: Placed, result: Placed) -> Iterator[tuple[Placed, Placed]]:
     """Cut [.., m, k] and [.., m, n] into matrices whose rows of lanes lie one pitch apart in both."""
-    joined, joined_result = with_rows_joined(low, left), with_rows_joined(low, result)
+    joined, joined_result = with_rows_joined(spec, left), with_rows_joined(spec, result)
     if joined is not None and joined_result is not None:
         yield joined, joined_result
         return
     *lead, rows, _ = left.shape
     for index in product(*(range(size) for size in lead)):
         pair = [matrix_at(x, index) for x in (left, result)]
-        if all(is_matrix(low, x) for x in pair):
+        if all(is_matrix(spec, x) for x in pair):
             yield pair[0], pair[1]
             continue
         start = 0
         while start < rows:
-            count = min(low.spec.lanes - (left.lane + start) % low.spec.lanes, rows - start)
+            count = min(spec.lanes - (left.lane + start) % spec.lanes, rows - start)
             yield (
                 pair[0].slice((start, 0), (count, left.shape[-1])),
                 pair[1].slice((start, 0), (count, result.shape[-1])),
@@ -219,7 +229,7 @@ def matrices(low: Lowering, left: Placed, result: Placed) -> Iterator[tuple[Plac
             start += count
 
 
-def with_rows_joined(low: Lowering, x: Placed) -> Placed | None:
+def with_rows_joined(spec: ChipSpec, x: Placed) -> Placed | None:
     """[.., m, k] as one matrix, where each of those there are fills whole rows of lanes and lies behind the
     one before it.
     """
@@ -233,7 +243,7 @@ def with_rows_joined(low: Lowering, x: Placed) -> Placed | None:
             return None
     pitch = wide[-1][1] if wide else columns
     whole = replace(x, shape=(prod(lead) * rows, columns), strides=(pitch, x.strides[-1]), axis=0)
-    return whole if is_matrix(low, whole) else None
+    return whole if is_matrix(spec, whole) else None
 
 
 def matrix_at(x: Placed, index: tuple[int, ...]) -> Placed:
@@ -241,10 +251,10 @@ def matrix_at(x: Placed, index: tuple[int, ...]) -> Placed:
     return one.reshape(x.shape[-2:], 0)
 
 
-def is_matrix(low: Lowering, x: Placed) -> bool:
+def is_matrix(spec: ChipSpec, x: Placed) -> bool:
     """Whether it begins on an EU width and its rows of lanes lie at the pitch of matrix operands."""
-    pitch = round_up(x.shape[1], low.spec.eu_items(x.dtype.bytes))
-    return x.offset % low.spec.eu_bytes == 0 and (x.lane_rows == 1 or x.strides[0] == pitch)
+    pitch = round_up(x.shape[1], spec.eu_items(x.dtype.bytes))
+    return x.offset % spec.eu_bytes == 0 and (x.lane_rows == 1 or x.strides[0] == pitch)
 
 
 def require(holds: bool, reason: str) -> None:
@@ -253,15 +263,15 @@ def require(holds: bool, reason: str) -> None:
         raise CannotView(reason)
 
 
-def emit_matmul(low: Lowering, kind: str, res: Placed, left: Placed, right: Placed, accumulate: bool) -> None:
+def emit_matmul(emit: Emitter, kind: str, res: Placed, left: Placed, right: Placed, accumulate: bool) -> None:
     m, k, n = left.shape[0], left.shape[1], res.shape[1]
     require(left.lane == res.lane, "the left operand and the result start on different lanes")
     require(right.lane == 0, "the right operand does not start on lane 0")
     require(right.axis == 0 and left.axis == 0 and res.axis == 0, "rows do not lie over the lanes")
     require(all(x.strides[1] == 1 or x.shape[1] == 1 for x in (res, left, right)), "columns with gaps")
-    require(is_matrix(low, right), f"{list(right.shape)} is not laid out as a matrix")
+    require(is_matrix(emit.spec, right), f"{list(right.shape)} is not laid out as a matrix")
     require(right.shape == ((k, n) if kind == "nn" else (n, k)), f"{list(right.shape)} for k={k} n={n}")
-    low.emit.add(
+    emit.add(
         chip.MatmulOp(
             res.buffer,
             left.buffer,

@@ -96,6 +96,12 @@ class Placed:
                 self._regroup(old, new, tuple(shape), strides)
         return self._seen(tuple(shape), tuple(strides), axis, self.offset, self.lane)
 
+    def in_buffer(self, buffer: Value) -> Placed:
+        """The same place in another buffer."""
+        return Placed(
+            buffer, self.dtype, self.shape, self.strides, self.axis, self.lanes, self.offset, self.lane
+        )
+
     def _seen(
         self, shape: tuple[int, ...], strides: tuple[int, ...], axis: int | None, offset: int, lane: int
     ) -> Placed:

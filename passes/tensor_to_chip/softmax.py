@@ -31,13 +31,19 @@ END = 259  # steps, where the bend ends; with this one and `BEND` the error is t
 CURVE_BITS = 7
 BEND, BEND_BITS = 173, 10
 
+
 @lowers(tensor.SoftmaxWeightsOp)
 def softmax_weights(low: Lowering, op: tensor.SoftmaxWeightsOp) -> None:
     x, top, result = low.get(op.x), low.get(op.top), low.result(op)
     if op.y.type.element == BF16:
-        bf16_powers(low.emit, result, x, top, op.steps)
+        low.emit.repeat(bf16_powers, result, x, top, steps=op.steps)
     else:
-        low.emit.cast(result, low.emit.exp2(below(low.emit, x, top, op.steps), exp2_table(low)))
+        low.emit.repeat(powers, result, x, top, exp2_table(low), steps=op.steps)
+
+
+def powers(emit: Emitter, result: Placed, x: Placed, top: Placed, table: Placed, steps: int) -> Placed:
+    """2**((x - top) / steps) into result."""
+    return emit.cast(result, emit.exp2(below(emit, x, top, steps), table))
 
 
 def below(emit: Emitter, x: Placed, top: Placed, steps: int) -> Placed:
@@ -46,7 +52,7 @@ def below(emit: Emitter, x: Placed, top: Placed, steps: int) -> Placed:
     return distance if steps == 1 else emit.ar("mul", emit.like(x), distance, 1 / steps)
 
 
-def bf16_powers(emit: Emitter, result: Placed, x: Placed, top: Placed, steps: int) -> None:
+def bf16_powers(emit: Emitter, result: Placed, x: Placed, top: Placed, steps: int) -> Placed:
     """2**((x - top) / steps) into result: two instructions on f32, if x comes in `STEPS`, one on 16 bit, and
     three on 8.
     """
@@ -55,7 +61,7 @@ def bf16_powers(emit: Emitter, result: Placed, x: Placed, top: Placed, steps: in
     zero = emit.ar("sub", emit.like(top), float(BIAS * STEPS), top)
     place = emit.cast(emit.like(x, UI16), emit.ar("add", emit.like(x), x, zero))
     bits = replace(result, dtype=UI16)
-    emit.ar("subs", bits, place, bend(emit, place), shift=MANTISSA_BITS - STEP_BITS, round=1)
+    return emit.ar("subs", bits, place, bend(emit, place), shift=MANTISSA_BITS - STEP_BITS, round=1)
 
 
 def bend(emit: Emitter, place: Placed) -> Placed:
