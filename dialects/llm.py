@@ -82,11 +82,14 @@ class LeadsToAttention(Op):
 
 
 def is_read_rounded(value: Value) -> bool:
-    """Whether all that read the value, as it is or with its axes permuted, do so in its element type."""
+    """Whether all that read the value, as it is or with its axes permuted, do so in its element type; some of
+    it may be a result that parts of a net have together.
+    """
     return all(
         isinstance(user, RoundsOperands)
         or user.is_terminator
-        or (isinstance(user, PermuteOp) and is_read_rounded(user.y))
+        or (isinstance(user, PermuteOp | AllGatherOp) and is_read_rounded(user.y))
+        or (isinstance(user, SliceOp) and all(isinstance(each, AllGatherOp) for each in user.y.users))
         for user in value.users
     )
 

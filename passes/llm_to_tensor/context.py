@@ -292,7 +292,21 @@ class Lowering(ABC):
         return self.build.add(tensor.StoreOp(self._for_client(value)))
 
     def _for_client(self, value: Value) -> Value:
-        """Rounded as the client reads it; heads that were rounded for attention are not rounded again."""
+        """Rounded as the client reads it; heads that were rounded for attention, of which these may be some,
+        are not rounded again.
+        """
+        some = value.defining(llm.SliceOp)
+        heads = self._rounded_heads(value if some is None else some.x)
+        if heads is None:
+            return self._rounded(value, self.client_layout)
+        if some is None:
+            return heads
+        starts, sizes = [0] * len(heads.type.shape), list(heads.type.shape)
+        starts[some.axis], sizes[some.axis] = some.start, some.stop - some.start
+        return self.build.slice(heads, starts, sizes)
+
+    def _rounded_heads(self, value: Value) -> Value | None:
+        """The value, if it was rounded with its axes in another order."""
         halves = self.current.halves
         permuted = value.defining(llm.PermuteOp)
         if permuted is not None and permuted.x in halves:
@@ -301,7 +315,7 @@ class Lowering(ABC):
             if isinstance(user, llm.PermuteOp) and user.y in halves:
                 inverse = [user.order.index(axis) for axis in range(len(user.order))]
                 return self.build.permute(halves[user.y], inverse)
-        return self._rounded(value, self.client_layout)
+        return None
 
     # ---- weights and tables ----
 
