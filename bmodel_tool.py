@@ -87,7 +87,7 @@ def _add_running(commands: Commands) -> None:
     text = ".npz with an array for each input name"
     run.add_argument("--input", type=Path, required=True, metavar="FILE", help=text)
     run.add_argument("--output", type=Path, required=True, metavar="FILE", help=".npz to write")
-    _add_exact(run)
+    _add_machine(run)
 
     verify = _add(commands, "verify", "compare each net with the Hugging Face model in float32")
     verify.add_argument("--reference", type=Path, required=True, metavar="DIR", help="folder or GGUF file")
@@ -99,7 +99,7 @@ def _add_running(commands: Commands) -> None:
     verify.add_argument("--ir", type=Path, metavar="DIR", help=text)
     verify.add_argument("--bisect", metavar="NET", help="look into this net, right or wrong; needs --ir")
     verify.set_defaults(bisect_net=_bisect_net)
-    _add_exact(verify)
+    _add_machine(verify)
 
 
 def _add_talking(commands: Commands) -> None:
@@ -116,7 +116,7 @@ def _add_talking(commands: Commands) -> None:
     chat.add_argument("--config", type=Path, metavar="DIR", help=text)
     text = "continue the prompt as it is, without chat template"
     chat.add_argument("--raw", action="store_true", help=text)
-    _add_exact(chat)
+    _add_machine(chat)
 
 
 def _bisect_net(suspect: Suspect, folder: Path) -> Iterator[str]:
@@ -136,9 +136,12 @@ def _add_net(command: Parser) -> None:
     command.add_argument("net", help="such as block_0; `info` lists them")
 
 
-def _add_exact(command: Parser) -> None:
+def _add_machine(command: Parser) -> None:
+    """How the chip is simulated."""
     text = "matrix products bit for bit as the chip's, many times slower"
     command.add_argument("--exact", action="store_true", help=text)
+    text = "let engines and cores take turns in another order that their waits permit, drawn by N"
+    command.add_argument("--order", type=int, metavar="N", help=text)
 
 
 if __name__ == "__main__":

@@ -26,6 +26,7 @@ from runtime_sim.launch.queues import CoreProgram
 class Transfer:
     """A range of DDR, bytes [start, end), that a DMA instruction reads or writes."""
 
+    core: int
     number: int  # of the instruction on its queue
     write: bool
     start: int
@@ -33,6 +34,9 @@ class Transfer:
 
     def meets(self, start: int, end: int) -> bool:
         return self.start < end and start < self.end
+
+    def __str__(self) -> str:
+        return (f"core {self.core} " if self.core else "") + f"dma {self.number}"
 
 
 def check_file(program: Program, hashes: bool = True) -> list[str]:
@@ -60,11 +64,13 @@ class StageChecker:
     def __init__(self, spec: ChipSpec) -> None:
         self.spec = spec
         self._order: dict[tuple[Hashable, ...], list[str]] = {}
-        self._transfers: dict[int, list[Transfer]] = {}
+        self._transfers: dict[tuple[int, int], list[Transfer]] = {}
         self._hardware: dict[int, list[str]] = {}
 
     def problems(self, stage: StageProgram, stages: Sequence[StageProgram]) -> Iterator[str]:
-        transfers = [transfer for core in stage.cores for transfer in self._transfers_of(core)]
+        transfers = [
+            transfer for index, core in enumerate(stage.cores) for transfer in self._transfers_of(index, core)
+        ]
         yield from _placement_problems(stage)
         yield from _transfer_problems(stage, transfers)
         yield from _input_problems(stage, stages, transfers)
@@ -74,10 +80,11 @@ class StageChecker:
             prefix = f"core {index} " if index else ""
             yield from (prefix + problem for problem in self._hardware_of(core))
 
-    def _transfers_of(self, core: CoreProgram) -> list[Transfer]:
-        if id(core) not in self._transfers:
-            self._transfers[id(core)] = list(_transfers(core, self.spec))
-        return self._transfers[id(core)]
+    def _transfers_of(self, index: int, core: CoreProgram) -> list[Transfer]:
+        key = index, id(core)
+        if key not in self._transfers:
+            self._transfers[key] = list(_transfers(index, core, self.spec))
+        return self._transfers[key]
 
     def _hardware_of(self, core: CoreProgram) -> list[str]:
         if id(core) not in self._hardware:
@@ -106,12 +113,12 @@ def moved_of(stage: StageProgram) -> Moved:
     return Moved(ranges(stage.stage.inputs), ranges(stage.stage.outputs))
 
 
-def _transfers(core: CoreProgram, spec: ChipSpec) -> Iterator[Transfer]:
+def _transfers(index: int, core: CoreProgram, spec: ChipSpec) -> Iterator[Transfer]:
     for number, instruction in enumerate(core.dma, 1):
         for access in accesses(instruction, spec):
             if not access.is_local:
                 for box in access.boxes:
-                    yield Transfer(number, access.write, box.start, box.end)
+                    yield Transfer(index, number, access.write, box.start, box.end)
 
 
 def _id_problems(cores: Sequence[CoreProgram]) -> Iterator[str]:
@@ -163,10 +170,10 @@ def _transfer_problems(stage: StageProgram, transfers: Sequence[Transfer]) -> It
         span = stage.span_of(transfer.start)
         place = f"bytes {transfer.start:#x} to {transfer.end:#x}"
         if span is None or transfer.end > span.end:
-            yield f"dma {transfer.number} goes to {place}, outside the net's memories"
+            yield f"{transfer} goes to {place}, outside the net's memories"
             return
         if transfer.write and span.region is Region.COEFF:
-            yield f"dma {transfer.number} writes to {place}, among the weights"
+            yield f"{transfer} writes to {place}, among the weights"
             return
 
 
@@ -184,7 +191,7 @@ def _input_problems(
             start = owner.dma_address(tensor) + moved
             for transfer in transfers:
                 if transfer.write and transfer.meets(start, start + tensor.size):
-                    yield f"dma {transfer.number} writes to {whose} {tensor.name}"
+                    yield f"{transfer} writes to {whose} {tensor.name}"
                     break
 
 

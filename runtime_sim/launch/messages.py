@@ -8,7 +8,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from runtime_sim.launch.queues import Step, senders
+from compiler.target.messages import message_of
+from runtime_sim.launch.queues import Step
 from runtime_sim.machine.errors import SimulationError
 
 
@@ -30,16 +31,17 @@ class Messages:
 
     def visit(self, step: Step) -> None:
         """SimulationError where a send or a wait is one too many or disagrees with the others."""
-        if step.meeting is None:
+        found = message_of(step.instruction)
+        if found is None or step.meeting is None:
             return
         message, number = step.meeting
-        members = senders(step.instruction)
+        members = found.members
         use = self._open.setdefault(message, Use(number, members, members, members))
         if use.number != number:
             raise SimulationError(f"{step}: message {message} is in use: {use.waits} have yet to wait for it")
         if use.members != members:
             raise SimulationError(f"{step}: message {message} is for {members}, elsewhere for {use.members}")
-        if "send" in step.instruction.kind:
+        if found.is_send:
             use.sends -= 1
         else:
             use.waits -= 1

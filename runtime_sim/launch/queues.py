@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 from compiler.target.isa import Instruction
+from compiler.target.messages import Message, message_of
 
 ENGINES = ("tiu", "dma")
 
@@ -60,7 +61,7 @@ class Queues:
         self.streams = [stream for core in cores for stream in (core.tiu, core.dma)]
         self.done = [0] * len(self.streams)
         self._sends: Counter[Meeting] = Counter()
-        self._used: Counter[tuple[int, str, int]] = Counter()  # (queue, send or wait, message)
+        self._used: Counter[tuple[int, bool, int]] = Counter()  # (queue, whether to send, message)
 
     def ready(self) -> list[int]:
         """The queues whose next instruction may start now."""
@@ -72,23 +73,23 @@ class Queues:
         instruction = self.streams[queue][self.done[queue]]
         if instruction.fields.get("cmd_id_dep", 0) > self.done[queue ^ 1]:
             return False
-        if not _is_message(instruction, "wait"):
+        message = message_of(instruction)
+        if message is None or message.is_send:
             return True
-        return self._sends[self._meeting(queue, instruction)] >= senders(instruction)
+        return self._sends[self._meeting(queue, message)] >= message.members
 
-    def _meeting(self, queue: int, instruction: Instruction) -> Meeting:
-        message = _message(instruction)
-        return message, self._used[queue, instruction.kind[:4], message]
+    def _meeting(self, queue: int, message: Message) -> Meeting:
+        return message.number, self._used[queue, message.is_send, message.number]
 
     def advance(self, queue: int) -> Step:
         """Complete the next instruction of a ready queue."""
         instruction = self.streams[queue][self.done[queue]]
         self.done[queue] += 1
         meeting = None
-        if _is_message(instruction, "send") or _is_message(instruction, "wait"):
-            meeting = self._meeting(queue, instruction)
-            self._used[queue, instruction.kind[:4], meeting[0]] += 1
-            self._sends[meeting] += _is_message(instruction, "send")
+        if message := message_of(instruction):
+            meeting = self._meeting(queue, message)
+            self._used[queue, message.is_send, message.number] += 1
+            self._sends[meeting] += message.is_send
         return Step(queue, self.done[queue], instruction, meeting)
 
     def stuck(self) -> str:
@@ -105,8 +106,10 @@ class Queues:
         wanted = instruction.fields.get("cmd_id_dep", 0)
         if wanted > self.done[queue ^ 1]:
             return f"{ENGINES[1 - queue % 2]} {wanted}"
-        sent = self._sends[self._meeting(queue, instruction)]
-        return f"message {_message(instruction)}, sent {sent} of {senders(instruction)} times"
+        message = message_of(instruction)
+        assert message is not None
+        sent = self._sends[self._meeting(queue, message)]
+        return f"message {message.number}, sent {sent} of {message.members} times"
 
 
 def run_order(cores: Sequence[CoreProgram], choose: Choose) -> Iterator[Step]:
@@ -116,22 +119,3 @@ def run_order(cores: Sequence[CoreProgram], choose: Choose) -> Iterator[Step]:
         yield queues.advance(choose(ready))
     if stuck := queues.stuck():
         raise Deadlock(stuck)
-
-
-def _is_message(instruction: Instruction, what: str) -> bool:
-    return instruction.name in ("sys", "dma_sys") and instruction.kind in (what, f"{what}_msg")
-
-
-def _operand(instruction: Instruction) -> int:
-    return instruction.fields["imm" if instruction.name == "sys" else "constant_value"]
-
-
-def _message(instruction: Instruction) -> int:
-    """The number of the message: bits 0..6 of the operand on both engines."""
-    return _operand(instruction) & 0x7F
-
-
-def senders(instruction: Instruction) -> int:
-    """How many send a message and wait for it: bits 16.. of the TIU's operand, bits 8.. of the DMA's."""
-    shift, mask = (16, 0x7) if instruction.name == "sys" else (8, 0x7F)
-    return _operand(instruction) >> shift & mask

@@ -15,10 +15,12 @@ from compiler.files import checkpoint_root, read_json_object
 from compiler.progress import note
 from runtime_sim.check.client_rules import shape_problems
 from runtime_sim.launch import embedding
+from runtime_sim.launch.queues import Choose
 from runtime_sim.launch.runtime import Runtime
 from runtime_sim.launch.sampling import Sampling
 from runtime_sim.launch.session import Session
 from runtime_sim.tokens.text import Text
+from runtime_sim.tool.run import drawn_order
 
 GENERATION = "generation_config.json"
 PROMPT_BYTES = 16 << 20  # read from standard input
@@ -34,7 +36,7 @@ def run(arguments: Namespace) -> int:
     if arguments.seed is not None and (arguments.seed < 0 or not arguments.sample):
         raise UserError(f"--seed {arguments.seed}: expected 0 or more, and --sample, which draws by it")
     config = arguments.config or arguments.file.parent / "config"
-    session = open_session(arguments.file, config, arguments.exact)
+    session = open_session(arguments.file, config, arguments.exact, drawn_order(arguments.order))
     if arguments.sample:
         draw(session, config, arguments)
     text = Text(config)
@@ -106,12 +108,12 @@ def write(piece: str) -> None:
     print(shown.encode(encoding, "backslashreplace").decode(encoding), end="", flush=True)
 
 
-def open_session(file: Path, config: Path, exact: bool) -> Session:
+def open_session(file: Path, config: Path, exact: bool, order: Choose | None = None) -> Session:
     """Load a file for generation; its embedding may be in `config/embedding.bin`."""
     bmodel = read_bmodel(file)
     if problem := next(shape_problems(bmodel), None):
         raise UserError(f"{file} is not a language model: {problem}")
-    runtime, path = Runtime(bmodel, exact=exact), config / embedding.NAME
+    runtime, path = Runtime(bmodel, exact=exact, order=order), config / embedding.NAME
     if bmodel.has_net(EMBEDDING) or not (path.exists() or embedding.needs_table(bmodel)):
         return Session(runtime)
     state = bmodel.net(embedding.STEP).stages[0].inputs[0]

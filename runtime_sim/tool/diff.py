@@ -43,9 +43,10 @@ def _net_differences(a: Net, b: Net, first: Program, second: Program) -> Iterato
         yield from (f"net {name}: {text}" for text in _stage_differences(left, right))
         if left.cores != right.cores and not (left.unsupported or right.unsupported):
             cores = (first.stage(name).cores, second.stage(name).cores)
-            for one, other in zip(*cores, strict=False):
-                yield from (f"net {name}: {text}" for text in _queue_differences("tiu", one.tiu, other.tiu))
-                yield from (f"net {name}: {text}" for text in _queue_differences("dma", one.dma, other.dma))
+            for index, (one, other) in enumerate(zip(*cores, strict=False)):
+                where = f"net {name}: " + (f"core {index} " if index else "")
+                yield from (where + text for text in _queue_differences("tiu", one.tiu, other.tiu))
+                yield from (where + text for text in _queue_differences("dma", one.dma, other.dma))
 
 
 def _stage_differences(a: Stage, b: Stage) -> Iterator[str]:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from compiler.bmodel import read_bmodel
 from compiler.diagnostics import CompileError
 from compiler.target.isa import PRECISION, STRIDED, Instruction
+from compiler.target.messages import message_of
 from compiler.target.spec import ChipSpec
 from runtime_sim.check.ranges import accesses
 from runtime_sim.launch.loader import Program, Span, StageProgram
@@ -60,6 +61,8 @@ def line(step: Step, stage: StageProgram) -> str:
 
 def operands(instruction: Instruction, stage: StageProgram) -> Iterator[str]:
     """Each operand in words, then the fields that belong to none."""
+    if message := message_of(instruction):
+        return iter([str(message)])
     return _tiu(instruction, stage.spec) if instruction.engine == "tiu" else _dma(instruction, stage)
 
 

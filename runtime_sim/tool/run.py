@@ -18,6 +18,8 @@ from compiler.bmodel.writer import atomic_file
 from compiler.diagnostics import UserError
 from compiler.files import open_file
 from runtime_sim.arrays import Array
+from runtime_sim.launch.orders import shuffled
+from runtime_sim.launch.queues import Choose
 from runtime_sim.launch.runtime import NUMPY_TYPES, Runtime
 
 ARRAY_BYTES = 4 << 30  # of all inputs of a net
@@ -26,7 +28,8 @@ HEADER_BYTES = 1 << 16  # of an array in the file
 
 def run(arguments: Namespace) -> int:
     check_output(arguments.output)
-    runtime = Runtime(read_bmodel(arguments.file), exact=arguments.exact)
+    order = drawn_order(arguments.order)
+    runtime = Runtime(read_bmodel(arguments.file), exact=arguments.exact, order=order)
     net = runtime.net(arguments.net)
     given = load_arrays(arguments.input)
     inputs = {buffer.info.name: to_input(buffer.info, given) for buffer in net.inputs}
@@ -34,6 +37,13 @@ def run(arguments: Namespace) -> int:
     with atomic_file(arguments.output) as file:
         save_arrays(file, {name: widen(array) for name, array in outputs.items()})
     return 0
+
+
+def drawn_order(seed: int | None) -> Choose | None:
+    """The order of --order; UserError for numbers below 0."""
+    if seed is not None and seed < 0:
+        raise UserError(f"--order {seed}: expected 0 or more")
+    return None if seed is None else shuffled(seed)
 
 
 def check_output(path: Path) -> None:

@@ -210,9 +210,18 @@ def _work_lines(group: Group) -> Iterator[str]:
     moved = f"{work.ddr_read:,} bytes of DDR read, {work.ddr_write:,} written"
     yield f"  {moved}, DMA commands: {work.dma_commands}"
     yield f"  cautious, with bank conflicts: {timing.cautious_banks:,} cycles"
+    if len(timing.plain) > 1:
+        yield from _core_lines(timing)
     if work.guessed:
         kinds = ", ".join(f"{kind} ({count})" for kind, count in sorted(work.guessed.items()))
         yield f"  cycles guessed, never seen in the vendor's estimate: {kinds}"
+
+
+def _core_lines(timing: NetTiming) -> Iterator[str]:
+    """What each of several cores does in the plain estimate, and when it is done in the cautious one."""
+    for core, (plain, cautious) in enumerate(zip(timing.plain, timing.cautious, strict=True)):
+        works = f"TIU busy for {plain.tiu.busy:,}, DMA for {plain.dma.busy:,}"
+        yield f"  core {core}: {plain.total:,} cycles, {works}; cautious {cautious.total:,}"
 
 
 def _by_kind(group: Group, spec: ChipSpec) -> Iterator[tuple[str, ...]]:

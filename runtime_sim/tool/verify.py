@@ -25,6 +25,7 @@ from runtime_sim.tool.agreement import EXACT, LIMITS, Agreement, Limits
 from runtime_sim.tool.chat import open_session
 from runtime_sim.tool.launches import HeadRun, NetRun, Verifier, bits_of
 from runtime_sim.tool.reference import Reference
+from runtime_sim.tool.run import drawn_order
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,8 @@ def _or_lowest(value: float) -> float:
 
 def run(arguments: Namespace) -> int:
     check_flags(arguments)
-    session = open_session(arguments.file, arguments.file.parent / "config", arguments.exact)
+    order = drawn_order(arguments.order)
+    session = open_session(arguments.file, arguments.file.parent / "config", arguments.exact, order)
     if arguments.bisect and not session.runtime.has_net(arguments.bisect):
         raise UserError(f"--bisect {arguments.bisect}: the file has no such net")
     note(f"run {arguments.reference} in float32")
@@ -115,7 +117,7 @@ def check_flags(arguments: Namespace) -> None:
 
 def verify_file(file: Path, reference: Path, ir: Path | None = None, bisect_net: Bisect | None = None) -> int:
     """As the command does by default; 0 when the file computes what the reference does."""
-    settings = {"exact": False, "prompt": None, "min_cosine": None, "bisect": None}
+    settings = {"exact": False, "order": None, "prompt": None, "min_cosine": None, "bisect": None}
     return run(Namespace(file=file, reference=reference, ir=ir, bisect_net=bisect_net, **settings))
 
 

@@ -10,6 +10,7 @@ from typing import Protocol, TypeAlias
 
 from compiler.diagnostics import CompileError
 from compiler.target.isa import Instruction
+from compiler.target.messages import message_of
 from compiler.target.spec import ChipSpec
 from compiler.target.timing.dma import DmaModel
 from compiler.target.timing.tiu import TiuModel
@@ -111,15 +112,6 @@ def _models(spec: ChipSpec, cautious: bool, banks: bool) -> dict[str, TiuModel |
     return {"tiu": TiuModel(spec, cautious, banks), "dma": DmaModel(spec, cautious)}
 
 
-def _message(instruction: Instruction) -> tuple[int, int]:
-    """The number of a message, and how many must send it before a wait ends."""
-    if instruction.name == "sys":
-        operand = instruction.fields["imm"]
-        return operand & 0x7F, operand >> 16 & 0x7
-    operand = instruction.fields["constant_value"]
-    return operand & 0x7F, operand >> 8 & 0x7F
-
-
 def _run(streams: list[Stream], costs: list[list[int]]) -> list[Track]:
     """Each queue as far as its waits let it, round after round; q ^ 1 is the other queue of a core."""
     tracks = [Track() for _ in streams]
@@ -169,7 +161,7 @@ class _Together:
         self.left: dict[int, float] = {}  # cycles of what runs, by queue, with DDR for itself
         self.wants: dict[int, float] = {}  # parts of DDR that it takes then
         self.sent: Counter[tuple[int, int]] = Counter()  # by message and how often it was used before
-        self.used: Counter[tuple[int, str, int]] = Counter()
+        self.used: Counter[tuple[int, bool, int]] = Counter()  # by queue, whether to send, and message
 
     def run(self) -> list[Track]:
         while self._start_all():
@@ -199,15 +191,15 @@ class _Together:
     def _may_start(self, queue: int, instruction: Instruction) -> bool:
         if instruction.fields.get("cmd_id_dep", 0) > len(self.tracks[queue ^ 1].end):
             return False
-        kind = instruction.kind.removesuffix("_msg")
-        if instruction.name not in ("sys", "dma_sys") or kind not in ("send", "wait"):
+        message = message_of(instruction)
+        if message is None:
             return True
-        message, senders = _message(instruction)
-        meeting = message, self.used[queue, kind, message]
-        if kind == "wait" and self.sent[meeting] < senders:
+        use = queue, message.is_send, message.number
+        meeting = message.number, self.used[use]
+        if not message.is_send and self.sent[meeting] < message.members:
             return False
-        self.used[queue, kind, message] += 1
-        self.sent[meeting] += kind == "send"
+        self.used[use] += 1
+        self.sent[meeting] += message.is_send
         return True
 
     def _pass(self) -> None:

@@ -43,7 +43,7 @@ def report(folder, runtime, monkeypatch, capsys):
         arguments = {"file": folder / "m.bmodel", "reference": folder, "prompt": None, "min_cosine": 0.99}
         arguments |= {"ir": None, "bisect": None}
         monkeypatch.setattr(verify, "open_session", lambda *_: Session(runtime))
-        code = verify.run(Namespace(exact=False, **(arguments | changes)))
+        code = verify.run(Namespace(exact=False, order=None, **(arguments | changes)))
         return code, capsys.readouterr().out
 
     return call

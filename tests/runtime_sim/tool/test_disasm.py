@@ -1,5 +1,6 @@
 """`disasm`: operands, waits, engines."""
 
+from tests.runtime_sim.check.cores import sum_model
 from tests.runtime_sim.check.programs import ADD_TILES, add_model, toy_model
 
 
@@ -29,3 +30,14 @@ def test_disasm_of_a_stage(tool):
     assert tool(model, "disasm", "block_cache_1.1")[0] == 0
     code, _, errors = tool(model, "disasm", "block_cache_1.2")
     assert (code, "there is no net 'block_cache_1.2'" in errors) == (2, True)
+
+
+def test_disasm_names_the_core_and_the_message(tool):
+    _, out, _ = tool(sum_model(), "disasm", "sum", "--engine", "dma")
+    lines = [" ".join(line.split()) for line in out.splitlines()]
+    assert lines[:3] == [
+        "0 dma 1 dma_sys.send message 30 of 2",
+        "1 dma 1 dma_sys.send message 30 of 2",
+        "0 dma 2 dma_sys.wait message 30 of 2",
+    ]
+    assert "1 dma 8 dma_tensor.copy src bf16[1, 32, 1, 16]@neuron+0x3000" in "\n".join(lines)

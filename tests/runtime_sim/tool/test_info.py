@@ -3,6 +3,7 @@
 import json
 
 from tests.runtime_sim.check.cascades import toy_cascade
+from tests.runtime_sim.check.cores import sum_model
 from tests.runtime_sim.check.programs import toy_model
 
 
@@ -42,3 +43,7 @@ def test_the_nets_of_a_cascade_say_what_they_are_for(tool):
     record = json.loads(tool(toy_cascade(2), "info", "--json")[1])
     assert [memory["blobs"] for memory in record["devices"]] == [1, 1]
     assert record["nets"][5]["cascade"] == {"main_name": "block_0", "device": 1, "step": 0}
+
+
+def test_info_counts_the_instructions_of_each_core(tool):
+    assert "sum: basic, 3 tiu 12 dma + 3 tiu 12 dma, weights none" in tool(sum_model(), "info")[1]

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from runtime_sim.tool.run import widen
+from tests.runtime_sim.check import cores
 from tests.runtime_sim.check.programs import ADD_TILES, add_model
 
 SHAPE = (ADD_TILES, 64, 48)
@@ -20,6 +21,30 @@ def test_run_writes_outputs(tool, tmp_path):
     assert code == 0
     with np.load(tmp_path / "y.npz") as outputs:
         np.testing.assert_array_equal(outputs["y"], inputs["a"] + inputs["b"])
+
+
+def run_sum(tool, tmp_path, model, *flags):
+    """y of a net for two cores; None, and the errors, when the command fails."""
+    rng = np.random.default_rng(0)
+    np.savez(tmp_path / "in.npz", **{name: rng.integers(-8, 8, cores.SHAPE).astype(np.float32) for name in "ab"})
+    (tmp_path / "y.npz").unlink(missing_ok=True)
+    files = ["--input", tmp_path / "in.npz", "--output", tmp_path / "y.npz"]
+    code, _, errors = tool(model, "run", "sum", *files, *flags)
+    if code:
+        return None, errors
+    with np.load(tmp_path / "in.npz") as given, np.load(tmp_path / "y.npz") as outputs:
+        return (outputs["y"] == cores.wanted(given["a"], given["b"])).all(), errors
+
+
+def test_cores_may_take_turns_in_other_orders(tool, tmp_path):
+    assert all(run_sum(tool, tmp_path, cores.sum_model(), "--order", seed)[0] for seed in range(5))
+    twice = cores.sum_model(messages=(30, 30, 31))  # whether one core is that far ahead is for the order to say
+    found = [run_sum(tool, tmp_path, twice, "--order", seed)[1] for seed in range(5)]
+    assert any("message 30 is in use" in errors for errors in found)
+
+
+def test_an_order_below_zero_is_refused(tool, tmp_path):
+    assert run_sum(tool, tmp_path, cores.sum_model(), "--order", -1) == (None, "error: --order -1: expected 0 or more\n")
 
 
 @pytest.mark.parametrize(

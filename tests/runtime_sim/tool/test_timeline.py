@@ -9,6 +9,7 @@ import pytest
 
 from compiler.bmodel import read_bmodel
 from runtime_sim.launch.loader import Program
+from tests.runtime_sim.check.cores import sum_model
 from tests.runtime_sim.check.programs import add_model, toy_model
 from tests.runtime_sim.tool.page import page_data
 
@@ -86,3 +87,14 @@ def test_a_folder_without_dumps_is_an_error(tool, tmp_path):
     code, _, errors = tool(add_model(), "--html", tmp_path / "page.html", "--ir", tmp_path)
     assert code == 2
     assert "--dump-ir" in errors
+
+
+def test_the_page_has_both_queues_and_the_memory_of_each_core(tool, tmp_path):
+    page = tmp_path / "page.html"
+    tool(sum_model(), "--html", page)
+    (net,) = page_data(page)["nets"]
+    assert [(len(core["tiu"]["text"]), len(core["dma"]["text"])) for core in net["cores"]] == [(3, 12)] * 2
+    assert [core["dma"]["text"][0] for core in net["cores"]] == ["message 30 of 2"] * 2
+    assert all(core["memory"]["peak"] for core in net["cores"])
+    ends = [max(core[engine]["end"][1]) for core in net["cores"] for engine in ("tiu", "dma")]
+    assert max(ends) == net["figures"]["cycles_cautious"]

@@ -17,6 +17,7 @@ from compiler.bmodel.flatbuffer import decode, encode
 from runtime_sim.launch.loader import Program
 from runtime_sim.tool.timing import measure_file, report
 from tests.runtime_sim.check.changes import with_net
+from tests.runtime_sim.check.cores import sum_model
 from tests.runtime_sim.check.programs import add_model, toy_model
 from tests.runtime_sim.tool.page import page_data
 
@@ -54,6 +55,16 @@ def test_one_net_by_instruction(tool):
     _, out, _ = tool(add_model(), "--net", "add")
     assert re.search(r"TIU +ar\.add +4 +\d+ +\d+", out)
     assert re.search(r"DMA +dma_tensor\.copy +12", out)
+
+
+def test_each_core_is_told_of(tool):
+    _, out, _ = tool(sum_model())
+    cores = re.findall(r"  core (\d): ([\d,]+) cycles, TIU busy for \d+, DMA for [\d,]+; cautious ([\d,]+)", out)
+    assert [core for core, *_ in cores] == ["0", "1"]
+    assert re.search(rf"sum +plain +{cores[0][1]} ", out)
+    assert re.search(rf" +cautious +{cores[0][2]} ", out)
+    assert "of the DDR that all cores share" in out
+    assert "core 0:" not in tool(add_model())[1]
 
 
 def test_an_unknown_net_is_an_error(tool):
