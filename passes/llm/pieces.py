@@ -57,6 +57,10 @@ def along_another(op: llm.SoftmaxOp | llm.MeanOp | llm.ReduceSumOp | llm.SliceOp
     return None if axis == op.axis else [axis]
 
 
+def pad(op: llm.PadOp, axis: int) -> Axes | None:
+    return None if axis == op.y.type.rank - 1 else [axis]
+
+
 def rope(op: llm.RopeOp, axis: int) -> Axes | None:
     return [axis, None, None] if axis == 1 else None
 
@@ -110,6 +114,7 @@ AXES: dict[type[Op], Callable[[Any, int], Axes | None]] = {
     llm.KvConcatOp: kv_concat,
     llm.LinearOp: projection,
     llm.GatedLinearOp: projection,
+    llm.PadOp: pad,
     llm.PermuteOp: permute,
     llm.ConcatOp: concat,
 }

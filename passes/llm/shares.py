@@ -56,15 +56,15 @@ class Plan:
         return tuple(kv_heads_of(op, cut)[0] for cut in self.heads.get(op, ()))
 
     def cache_of(self, value: Value) -> tuple[Op, int] | None:
-        """The attention that reads a value's heads, as they are or with axes permuted, and their axis."""
+        """The attention that reads a value's heads, as they are or moved or filled up, and their axis."""
         if value in self.caches:
             return self.caches[value]
-        turned = value.defining(llm.PermuteOp)
-        found = self.cache_of(turned.x) if turned is not None else None
-        if turned is None or found is None:
+        op = value.owner
+        found = self.cache_of(op.x) if isinstance(op, llm.PermuteOp | llm.PadOp) else None
+        if found is None:
             return None
         attention, axis = found
-        return attention, turned.order.index(axis)
+        return attention, op.order.index(axis) if isinstance(op, llm.PermuteOp) else axis
 
 
 def plan_of(function: Function, parts: Parts) -> Plan:

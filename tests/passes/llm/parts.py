@@ -125,6 +125,7 @@ def joined(name: str, arrays: list[Array], devices: int) -> Array:
     if devices > 1 and len(arrays) == devices and name.endswith("_cache"):
         distinct = [arrays[0]]
         distinct += [b for a, b in pairwise(arrays) if not np.array_equal(a, b)]
+        assert len(distinct) > 1 or arrays[0].shape[2] == 1, f"every device has all heads of {name}"
         return np.concatenate(distinct, axis=2)
     for other in arrays[1:]:
         np.testing.assert_array_equal(other, arrays[0], err_msg=name)

@@ -208,7 +208,7 @@ def test_groups_of_codes_are_never_split():
 
 # ---- together they are the whole ----
 
-ALIKE = ("llama_bias", "qwen2", "qwen3", "phi3", "phi", "gemma3_text", "qwen2_moe", "gpt_oss")
+ALIKE = ("llama_bias", "qwen2", "qwen3", "phi3", "phi", "gemma3_text", "qwen2_moe", "gpt_oss", "minicpm3")
 
 
 @pytest.mark.parametrize("parts", ["cores=2", "cores=3", "devices=2", "devices=4"])
