@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import TypeAlias
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Generic, TypeAlias, TypeVar
 
 from compiler.bmodel import (
     AddrMode,
@@ -26,6 +27,8 @@ from dialects.nets import KEY, NetInput, NetOutput, net_of
 from dialects.weights import region_name
 from passes.chip.assign_addresses import globals_of, regions_of, weight_source
 
+Found = TypeVar("Found")
+
 STREAM_ALIGNMENT = 128  # bytes; the runtime reads past the end of a shorter stream
 END = {"tiu": "sys", "dma": "dma_sys"}
 
@@ -37,9 +40,10 @@ def encode(function: Function) -> CommandStreams:
     spec = target_of(function)
     isa = isa_for(spec)
     queues: dict[str, list[bytes]] = {"tiu": [], "dma": []}
-    for op, fields in registers(function):
+    codes = PerPlace(function, lambda op, fields: isa.encode(op.family, op.isa_kind(), fields))
+    for op in instructions_of(function):
         try:
-            code = isa.encode(op.family, op.isa_kind(), fields)
+            code = isa.ordered(op.family, codes(op), order_of(op, spec))
         except ValueError as error:
             op.fail(f"cannot be encoded: {error}")
         queues[op.engine].append(code)
@@ -48,24 +52,45 @@ def encode(function: Function) -> CommandStreams:
 
 def decoded(function: Function) -> dict[str, list[Decoded]]:
     """What both queues of `encode` are decoded to, without the commands that end them."""
-    isa = isa_for(target_of(function))
+    spec = target_of(function)
+    isa = isa_for(spec)
     queues: dict[str, list[Decoded]] = {"tiu": [], "dma": []}
-    for op, fields in registers(function):
-        queues[op.engine].append(isa.complete(op.family, op.isa_kind(), fields))
+    bodies = PerPlace(function, lambda op, fields: isa.complete(op.family, op.isa_kind(), fields))
+    for op in instructions_of(function):
+        body = bodies(op)
+        queues[op.engine].append(replace(body, fields={**body.fields, **order_of(op, spec)}))
     return queues
 
 
-def registers(function: Function) -> Iterator[tuple[Instruction, Fields]]:
-    """What each instruction writes to registers; those not named are 0, or what the layout says of them."""
-    spec = target_of(function)
-    place = Placement(spec, address_of, spec.lane_bytes)
-    for op in function.block.ops:
-        if isinstance(op, Instruction):
-            fields = op.fields(place)
-            if spec.command_ids:
-                fields["cmd_id"] = op.id
-            fields["cmd_id_dep"] = op.wait
-            yield op, fields
+def instructions_of(function: Function) -> Iterator[Instruction]:
+    return (op for op in function.block.ops if isinstance(op, Instruction))
+
+
+def order_of(op: Instruction, spec: ChipSpec) -> Fields:
+    """The registers that tell an instruction from others that do the same to the same places."""
+    return {"cmd_id": op.id, "cmd_id_dep": op.wait} if spec.command_ids else {"cmd_id_dep": op.wait}
+
+
+class PerPlace(Generic[Found]):
+    """A function of what instructions write to registers, without their order: worked out once for all of one
+    form in one place. Registers that are not named are 0, or what the layout says of them.
+    """
+
+    def __init__(self, function: Function, found: Callable[[Instruction, Fields], Found]) -> None:
+        spec = target_of(function)
+        buffers = (op.results[0] for op in function.block.ops if isinstance(op, LocalOp | GlobalOp))
+        self._addresses = {buffer: address_of(buffer) for buffer in buffers}
+        self._place = Placement(spec, self._addresses.__getitem__, spec.lane_bytes)
+        self._found = found
+        self._known: dict[Hashable, Found] = {}
+
+    def __call__(self, op: Instruction) -> Found:
+        buffers = op.operands
+        where = [self._addresses[buffer] for buffer in buffers]
+        key = (id(op.shared_attributes), *where, *[buffer.type.__class__ for buffer in buffers])
+        if key not in self._known:
+            self._known[key] = self._found(op, op.fields(self._place))
+        return self._known[key]
 
 
 def ended(queues: dict[str, list[bytes]], spec: ChipSpec) -> CommandStreams:

@@ -17,7 +17,7 @@ from functools import cache, cached_property, lru_cache
 from itertools import chain
 from typing import NoReturn
 
-from compiler.target.layout import OPCODE_FIELD, Engine, Layout
+from compiler.target.layout import OPCODE_FIELD, ORDER_FIELDS, Engine, Layout
 from compiler.target.spec import ChipSpec
 
 NOWHERE = (0, -1)  # bit and mask of a field that there is not: no value fits
@@ -39,6 +39,8 @@ class Instruction:
     kind: str
     fields: dict[str, int]
     size: int = field(default=0, compare=False)
+    # What was decoded: all bits but those of its id and wait, which tell it from others sooner than its fields.
+    body: int = field(default=0, compare=False, init=False, repr=False)
 
     @property
     def engine(self) -> Engine:
@@ -95,13 +97,12 @@ class Isa:
         bits = layout.kind_bits.get(kind)
         if bits is None:
             raise ValueError(f"{self.name} '{name}' has no kind '{kind}'; it has {', '.join(layout.kinds)}")
-        places = layout.places
-        for key, value in layout.filled(fields).items():
-            offset, mask = places.get(key, NOWHERE)
-            if not 0 <= value <= mask:
-                _fail_field(layout, key, value)
-            bits |= int(value) << offset
-        return bits.to_bytes(layout.size, "little")
+        return _with_fields(layout, bits, layout.filled(fields)).to_bytes(layout.size, "little")
+
+    def ordered(self, name: str, code: bytes, order: Mapping[str, int]) -> bytes:
+        """An encoded instruction with the fields of its place in the program, which it was encoded without."""
+        layout = self.layout(name, len(code))
+        return _with_fields(layout, int.from_bytes(code, "little"), order).to_bytes(layout.size, "little")
 
     def complete(self, name: str, kind: str, fields: Mapping[str, int]) -> Instruction:
         """What `decode` makes of what `encode` makes of an instruction in its short form."""
@@ -112,13 +113,16 @@ class Isa:
         """The instructions of one engine's stream, up to its end instruction or the end of the data."""
         data = bytes(data)
         out: list[Instruction] = []
+        bodies: dict[tuple[str, int], dict[str, int]] = {}  # most come again, with another id and wait
         position = 0
         while position < len(data) and not (out and _is_end(out[-1])):
-            out.append(self._decode_one(engine, data, position))
+            out.append(self._decode_one(engine, data, position, bodies))
             position += out[-1].size
         return out
 
-    def _decode_one(self, engine: Engine, data: bytes, position: int) -> Instruction:
+    def _decode_one(
+        self, engine: Engine, data: bytes, position: int, bodies: dict[tuple[str, int], dict[str, int]]
+    ) -> Instruction:
         head = int.from_bytes(data[position : position + 8], "little")
         layout, kind = self._identify(engine, head, position)
         if position + layout.size > len(data):
@@ -128,8 +132,18 @@ class Isa:
         bits = int.from_bytes(data[position : position + layout.size], "little")
         if bits & layout.reserved_mask:
             raise ValueError(f"{layout.name}.{kind} at byte {position} has reserved bits set")
-        fields = {name: bits >> offset & mask for name, (offset, mask) in layout.places.items()}
-        return Instruction(layout.name, kind, fields, layout.size)
+        body = bits & ~layout.order_mask
+        if (known := bodies.get((layout.name, body))) is None:
+            known = {name: body >> offset & mask for name, (offset, mask) in layout.places.items()}
+            bodies[layout.name, body] = known
+        fields = {**known}
+        for name in ORDER_FIELDS:
+            if name in fields:
+                offset, mask = layout.places[name]
+                fields[name] = bits >> offset & mask
+        decoded = Instruction(layout.name, kind, fields, layout.size)
+        object.__setattr__(decoded, "body", body)
+        return decoded
 
     def _identify(self, engine: Engine, head: int, position: int) -> tuple[Layout, str]:
         """The layout and the kind that the first 64 bits name."""
@@ -168,6 +182,17 @@ def isa_for(spec: ChipSpec) -> Isa:
 def _read(layout: Layout, name: str, bits: int) -> int:
     f = layout.identity[name]
     return bits >> f.offset & f.mask
+
+
+def _with_fields(layout: Layout, bits: int, fields: Mapping[str, int]) -> int:
+    """The bits with fields that were 0 before."""
+    places = layout.places
+    for key, value in fields.items():
+        offset, mask = places.get(key, NOWHERE)
+        if not 0 <= value <= mask:
+            _fail_field(layout, key, value)
+        bits |= int(value) << offset
+    return bits
 
 
 def _fail_field(layout: Layout, name: str, value: int) -> NoReturn:

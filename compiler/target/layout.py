@@ -12,6 +12,7 @@ Engine = Literal["tiu", "dma"]
 # The fields that say which instruction it is, by engine. Encoding fills them; decoding leaves them out.
 OPCODE_FIELD = {"tiu": "tsk_typ", "dma": "cmd_type"}
 KIND_FIELD = {"tiu": "tsk_eu_typ", "dma": "cmd_special_function"}
+ORDER_FIELDS = ("cmd_id", "cmd_id_dep")  # an instruction's number in its queue, and what it waits for
 IDENTITY_FIELDS = {"tsk_typ", "tsk_eu_typ", "cmd_type", "cmd_special_function", "cmd_short"}
 
 
@@ -78,6 +79,12 @@ class Layout:
     def places(self) -> dict[str, tuple[int, int]]:
         """First bit and mask of each field that a caller may give, by name."""
         return {name: (f.offset, f.mask) for name, f in self.fields.items()}
+
+    @cached_property
+    def order_mask(self) -> int:
+        """The bits of the fields that differ from each instruction to the next."""
+        places = [self.places[name] for name in ORDER_FIELDS if name in self.places]
+        return sum(mask << offset for offset, mask in places)
 
     @cached_property
     def flags(self) -> dict[str, int]:

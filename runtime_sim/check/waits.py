@@ -175,22 +175,22 @@ class _Memories:
         self.steps = {(step.queue, step.number): step for step in steps}
         self.queues = 1 + max((step.queue for step in steps), default=1)
         self.memories: dict[int | None, _Memory] = {}
-        boxes: dict[int | None, list[Box]] = {}
+        known: dict[int | None, dict[int, Access]] = {}  # each access once, by its id
         for step, touched in zip(steps, found, strict=True):
             for access in touched:
-                boxes.setdefault(_place(step, access), []).extend(access.boxes)
-        for place, all_boxes in boxes.items():
+                known.setdefault(_place(step, access), {})[id(access)] = access
+        for place, all_accesses in known.items():
             if place is not None or self.queues > 2:  # one core's DMA is alone in global memory
-                self.memories[place] = _Memory(all_boxes, self.queues)
+                self.memories[place] = _Memory(all_accesses.values(), self.queues)
 
     def visit(self, step: Step, touched: list[Access], clock: Clock) -> Race | None:
-        for access in touched:
-            memory = self.memories.get(_place(step, access))
+        places = [(self.memories.get(_place(step, access)), access) for access in touched]
+        for memory, access in places:
             conflict = memory.conflict(step, access, clock) if memory else None
             if conflict:
                 return self._race(step, access, conflict)
-        for access in touched:
-            if memory := self.memories.get(_place(step, access)):
+        for memory, access in places:
+            if memory:
                 memory.record(step, access)
         return None
 
@@ -226,12 +226,14 @@ class _Conflict:
 class _Memory:
     """Last reader and last writer of each queue, for the cells between all ends of ranges that occur."""
 
-    def __init__(self, boxes: Iterable[Box], queues: int) -> None:
+    def __init__(self, accesses: Iterable[Access], queues: int) -> None:
+        boxes = {box for access in accesses for box in access.boxes}
         self.lanes = sorted({end for box in boxes for end in (box.lane, box.lane_end)})
         self.bytes = sorted({end for box in boxes for end in (box.start, box.end)})
         shape = (queues, 2, max(len(self.lanes) - 1, 0), max(len(self.bytes) - 1, 0))
         self.last = np.zeros(shape, np.int32)  # number of the last [queue, read or write] of a cell
         self.cells: dict[Box, tuple[slice, slice]] = {}
+        self.touched: dict[int, _Touched] = {}  # by the id of the access
 
     def _cells(self, box: Box) -> tuple[slice, slice]:
         cells = self.cells.get(box)
@@ -243,7 +245,10 @@ class _Memory:
 
     def conflict(self, step: Step, access: Access, clock: Clock) -> _Conflict | None:
         """The newest conflicting access of another queue that is not known to be complete."""
-        kinds = slice(0, 2) if access.write else slice(1, 2)
+        hulls = self._touched(access).hulls
+        if all(queue == step.queue or hull.max() <= clock[queue] for queue, hull in enumerate(hulls)):
+            return None
+        kinds = _kinds(access)
         for box in access.boxes:
             lanes, parts = self._cells(box)
             for queue in range(len(self.last)):
@@ -262,5 +267,32 @@ class _Memory:
         return _Conflict(queue, int(last.max()), bool(first_kind + int(kind)), met)
 
     def record(self, step: Step, access: Access) -> None:
-        for box in access.boxes:
-            self.last[step.queue, int(access.write)][self._cells(box)] = step.number
+        for cells in self._touched(access).cells[step.queue]:
+            cells.fill(step.number)
+
+    def _touched(self, access: Access) -> _Touched:
+        found = self.touched.get(id(access))
+        if found is None:
+            boxes = [self._cells(box) for box in access.boxes]
+            hull = [_hull(slices) for slices in zip(*boxes, strict=True)] or [slice(0, 0)] * 2
+            hulls = [last[(_kinds(access), *hull)] for last in self.last]
+            cells = [[last[(int(access.write), *box)] for box in boxes] for last in self.last]
+            found = self.touched[id(access)] = _Touched([each for each in hulls if each.size], cells)
+        return found
+
+
+def _kinds(access: Access) -> slice:
+    """What conflicts with it: reads and writes, or writes alone."""
+    return slice(0, 2) if access.write else slice(1, 2)
+
+
+def _hull(slices: Sequence[slice]) -> slice:
+    return slice(min(each.start for each in slices), max(each.stop for each in slices))
+
+
+@dataclass(frozen=True)
+class _Touched:
+    """Views of the cells of an access, for each queue: of all that lie between, if any, and of each box."""
+
+    hulls: list[Array]
+    cells: list[list[Array]]

@@ -31,6 +31,8 @@ __all__ = [
 
 def without_ids(instruction: Instruction) -> tuple[object, ...]:
     """What all instructions have in common that do the same to the same places."""
+    if instruction.body:
+        return instruction.name, instruction.size, instruction.body
     fields = dict(instruction.fields)
     fields.pop("cmd_id", None)
     fields.pop("cmd_id_dep", None)
