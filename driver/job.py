@@ -17,6 +17,7 @@ from compiler.target.attribute import set_target
 from compiler.weights.stored import Weight
 from dialects import llm
 from dialects.builtin import ModuleOp
+from dialects.chip import Instruction, LocalOp
 from dialects.nets import net_of, programs_of, stages_of
 from dialects.weights import view_of_name
 from driver.blob import Materializer, Piece, WeightBlob
@@ -41,7 +42,11 @@ from runtime_sim.tokens.notes import tokenizer_noted
 
 @dataclass
 class Job:
-    """One model on its way through the passes."""
+    """One model on its way through the passes.
+
+    A compiled module is encoded at once, and then only has what says how its nets are called: its regions of
+    DDR. With `keeps_instructions` it stays whole.
+    """
 
     options: ConvertOptions
     model: ImportedModel
@@ -49,6 +54,7 @@ class Job:
     nets: list[NetGroup] = field(default_factory=list)  # compiled, in the order of the file
     blobs: list[WeightBlob] = field(default_factory=list)
     dumps: dict[str, Path] = field(default_factory=dict)  # of modules that do not come from the model
+    keeps_instructions: bool = False
     _efforts: dict[Hashable, Efforts] = field(default_factory=dict)
     _streams: dict[Function, CommandStreams] = field(default_factory=dict)
 
@@ -62,9 +68,19 @@ class Job:
             self.dumps = dumps_by_module(self.options.resume_ir or (), [group.name for group in groups])
             for group in track(groups, "compile", " modules"):
                 set_target(group.module, self.options.spec)
-                self.nets.append(NetGroup(self.compiled(group), group.instances))
+                module = self.compiled(group)
+                self.nets.append(NetGroup(module, group.instances))
+                if not (self.options.stop_after or self.keeps_instructions):
+                    self.encode(module)
         if not self.options.stop_after:
             set_apart([function for group in self.nets for function in group.module.functions()])
+
+    def encode(self, module: ModuleOp) -> None:
+        """Encode what depends on no other module, and let go of what nothing else looks at."""
+        for function in module.functions():
+            if not net_of(function).flexible:
+                self.encoded(function)
+                erase_instructions(function)
 
     def groups(self) -> list[NetGroup]:
         """What is compiled: the model's groups, by what is the same in memory."""
@@ -231,6 +247,13 @@ class Job:
             return self.weights.read(instance.parameter_name(name))
 
         return Materializer(read, self.model.tables, instance.parameter_name)
+
+
+def erase_instructions(function: Function) -> None:
+    """And their buffers in local memory."""
+    for op in reversed(list(function.block.ops)):
+        if isinstance(op, Instruction | LocalOp):
+            op.erase()
 
 
 def without_further_stages(module: ModuleOp) -> ModuleOp:

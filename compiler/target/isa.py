@@ -39,7 +39,7 @@ class Instruction:
     kind: str
     fields: dict[str, int]
     size: int = field(default=0, compare=False)
-    # What was decoded: all bits but those of its id and wait, which tell it from others sooner than its fields.
+    # All bits that were decoded but those of its id and wait: they tell it from others faster than fields do.
     body: int = field(default=0, compare=False, init=False, repr=False)
 
     @property
@@ -100,7 +100,7 @@ class Isa:
         return _with_fields(layout, bits, layout.filled(fields)).to_bytes(layout.size, "little")
 
     def ordered(self, name: str, code: bytes, order: Mapping[str, int]) -> bytes:
-        """An encoded instruction with the fields of its place in the program, which it was encoded without."""
+        """An encoded instruction with the fields of its place in the program, which were left out before."""
         layout = self.layout(name, len(code))
         return _with_fields(layout, int.from_bytes(code, "little"), order).to_bytes(layout.size, "little")
 

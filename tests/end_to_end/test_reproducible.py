@@ -12,9 +12,16 @@ import pytest
 
 import llm_opt
 from compiler.bmodel import read_bmodel
+from compiler.ir.module import walk
 from compiler.ir.parser import parse_module
+from compiler.ir.types import BF16
+from dialects.builtin import FuncOp, ModuleOp, ReturnOp
+from dialects.chip import GlobalOp, LocalOp, MatmulOp
 from driver.convert import convert
+from driver.job import Job
 from driver.options import ConvertOptions
+from driver.pipelines import default_pipeline
+from frontend.load import load_model, open_model
 from passes.emit_bmodel import encode
 
 ROOT = Path(__file__).parent.parent.parent
@@ -44,6 +51,20 @@ def test_a_second_compile_gives_the_same_bytes(dumped, tmp_path):
     second = convert(replace(options, out_dir=tmp_path / "again", dump_ir=None))
     assert second.name == first.name
     assert second.read_bytes() == first.read_bytes()
+
+
+def test_modules_encoded_at_once_give_the_same_streams_and_let_go_of_their_instructions(dumped):
+    options, _ = dumped
+    options = replace(options, passes=default_pipeline(options), dump_ir=None)
+    model, weights = load_model(open_model(options.model_path), 64, 64, BF16)
+    early, late = Job(options, model, weights), Job(options, model, weights, keeps_instructions=True)
+    for job in (early, late):
+        job.compile()
+    held = [{type(op) for group in job.nets for op in walk(group.module)} for job in (early, late)]
+    assert held[1] - held[0] > {LocalOp, MatmulOp}
+    assert held[0] == {ModuleOp, FuncOp, GlobalOp, ReturnOp}
+    streams = [[stage.cores for net in job.bmodel().nets for stage in net.stages] for job in (early, late)]
+    assert streams[0] == streams[1]
 
 
 def test_every_dump_leads_to_the_same_program(dumped, tmp_path):

@@ -92,7 +92,7 @@ class Tiny:
         half = element(options.half)
         lengths = options.seq_length, options.input_length
         self.model, self.weights = load_model(opened, *lengths, half, options.shorter_histories)
-        self.job = RecordingJob(options, self.model, self.weights)
+        self.job = RecordingJob(options, self.model, self.weights, keeps_instructions=True)
         self.job.compile()
         self.nets: dict[str, Net] = {}
         self._bytes: dict[tuple[Instance, Attribute], Array] = {}

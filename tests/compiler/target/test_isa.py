@@ -1,11 +1,14 @@
 """Encoding and decoding of single instructions and streams."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from compiler.target.chips import chip
 from compiler.target.isa import Instruction, isa_for, split_address
+from compiler.target.layout import ORDER_FIELDS
 
 TABLES = {name: chip(name).instructions for name in ("bm1684x", "bm1688")}
 ISAS = {name: isa_for(chip(name)) for name in TABLES}
@@ -31,6 +34,33 @@ def test_decoding_undoes_encoding(case):
     assert decoded == instruction
     assert decoded.engine == engine
     assert decoded.size == instruction.size
+
+
+@given(instructions(), st.data())
+def test_the_order_may_be_put_into_what_was_encoded_without_it(case, data):
+    isa, _, whole = case
+    order = {name: whole.fields[name] for name in ORDER_FIELDS if name in whole.fields}
+    others = {name: 0 if name in order else value for name, value in whole.fields.items()}
+    code = isa.encode(whole.name, whole.kind, others, whole.size)
+    assert isa.ordered(whole.name, code, order) == isa.encode(whole.name, whole.kind, whole.fields, whole.size)
+
+
+@given(instructions(), st.data())
+def test_bodies_tell_instructions_apart_by_all_but_their_order(case, data):
+    isa, engine, whole = case
+    name = data.draw(st.sampled_from(list(whole.fields)))
+    value = data.draw(st.integers(0, isa.layout(whole.name, whole.size).fields[name].mask))
+    fields = ({**whole.fields, name: given} for given in (whole.fields[name], value))
+    stream = b"".join(isa.encode(whole.name, whole.kind, each, whole.size) for each in fields)
+    first, second = isa.decode(engine, stream)
+    assert second.fields == {**whole.fields, name: value}
+    assert (first.body == second.body) == (name in ORDER_FIELDS or value == whole.fields[name])
+
+
+def test_what_was_changed_after_decoding_has_no_body():
+    (decoded,) = X.decode("tiu", X.encode("ar", "add", {"res0_addr": 64}))
+    assert decoded.body
+    assert replace(decoded, fields={**decoded.fields, "res0_addr": 128}).body == 0
 
 
 @given(instructions(), st.data())
