@@ -63,7 +63,7 @@ def lowering(efforts: Efforts, runs: Sequence[int] = ()) -> str:
         f"llm-to-tensor{{tokens={tokens} keys={keys} tail={tail}{some}}}",
         f"tile-weights{{bytes={efforts.usual.tile_bytes}}}",
         f"share-constants{{keep={keep}}}",
-        "tensor-to-chip",
+        f"tensor-to-chip{{bytes={efforts.usual.tile_bytes}}}",
         "hoist-stores",
     ]
     return ",".join(passes)

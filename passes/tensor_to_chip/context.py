@@ -24,10 +24,11 @@ lowers = Rules("the chip")
 class Lowering:
     """Lower the ops of one block, in order, in front of themselves."""
 
-    def __init__(self, block: Block, spec: ChipSpec, emit: Emitter):
+    def __init__(self, block: Block, spec: ChipSpec, emit: Emitter, part_bytes: int = 0):
         self.block = block
         self.spec = spec
         self.emit = emit
+        self.part_bytes = part_bytes or spec.work_bytes  # see the pass tensor-to-chip
         self.placed: dict[Value, Placed] = {}
         self.wanted: dict[Value, Placed] = {}
         self.tables: dict[Attribute, Placed] = {}  # constants in all lanes, by where they come from

@@ -9,141 +9,38 @@ from math import prod
 from typing import TypeGuard
 
 from compiler.ir.core import Op, Value
-from compiler.ir.types import F32, I8, I16, UI4, UI8, ElementType, TensorType
+from compiler.ir.types import ElementType
 from compiler.sizes import round_up
 from compiler.target.spec import ChipSpec
-from compiler.weights.scheme import Scheme
-from compiler.weights.tile import Tile
 from dialects import chip, tensor
-from dialects.tensor import Lanes, PackedType
+from dialects.tensor import Lanes
 from passes.tensor_to_chip.context import Lowering, lowers
+from passes.tensor_to_chip.dequantize import parts_of_weight
 from passes.tensor_to_chip.emitter import Emitter
 from passes.tensor_to_chip.placed import CannotView, Placed
-
-
-def tile_of(packed: PackedType, spec: ChipSpec) -> Tile:
-    """How a packed tile lies in the DDR of a chip."""
-    stored = packed.scheme or packed.element
-    return Tile(packed.rows, packed.columns, stored, spec.lanes, spec.eu_bytes, neighbours(packed, spec))
-
-
-def neighbours(packed: PackedType, spec: ChipSpec) -> bool:
-    """Whether a byte has the codes of two columns side by side, as a chip with 4-bit items reads them."""
-    return packed.scheme is not None and packed.scheme.bits == 4 and spec.native_int4
-
-
-@lowers(tensor.DequantizeOp)
-def dequantize(low: Lowering, op: Op) -> None:
-    """(code - zero) * scale: codes (bytes, where the chip has no 4-bit items) less the zero points, to 16
-    bit, times the scales.
-
-    Scales of another type than the weight's are multiplied in f32: the unit does not mix types, nor cast from
-    one type of 16 bits to another. So is code * scale where a minimum is added, to round once.
-    """
-    packed, source = op.operands[0].type, low.get(op.operands[0])
-    assert isinstance(packed, PackedType)
-    if packed.scheme is None:
-        tile = tile_of(packed, low.spec)
-        shape, strides = (tile.rows, tile.columns), (tile.pitch, 1)
-        low.put(op, replace(source, dtype=packed.element, shape=shape, strides=strides))
-        return
-    low.put(op, low.emit.repeat(dequantized, source, packed=packed, type_=op.results[0].type))
-
-
-def dequantized(emit: Emitter, source: Placed, packed: PackedType, type_: TensorType) -> Placed:
-    tile, scheme = tile_of(packed, emit.spec), packed.scheme
-    assert scheme is not None
-    scale = scheme.scale
-    groups = (tile.lanes, tile.slots * tile.groups, scheme.group)
-    each = (*groups[:2], 1)
-    common = scale if scale == packed.element and not scheme.minimum else F32
-    wide = emit.cast(emit.new(groups, common, Lanes(0)), steps_from_zero(emit, tile, scheme, source, groups))
-    scales = section(source, scale, tile.scales_offset, each)
-    whole = emit.of_type(type_)
-    if common == scale:
-        rows, codes, scales = (rows_of_groups(x, tile) for x in (rows_in_lanes(whole, tile), wide, scales))
-        emit.ar("mul", rows, codes, scales)
-        return whole
-    emit.ar("mul", wide, wide, widened(emit, scales))
-    if scheme.minimum:
-        minimums = section(source, scale, tile.minimums_offset, each)
-        emit.ar("add", wide, wide, widened(emit, minimums))
-    emit.cast(rows_in_lanes(whole, tile), wide.reshape((tile.lanes, tile.slots, tile.columns), 0))
-    return whole
-
-
-def widened(emit: Emitter, x: Placed) -> Placed:
-    return emit.cast(emit.new(x.shape, F32, Lanes(0)), x)
-
-
-def steps_from_zero(
-    emit: Emitter, tile: Tile, scheme: Scheme, source: Placed, groups: tuple[int, int, int]
-) -> Placed:
-    """Codes less zero points, integers in [lanes, groups, group]; of 16 bits where bytes do not hold them."""
-    codes = codes_of(emit, tile, scheme, source).reshape(groups, 0)
-    if scheme.signed or scheme.minimum:
-        return codes
-    zeros: Placed | float = float(scheme.implied_zero)
-    if scheme.zeros:
-        zeros = section(source, UI8, tile.zeros_offset, (*groups[:2], 1))
-    steps = emit.new(groups, I8 if tile.bits == 4 else I16, Lanes(0))
-    return emit.ar("sub", steps, codes, zeros, constant_type=UI8)
-
-
-def codes_of(emit: Emitter, tile: Tile, scheme: Scheme, source: Placed) -> Placed:
-    """Codes as arithmetic takes them, [lanes, slots, columns]: as they lie, if it can.
-
-    A row of 4-bit items must begin on a whole byte, which groups of an odd size do not.
-    """
-    shape = (tile.lanes, tile.slots, tile.columns)
-    if tile.bits == 8:
-        return section(source, I8 if scheme.signed else UI8, tile.codes_offset, shape)
-    if not tile.neighbours:
-        return halves(emit, tile, source)
-    codes = section(source, UI4, tile.codes_offset, shape)
-    return emit.cast(emit.new(shape, UI8, Lanes(0)), codes) if scheme.group % 2 else codes
-
-
-def halves(emit: Emitter, tile: Tile, source: Placed) -> Placed:
-    """Codes of 4 bits in bytes of their own, [lanes, slots, columns]."""
-    half = tile.columns // 2
-    part = (tile.lanes, tile.slots, half)
-    nibbles = section(source, UI8, tile.codes_offset, part)
-    spread = emit.new((tile.lanes, tile.slots, tile.columns), UI8, Lanes(0))
-    emit.ar("and", spread.slice((0, 0, 0), part), nibbles, 15.0)
-    emit.ar("ashift", spread.slice((0, 0, half), part), nibbles, -4.0, constant_type=I8, round=3)
-    return spread
-
-
-def section(source: Placed, dtype: ElementType, offset: int, shape: tuple[int, int, int]) -> Placed:
-    """A part of a packed run as [lanes, rows, width], one row after the other in a lane."""
-    strides = (0, shape[2], 1)
-    return Placed(source.buffer, dtype, shape, strides, 0, source.lanes, source.offset + offset)
-
-
-def rows_in_lanes(whole: Placed, tile: Tile) -> Placed:
-    """A matrix [rows, columns], rows over the lanes, as [lanes, slots, columns]."""
-    return replace(
-        whole, shape=(tile.lanes, tile.slots, tile.columns), strides=(0, whole.strides[0], 1), axis=0
-    )
-
-
-def rows_of_groups(x: Placed, tile: Tile) -> Placed:
-    """What a tile has of each weight, or of each group, as [lanes, slots, groups, ..]."""
-    width = prod(x.shape[1:]) // (tile.slots * tile.groups)
-    return x.reshape((tile.lanes, tile.slots, tile.groups, width), 0)
 
 
 @lowers(tensor.LinearOp)
 def linear(low: Lowering, op: Op) -> None:
     assert isinstance(op, tensor.LinearOp)
-    x, w = low.get(op.x), low.get(op.w)
+    x = low.get(op.x)
     res, accumulate = destination(low, op)
+    for first, part in parts_of_weight(low, op.w):
+        multiply(low, x, part, outputs(res, first, part.shape[0]), accumulate)
+
+
+def multiply(low: Lowering, x: Placed, w: Placed, res: Placed, accumulate: bool) -> None:
+    """x @ w.T for a vector over the lanes, or rows of inputs."""
     if x.axis == len(x.shape) - 1:
-        column = as_column(low, x), as_column(low, res)
-        emit_matmul(low.emit, "nn", column[1], w, column[0], accumulate)
-        return
-    low.emit.repeat(products, res, x, w, kind="nt", accumulate=accumulate)
+        emit_matmul(low.emit, "nn", as_column(low, res), w, as_column(low, x), accumulate)
+    else:
+        low.emit.repeat(products, res, x, w, kind="nt", accumulate=accumulate)
+
+
+def outputs(res: Placed, first: int, count: int) -> Placed:
+    """Some along the last axis."""
+    *lead, _ = res.shape
+    return res.slice((*(0 for _ in lead), first), (*lead, count))
 
 
 def destination(low: Lowering, op: tensor.LinearOp | tensor.MatmulOp) -> tuple[Placed, bool]:

@@ -12,8 +12,8 @@ from dialects import chip, tensor
 from dialects.tensor import Lanes, PackedType, Replicated, axis_over_lanes
 from dialects.weights import Indices, Iota, Joined, Packed, RopeTable, Table
 from passes.tensor_to_chip.context import Lowering, lowers
+from passes.tensor_to_chip.dequantize import tile_of
 from passes.tensor_to_chip.emitter import MAX_ITEMS
-from passes.tensor_to_chip.matmul import tile_of
 from passes.tensor_to_chip.placed import CannotView, Placed
 
 # ---- renaming ----

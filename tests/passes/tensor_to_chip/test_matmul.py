@@ -2,18 +2,11 @@
 
 from __future__ import annotations
 
-import itertools
-from dataclasses import replace
-
 import pytest
 
 from compiler.diagnostics import CompileError
-from compiler.ir.types import BF16, F16, F32, UI4, UI8
-from compiler.target.chips.bm1688 import BM1688
-from compiler.weights.scheme import Scheme
-from dialects import chip, tensor
-from dialects.tensor import PackedType
-from tests.helpers import random_codes
+from compiler.ir.types import BF16, F16, F32
+from dialects import tensor
 from tests.passes.programs import Program, array, slots
 from tests.passes.tensor_to_chip.lowered import BF, check, kinds, normal
 
@@ -133,70 +126,3 @@ def test_a_right_operand_on_another_lane_is_brought_to_the_first():
     row = program.add(tensor.SliceOp(b, starts=(2, 0, 0), sizes=(1, 1, 64)))
     row = program.make(tensor.ReshapeOp, row, type_=array((1, 64), BF16, slots(0)))
     check(program.finish(program.make(tensor.MatmulOp, a, row, type_=array((5, 1), F32, slots(0)), transpose_b=True)), 1e-6)
-
-
-@pytest.mark.parametrize(
-    ("bits", "zeros", "group", "rows", "columns"),
-    [
-        (4, True, 32, 130, 128),
-        (4, False, 64, 64, 64),
-        (8, False, 16, 100, 96),
-        (4, True, 128, 200, 128),
-        (4, True, 20, 130, 100),
-        (4, False, 5, 70, 50),
-        (8, False, 7, 130, 21),
-    ],
-)
-@pytest.mark.parametrize(("half", "scale"), [*itertools.product([BF16, F16], repeat=2)])
-def test_dequantize(bits, zeros, group, rows, columns, half, scale):
-    program = Program([], {"w": normal(rows + 7, 2 * columns, dtype=half.numpy)})
-    type_ = PackedType(rows, columns, half, Scheme(bits, group, zeros, scale))
-    weight = program.make(tensor.PackedWeightOp, type_=type_, sources=["w"], row=7, column=columns)
-    local = program.make(tensor.LoadOp, weight, type_=replace(type_, local=True))
-    check(program.finish(program.add(tensor.DequantizeOp(local))))
-
-
-@pytest.mark.parametrize("scale", [BF16, F16])
-@pytest.mark.parametrize(
-    ("zeros", "minimum", "group", "rows", "columns", "unpacked"),
-    [
-        (True, False, 32, 130, 96, False),
-        (False, False, 64, 40, 64, False),
-        (True, False, 5, 70, 50, True),  # groups that begin within bytes
-        (False, True, 32, 100, 96, False),
-    ],
-)
-def test_codes_are_taken_as_they_lie_where_instructions_read_4_bits(zeros, minimum, group, rows, columns, unpacked, scale):
-    scheme = Scheme(4, group, zeros, scale, minimum)
-    program = Program([], {"w": random_codes((rows + 7, 2 * columns), scheme)}, spec=BM1688)
-    type_ = PackedType(rows, columns, BF16, scheme)
-    weight = program.make(tensor.PackedWeightOp, type_=type_, sources=["w"], row=7, column=columns)
-    local = program.make(tensor.LoadOp, weight, type_=replace(type_, local=True))
-    check(program.finish(program.add(tensor.DequantizeOp(local))))
-    first = next(op for op in program.instructions() if isinstance(op, chip.ArOp))
-    assert first.opd0.dtype == UI4
-    assert (first.res.dtype == UI8) is unpacked
-    assert not {"ar.and", "ar.ashift"} & set(kinds(program))
-
-
-@pytest.mark.parametrize("scale", [BF16, F16])
-@pytest.mark.parametrize(
-    ("bits", "zeros", "minimum"), [(4, False, True), (8, True, False), (8, False, True), (4, True, False), (8, False, False)]
-)
-def test_dequantize_codes_that_others_chose(bits, zeros, minimum, scale):
-    scheme = Scheme(bits, 32, zeros, scale, minimum)
-    program = Program([], {"w": random_codes((140, 192), scheme)})
-    type_ = PackedType(130, 96, BF16, scheme)
-    weight = program.make(tensor.PackedWeightOp, type_=type_, sources=["w"], row=3, column=96)
-    local = program.make(tensor.LoadOp, weight, type_=replace(type_, local=True))
-    check(program.finish(program.add(tensor.DequantizeOp(local))))
-
-
-def test_rows_of_several_weights_in_one_tile():
-    program = Program([], {"gate": normal(200, 64, dtype=BF), "up": normal(200, 64, dtype=BF)})
-    type_ = PackedType(128, 64, BF16, Scheme(4, 32, True, BF16))
-    weight = program.make(
-        tensor.PackedWeightOp, type_=type_, sources=["gate", "up"], row=100, column=0, each=True
-    )
-    local = program.make(tensor.LoadOp, weight, type_=replace(type_, local=True))
-    check(program.finish(program.add(tensor.DequantizeOp(local))))
