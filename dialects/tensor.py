@@ -516,9 +516,8 @@ class CastOp(MadeAnywhere):
             self.fail(f"makes {self.y.type} of {self.x.type}, expected the same axis over the lanes")
 
 
-@op("tensor.gate")
-class GateOp(MadeAnywhere, TakesPowers):
-    """silu(gate) * up, in f32: x / (1 + e**-x), with x limited to -87..87 in the exponent."""
+class Gates(MadeAnywhere):
+    """silu(gate) * up, in f32."""
 
     shapes = "gate[...] up[...] y[...]"
 
@@ -532,6 +531,22 @@ class GateOp(MadeAnywhere, TakesPowers):
     def verify(self) -> None:
         self.require_local()
         self.require_f32()
+
+
+@op("tensor.gate")
+class GateOp(Gates, TakesPowers):
+    """silu(gate) * up, in f32: x / (1 + e**-x), with x limited to -87..87 in the exponent."""
+
+
+@op("tensor.bf16_gate")
+class Bf16GateOp(Gates):
+    """silu(gate) * up, in f32, to 0.4 %: as near as what is rounded to bf16 needs.
+
+    e**-gate is made in fixed point: with p = -512 log2(e) gate, rounded, -2**15 to 2**15 - 1, f = p mod
+    512 / 2, rounded down, and c = f (256 - f) / 2**6, at most 255, its bits are 2**14 (p + 512 * 127 - b)
+    for b = c ((f + 1280) / 2**3) / 2**10; these quotients are rounded, halves up. With d = 1 + e**-gate and
+    y that whose bits are 0x7EF40000 less those of d, the result is gate (y (2.0015 - d y)) up.
+    """
 
 
 @op("tensor.reduce")
@@ -710,7 +725,8 @@ class LinearOp(Accumulates, ReadsWholeWeights):
 class GatedLinearOp(ReadsWholeWeights):
     """act(x @ gate.T) * (x @ up.T), rounded to x's type; gate and up are whole weights [n, k] in DDR.
 
-    biases: none, or two f32 rows [1, .., n] in DDR that are added to the products.
+    biases: none, or two f32 rows [1, .., n] in DDR that are added to the products. silu of bf16 is that of
+    `tensor.bf16_gate`.
     """
 
     shapes = "x[..., K] gate[N, K] up[N, K] biases[*, N] y[..., N]"
@@ -744,7 +760,8 @@ class ExpertsOp(ReadsWholeWeights):
     x [..., k] of 16 bit; shares [..., N] f32, 0 for the experts that a token did not choose; or, with ids
     [.., n] i32 in DDR, those of the n chosen experts of the one token, and the others are none. gate and up
     [N, f, k], down [N, k, f], biases [N, f], each a tensor.weight in DDR whose source is named as those of
-    all experts are (`compiler.weights.part`). The product of inner and share is rounded to 16 bit.
+    all experts are (`compiler.weights.part`). The product of inner and share is rounded to 16 bit; silu of
+    a gate for bf16 is that of `tensor.bf16_gate`.
     """
 
     shapes = (

@@ -111,7 +111,7 @@ class ExpertTiler(Tiler):
             gate, up = clamp(build, gate, None, op.limit), clamp(build, up, -op.limit, op.limit)
         if op.offset:
             up = build.scalar(tensor.AddOp, up, op.offset)
-        return self.gate(op.act, gate, up)
+        return self.gate(op.act, gate, up, op.x.type.element)
 
 
 def is_tabled(op: tensor.ExpertsOp, lanes: int) -> bool:

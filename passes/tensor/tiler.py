@@ -9,7 +9,7 @@ from typing import TypeAlias
 
 from compiler.ir.core import Value
 from compiler.ir.module import Builder, Module, walk
-from compiler.ir.types import F32, TensorType
+from compiler.ir.types import BF16, F32, ElementType, TensorType
 from compiler.target.attribute import target_of
 from compiler.weights.scheme import scheme_of
 from dialects import tensor
@@ -89,16 +89,18 @@ class Tiler:
         return self.activated(op, *self.biased(products, biases, rows))
 
     def activated(self, op: tensor.GatedLinearOp, gate: Value, up: Value) -> Value:
-        return self.build.cast(self.gate(op.act, gate, up), op.x.type.element, op.x.type.layout)
+        like = op.x.type
+        return self.build.cast(self.gate(op.act, gate, up, like.element), like.element, like.layout)
 
-    def gate(self, act: str, gate: Value, up: Value) -> Value:
-        """act(gate) * up in f32."""
+    def gate(self, act: str, gate: Value, up: Value, to: ElementType) -> Value:
+        """act(gate) * up in f32, which will be rounded to 16 bit."""
         if act != "silu":
             return self.build.binary(tensor.MulOp, ACTIVATIONS[act](self.build, gate), up)
         type_ = gate.type
         if tensor.is_column(type_):
             type_ = replace(type_, layout=Lanes(type_.layout.axis, compact=True))
-        return self.build.add(tensor.GateOp(gate, up, types=[type_]))
+        kind = tensor.Bf16GateOp if to == BF16 else tensor.GateOp
+        return self.build.add(kind(gate, up, types=[type_]))
 
     def linear(
         self,

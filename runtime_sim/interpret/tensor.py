@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from compiler.ir.types import F16, ElementType
+from compiler.ir.types import BF16, F16, ElementType
 from compiler.weights.scheme import Scheme, scheme_of
 from dialects import tensor
 from dialects.weights import TensorView, transposed, view_of_name
@@ -231,6 +231,33 @@ def gate(op: tensor.GateOp, gate: Array, up: Array) -> Array:
     return ACTIVATIONS["silu"](gate) * up
 
 
+@simulates(tensor.Bf16GateOp)
+def bf16_gate(op: tensor.Bf16GateOp, gate: Array, up: Array) -> Array:
+    return gate_for_bf16(gate, up)
+
+
+def activated(act: str, gate: Array, up: Array, to: DType) -> Array:
+    """act(gate) * up, which will be rounded to this type."""
+    return gate_for_bf16(gate, up) if act == "silu" and to == BF16.numpy else ACTIVATIONS[act](gate) * up
+
+
+def gate_for_bf16(gate: Array, up: Array) -> Array:
+    """As `tensor.bf16_gate` says."""
+    bottom = np.float32(1) + power_of_gate(gate)
+    guess = (0x7EF40000 - bottom.view(np.int32)).view(np.float32)
+    y: Array = gate * (guess * (np.float32(2.0015) - bottom * guess)) * up
+    return y
+
+
+def power_of_gate(gate: Array) -> Array:
+    """e**-gate."""
+    place = np.rint(gate * np.float32(-512 * np.log2(np.e))).clip(-(2**15), 2**15 - 1).astype(np.int64)
+    fraction = place % 512 >> 1
+    curve = np.minimum(halves_up(fraction * (256 - fraction), 6), 255)
+    bend = halves_up(curve * halves_up(fraction + 1280, 3), 10)
+    return ((place + 512 * 127 - bend) << 14).astype(np.int32).view(np.float32)
+
+
 @simulates(tensor.ReduceOp)
 def reduce(op: tensor.ReduceOp, x: Array) -> Array:
     terms = x if op.kind == "max" else wide(x) * np.float32(op.scale)
@@ -283,7 +310,7 @@ def gated_linear(op: tensor.GatedLinearOp, x: Array, gate: Array, up: Array, bia
     gated, plain = project(x, gate), project(x, up)
     if biases:
         gated, plain = gated + biases[0], plain + biases[1]
-    return (ACTIVATIONS[op.act](gated) * plain).astype(x.dtype)
+    return activated(op.act, gated, plain, x.dtype).astype(x.dtype)
 
 
 def project(x: Array, w: Array) -> Array:
@@ -314,7 +341,7 @@ def experts(
             gated = project(x, gate[e]) + (0 if gate_bias is None else gate_bias[e])
             if op.limit is not None:
                 gated, inner = np.minimum(gated, op.limit), np.clip(inner, -op.limit, op.limit)
-            inner = ACTIVATIONS[op.act](gated) * (inner + np.float32(op.offset))
+            inner = activated(op.act, gated, inner + np.float32(op.offset), x.dtype)
         y = y + project((inner * shares[..., place : place + 1]).astype(x.dtype), down[e])
     return y
 

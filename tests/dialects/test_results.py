@@ -120,6 +120,7 @@ LINES = [
     '"tensor.softmax_weights"(%x, %t) : (!local, tensor<4x1xf32, #lanes1>) -> tensor<4x64xbf16, #lanes1>',
     '"tensor.cast"(%x) : (!local) -> tensor<4x64xbf16, #lanes1>',
     '"tensor.gate"(%g, %u) : (!local, !local) -> !local',
+    '"tensor.bf16_gate"(%g, %u) : (!local, !local) -> !local',
     '"tensor.reduce"(%x) <{kind = "max", axis = 1 : i64}> : (!local) -> tensor<4x1xf32, #tensor.replicated>',
     '"tensor.rope"(%x, %r) : (!local, tensor<4x128xf32, #lanes1>) -> !local',
     '"tensor.argmax"(%x) : (tensor<1x64xf32, #lanes1>) -> tensor<1x1xi32, #lanes0>',

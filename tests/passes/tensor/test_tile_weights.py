@@ -246,7 +246,7 @@ def test_experts_add_to_the_same_sums_one_after_the_other():
           %b{e} = "tensor.linear"(%x, %w{e}) <{{operandSegmentSizes = array<i32: 1, 1, 0>}}> : ({X}, tensor<128x128xbf16, {LOCAL}>) -> {both}
           %g{e} = "tensor.slice"(%b{e}) <{{starts = array<i64: 0, 0, 0>, sizes = array<i64: 1, 64, 64>}}> : ({both}) -> {one}
           %u{e} = "tensor.slice"(%b{e}) <{{starts = array<i64: 0, 0, 64>, sizes = array<i64: 1, 64, 64>}}> : ({both}) -> {one}
-          %a{e} = "tensor.gate"(%g{e}, %u{e}) : ({one}, {one}) -> {one}
+          %a{e} = "tensor.bf16_gate"(%g{e}, %u{e}) : ({one}, {one}) -> {one}
           %m{e} = "tensor.mul"(%a{e}, %s{e}) <{{operandSegmentSizes = array<i32: 1, 1>}}> : ({one}, {share}) -> {one}
           %h{e} = "tensor.cast"(%m{e}) : ({one}) -> {half}
           %q{e} = "tensor.packed_weight"() <{{sources = ["d[*]"], row = 0 : i64, column = 0 : i64, experts = 2 : i64}}>
@@ -265,3 +265,14 @@ def test_experts_add_to_the_same_sums_one_after_the_other():
         : ({X}, {rows.format(2)}, tensor<2x64x128xbf16>, tensor<2x64x128xbf16>, tensor<2x128x64xbf16>) -> {rows.format(128)}
     """
     check_pass("tile-weights{bytes=65536}", before=before, after=expert(0, "") + expert(1, ", %y0"))
+
+
+@pytest.mark.parametrize(("element", "kind"), [(BF16, tensor.Bf16GateOp), (F16, tensor.GateOp)])
+def test_only_gates_that_are_rounded_to_bf16_are_made_in_less_time(element, kind):
+    program = Program([np.ones((1, 64, 128), element.numpy)], {"g": np.ones((128, 128), element.numpy)})
+    w = program.make(tensor.WeightOp, type_=array((128, 128), element, None), sources=["g"])
+    made = array((1, 64, 128), element, slots(1))
+    program.finish(program.make(tensor.GatedLinearOp, program.load(slots(1)), w, w, type_=made))
+    program.lower("tile-weights")
+    gates = [type(op) for op in program.function.block.ops if isinstance(op, tensor.Gates)]
+    assert gates == [kind]
