@@ -60,6 +60,8 @@ def convert(options: ConvertOptions) -> Path | None:
 def check_model(options: ConvertOptions, config: ModelConfig) -> None:
     """What config.json and the flags tell without a weight."""
     config.check_length(options.seq_length)
+    if options.num_device > 1:
+        config.check_devices(options.num_device)
     note_length(options.seq_length, config)
     if options.weight_bits < 16 and not options.as_stored:
         config.check_group(options.group, options.weight_bits)

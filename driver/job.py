@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from pathlib import Path
 
 from compiler.bmodel import BModel, CommandStreams, Net
+from compiler.bmodel.cascade import step_of
 from compiler.diagnostics import UserError, log
 from compiler.ir.core import Op
 from compiler.ir.module import Function, discard, walk
@@ -21,9 +22,10 @@ from dialects.chip import Instruction, LocalOp
 from dialects.nets import net_of, programs_of, stages_of
 from dialects.weights import view_of_name
 from driver.blob import Materializer, Piece, WeightBlob
+from driver.devices import by_device, completed, renamed
 from driver.groups import groups_to_compile, named_of, table_of
 from driver.options import ConvertOptions
-from driver.pipelines import Effort, Efforts, default_pipeline, fusing
+from driver.pipelines import Effort, Efforts, default_pipeline, fusing, sharing_out
 from driver.precision import Precision
 from driver.resume import check_sources, dumps_by_module, resume
 from driver.search import FILLS, fastest
@@ -34,7 +36,7 @@ from frontend.gguf import is_gguf
 from frontend.imported import ImportedModel, Instance, NetGroup
 from passes.chip.allocate_local import DoesNotFit
 from passes.chip.assign_addresses import globals_of, set_apart, weight_source
-from passes.emit_bmodel import address_of, bmodel_net, encode
+from passes.emit_bmodel import address_of, bmodel_net, encode, no_streams
 from passes.manager import PassManager, parse_pipeline
 from passes.options import ByFunction
 from runtime_sim.tokens.notes import tokenizer_noted
@@ -67,7 +69,6 @@ class Job:
             groups = self.groups()
             self.dumps = dumps_by_module(self.options.resume_ir or (), [group.name for group in groups])
             for group in track(groups, "compile", " modules"):
-                set_target(group.module, self.options.spec)
                 module = self.compiled(group)
                 self.nets.append(NetGroup(module, group.instances))
                 if not (self.options.stop_after or self.keeps_instructions):
@@ -86,7 +87,17 @@ class Job:
         """What is compiled: the model's groups, by what is the same in memory."""
         disk = self.options.embedding_disk
         groups = groups_to_compile(self.model, self.weights, disk, self.precision.narrow)
-        return [part for group in groups for part in self.precision.split(group)]
+        found = [part for group in groups for part in self.precision.split(group)]
+        for group in found:
+            set_target(group.module, self.options.spec)
+        devices = self.options.num_device
+        return [part for group in found for part in self.on_devices(group)] if devices > 1 else found
+
+    def on_devices(self, group: NetGroup) -> list[NetGroup]:
+        """What each device has of a group's nets."""
+        pipeline = sharing_out(self.options, self.precision.kept(group))
+        shared = self.run_passes(group.name, group.module, pipeline)
+        return by_device(NetGroup(shared, group.instances), self.options.num_device)
 
     @cached_property
     def precision(self) -> Precision:
@@ -205,27 +216,30 @@ class Job:
     def bmodel(self) -> BModel:
         """Nets of one name follow each other by layer, and names in the order of the model's groups."""
         found = [
-            (name, instance.layer or 0, net)
+            (name, (instance.layer or 0, step_of(net), net.device), net)
             for group in self.nets
             for instance in group.instances
             for name, net in self.bound(group.module, instance)
         ]
         names = list(dict.fromkeys(name for name, _, _ in found))
         found.sort(key=lambda each: (names.index(each[0]), each[1]))
-        return BModel(self.options.spec.chip, [net for _, _, net in found])
+        devices, spec = self.options.num_device, self.options.spec
+        nets = [net for _, _, net in found]
+        return BModel(spec.chip, completed(nets, devices, no_streams(spec)), devices)
 
     def bound(self, module: ModuleOp, instance: Instance) -> Iterator[tuple[str, Net]]:
         """The nets that the functions of a module become, each with its name for all layers; streams are
         encoded once.
         """
         key, jobs = (id(module), instance), self.options.job_count
-        blob = WeightBlob(self.pieces(module), self.materializer(instance), key, jobs)
+        blob = WeightBlob(self.pieces(module, instance), self.materializer(instance), key, jobs)
         self.blobs.append(blob)
         source = blob if blob.size else None
         for functions in stages_of(module.functions()):
             for cores in programs_of(functions):
                 stages = [{each: self.encoded(each) for each in stage} for stage in zip(*cores, strict=True)]
-                net = bmodel_net(stages, instance.layer, source, self.options.core_count)
+                count, device = self.options.core_count, instance.device
+                net = bmodel_net(stages, instance.layer, source, count, device)
                 yield net_of(functions[0]).name, net
 
     def encoded(self, function: Function) -> CommandStreams:
@@ -233,13 +247,15 @@ class Job:
             self._streams[function] = encode(function)
         return self._streams[function]
 
-    def pieces(self, module: ModuleOp) -> list[Piece]:
-        base = self.options.spec.coeff_base
+    def pieces(self, module: ModuleOp, instance: Instance) -> list[Piece]:
+        base, cuts = self.options.spec.coeff_base, dict(instance.cuts)
         found = {}
         for function in module.functions():
             for op in globals_of(function, "weight"):
                 offset = address_of(op.buffer) - base
-                found[offset] = Piece(offset, op.buffer.type.bytes, weight_source(op))
+                source = weight_source(op)
+                source = source if instance.device is None else renamed(source, cuts)
+                found[offset] = Piece(offset, op.buffer.type.bytes, source)
         return list(found.values())
 
     def materializer(self, instance: Instance) -> Materializer:
@@ -267,9 +283,10 @@ def without_further_stages(module: ModuleOp) -> ModuleOp:
 
 
 def for_all_stages(efforts: Efforts, module: ModuleOp) -> Efforts:
-    """The further stages of a net are compiled as the first is."""
-    nets = stages_of(module.functions())
-    return ByFunction.of({each.sym_name: efforts[net[0].sym_name] for net in nets for each in net})
+    """The further stages of a net are compiled as the first is; those of another step, as its own."""
+    programs = [cores for net in stages_of(module.functions()) for cores in programs_of(net)]
+    stages = [each for cores in programs for each in cores]
+    return ByFunction.of({each.sym_name: efforts[of[0].sym_name] for of in stages for each in of})
 
 
 def less_ahead(effort: Effort, fill: float) -> Effort:

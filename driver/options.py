@@ -17,6 +17,7 @@ MODES = ("bf16", "w8bf16", "w4bf16", "f16", "w8f16", "w4f16")
 AUTO = "auto"  # the mode that the checkpoint is in; `driver.modes` says which
 GROUP = 64  # the default
 MAX_JOBS = 1024
+MAX_DEVICES = 8
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,10 @@ class ConvertOptions:
             f"--num_core {self.num_core}: {self.spec.name} has {cores} {'core' if cores == 1 else 'cores'}",
         )
         _require(self.core_count == 1, f"-c {self.chip}: two cores not yet; add --num_core 1")
-        _require(self.num_device == 1, f"--num_device {self.num_device}: only 1 is supported yet")
+        _require(
+            1 <= self.num_device <= MAX_DEVICES,
+            f"--num_device {self.num_device}: expected 1 to {MAX_DEVICES}",
+        )
         _require(
             0 <= self.jobs <= MAX_JOBS,
             f"--jobs {self.jobs}: expected 1 to {MAX_JOBS} threads, or 0 for one per CPU",
@@ -166,6 +170,18 @@ class ConvertOptions:
             (stops, self.dry_run, "--dry_run"),
         ):
             _require(not (given and other), f"{text}: leave out {flag}")
+        self._check_devices()
+
+    def _check_devices(self) -> None:
+        """What goes with one device only: a cascade has one stage, and passes are given for whole nets."""
+        for given, flag in (
+            (self.chunk_length, "--chunk_length"),
+            (self.do_sample, "--do_sample"),
+            (self.passes is not None, "--passes"),
+            (self.resume_ir, "--resume-ir"),
+        ):
+            alone = self.num_device == 1 or not given
+            _require(alone, f"--num_device {self.num_device}: leave out {flag}, which is for one device")
 
     def _check_folders(self) -> None:
         """What is known of them without looking at what they hold; that is for `driver.output`."""

@@ -27,6 +27,7 @@ class Effort:
 
 Efforts: TypeAlias = ByFunction[Effort]  # with one `tile_bytes`: functions share their weights
 USUAL = ByFunction(Effort())
+JOINING = ("fuse-qkv", "fuse-gate-up")
 
 
 def default_pipeline(
@@ -39,8 +40,21 @@ def default_pipeline(
 def fusing(options: ConvertOptions, keep: Mapping[str, int] = NOTHING) -> str:
     """From what was recorded to what the model says, in large ops; nothing here depends on the effort.
 
-    How weights are stored is known before the passes that join some, which take only those stored alike.
+    How weights are stored is known before the passes that join some, which take only those stored alike. What
+    is for one of several devices comes from `sharing_out`, since each joins its own weights.
     """
+    if options.num_device > 1:
+        return ",".join([*JOINING, "canonicalize"])
+    return ",".join([*recognizing(options, keep), *JOINING, *absorbing(options)])
+
+
+def sharing_out(options: ConvertOptions, keep: Mapping[str, int] = NOTHING) -> str:
+    """From what was recorded to the steps of several devices."""
+    devices = f"partition{{devices={options.num_device}}}"
+    return ",".join([*recognizing(options, keep), *absorbing(options), devices, "split-steps"])
+
+
+def recognizing(options: ConvertOptions, keep: Mapping[str, int]) -> list[str]:
     passes = ["canonicalize", "recognize-activations", "recognize-norms", "recognize-rope", "canonicalize"]
     bits = 16 if options.as_stored else options.weight_bits
     if bits < 16 or keep:
@@ -48,10 +62,11 @@ def fusing(options: ConvertOptions, keep: Mapping[str, int] = NOTHING) -> str:
         settings = f"bits={bits} group={options.group} symmetric={symmetric}"
         kept = ",".join(f"{module}={bits}" for module, bits in keep.items())
         passes.append(f"quantize-weights{{{settings}{f' keep={kept}' if kept else ''}}}")
-    passes += ["fuse-swiglu", "fuse-qkv", "fuse-gate-up", "fuse-residual", "skip-before-argmax"]
-    if options.as_stored:
-        passes.append("fold-take")
-    return ",".join(passes)
+    return [*passes, "fuse-swiglu"]
+
+
+def absorbing(options: ConvertOptions) -> list[str]:
+    return ["fuse-residual", "skip-before-argmax", *(["fold-take"] if options.as_stored else [])]
 
 
 def lowering(efforts: Efforts, runs: Sequence[int] = ()) -> str:

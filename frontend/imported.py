@@ -19,6 +19,9 @@ class Instance:
 
     layer: int | None = None
     prefix: str = ""  # "model.layers.3.", which the module leaves out of names of parameters
+    device: int | None = None  # of several
+    # Of devices that have one module: what this one has of a weight in the place of what the module says.
+    cuts: tuple[tuple[str, str], ...] = ()
 
     def parameter_name(self, name: str) -> str:
         """Full name of what an llm.weight op calls `name`."""
@@ -53,8 +56,10 @@ class NetGroup:
 
     @property
     def name(self) -> str:
-        """The first of its nets, which its dumps are called after."""
-        return net_of(self.module.functions()[0]).name_for(self.instances[0].layer)
+        """The first of its nets, and of several devices which, that its dumps are called after."""
+        first = self.instances[0]
+        device = "" if first.device is None else f".device{first.device}"
+        return net_of(self.module.functions()[0]).name_for(first.layer) + device
 
     @property
     def of_layers(self) -> bool:

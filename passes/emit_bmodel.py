@@ -9,6 +9,7 @@ from typing import Generic, TypeAlias, TypeVar
 from compiler.bmodel import (
     AddrMode,
     BlobSource,
+    Cascade,
     Coeff,
     CommandStreams,
     Net,
@@ -103,6 +104,11 @@ def ended(queues: dict[str, list[bytes]], spec: ChipSpec) -> CommandStreams:
     return CommandStreams(tiu, len(queues["tiu"]), dma, len(queues["dma"]))
 
 
+def no_streams(spec: ChipSpec) -> CommandStreams:
+    """Of a core that does nothing."""
+    return ended({"tiu": [], "dma": []}, spec)
+
+
 def address_of(buffer: Value) -> int:
     """Byte offset in the lane, or DDR address."""
     owner = buffer.owner
@@ -117,25 +123,40 @@ def padded(stream: bytes) -> bytes:
 
 
 def bmodel_net(
-    stages: Sequence[Cores], layer: int | None, blob: BlobSource | None, cores: int = 1
+    stages: Sequence[Cores],
+    layer: int | None,
+    blob: BlobSource | None,
+    cores: int = 1,
+    device: int | None = None,
 ) -> Net:
-    """The net of these stages that is bound to a layer; those of other layers share streams, not `blob`.
+    """The net of these stages that is bound to a layer, and to a device where there are several; those of
+    others share streams, not `blob`.
 
     It is for so many cores, of which those that have no function do nothing.
     """
     net = net_of(next(iter(stages[0])))
     mode = AddrMode.IO_ALONE if net.io_alone else AddrMode.BASIC
-    return Net(net.name_for(layer), mode, [stage_of(stage, blob, cores) for stage in stages])
+    found = [stage_of(stage, blob, cores, device) for stage in stages]
+    if device is None:
+        return Net(net.name_for(layer), mode, found)
+    cascade = Cascade(net.name_for(layer), device, net.part.step)
+    return Net(part_name(cascade), mode, found, cascade)
 
 
-def stage_of(streams: Cores, blob: BlobSource | None, cores: int) -> Stage:
+def part_name(cascade: Cascade) -> str:
+    """What a net of a cascade is called; clients do not use it."""
+    step = f"_{cascade.step}" if cascade.step else ""
+    return f"{cascade.main_name}_{cascade.device}{step}"
+
+
+def stage_of(streams: Cores, blob: BlobSource | None, cores: int, device: int | None = None) -> Stage:
     functions = list(streams)
     net, attributes, spec = net_of(functions[0]), functions[0].attributes, target_of(functions[0])
     tag = spec.io_tag if net.io_alone else 0  # commands add it to what the file says of I/O memory of its own
-    nothing = ended({"tiu": [], "dma": []}, spec)
+    nothing = no_streams(spec)
     return Stage(
-        inputs=tensors(functions, "input", net.inputs, tag),
-        outputs=tensors(functions, "output", net.outputs, tag),
+        inputs=tensors(functions, "input", net.inputs, tag, device),
+        outputs=tensors(functions, "output", net.outputs, tag, device),
         ctx_address=attributes["bm.scratch_address"],
         ctx_size=attributes["bm.scratch_bytes"],
         io_address=attributes.get("bm.io_address", tag) - tag,
@@ -148,19 +169,25 @@ def stage_of(streams: Cores, blob: BlobSource | None, cores: int) -> Stage:
 
 
 def tensors(
-    cores: Sequence[Function], space: str, stated: Sequence[NetInput | NetOutput], tag: int
+    cores: Sequence[Function],
+    space: str,
+    stated: Sequence[NetInput | NetOutput],
+    tag: int,
+    device: int | None = None,
 ) -> list[TensorInfo]:
     """The regions of a space by the names that `bm.net` has for them."""
     found = [ops[0] for ops in regions_of(cores, space)]
     if [op.index or 0 for op in found] != list(range(len(stated))):
         cores[0].fail(f"has {len(found)} regions for {space}s, not those of its {KEY}, {len(stated)}")
-    return [tensor_info(op, each.name, tag) for op, each in zip(found, stated, strict=True)]
+    return [tensor_info(op, each, tag, device) for op, each in zip(found, stated, strict=True)]
 
 
-def tensor_info(op: GlobalOp, name: str, tag: int) -> TensorInfo:
+def tensor_info(op: GlobalOp, stated: NetInput | NetOutput, tag: int, device: int | None) -> TensorInfo:
     if op.tensor is None:
         op.fail("does not say what its tensor is")
-    return TensorInfo(name, op.tensor.element.name, address_of(op.buffer) - tag, op.tensor.shape)
+    name = stated.name if device is None else stated.name_on(device)
+    info = TensorInfo(name, op.tensor.element.name, address_of(op.buffer) - tag, op.tensor.shape)
+    return replace(info, hidden=stated.hidden, index=stated.index or 0)
 
 
 def locations(cores: Sequence[Function], base: int) -> tuple[WeightLocation, ...]:

@@ -188,6 +188,10 @@ class BModel:
     def has_net(self, name: str) -> bool:
         return any(net.name == name for net in self.nets)
 
+    def first_of(self, name: str) -> Net | None:
+        """The net that clients call so, or the first of those that make it up; None when there is none."""
+        return next((net for net in self.nets if net.main_name == name), None)
+
     @property
     def embedding_sha256(self) -> str:
         """The hash, in hex, of the embedding table that belongs to the file; empty when none is named."""

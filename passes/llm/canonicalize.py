@@ -85,7 +85,9 @@ def merge_reshapes(op: llm.ReshapeOp, rw: Rewriter) -> None:
 def project_before_axes_of_one(op: llm.LinearOp, rw: Rewriter) -> None:
     """linear(reshape(x)) -> reshape(linear(x)), where the reshape only adds or drops axes of 1."""
     reshape = op.x.defining(llm.ReshapeOp)
-    if reshape is None or op.residual is not None or reshape.x.type.shape[-1] != op.x.type.shape[-1]:
+    if reshape is None or op.residual is not None or op.partial:
+        return
+    if reshape.x.type.shape[-1] != op.x.type.shape[-1]:
         return
     before, after = ([size for size in value.type.shape[:-1] if size != 1] for value in (reshape.x, op.x))
     if before == after:
@@ -109,7 +111,7 @@ def merge_permutes(op: llm.PermuteOp, rw: Rewriter) -> None:
 def project_joined_heads(op: llm.LinearOp, rw: Rewriter) -> None:
     """linear(reshape(x)) from [1, tokens, heads, d] to [tokens, n] -> reshape(linear([1, tokens, n]))."""
     joined, shape = op.x.defining(llm.ReshapeOp), (1, *op.x.type.shape)
-    if joined is None or op.residual is not None or len(shape) != 3:
+    if joined is None or op.residual is not None or op.partial or len(shape) != 3:
         return
     if len(joined.x.type.shape) > 3 and joined.x.type.shape[:2] == shape[:2]:
         x = rw.insert_before(op, llm.ReshapeOp(joined.x, shape=shape, loc=joined.loc)).y

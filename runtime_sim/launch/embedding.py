@@ -25,7 +25,7 @@ _CHUNK = 1 << 22
 
 def needs_table(bmodel: BModel) -> bool:
     """Whether the file is part of a language model whose embedding is not among its nets."""
-    return bool(bmodel.embedding_sha256) and not bmodel.has_net(EMBEDDING)
+    return bool(bmodel.embedding_sha256) and bmodel.first_of(EMBEDDING) is None
 
 
 def open_table(path: Path, bmodel: BModel, state: TensorInfo) -> Array:
@@ -62,10 +62,11 @@ def _sha256(path: Path) -> str:
 
 def table_problem(path: Path, bmodel: BModel) -> str:
     """Why the table is not the one that a sound file has beside it; empty when it is, or none is needed."""
-    if not needs_table(bmodel) or not bmodel.has_net(STEP):
+    step = bmodel.first_of(STEP)
+    if not needs_table(bmodel) or step is None:
         return ""
     try:
-        open_table(path, bmodel, bmodel.net(STEP).stages[0].inputs[0])
+        open_table(path, bmodel, step.stages[0].inputs[0])
     except UserError as error:
         return error.message
     return ""

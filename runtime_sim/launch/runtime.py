@@ -115,6 +115,9 @@ class RuntimeNet(CallableNet):
 class CascadeNet(CallableNet):
     """Nets of several devices, in steps.
 
+    Its inputs are those of the nets that read them. Its outputs have memory that the client makes, since
+    later steps work over what an earlier one leaves in the memory that all nets of a device share.
+
     In a step, one device runs after the other: no order of theirs may matter. What a net reads it finds by
     name, on its own device if it is there; else it is copied from another one. Source: cascade_thread_step
     of Sophgo's tpu-runtime.
@@ -126,7 +129,8 @@ class CascadeNet(CallableNet):
         self.parts = [net for step in self.steps for _, net in step]
         self._inputs, self._outputs = main.inputs, main.outputs
         self.inputs = [_buffer_of(part, nets[part.net.name].inputs) for part in self._inputs]
-        self.outputs = [_buffer_of(part, nets[part.net.name].outputs) for part in self._outputs]
+        owns = [_buffer_of(part, nets[part.net.name].outputs) for part in self._outputs]
+        self.outputs = [replace(each, data=device_memory(each.info.size)) for each in owns]
         places = main.hidden_places().items()
         self._hidden = {
             (name, device): buffers[device][place.start : place.stop] for (name, device), place in places

@@ -110,8 +110,7 @@ class Session:
         for buffer in self.blocks[0].inputs + self.blocks[0].outputs:
             buffer.data[...] = 0
         for layer, block in enumerate(track(self.blocks, "read the prompt", " layers")):
-            for (x, *_), state in zip(self.shares(block.inputs), states, strict=True):
-                x.data[: len(state)] = state
+            self._give_states(block, states)
             if layer == 0 or self.devices > 1:
                 self.set_prompt(count, layer)
             self.runtime.launch(block)
@@ -122,6 +121,15 @@ class Session:
             states = [y.data[:used].copy() for y, *_ in self.shares(block.outputs)]
         self.length, self.seen = count, list(prompt)
         return states[0][-sizes.hidden_bytes :]
+
+    def _give_states(self, block: CallableNet, states: Sequence[Array]) -> None:
+        """Those of the prompt. Behind them is what the layer before left there; where other steps work in the
+        same memory, clients write all.
+        """
+        for (x, *_), state in zip(self.shares(block.inputs), states, strict=True):
+            x.data[: len(state)] = state
+            if self.devices > 1:
+                x.data[len(state) :] = 0
 
     def decode(self, token: int) -> Array:
         """Feed one token; its hidden state after all layers, as bytes."""

@@ -114,7 +114,8 @@ def open_session(file: Path, config: Path, exact: bool, order: Choose | None = N
     if problem := next(shape_problems(bmodel), None):
         raise UserError(f"{file} is not a language model: {problem}")
     runtime, path = Runtime(bmodel, exact=exact, order=order), config / embedding.NAME
-    if bmodel.has_net(EMBEDDING) or not (path.exists() or embedding.needs_table(bmodel)):
+    step = bmodel.first_of(embedding.STEP)
+    has_table = path.exists() or embedding.needs_table(bmodel)
+    if step is None or bmodel.first_of(EMBEDDING) is not None or not has_table:
         return Session(runtime)
-    state = bmodel.net(embedding.STEP).stages[0].inputs[0]
-    return Session(runtime, embedding.open_table(path, bmodel, state))
+    return Session(runtime, embedding.open_table(path, bmodel, step.stages[0].inputs[0]))

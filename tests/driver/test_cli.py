@@ -96,7 +96,7 @@ def test_bad_flags_are_two_lines(driver, capsys, flags, message):
     assert driver.seen == []
 
 
-@pytest.mark.parametrize("flags", [["-s", "0"], ["-c", "bm1690"], ["-o", "model/out"], ["--num_device", "2"]])
+@pytest.mark.parametrize("flags", [["-s", "0"], ["-c", "bm1690"], ["-o", "model/out"], ["--num_device", "9"]])
 def test_bad_values_are_one_line_and_exit_code_2(driver, capsys, flags):
     assert convert_main([*FLAGS, *flags]) == 2
     lines = capsys.readouterr().err.splitlines()

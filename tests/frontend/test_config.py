@@ -208,3 +208,30 @@ def test_the_name_of_the_dtype_is_found_in_both_spellings():
     assert ModelConfig(Path("m"), {"dtype": "float16"}).dtype == "float16"
     assert ModelConfig(Path("m"), {"torch_dtype": "torch.bfloat16"}).dtype == "bfloat16"
     assert ModelConfig(Path("m"), {}).dtype is None
+
+
+@pytest.mark.parametrize(
+    ("heads", "kv_heads", "possible"),
+    [(9, 3, [3]), (14, 2, [2]), (28, 4, [2, 4]), (32, 8, [2, 4, 8]), (4, 2, [2, 4]), (8, None, [2, 4, 8])],
+)
+def test_devices_have_as_many_heads_each(heads, kv_heads, possible):
+    values = {"num_attention_heads": heads} | ({"num_key_value_heads": kv_heads} if kv_heads else {})
+    config = ModelConfig(Path("model"), values)
+    for devices in range(2, 9):
+        if devices in possible:
+            config.check_devices(devices)
+        else:
+            with pytest.raises(UserError, match=f"--num_device {devices}: does not divide num_"):
+                config.check_devices(devices)
+
+
+def test_what_devices_are_possible_is_told():
+    config = ModelConfig(Path("model"), {"num_attention_heads": 9, "num_key_value_heads": 3})
+    with pytest.raises(
+        UserError, match=r"does not divide num_attention_heads = 9 \(model/config.json\); possible are 3, 9"
+    ):
+        config.check_devices(2)
+    config = ModelConfig(Path("model"), {"num_attention_heads": 12, "num_key_value_heads": 6})
+    with pytest.raises(UserError, match=r"num_key_value_heads = 6 .*; possible are 2, 3, 6"):
+        config.check_devices(4)
+    ModelConfig(Path("model"), {}).check_devices(8)

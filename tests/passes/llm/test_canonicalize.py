@@ -1,3 +1,5 @@
+import pytest
+
 from tests.helpers import check_pass
 
 A, B, C = "tensor<1x8x32xbf16>", "tensor<1x8x4x8xbf16>", "tensor<1x4x8x8xbf16>"
@@ -158,6 +160,16 @@ def test_heads_are_joined_before_a_linear():
     check_pass("canonicalize", before=text, after=text)
     rows = text.replace(B, "tensor<1x2x4x32xbf16>")
     check_pass("canonicalize", before=rows, after=rows)
+
+
+@pytest.mark.parametrize("wide", ["tensor<1x1x8x32xbf16>", "tensor<1x8x1x32xbf16>"])
+def test_a_term_of_a_sum_stays_as_it_is(wide):
+    text = f"""
+    %w = "llm.weight"() <{{name = "w"}}> : () -> {W}
+    %h = "llm.reshape"(%x) <{{shape = array<i64: 1, 8, 32>}}> : ({wide}) -> {A}
+    %y = "llm.linear"(%h, %w) <{{partial = true, {PROJECTED[2:-2]}}}> : ({A}, {W}) -> tensor<1x8x16xf32>
+"""
+    check_pass("canonicalize", before=text, after=text)
 
 
 def of_heads(axis: int, of: str, split: str, one: str, index: str) -> str:
