@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, TypeVar
 
@@ -12,7 +12,7 @@ from compiler.target.attribute import target_of
 from dialects import llm
 from dialects.builtin import FuncOp, ReturnOp
 from dialects.contents import Content
-from dialects.nets import KEY, NetPart, net_of
+from dialects.nets import KEY, NetAttr, NetPart, net_of
 from passes.llm.canonicalize import erase_dead
 from passes.llm.pieces import piece_of
 from passes.llm.shares import Cuts, Parts, Plan, even, plan_of
@@ -86,30 +86,41 @@ class Part:
         self.new = FuncOp.with_args(f"{function.sym_name}.{parts.over}{number}", ())
 
     def made(self) -> Function:
-        """Sums and choices come in the order of the whole function, on all parts."""
+        """Sums and choices come in the order of the whole function, on all parts. Keys and values are given
+        as soon as an attention has them: behind a sum, next to nothing is read of what was before it.
+        """
         self._take_arguments()
         self.new.loc = self.old.loc
+        results = self.old.terminator.operands
+        caches = {value: found[0] for value in results if (found := self.plan.cache_of(value)) is not None}
+        given: dict[Value, Value | None] = {}
         for op in self.old.block.ops:
+            if op in self.plan.heads:
+                self.piece(op.results[0], 2, self.plan.heads[op][self.number])
+                given |= {value: self.result(value) for value, reader in caches.items() if reader is op}
             if op in self.plan.sums or op in self.plan.choices:
                 self.whole(op.results[0])
-        found = [(i, self.result(value)) for i, value in enumerate(self.old.terminator.operands)]
-        given = {number: value for number, value in found if value is not None}
+        given |= {value: self.result(value) for value in results if value not in given}
+        numbered = {i: given[value] for i, value in enumerate(results)}
+        return self._finished({i: value for i, value in numbered.items() if value is not None})
+
+    def _finished(self, given: Mapping[int, Value]) -> Function:
+        """With what it gives, by the numbers of results."""
         self.add(ReturnOp(*given.values(), loc=self.old.terminator.loc))
         erase_dead(self.new.block)
         self.new.update_type()
-        own = {key: value for key, value in self.old.attributes.items() if "." in key}
-        self.new.attributes = {**self.new.attributes, **own}
-        self._say_what(tuple(given))
+        said = {key: value for key, value in self.old.attributes.items() if "." in key}
+        self.new.attributes = {**self.new.attributes, **said, KEY: self._net(tuple(given))}
         return self.new
 
-    def _say_what(self, writes: tuple[int, ...]) -> None:
+    def _net(self, writes: tuple[int, ...]) -> NetAttr:
         net = net_of(self.old)
         place = {self.parts.over: self.number, f"{self.parts.over}s": self.parts.count}
         before = net.part.writes or range(len(net.outputs))
         numbers = tuple(before[number] for number in writes)
         all_ = numbers == tuple(range(len(net.outputs)))
         part: NetPart = replace(net.part, **place, writes=None if all_ else numbers)
-        self.new.attributes = {**self.new.attributes, KEY: replace(net, part=part)}
+        return replace(net, part=part)
 
     def _take_arguments(self) -> None:
         """All of each, but of keys and values a device has its own heads."""

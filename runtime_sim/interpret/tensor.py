@@ -39,11 +39,16 @@ def narrow(x: Array, dtype: DType) -> Array:
     return values.astype(dtype, copy=False)
 
 
-def parameter(name: str, data: Data, scheme: Scheme | None, element: ElementType) -> Array:
-    """A parameter as it is stored: in the type `element`, or as codes that decode to it."""
+def parameter(
+    name: str, data: Data, scheme: Scheme | None, element: ElementType, experts: int | None = None
+) -> Array:
+    """A parameter as it is stored: in the type `element`, or as codes that decode to it; those of a stack of
+    matrices of `experts` are decoded as of one.
+    """
     view = view_of_name(name)
     if scheme is not None:
         whole = decoded(data.codes(whole_name(view), scheme), scheme, element)
+        whole = whole if experts is None else whole.reshape(experts, -1, whole.shape[-1])
     else:
         values = data.weights(view.tensor)
         whole = narrow(values.T if view.transposed else values, element.numpy)
@@ -58,8 +63,9 @@ def whole_name(view: TensorView) -> str:
 @supplies(tensor.WeightOp)
 def weight(op: tensor.WeightOp, data: Data) -> Array:
     type_ = op.result_.type
-    found = [parameter(name, data, scheme_of(type_), type_.element) for name in op.sources]
-    return np.concatenate(found).reshape(type_.shape)  # codes of a stack of matrices are decoded as one
+    experts = type_.shape[0] if type_.rank == 3 else None
+    found = [parameter(name, data, scheme_of(type_), type_.element, experts) for name in op.sources]
+    return np.concatenate(found).reshape(type_.shape)
 
 
 @supplies(tensor.PackedWeightOp)

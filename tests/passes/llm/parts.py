@@ -22,7 +22,7 @@ from dialects.weights import view_of_name
 from frontend.imported import ImportedModel
 from passes import load_all
 from passes.manager import PassManager, parse_pipeline
-from runtime_sim.interpret.rules import interpret, interpret_parts
+from runtime_sim.interpret.rules import interpret, interpret_parts, no_codes
 
 BEFORE = (
     "canonicalize,recognize-activations,recognize-norms,recognize-rope,canonicalize,"
@@ -106,12 +106,15 @@ def own_inputs(part: Function, inputs: Sequence[Array]) -> list[Array]:
     return found
 
 
-def run_parts(parts: Sequence[Function], inputs: Sequence[Array], weights: Any, tables: Any) -> list[Array]:
+def run_parts(
+    parts: Sequence[Function], inputs: Sequence[Array], weights: Any, tables: Any, codes: Any = no_codes
+) -> list[Array]:
     """The net's outputs: what cores wrote of each, all alike; or what devices have of each, joined.
 
     A KV head that several devices have is the same on all of them.
     """
-    given = interpret_parts(parts, [own_inputs(part, inputs) for part in parts], weights, tables)
+    own = [own_inputs(part, inputs) for part in parts]
+    given = interpret_parts(parts, own, weights, tables, codes=codes)
     net = net_of(parts[0])
     by_name: dict[str, list[Array]] = {output.name: [] for output in net.outputs}
     for part, arrays in zip(parts, given, strict=True):

@@ -137,6 +137,14 @@ def test_what_lies_between_two_linears_must_work_item_by_item():
     )
 
 
+def test_a_linear_of_a_sum_is_that_of_every_part():
+    """Nobody has a share of its inputs: all have them whole."""
+    again = MLP.replace('"func.return"(%y)', linear("z", "y", "w", f"({X}, tensor<64x64xbf16>) -> {X}") + '"func.return"(%z)')
+    whole, _ = parse_ir(module(function(weight("w", "tensor<64x64xbf16>") + again)))
+    split = after(whole, "partition{devices=2}")
+    assert [[op.partial for op in ops] for ops in held(split, llm.LinearOp)] == [[False, True, False]] * 2
+
+
 def test_one_part_is_the_whole():
     check_pass("partition{cores=1 devices=1}", before=module(function(MLP)), after=module(function(MLP)))
 
@@ -199,11 +207,13 @@ def test_devices_have_their_own_heads_of_the_cache():
 
 
 def test_groups_of_codes_are_never_split():
-    """Two heads of 32 share a group of 64, and columns come in such groups."""
-    split = after(after(blocks(model("llama", BF16)), "quantize-weights{group=64}"), "partition{cores=2}")
+    """Two heads of 32 share a group of 64, and columns come in such groups; three cores have too few."""
+    whole = after(blocks(model("llama", BF16)), "quantize-weights{group=64}")
+    split = after(whole, "partition{cores=2}")
     cuts = [(op.start, op.stop) for ops in held(split, llm.SliceWeightsOp) for op in ops if op.axis == 1]
     assert set(cuts) == {(0, 64), (64, 128), (0, 128), (128, 192)}
-    verify(split)
+    attentions = held(after(whole, "partition{cores=3}"), llm.AttentionOp)
+    assert {op.q.type.shape[1] for ops in attentions for op in ops} == {4}
 
 
 # ---- together they are the whole ----
