@@ -49,7 +49,6 @@ class Costs:
     free_self_copy: bool  # whether copying one item onto itself, as before a matrix product, costs nothing
     short_row: int  # bytes; a row of DDR costs at least as much as one of this length
     page: int  # bytes of DDR in a row on one channel; four channels take turns
-    known_starts: int | None  # of a tensor's batches, whose starts say which channels it uses; None: all
     tensor_rate: Mapping[str, float]
     matrix_rate: Mapping[str, float]
     broadcast_rate: float

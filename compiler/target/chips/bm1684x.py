@@ -83,7 +83,6 @@ COSTS = Costs(
     free_self_copy=False,
     short_row=256,
     page=4096,
-    known_starts=None,
     tensor_rate=rates(1.18482 / 64, 1.561803 / 64),  # 54.0 and 41.0 bytes per cycle
     matrix_rate=rates(1 / 58, 1 / 44),
     broadcast_rate=1 / 58,

@@ -126,7 +126,6 @@ COSTS = Costs(
     free_self_copy=True,
     short_row=80,
     page=256,
-    known_starts=4,
     tensor_rate=rates(RATE, RATE),
     matrix_rate=rates(RATE, RATE),
     broadcast_rate=RATE,

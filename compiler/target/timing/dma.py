@@ -107,11 +107,8 @@ class DmaModel:
         return cost if way in (MOVE, LOCAL) else cost * CHANNELS / self._channels(shape, strides, item)
 
     def _channels(self, shape: Shape, strides: Shape, item: int) -> int:
-        """How many of the DDR channels a tensor uses: by its n stride or its c stride, whichever is more."""
-        page, known = self.spec.costs.page, self.spec.costs.known_starts
-        pages = min(CHANNELS, -(-shape.c * strides.c * item // page))
-        starts = shape.n if known is None else min(shape.n, known)
-        return max(pages, channels(starts, strides.n * item, page))
+        """How many of the DDR channels a tensor uses, by its n and c strides."""
+        return channels(shape.n, strides.n * item, shape.c * strides.c * item, self.spec.costs.page)
 
     def _broadcast(self, fields: Fields) -> float:
         width = fields["src_wsize"] * ITEM_BYTES[fields["src_data_format"]]
@@ -185,14 +182,18 @@ def _rows(shape: Shape, strides: Shape) -> tuple[int, int]:
 
 
 @lru_cache(maxsize=4096)
-def channels(starts: int, stride: int, page: int) -> int:
-    """How many channels so many bytes lie on that are `stride` bytes apart."""
-    touched: set[int] = set()
-    for start in range(starts):
-        touched.add(start * stride // page % CHANNELS)
-        if len(touched) == CHANNELS:
+def channels(batches: int, stride: int, size: int, page: int) -> int:
+    """How many channels the first pages lie on that a tensor touches, as many pages as there are channels.
+
+    Each of its `batches` begins `stride` bytes after the one before and counts as `size` bytes without gaps.
+    """
+    first: dict[int, None] = {}
+    for start in range(0, batches * stride, stride) if stride else (0,):
+        end = start + min(max(size, 1), CHANNELS * page)
+        first |= dict.fromkeys(range(start // page, (end - 1) // page + 1))
+        if len(first) >= CHANNELS:
             break
-    return len(touched)
+    return len({touched % CHANNELS for touched in list(first)[:CHANNELS]})
 
 
 def _moved(name: str, kind: str, fields: Fields, way: str) -> int:
