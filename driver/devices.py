@@ -111,7 +111,7 @@ def completed(nets: Iterable[Net], devices: int, nothing: CommandStreams) -> lis
     """
     found: list[Net] = []
     for main in main_nets(nets):
-        made = with_spares(main)
+        made = with_spares(main) if main.is_cascade else [*main.nets]
         steps = main.steps
         if devices in SUMMED_BY_RUNTIME and len(steps) > 1 and len(steps[0]) == devices:
             made.insert(devices, idle(made[devices - 1], nothing))
