@@ -28,6 +28,11 @@ class Collective(Op):
         return True
 
 
+def part_name(whole: str, over: Over, number: int) -> str:
+    """What the function of a part is called."""
+    return f"{whole}.{over}{number}"
+
+
 def part_of(function: Op | None) -> NetPart:
     """Which part of a net a function is; the whole, where it does not say."""
     net = function.attributes.get(KEY) if isinstance(function, Function) else None

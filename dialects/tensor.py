@@ -13,10 +13,20 @@ from math import prod
 from typing import TYPE_CHECKING, Literal
 
 from compiler.ir.core import Op, Value
-from compiler.ir.define import Attr, Operand, OptionalAttr, OptionalOperand, Result, VariadicOperand, op
+from compiler.ir.define import (
+    Attr,
+    Operand,
+    OptionalAttr,
+    OptionalOperand,
+    Result,
+    VariadicOperand,
+    VariadicResult,
+    op,
+)
 from compiler.ir.types import F32, I32, UI16, Attribute, ElementType, TensorType, Type, attr_def, type_def
 from compiler.weights.scheme import Scheme, scheme_of
 from dialects.activations import Activation
+from dialects.parts import Collective, Over, place_of
 from dialects.shapes import broadcast, check_axis, check_broadcast, check_concatenation, check_count
 
 MAX_EXACT = 1 << 24  # integers up to it are exact in f32, in which places are compared
@@ -80,6 +90,23 @@ class PackedType(Type):
         if self.rows < 1 or self.columns < 1 or self.element.bits != 16:
             return "is no tile of weights of 16 bits"
         return None if self.scheme is None else self.scheme.problem_in((self.rows, self.columns))
+
+
+@type_def("tensor.sent")
+@dataclass(frozen=True)
+class SentType(Type):
+    """What `parts` parts of a net exchange: of each an array of this shape, as it lay in its local memory."""
+
+    parts: int
+    shape: tuple[int, ...]
+    element: ElementType
+
+    def alias(self) -> str:
+        return f"sent{self.parts}_{'x'.join(map(str, self.shape))}x{self.element}"
+
+    def problem(self) -> str | None:
+        right = self.parts >= 2 and min(self.shape, default=0) >= 1
+        return None if right else "is of no two parts, or of nothing"
 
 
 def in_ddr(type_: Type) -> bool:
@@ -1047,3 +1074,84 @@ class PadOp(Movement, MadeAnywhere):
         x, y = self.x.type, self.y.type
         if y.shape[-1] < x.shape[-1] or (x.element, x.layout) != (y.element, y.layout):
             self.fail(f"makes {y} of {x}, expected a longer last axis and nothing else")
+
+
+# ---- exchange between the parts of a net; see `dialects.parts` ----
+
+
+@op("tensor.send")
+class SendOp(TensorOp, Collective):
+    """Give x to all parts, of which each gives one like it; they take them by `tensor.receive`.
+
+    Other work may stand between the two: nobody waits here. All receive in the order in which they sent.
+    """
+
+    x: Operand[TensorType]
+    over: Attr[Over]
+    sent: Result[SentType]
+
+    def verify(self) -> None:
+        self.require_local(0)
+        x, sent = self.x.type, self.sent.type
+        if (sent.shape, sent.element) != (x.shape, x.element):
+            self.fail(f"makes {sent} of {x}")
+        if sent.parts != (count := place_of(self, self.over)[1]):
+            self.fail(f"sends to {sent.parts} parts, and the net has {count}")
+
+
+@op("tensor.receive", effects=True)
+class ReceiveOp(TensorOp):
+    """What each part sent, in the order of the parts: arrays that lie as this part's own does."""
+
+    sent: Operand[SentType]
+    arrays: VariadicResult[TensorType]
+
+    def infer_types(self) -> tuple[Type, ...]:
+        return (self.own.type,) * self.sent.type.parts
+
+    @property
+    def own(self) -> Value:
+        """What this part sent."""
+        source = self.sent.defining(SendOp)
+        if source is None:
+            self.fail("takes what is not sent")
+        return source.x
+
+
+@op("tensor.join")
+class JoinOp(MadeAnywhere, Collective):
+    """The parts' x one after the other along `axis`, as one array in DDR of which each part stores its own.
+
+    `sizes` has how long each part's x is there; a part with 0 has nothing of it. What others store is there
+    when the program has ended: a part may read no more than its own.
+    """
+
+    x: Operand[TensorType]
+    over: Attr[Over]
+    axis: Attr[int]
+    sizes: Attr[tuple[int, ...]]
+    y: Result[TensorType]
+
+    def takes_part(self, number: int) -> bool:
+        return self.sizes[number] > 0
+
+    def infer_types(self) -> tuple[Type, ...]:
+        shape = list(self.x.type.shape)
+        shape[self.axis] = sum(self.sizes)
+        return (TensorType(tuple(shape), self.x.type.element),)
+
+    def verify(self) -> None:
+        if not in_ddr(self.x.type):
+            self.fail(f"takes {self.x.type}, expected an array in DDR")
+        check_axis(self, self.axis, self.x.type)
+        number, count = place_of(self, self.over)
+        own = self.x.type.shape[self.axis]
+        if len(self.sizes) != count or min(self.sizes) < 0 or self.sizes[number] != own:
+            self.fail(f"joins parts of sizes {list(self.sizes)}, where number {number} of {count} has {own}")
+
+    def own_starts(self) -> list[int]:
+        """Where this part's x begins in y."""
+        number, _ = place_of(self, self.over)
+        starts = [0] * self.x.type.rank
+        starts[self.axis] = sum(self.sizes[:number])
+        return starts

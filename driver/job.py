@@ -20,6 +20,7 @@ from dialects import llm
 from dialects.builtin import ModuleOp
 from dialects.chip import Instruction, LocalOp
 from dialects.nets import net_of, programs_of, stages_of
+from dialects.parts import part_name
 from dialects.weights import view_of_name
 from driver.blob import Materializer, Piece, WeightBlob
 from driver.devices import by_device, completed, renamed
@@ -182,11 +183,12 @@ class Job:
             return self.run_passes(group.name, module, pipeline, trial=True)
 
         first_stages = without_further_stages(group.module)
-        fused = run_passes(first_stages, fusing(self.options, self.precision.kept(group)))
+        fused = of_first_cores(run_passes(first_stages, fusing(self.options, self.precision.kept(group))))
         trials = Trials(fused, run_passes)
         spec = self.options.spec
         works = {function.sym_name: work_of(function, spec) for function in fused.functions()}
-        return for_all_stages(fastest(works, trials.lower, spec), group.module)
+        found = fastest(works, trials.lower, spec)
+        return for_all_functions({name: found[name] for name in works}, group.module, self.options.core_count)
 
     def run_passes(self, name: str, module: ModuleOp, pipeline: str, trial: bool = False) -> ModuleOp:
         """A copy of the module after a pipeline; DoesNotFit when local memory is too small for it.
@@ -282,11 +284,28 @@ def without_further_stages(module: ModuleOp) -> ModuleOp:
     return copy
 
 
-def for_all_stages(efforts: Efforts, module: ModuleOp) -> Efforts:
-    """The further stages of a net are compiled as the first is; those of another step, as its own."""
+def of_first_cores(module: ModuleOp) -> ModuleOp:
+    """The module without the functions of other cores, whose shares are about as large."""
+    for function in module.functions():
+        if net_of(function).part.core:
+            function.erase()
+    return module
+
+
+def for_all_functions(efforts: Mapping[str, Effort], module: ModuleOp, cores: int) -> Efforts:
+    """The further stages of a net are compiled as the first is, those of another step as its own, and the
+    parts of other cores too, as all meet each other run by run; `module` is not shared out among cores yet.
+    """
+    found: dict[str, Effort] = {}
     programs = [cores for net in stages_of(module.functions()) for cores in programs_of(net)]
-    stages = [each for cores in programs for each in cores]
-    return ByFunction.of({each.sym_name: efforts[of[0].sym_name] for of in stages for each in of})
+    for first, *others in (stages for cores in programs for stages in cores):
+        part = part_name(first.sym_name, "core", 0)
+        for name in (each.sym_name for each in (first, *others)):
+            if part in efforts:
+                found |= {part_name(name, "core", number): efforts[part] for number in range(cores)}
+            else:
+                found[name] = efforts[first.sym_name]
+    return ByFunction.of(found)
 
 
 def less_ahead(effort: Effort, fill: float) -> Effort:

@@ -45,7 +45,7 @@ def chips() -> list[str]:
 
 def _chip(spec: ChipSpec) -> str:
     """What is said of one: its cores, and how else it may be called."""
-    cores = "one core" if spec.cores == 1 else f"one of {spec.cores} cores, by --num_core 1"
+    cores = "one core" if spec.cores == 1 else f"{spec.cores} cores, or fewer by --num_core"
     return "; also ".join((cores, *spec.aliases))
 
 

@@ -151,7 +151,6 @@ class ConvertOptions:
             0 <= self.num_core <= cores,
             f"--num_core {self.num_core}: {self.spec.name} has {cores} {'core' if cores == 1 else 'cores'}",
         )
-        _require(self.core_count == 1, f"-c {self.chip}: two cores not yet; add --num_core 1")
         _require(
             1 <= self.num_device <= MAX_DEVICES,
             f"--num_device {self.num_device}: expected 1 to {MAX_DEVICES}",

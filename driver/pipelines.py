@@ -41,10 +41,13 @@ def fusing(options: ConvertOptions, keep: Mapping[str, int] = NOTHING) -> str:
     """From what was recorded to what the model says, in large ops; nothing here depends on the effort.
 
     How weights are stored is known before the passes that join some, which take only those stored alike. What
-    is for one of several devices comes from `sharing_out`, since each joins its own weights.
+    is for one of several devices comes from `sharing_out`. Each part, of devices or cores, joins its weights.
     """
+    shared = [f"partition{{cores={options.core_count}}}"] if options.core_count > 1 else []
     if options.num_device > 1:
-        return ",".join([*JOINING, "canonicalize"])
+        return ",".join([*shared, *JOINING, "canonicalize"])
+    if shared:
+        return ",".join([*recognizing(options, keep), *absorbing(options), *shared, *JOINING, "canonicalize"])
     return ",".join([*recognizing(options, keep), *JOINING, *absorbing(options)])
 
 

@@ -272,7 +272,8 @@ def op(
         cls.opname = opname
         if "name" not in cls.schema.attributes:
             cls.name = opname
-        cls.is_terminator, cls.has_effects, cls.is_isolated = terminator, effects or terminator, isolated
+        cls.is_terminator, cls.is_isolated = terminator, isolated
+        cls.has_effects = effects or terminator or cls.has_effects  # also where a base says so
         OPS[opname] = cls
         return cls
 

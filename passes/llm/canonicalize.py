@@ -115,7 +115,7 @@ def project_joined_heads(op: llm.LinearOp, rw: Rewriter) -> None:
         return
     if len(joined.x.type.shape) > 3 and joined.x.type.shape[:2] == shape[:2]:
         x = rw.insert_before(op, llm.ReshapeOp(joined.x, shape=shape, loc=joined.loc)).y
-        linear = rw.insert_before(op, llm.LinearOp(x, op.weight, op.bias, loc=op.loc))
+        linear = rw.insert_before(op, llm.LinearOp(x, op.weight, op.bias, partial=op.partial, loc=op.loc))
         rw.replace(op, llm.ReshapeOp(linear.y, shape=op.y.type.shape, loc=joined.loc))
 
 

@@ -13,6 +13,7 @@ from dialects import llm
 from dialects.builtin import FuncOp, ReturnOp
 from dialects.contents import Content
 from dialects.nets import KEY, NetAttr, NetPart, net_of
+from dialects.parts import part_name
 from passes.llm.canonicalize import erase_dead
 from passes.llm.pieces import piece_of
 from passes.llm.shares import Cuts, Parts, Plan, even, plan_of
@@ -33,7 +34,7 @@ class Partition(Pass):
     weights and caches are placed: the rest follows op by op, and what has no rule is computed whole.
 
     Cores share arguments and results. A device has its own heads of keys and values only, so they have to go
-    round. A net of which nothing is shared out is that of the first part.
+    round. A net of which nothing is shared out is that of the first device, and is left as it is for cores.
 
     Expects linears by themselves, before those of one input are joined: each part joins its own.
     """
@@ -57,6 +58,8 @@ def split(function: Function, parts: Parts) -> None:
     if parts.over == "device":
         check_heads(function, plan, parts)
     assert function.parent is not None
+    if plan.is_empty and parts.over == "core":
+        return
     for number in range(1 if plan.is_empty else parts.count):
         function.parent.insert_before(function, Part(function, plan, parts, number).made())
     function.erase()
@@ -83,7 +86,7 @@ class Part:
         self.number = number
         self.wholes: dict[Value, Value] = {}
         self.pieces: dict[tuple[Value, int], dict[Range, Value]] = {}
-        self.new = FuncOp.with_args(f"{function.sym_name}.{parts.over}{number}", ())
+        self.new = FuncOp.with_args(part_name(function.sym_name, parts.over, number), ())
 
     def made(self) -> Function:
         """Sums and choices come in the order of the whole function, on all parts. Keys and values are given

@@ -7,7 +7,7 @@ vector's features, or heads, over the lanes; `prefill.py` tokens, a run of them 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -21,6 +21,7 @@ from dialects.tensor import Lanes, Replicated
 from passes.conversion import Rules
 from passes.llm_to_tensor.attend import Mask, score_unit, sink_offset
 from passes.llm_to_tensor.formulas import FUNCTIONS, KINDS, with_number
+from passes.llm_to_tensor.phases import phases_of, runs_at_once
 from passes.ranges import Range
 from passes.tensor.build import Build
 
@@ -68,6 +69,14 @@ class Run:
     places: dict[tuple[int, ...], Value] = field(default_factory=dict)  # 0, 1, 2, ... by shape
     histories: dict[Value, Value] = field(default_factory=dict)  # keys and values of other runs, in DDR
     stored: dict[Value, Value] = field(default_factory=dict)  # results that were stored for other runs
+    sent: dict[Op, Value] = field(default_factory=dict)  # terms of sums that are not added up yet
+    results: dict[Value, Value] = field(default_factory=dict)  # of the function, in DDR
+
+    def forget(self, arguments: Iterable[Value]) -> None:
+        """Load arguments anew where they are read again, rather than keep them in local memory."""
+        for value in arguments:
+            self.values.pop(value, None)
+            self.halves.pop(value, None)
 
 
 def history_of(low: Lowering, value: Value) -> Value | None:
@@ -108,20 +117,37 @@ class Lowering(ABC):
 
     def run(self, ops: list[Op], terminator: Op) -> list[Value]:
         """Lower all ops run by run; gives the function's results, runs joined along the token axis."""
-        results: list[list[Value]] = []
-        phases = self.phases(ops)
-        for phase in phases:
-            for run in self.lowered:
-                self.current = run
-                for op in phase:
-                    self.lower(op)
-                if phase is phases[-1]:
-                    self.build.loc = terminator.loc
-                    results.append([self.stored(value) for value in terminator.operands])
+        *sections, last = self.sections(ops)
+        for section in sections:
+            self._run_section(section, ())
+        self._run_section(last, terminator.operands)
+        self.build.loc = terminator.loc
+        found = [[run.results[value] for run in self.lowered] for value in terminator.operands]
         return [
             parts[0] if len(parts) == 1 else self.build.concat(parts, self.token_axis(stated))
-            for parts, stated in zip(zip(*results, strict=True), self.net.written, strict=True)
+            for parts, stated in zip(found, self.net.written, strict=True)
         ]
+
+    def _run_section(self, ops: list[Op], results: Sequence[Value]) -> None:
+        """Lower some ops for all runs, and store results as soon as they are there."""
+        phases = phases_of(ops)
+        size = runs_at_once(phases)
+        made = {value: number for number, phase in enumerate(phases) for op in phase for value in op.results}
+        for first in range(0, len(self.lowered), size):
+            for number, phase in enumerate(phases):
+                there = [value for value in results if made.get(value, 0) == number]
+                for run in self.lowered[first : first + size]:
+                    self._run_phase(run, phase, there)
+                    if number + 1 < len(phases) and size > 1:
+                        run.forget(self.function.args)
+
+    def _run_phase(self, run: Run, ops: list[Op], results: Sequence[Value]) -> None:
+        self.current = run
+        for op in ops:
+            self.lower(op)
+        self.build.loc = self.function.terminator.loc
+        for value in results:
+            run.results[value] = self.stored(value)
 
     def token_axis(self, stated: NetInput | NetOutput) -> int:
         """The axis of an argument or result that its tokens are on, which only axis 1 can be so far."""
@@ -143,7 +169,7 @@ class Lowering(ABC):
 
     # ---- what depends on how many tokens ----
 
-    def phases(self, ops: list[Op]) -> list[list[Op]]:
+    def sections(self, ops: list[Op]) -> list[list[Op]]:
         """Ops that are lowered for each run before the next ones are for any."""
         return [ops]
 
@@ -285,11 +311,20 @@ class Lowering(ABC):
         """A result of the function, written to DDR, unless it is there already."""
         if value in self.current.stored:
             return self.current.stored.pop(value)
+        gathered = value.defining(llm.AllGatherOp)
+        if gathered is not None:
+            return self._joined(gathered)
         found = self.current.values.get(value)
         if isinstance(found, Value) and found.type.layout is None:
             return found
         self.build.loc = value.owner.loc if isinstance(value.owner, Op) else self.build.loc
         return self.build.add(tensor.StoreOp(self._for_client(value)))
+
+    def _joined(self, op: llm.AllGatherOp) -> Value:
+        """This part's piece of a result, stored in its place."""
+        piece = self.stored(op.x)
+        self.build.loc = op.loc
+        return self.build.add(tensor.JoinOp(piece, over=op.over, axis=op.axis, sizes=op.sizes))
 
     def _for_client(self, value: Value) -> Value:
         """Rounded as the client reads it; heads that were rounded for attention, of which these may be some,

@@ -14,6 +14,7 @@ from passes.llm_to_tensor import (
     attention,
     choice,
     elementwise,
+    exchange,
     linear,
     movement,
     named,
@@ -28,7 +29,7 @@ from passes.manager import Pass
 from passes.options import ByFunction, at_least, by_function
 
 # Importing them fills the table of rules.
-RULE_FILES = (attention, choice, elementwise, linear, movement, named, norms, routing, terms)
+RULE_FILES = (attention, choice, elementwise, exchange, linear, movement, named, norms, routing, terms)
 
 
 @dataclass(frozen=True)

@@ -57,14 +57,14 @@ class Prefill(Lowering):
         """Tokens of this run."""
         return self.current.tokens.size
 
-    def phases(self, ops: list[Op]) -> list[list[Op]]:
+    def sections(self, ops: list[Op]) -> list[list[Op]]:
         """Keys of later tokens must be there before an attention that may see them."""
-        phases: list[list[Op]] = [[]]
+        sections: list[list[Op]] = [[]]
         for op in ops:
             if isinstance(op, llm.AttentionOp) and op.visible.sees_later and len(self.runs) > 1:
-                phases.append([])
-            phases[-1].append(op)
-        return phases
+                sections.append([])
+            sections[-1].append(op)
+        return sections
 
     def check_shape(self, op: Op, value: Value, result: Value) -> None:
         shape, axis = list(value.type.shape), result.type.layout.axis
@@ -269,8 +269,10 @@ class Prefill(Lowering):
         return self.build.add(tensor.WeightOp(sources=[f"left out, {type_}"], types=[type_]))
 
     def _by_token(self, heads: Value) -> Value | None:
-        """The result of the function that has these heads in the order of tokens."""
-        results = [*self.function.terminator.operands]
+        """The result of the function, or this part's piece of one, that has these heads in the order of
+        tokens.
+        """
+        results = [given_of(value) for value in self.function.terminator.operands]
         turned = heads.defining(llm.PermuteOp)
         if turned is not None and turned.order == HEADS_OUTSIDE and turned.x in results:
             return turned.x
@@ -279,3 +281,9 @@ class Prefill(Lowering):
             if permuted is not None and permuted.order == HEADS_OUTSIDE and permuted.x is heads:
                 return result
         return None
+
+
+def given_of(result: Value) -> Value:
+    """What a function gives of a result: of one that parts make together, its own piece."""
+    gathered = result.defining(llm.AllGatherOp)
+    return result if gathered is None else gathered.x

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from compiler.ir.core import Value
 from compiler.ir.types import F32, I32
 from dialects import llm, tensor
@@ -20,31 +22,39 @@ def largest(low: Lowering, op: llm.LargestOp) -> tuple[Value, Value]:
     value = build.add(tensor.ReduceOp(x, kind="max", axis=len(x.type.shape) - 1))
     first = build.cast(build.add(tensor.ArgmaxOp(x)), F32, ONE_LANE)
     index = build.cast(build.scalar(tensor.AddOp, first, float(op.offset)), I32, ONE_LANE)
-    return build.add(tensor.StoreOp(value)), build.add(tensor.StoreOp(index))
+    return value, index
 
 
 @lowers(llm.AddTermsOp)
 def add_terms(low: Lowering, op: llm.AddTermsOp) -> Value:
-    """In the order of the terms, in whole slots, as it may be accumulated upon."""
-    total = low.f32(op.terms[0])
-    for term in op.terms[1:]:
-        total = low.build.binary(tensor.AddOp, total, low.f32(term), compact=False)
-    return total
+    return total(low.build, [low.f32(term) for term in op.terms])
+
+
+def total(build: Build, terms: Sequence[Value]) -> Value:
+    """The sum in the order of the terms, in whole slots, as it may be accumulated upon."""
+    sum_ = terms[0]
+    for term in terms[1:]:
+        sum_ = build.binary(tensor.AddOp, sum_, term, compact=False)
+    return sum_
 
 
 @lowers(llm.IndexOfLargestOp)
 def index_of_largest(low: Lowering, op: llm.IndexOfLargestOp) -> Value:
-    """One after the other, each is the largest so far or not; indices are exact in f32."""
     build = low.build
     loads = [[build.load(low.argument(x), ONE_LANE) for x in each] for each in (op.values, op.indices)]
-    values, indices = loads[0], [build.cast(index, F32, ONE_LANE) for index in loads[1]]
+    found = index_of(build, loads[0], [build.cast(index, F32, ONE_LANE) for index in loads[1]])
+    return build.add(tensor.StoreOp(build.cast(found, I32, ONE_LANE)))
+
+
+def index_of(build: Build, values: Sequence[Value], indices: Sequence[Value]) -> Value:
+    """One after the other, each is the largest so far or not; indices are exact in f32."""
     best, found = values[0], indices[0]
     for value, index in zip(values[1:], indices[1:], strict=True):
         larger = is_larger(build, value, best)
         step = build.binary(tensor.MulOp, build.binary(tensor.SubOp, index, found), larger)
         found = build.binary(tensor.AddOp, found, step)
         best = build.binary(tensor.MaxOp, best, value)
-    return build.add(tensor.StoreOp(build.cast(found, I32, ONE_LANE)))
+    return found
 
 
 def is_larger(build: Build, a: Value, b: Value) -> Value:

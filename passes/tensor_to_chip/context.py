@@ -13,8 +13,10 @@ from compiler.ir.module import Builder
 from compiler.ir.types import Attribute, ElementType, TensorType
 from compiler.target.spec import ChipSpec
 from dialects import chip, tensor
+from dialects.nets import WHOLE
 from dialects.tensor import axis_over_lanes
 from passes.conversion import Rules
+from passes.tensor_to_chip.cores import Cores
 from passes.tensor_to_chip.emitter import Emitter
 from passes.tensor_to_chip.placed import CannotView, Placed, default_strides
 
@@ -34,6 +36,7 @@ class Lowering:
         self.tables: dict[Attribute, Placed] = {}  # constants in all lanes, by where they come from
         self.ones: dict[ElementType, Placed] = {}  # a column of them over the lanes
         self.recorded: dict[Op, Placed] = {}  # loads that the record of constants serves
+        self.cores = Cores(WHOLE)
 
     # ---- destinations ----
 
@@ -45,6 +48,8 @@ class Lowering:
             elif isinstance(op, tensor.PadOp):
                 whole = self._whole(op)
                 self._want(op.x, whole.slice([0] * len(op.x.type.shape), op.x.type.shape))
+            elif isinstance(op, tensor.JoinOp):
+                self._want(op.x, self._whole(op).slice(op.own_starts(), op.x.type.shape))
             elif isinstance(op, tensor.ReshapeOp | tensor.PermuteOp) and op.y in self.wanted:
                 self._plan_renaming(op)
             elif isinstance(op, tensor.Accumulates) and op.accumulator and op.y in self.wanted:

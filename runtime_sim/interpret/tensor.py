@@ -19,7 +19,7 @@ from runtime_sim.arrays import Array, DType
 from runtime_sim.interpret.activations import ACTIVATIONS, normal_share, sigmoid
 from runtime_sim.interpret.codes import decoded
 from runtime_sim.interpret.nucleus import nucleus_of
-from runtime_sim.interpret.rules import Data, simulates, supplies
+from runtime_sim.interpret.rules import Data, exchanges, simulates, supplies
 
 LEAST_EXPONENT = np.float32(-126)  # of a normal f32
 LOWEST_EXPONENT = np.float32(-126.5)  # what rounds to less has no normal f32
@@ -395,3 +395,21 @@ def take(op: tensor.TakeOp, x: Array, order: Array) -> Array:
 def pad(op: tensor.PadOp, x: Array) -> Array:
     missing = op.y.type.shape[-1] - x.shape[-1]
     return np.pad(x, [(0, 0)] * (x.ndim - 1) + [(0, missing)], constant_values=op.value)
+
+
+# ---- exchange between the parts of a net ----
+
+
+@exchanges(tensor.SendOp)
+def send(op: tensor.SendOp, parts: list[Array]) -> Array:
+    return np.stack(parts)
+
+
+@simulates(tensor.ReceiveOp)
+def receive(op: tensor.ReceiveOp, sent: Array) -> tuple[Array, ...]:
+    return tuple(sent)
+
+
+@exchanges(tensor.JoinOp)
+def join(op: tensor.JoinOp, parts: list[Array]) -> Array:
+    return np.concatenate(parts, axis=op.axis)

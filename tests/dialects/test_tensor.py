@@ -242,3 +242,49 @@ def test_malformed_ir_is_refused_at_its_op(case):
     text, message = MALFORMED[case]
     with pytest.raises(CompileError, match=message):
         verify(parse_ir(text)[0])
+
+
+PART = '{bm.net = #bm.net<name = "n", inputs = [#bm.input<name = "x">], part = #bm.part<core = 1, cores = 2, writes = []>>}'
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ('%s = "tensor.send"(%l) <{over = "core"}> : (!local) -> !tensor.sent<parts = 3, shape = [4, 64], element = f32>',
+         "sends to 3 parts, and the net has 2"),
+        ('%s = "tensor.send"(%l) <{over = "core"}> : (!local) -> !tensor.sent<parts = 2, shape = [4, 32], element = f32>',
+         "makes .* of tensor<4x64xf32"),
+        ('%s = "tensor.send"(%x) <{over = "core"}> : (!x) -> !tensor.sent<parts = 2, shape = [4, 64], element = f32>',
+         "which is not in local memory"),
+        ('%y = "tensor.join"(%l) <{over = "core", axis = 0 : i64, sizes = array<i64: 4, 4>}> : (!local) -> tensor<8x64xf32>',
+         "expected an array in DDR"),
+        ('%y = "tensor.join"(%x) <{over = "core", axis = 0 : i64, sizes = array<i64: 4, 3>}> : (!x) -> tensor<7x64xf32>',
+         "where number 1 of 2 has 4"),
+    ],
+)  # fmt: skip
+def test_exchanges_that_do_not_fit_the_part_are_refused(text, message):
+    with pytest.raises(CompileError, match=message):
+        verify(parse_ir(part_text(text))[0])
+
+
+def part_text(text: str) -> str:
+    whole = f"""
+      "builtin.module"() ({{
+        "func.func"() <{{sym_name = "n", function_type = (!x) -> ()}}> ({{
+        ^bb0(%x: !x):
+          %l = "tensor.load"(%x) : (!x) -> !local
+          {text}
+          "func.return"() : () -> ()
+        }}) {PART} : () -> ()
+      }}) : () -> ()
+    """
+    return whole.replace("!x", "tensor<4x64xf32>").replace("!local", "tensor<4x64xf32, #tensor.lanes<axis = 0>>")
+
+
+def test_all_parts_receive_arrays_as_their_own():
+    text = """%s = "tensor.send"(%l) <{over = "core"}> : (!local) -> !tensor.sent<parts = 2, shape = [4, 64], element = f32>
+      %a, %b = "tensor.receive"(%s) : (!tensor.sent<parts = 2, shape = [4, 64], element = f32>) -> (!local, !local)"""
+    module, _ = parse_ir(part_text(text))
+    verify(module)
+    load, _, receive, _ = module.functions()[0].block.ops
+    assert receive.own is load.value

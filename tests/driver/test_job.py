@@ -10,7 +10,7 @@ import pytest
 from compiler.bmodel import AddrMode, Net
 from compiler.diagnostics import UserError
 from dialects.nets import net_of
-from driver.job import Job, for_all_stages, kind_of
+from driver.job import Job, for_all_functions, kind_of
 from driver.options import ConvertOptions
 from driver.pipelines import Effort, Efforts
 from driver.search import FILLS
@@ -74,10 +74,17 @@ def test_trials_are_made_without_further_stages(staged, monkeypatch):
 def test_further_stages_are_compiled_as_the_first(staged):
     module = next(group.module for group in staged.model.nets if group.of_layers)
     prefill, decode = Effort(tokens=64), Effort(fill=0.5)
-    efforts = for_all_stages(ByFunction.of({"block": prefill, "block_cache": decode}), module)
+    efforts = for_all_functions({"block": prefill, "block_cache": decode}, module, 1)
     assert [efforts[function.sym_name] for function in module.functions()] == [prefill, decode, decode, decode]
-    alike = ByFunction.of({"block": prefill, "block_cache": prefill})
-    assert for_all_stages(alike, module) == alike
+    assert for_all_functions({"block": prefill, "block_cache": prefill}, module, 1) == ByFunction(prefill)
+
+
+def test_all_cores_of_a_net_are_compiled_as_the_first_is(staged):
+    prefill, decode = Effort(tokens=32), Effort(keep=1)
+    module = next(group.module for group in staged.model.nets if group.of_layers)
+    efforts = for_all_functions({"block.core0": prefill, "block_cache": decode}, module, 2)
+    assert efforts["block.core1"] == efforts["block.core0"] == prefill
+    assert efforts["block_cache"] == efforts["block_cache.1"] == decode
 
 
 class Runs:

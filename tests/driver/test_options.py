@@ -64,8 +64,7 @@ def test_stages_of_decode_are_doubles_of_the_chunk_below_the_whole(tmp_path, len
         ({"quantize": "w4"}, "-q w4: expected one of auto, bf16, w8bf16"),
         ({"q_group_size": 0}, "-g 0"),
         ({"chip": "bm1690"}, "unknown chip 'bm1690': known chips are bm1684x"),
-        ({"chip": "bm1688"}, "-c bm1688: two cores not yet; add --num_core 1"),
-        ({"chip": "bm1688", "num_core": 2}, "-c bm1688: two cores not yet"),
+        ({"chip": "bm1688", "num_core": 3}, "--num_core 3: bm1688 has 2 cores"),
         ({"chip": "cv186x", "num_core": 2}, "--num_core 2: cv186ah has 1 core"),
         ({"max_input_length": 513}, r"--max_input_length 513: expected 0 \(as -s\) or 2 to 512"),
         ({"max_input_length": 1}, "--max_input_length 1: expected"),
@@ -172,6 +171,8 @@ def test_a_bmodel_is_called_by_its_model(tmp_path, path, name):
         ({"chip": "cv186ah"}, "cv186ah_1core"),
         ({"chip": "CV186X"}, "cv186ah_1core"),
         ({"chip": "bm1688", "num_core": 1}, "bm1688_1core"),
+        ({"chip": "bm1688", "num_core": 2}, "bm1688_2core"),
+        ({"chip": "bm1688"}, "bm1688_2core"),
     ],
 )
 def test_a_bmodel_says_how_many_cores_it_is_for(tmp_path, flags, tail):

@@ -119,22 +119,20 @@ NORM = f"""
 """
 
 
-def test_a_net_without_blocks_is_that_of_the_first_part():
+def test_a_net_without_blocks_is_that_of_the_first_device_and_needs_one_core():
+    check_pass("partition{cores=2}", before=module(function(NORM)), after=module(function(NORM)))
     check_pass(
-        "partition{cores=2}",
+        "partition{devices=2}",
         before=module(function(NORM)),
-        after=module(function(NORM, "f.core0", net(part="cores = 2"))),
+        after=module(function(NORM, "f.device0", net(part="devices = 2"))),
     )
 
 
 def test_what_lies_between_two_linears_must_work_item_by_item():
-    """A norm needs all of its row: so it, and both linears, are those of every part."""
+    """A norm needs all of its row: so it, and both linears, stay whole."""
     through_norm = MLP.replace('"llm.act"(%u) <{kind = "gelu"}>', '"llm.rms_norm"(%u) <{eps = 1.0e-6 : f64}>')
-    check_pass(
-        "partition{cores=2}",
-        before=module(function(through_norm)),
-        after=module(function(through_norm, "f.core0", net(part="cores = 2"))),
-    )
+    whole = module(function(through_norm))
+    check_pass("partition{cores=2}", before=whole, after=whole)
 
 
 def test_a_linear_of_a_sum_is_that_of_every_part():

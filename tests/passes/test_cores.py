@@ -1,0 +1,128 @@
+"""Nets in the parts that the cores of BM1688 have of them, at each level from the llm dialect to streams."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+import pytest
+
+from compiler.ir.module import Function, Module
+from compiler.ir.types import BF16
+from compiler.target.chips.bm1688 import BM1688
+from dialects import chip, tensor
+from dialects.nets import net_of
+from driver.blob import Materializer
+from frontend.imported import ImportedModel
+from frontend.importer import import_model
+from runtime_sim.check.waits import Moved, find_race
+from runtime_sim.interpret.chip import core_programs, run_cores
+from tests.architectures.configs import config_of
+from tests.compare import compare
+from tests.passes.llm.parts import AFTER, after, fused, nets_of, random_inputs, random_weights, run_parts
+from tests.passes.programs import core_program
+
+ROUNDING, SUMMING = 0.9999, 0.99999  # cosines of what rounds, and of what adds up, in another order
+PLACING = "hoist-stores,hoist-loads,allocate-local,assign-addresses,insert-waits"
+UNEVEN = {
+    "num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 32, "hidden_size": 96, "intermediate_size": 224
+}
+
+
+@cache
+def model(name: str, **settings: int) -> ImportedModel:
+    return import_model({**config_of(name), **settings}, 100, 80, dtype=BF16)
+
+
+def levels(module: Module, options: str) -> tuple[Module, Module, Module]:
+    """Arrays, instructions and programs with addresses of a module in parts."""
+    arrays = after(module, f"llm-to-tensor{options}")
+    instructions = after(arrays, "tile-weights,tensor-to-chip")
+    return arrays, instructions, after(instructions, PLACING)
+
+
+@pytest.mark.parametrize(
+    ("name", "settings", "options"),
+    [
+        ("llama", {}, ""),
+        ("qwen3", {}, "{tokens=32}"),
+        ("qwen2", {}, "{tokens=32 keys=32}"),
+        ("llama", UNEVEN, "{tokens=32}"),
+        ("gemma2", {}, "{tokens=32}"),
+    ],
+)
+def test_cores_compute_at_each_level_what_they_do_at_the_one_before(name, settings, options):
+    """One run of tokens, and several that are under way at once; gemma2 has norms behind its sums."""
+    imported = model(name, **settings)
+    for group in imported.nets:
+        whole = fused(group.module, BM1688)
+        parts = after(whole, f"partition{{cores=2}},{AFTER}")
+        weights = random_weights(whole)
+        for stages in zip(*map(nets_of, (parts, *levels(parts, options))), strict=True):
+            check_levels(stages, weights, imported.tables)
+
+
+def check_levels(stages: tuple[list[Function], ...], weights, tables) -> None:
+    llm, arrays, instructions, placed = stages
+    inputs = [in_order(array) for array in random_inputs(llm[0])]
+    wanted = run_parts(llm, inputs, weights, tables)
+    found = run_parts(arrays, inputs, weights, tables)
+    on_chip, at_addresses = (run(functions, inputs, weights, tables) for functions in (instructions, placed))
+    for one, other, cosine in ((wanted, found, ROUNDING), (found, on_chip, SUMMING), (on_chip, at_addresses, 1)):
+        for a, b in zip(one, other, strict=True):
+            same = a.tobytes() == b.tobytes()
+            assert same or compare(a, b).cosine > cosine, f"{net_of(llm[0]).name}: {compare(a, b)}"
+    programs = [core_program(program) for program in core_programs(placed, BM1688, bytes_of(weights, tables))]
+    assert find_race(programs, BM1688, moved(placed)) is None
+
+
+def in_order(array: np.ndarray) -> np.ndarray:
+    """Positions of tokens are those of their rows, as masks of windows rely on."""
+    return np.arange(array.size, dtype=array.dtype).reshape(array.shape) if array.dtype == np.int32 else array
+
+
+def run(functions: list[Function], inputs, weights, tables) -> list[np.ndarray]:
+    return run_cores(core_programs(functions, BM1688, bytes_of(weights, tables)), inputs)
+
+
+def bytes_of(weights, tables):
+    return Materializer(weights, tables).bytes_of
+
+
+def moved(functions: list[Function]) -> Moved:
+    """What the runtime copies."""
+    ranges: dict[str, set[tuple[int, int]]] = {"input": set(), "output": set()}
+    for op in (op for function in functions for op in function.block.ops if isinstance(op, chip.GlobalOp)):
+        if op.space in ranges:
+            ranges[op.space].add((op.address, op.address + op.buffer.type.bytes))
+    return Moved(tuple(ranges["input"]), tuple(ranges["output"]))
+
+
+def block(options: str, **settings: int) -> list[Function]:
+    """The functions of a block of prefill, as arrays."""
+    group = next(group for group in model("llama", **settings).nets if group.of_layers)
+    parts = after(fused(group.module, BM1688), f"partition{{cores=2}},{AFTER},llm-to-tensor{options}")
+    return next(net for net in nets_of(parts) if net_of(net[0]).name == "block")
+
+
+def test_all_runs_send_before_the_first_receives():
+    """While one core waits for a term, it has the terms of later runs to compute."""
+    for function in block("{tokens=32}"):
+        kinds = [type(op) for op in function.block.ops if isinstance(op, tensor.SendOp | tensor.ReceiveOp)]
+        first, later = [tensor.SendOp] * 3, [tensor.ReceiveOp, tensor.SendOp] * 3
+        assert kinds == [*first, *later, *[tensor.ReceiveOp] * 3]
+
+
+def test_as_many_messages_as_runs_may_be_ahead_of_others():
+    (function, _) = block("{tokens=32}")
+    module = function.parent_op
+    after_ = after(module, "tile-weights,tensor-to-chip")
+    sends = [op.message for op in after_.functions()[0].block.ops if isinstance(op, chip.SendOp)]
+    assert sends == [30, 31, 32, 33, 34, 35, 30, 31]  # start, three runs twice, end
+
+
+def test_the_keys_of_a_run_are_read_from_where_its_core_stored_them():
+    """Own heads lie apart in the output of all; they are stored once."""
+    function, _ = block("{tokens=32 keys=32}")
+    stores = [op for op in function.block.ops if isinstance(op, tensor.StoreOp)]
+    assert sum(op.stored.type.rank == 4 for op in stores) == 3 * 2
