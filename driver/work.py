@@ -17,6 +17,7 @@ from driver.sample import FEW
 from passes.chip.allocate_local import DoesNotFit
 
 GUESS = 0.55  # of a lane: where more is known to be alive at once, the rest has hardly any room
+SINGLE = (("keys",), ("tokens",), ("keep",))  # steps along one axis
 AT_ONCE = 512  # tokens: longer runs gain little, and take longer to try
 
 
@@ -54,18 +55,22 @@ class Work:
         yield Effort(last, keys=last if self.keys else 0)
 
     def neighbours(self, effort: Effort, spec: ChipSpec) -> Iterator[Effort]:
-        """One step along one axis, where that makes a difference and can be priced."""
+        """One step along one axis, where that makes a difference and can be priced.
+
+        Those to more at once come first, also along both axes of attention, as they are fewer commands.
+        """
         axes = {
             "tokens": run_lengths(self.tokens, spec.lanes),
             "keys": run_lengths(self.keys, spec.lanes),
             "keep": [0, spec.lane_bytes // 2],
         }
-        for name, values in axes.items():
-            place = values.index(getattr(effort, name))
-            for value in values[max(0, place - 1) : place + 2]:
-                found = replace(effort, **{name: value})
-                if value != values[place] and self.is_sensible(found):
-                    yield found
+        for by, steps in ((-1, (("tokens", "keys"), *SINGLE)), (1, SINGLE)):
+            for names in steps:
+                places = {name: axes[name].index(getattr(effort, name)) + by for name in names}
+                if all(0 <= place < len(axes[name]) for name, place in places.items()):
+                    found = replace(effort, **{name: axes[name][place] for name, place in places.items()})
+                    if self.is_sensible(found):
+                        yield found
 
     def is_sensible(self, effort: Effort) -> bool:
         """Whether it may be better than what is simpler. Many runs are streamed, and keep no weights."""

@@ -13,7 +13,7 @@ import pytest
 from compiler.target.chips.bm1684x import BM1684X
 from driver.pipelines import Effort
 from driver.price import Price
-from driver.search import BUDGET, FILLS, TIE, Candidate, best_of, fastest
+from driver.search import BUDGET, COMMAND, FILLS, TIE, Candidate, best_of, fastest
 from driver.work import Work
 from passes.chip.allocate_local import DoesNotFit
 from passes.options import ByFunction
@@ -216,7 +216,8 @@ def test_a_long_call_begins_with_runs_of_some_hundred_tokens_and_blocks_of_as_ma
     found = compiler.search(LONG)
     assert found["block"] == Effort(512, keys=512)
     steps = [(effort.tokens, effort.keys, effort.tile_bytes) for _, effort in compiler.tried]
-    assert steps == [(512, 512, 0), (512, 512, 32768), (1024, 512, 0), (256, 512, 0), (512, 1024, 0), (512, 256, 0)]
+    larger, smaller = [(1024, 1024, 0), (512, 1024, 0), (1024, 512, 0)], [(512, 256, 0), (256, 512, 0)]
+    assert steps == [(512, 512, 0), (512, 512, 32768), *larger, *smaller]
 
 
 @pytest.mark.parametrize("goal", [(1024, 512), (256, 512), (256, 256), (1024, 2048), (128, 64)])
@@ -260,10 +261,23 @@ def test_what_is_as_fast_is_chosen_by_its_commands(costs, commands, chosen):
 @pytest.mark.parametrize("better", [0.9 * TIE, 1.1 * TIE])
 def test_tiles_that_gain_next_to_nothing_are_not_worth_more_commands(better):
     compiler = Compiler(
-        lambda _, effort: 1.0 - better * min(1, effort.tile_bytes), commands=lambda _, effort: 1 + effort.tile_bytes
+        lambda _, effort: 1.0 - better * min(1, effort.tile_bytes), commands=lambda _, effort: 1 + effort.tile_bytes // 1024
     )
     found = compiler.search({"block_cache": Work(1)})
     assert (found["block_cache"].tile_bytes > 0) == (better > TIE)
+
+
+@pytest.mark.parametrize("better", [0.7, 1.3])
+def test_a_long_program_may_be_slower_if_it_is_shorter(better):
+    """By a tenth of a percent for ten thousand commands."""
+    commands = 50_000
+    compiler = Compiler(
+        lambda _, effort: 1.0 - better * COMMAND * commands * (effort.tile_bytes > 0),
+        commands=lambda _, effort: 10_000 + commands * (effort.tile_bytes > 0),
+    )
+    assert COMMAND * commands > TIE
+    found = compiler.search({"block": Work(1)})
+    assert (found["block"].tile_bytes > 0) == (better > 1)
 
 
 def test_both_estimates_count_alike():

@@ -89,10 +89,13 @@ LANE = BM1684X.lane_bytes
         (Work(256), Effort(128), [Effort(), Effort(64)]),  # there are no weights to keep
         (Work(256, 256), Effort(), [Effort(128)]),  # all at once, there are no other keys
         (Work(256, 256), Effort(64), [Effort(128), Effort(64, keys=128)]),
-        (Work(512, 512), Effort(64, keys=64), [Effort(128, keys=64), Effort(64, keys=128)]),
+        (Work(512, 512), Effort(64, keys=64), [
+            Effort(128, keys=128), Effort(64, keys=128), Effort(128, keys=64)
+        ]),
         (Work(512, 512), Effort(128), [Effort(256), Effort(128, keys=256)]),  # more than FEW runs are streamed
         (Work(1024, 1024, weight_bytes=1), Effort(128, keys=128), [
-            Effort(256, keys=128), Effort(64, keys=128), Effort(128, keys=256), Effort(128, keys=64)
+            Effort(256, keys=256), Effort(128, keys=256), Effort(256, keys=128),
+            Effort(128, keys=64), Effort(64, keys=128),
         ]),
     ],
     ids=str,
