@@ -154,6 +154,11 @@ class VendorRuntime:
             info.name: _from_bytes(info, answer) for info, answer in zip(stage.outputs, answers, strict=True)
         }
 
+    def call(self, net: str, inputs: list[np.ndarray]) -> list[bytes]:
+        """Launch what has no name of its own in the file, as a cascade; the bytes of its outputs."""
+        self.pipe.send(("run", net, 0, [array.tobytes() for array in inputs]))
+        return self._answer(f"running {net}")  # type: ignore[return-value]
+
     def generate(self, prompt: list[int], count: int) -> Generation:
         """`count` greedy tokens by the client contract: prefill, then a decode step for each further one."""
         self.pipe.send(("generate", prompt, count))
