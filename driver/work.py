@@ -16,7 +16,7 @@ from driver.pipelines import Effort
 from driver.sample import FEW
 from passes.chip.allocate_local import DoesNotFit
 
-GUESS = 0.55  # of a lane: where more is known to be alive at once, the rest has hardly any room
+GUESS = 0.6  # of a lane: where more is known to be alive at once, the rest has hardly any room
 SINGLE = (("keys",), ("tokens",), ("keep",))  # steps along one axis
 AT_ONCE = 512  # tokens: longer runs gain little, and take longer to try
 

@@ -9,19 +9,21 @@ from compiler.ir.core import Value
 from compiler.ir.module import Module
 from compiler.ir.rewrite import Rewriter, apply_patterns, rewrite
 from compiler.ir.types import F32
+from compiler.target.attribute import target_of
 from compiler.target.spec import ChipSpec
 from dialects import tensor
 from dialects.contents import Content
-from dialects.tensor import Lanes
+from dialects.tensor import Lanes, Replicated
 from passes.manager import Pass
 from passes.options import at_least
-from passes.ranges import even_ranges
+from passes.ranges import Range, even_ranges
 from passes.tensor.build import Build
 from passes.tensor.expert_tiler import ExpertTiler, erase_dead
 from passes.tensor.tiler import LookedUp, Tiler, looked_up
 from passes.tensor_to_chip.placed import buffer_bytes
 
 READS_BOTH_FORMS = (tensor.ArgmaxOp, tensor.TopkOp, tensor.CastOp, tensor.StoreOp)  # of a vector
+BESIDE_SHARE = 1 / 3  # of a lane that sums may take twice over, without what is added and with it
 SLOTS_SHARE = 0.8  # of a lane that a vector may take in whole slots; a longer one is packed part by part
 
 
@@ -56,20 +58,33 @@ class Tiling:
 
     @rewrite(tensor.LinearOp)
     def tile_linear(self, op: tensor.LinearOp, rw: Rewriter) -> None:
-        """linear(x, W) -> concat of linear(x, tile), or a chain of accumulating linear(x slice, tile)."""
+        """linear(x, W) -> concat of linear(x, tile), or a chain of accumulating linear(x slice, tile).
+
+        What is added to all rows of outputs alike is added to each part where these are large, so that sums
+        without it never exist whole.
+        """
         if not tensor.in_ddr(op.w.type) or feeds_from_gate(op):
             return
-        tiler = Tiler(op, self.bytes, self.looked_up)
         if op.accumulator is None:
-            finish = packed if is_wide(op.y, tiler.build.spec) else as_it_is
-            products = (tiler.linear(op.x, op.w, rows=rows) for rows in tiler.row_ranges(op.w))
-            parts = [finish(tiler.build, product) for product in products]
-            rw.replace(op, [tiler.build.concat(parts, len(op.x.type.shape) - 1)])
+            bias = added_row(op, target_of(op))
+            tiler = Tiler(bias or op, self.bytes, self.looked_up)
+            parts = [self.part(tiler, op, bias, rows) for rows in tiler.row_ranges(op.w)]
+            rw.replace(bias or op, [tiler.build.concat(parts, len(op.x.type.shape) - 1)])
+            if bias is not None:
+                rw.erase(op)
             return
+        tiler = Tiler(op, self.bytes, self.looked_up)
         total = op.accumulator
         for columns in tiler.column_ranges(op.w):
             total = tiler.linear(tiler.columns(op.x, columns), op.w, columns=columns, start=total)
         rw.replace(op, [total])
+
+    def part(self, tiler: Tiler, op: tensor.LinearOp, bias: tensor.AddOp | None, rows: Range) -> Value:
+        """Some outputs."""
+        product = tiler.linear(op.x, op.w, rows=rows)
+        if bias is not None and bias.rhs is not None:
+            return tiler.build.binary(tensor.AddOp, product, tiler.columns(bias.rhs, rows))
+        return packed(tiler.build, product) if is_wide(op.y, tiler.build.spec) else product
 
     @rewrite(tensor.GatedLinearOp)
     def tile_gated(self, op: tensor.GatedLinearOp, rw: Rewriter) -> None:
@@ -108,15 +123,21 @@ def feeds_from_gate(op: tensor.LinearOp) -> bool:
     return gate is not None and gate.y.has_one_use() and op.accumulator is not None
 
 
+def added_row(op: tensor.LinearOp, spec: ChipSpec) -> tensor.AddOp | None:
+    """The sum of a large y and one row for all of its rows, if nothing else reads y."""
+    if buffer_bytes(op.y.type, spec) <= BESIDE_SHARE * spec.lane_bytes:
+        return None
+    add = op.y.users[0] if op.y.has_one_use() else None
+    if not isinstance(add, tensor.AddOp) or add.lhs is not op.y or add.rhs is None:
+        return None
+    return add if add.rhs.type.layout == Replicated() and not tensor.is_column(op.y.type) else None
+
+
 def is_wide(y: Value, spec: ChipSpec) -> bool:
     """Whether y, the logits of a large vocabulary, has to be packed; what reads it takes both forms."""
     reads_both = all(isinstance(user, READS_BOTH_FORMS) for user in y.users)
     share = buffer_bytes(y.type, spec) / spec.lane_bytes
     return tensor.is_column(y.type) and reads_both and share > SLOTS_SHARE
-
-
-def as_it_is(build: Build, y: Value) -> Value:
-    return y
 
 
 def packed(build: Build, y: Value) -> Value:

@@ -13,6 +13,7 @@ from compiler.target.chips import chip
 from compiler.weights.scheme import Scheme
 from dialects import tensor
 from passes.manager import PassManager, parse_pipeline
+from passes.tensor import tile_weights
 from tests.compare import compare
 from tests.helpers import as_net, check_pass, parse_ir
 from tests.passes.programs import PLACING, SPEC, Program, array, slots
@@ -61,6 +62,57 @@ def test_a_linear_is_cut_along_its_outputs():
           %y = "tensor.concat"(%y0, %y1) <{{axis = 2 : i64}}> : ({half}, {half}) -> {Y}
         """,
     )
+
+
+ROW = "tensor<1x1x256xf32, #tensor.replicated>"
+
+
+def test_a_row_that_is_added_to_large_sums_is_added_to_each_part(monkeypatch):
+    monkeypatch.setattr(tile_weights, "BESIDE_SHARE", 0.001)
+    half = "tensor<1x64x128xf32, #tensor.lanes<axis = 1>>"
+    local, row = f"tensor<128x128xbf16, {LOCAL}>", ROW.replace("256", "128")
+
+    def rows(index: int) -> str:
+        return f"""
+          {tile(index, 128, 128, row=128 * index)}
+          %y{index} = "tensor.linear"(%x, %t{index}) : ({X}, {local}) -> {half}
+          %b{index} = "tensor.slice"(%b) <{{starts = array<i64: 0, 0, {128 * index}>, sizes = array<i64: 1, 1, 128>}}>
+             : ({ROW}) -> {row}
+          %z{index} = "tensor.add"(%y{index}, %b{index}) : ({half}, {row}) -> {half}
+        """
+
+    check_pass(
+        "tile-weights{bytes=512}",
+        before=f"""
+          {weight(256, 128)}
+          {linear(f"({X}, tensor<256x128xbf16>) -> {Y}")}
+          %z = "tensor.add"(%y, %b) : ({Y}, {ROW}) -> {Y}
+        """,
+        after=f"""
+          {rows(0)}
+          {rows(1)}
+          %z = "tensor.concat"(%z0, %z1) <{{axis = 2 : i64}}> : ({half}, {half}) -> {Y}
+        """,
+    )
+
+
+@pytest.mark.parametrize(
+    "rest",
+    [
+        f'%z = "tensor.add"(%y, %b) : ({Y}, {Y}) -> {Y}',  # no row
+        f'%z = "tensor.add"(%y, %b) : ({Y}, {ROW}) -> {Y}\n%n = "tensor.add"(%z, %y) : ({Y}, {Y}) -> {Y}',
+        f'%z = "tensor.mul"(%y, %b) : ({Y}, {ROW}) -> {Y}',
+    ],
+)
+@pytest.mark.parametrize("share", [0.001, 1 / 3])
+def test_what_is_no_row_or_not_all_that_reads_large_sums_is_left(monkeypatch, share, rest):
+    monkeypatch.setattr(tile_weights, "BESIDE_SHARE", share)
+    text = weight(256, 128) + "\n" + linear(f"({X}, tensor<256x128xbf16>) -> {Y}") + "\n" + rest
+    module, _ = parse_ir(text)
+    PassManager(parse_pipeline("tile-weights{bytes=512}")).run(module)
+    (function,) = module.functions()
+    kinds = [op.opname for op in function.block.ops]
+    assert kinds.index("tensor.concat") < min(kinds.index(name) for name in ("tensor.add", "tensor.mul") if name in kinds)
 
 
 def test_a_linear_with_an_accumulator_is_cut_along_its_inputs():
