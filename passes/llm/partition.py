@@ -84,6 +84,7 @@ class Part:
         self.plan = plan
         self.parts = parts
         self.number = number
+        self.terms = plan.terms
         self.wholes: dict[Value, Value] = {}
         self.pieces: dict[tuple[Value, int], dict[Range, Value]] = {}
         self.new = FuncOp.with_args(part_name(function.sym_name, parts.over, number), ())
@@ -101,7 +102,7 @@ class Part:
             if op in self.plan.heads:
                 self.piece(op.results[0], 2, self.plan.heads[op][self.number])
                 given |= {value: self.result(value) for value, reader in caches.items() if reader is op}
-            if op in self.plan.sums or op in self.plan.choices:
+            if (op in self.plan.sums and op not in self.terms) or op in self.plan.choices:
                 self.whole(op.results[0])
         given |= {value: self.result(value) for value in results if value not in given}
         numbered = {i: given[value] for i, value in enumerate(results)}
@@ -194,17 +195,24 @@ class Part:
     # ---- where parts meet ----
 
     def _sum(self, op: Op) -> Value:
-        """This part's term, and all terms' sum. The first part's has what is added once."""
-        cut = self.plan.sums[op][self.number]
-        term = self._linear(op, cut) if isinstance(op, llm.LinearOp) else self._experts(op, cut)
-        y = op.results[0]
+        """The sum of all parts' terms, of which the first part's has what is added once."""
+        term, y = self._term(op), op.results[0]
         return self.add(llm.AllReduceOp(term, over=self.parts.over, types=[y.type], loc=op.loc)).y
+
+    def _term(self, op: Op) -> Value:
+        cut = self.plan.sums[op][self.number]
+        return self._linear(op, cut) if isinstance(op, llm.LinearOp) else self._experts(op, cut)
 
     def _linear(self, op: llm.LinearOp, cut: Range) -> Value:
         x = self.piece(op.x, op.x.type.rank - 1, cut)
         weight = self.piece(op.weight, 1, cut)
-        bias, residual = map(self._once, (op.bias, op.residual))
-        return self.add(llm.LinearOp(x, weight, bias, residual, partial=True, loc=op.loc)).y
+        other = op.residual.owner if op.residual is not None else None
+        joins = isinstance(other, Op) and other in self.terms
+        bias, residual = self._once(op.bias), None if joins else self._once(op.residual)
+        term = self.add(llm.LinearOp(x, weight, bias, residual, partial=True, loc=op.loc)).y
+        if not isinstance(other, Op) or not joins:
+            return term
+        return self.add(llm.AddOp(self._term(other), term, loc=op.loc)).y
 
     def _experts(self, op: Op, cut: Range) -> Value:
         assert isinstance(op, llm.ExpertsOp)

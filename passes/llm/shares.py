@@ -47,6 +47,12 @@ class Plan:
     caches: dict[Value, tuple[Op, int]] = field(default_factory=dict)  # keys, values; the axis of heads
 
     @property
+    def terms(self) -> set[Op]:
+        """Sums that are nothing but a term of another: of blocks that read the same, side by side."""
+        found = [op.residual for op in self.sums if isinstance(op, llm.LinearOp) and op.residual is not None]
+        return {value.owner for value in found if value.owner in self.sums and value.has_one_use()}
+
+    @property
     def is_empty(self) -> bool:
         return not self.sums and not self.choices and not self.outputs
 

@@ -36,7 +36,6 @@ Array = np.ndarray[Any, Any]
 
 def fused(module: Module, spec: ChipSpec = BM1684X) -> ModuleOp:
     """A copy as `partition` takes it."""
-    load_all()
     copy = module.clone()
     assert isinstance(copy, ModuleOp)
     set_target(copy, spec)
@@ -44,6 +43,7 @@ def fused(module: Module, spec: ChipSpec = BM1684X) -> ModuleOp:
 
 
 def after(module: Module, pipeline: str) -> ModuleOp:
+    load_all()
     copy = module.clone()
     assert isinstance(copy, ModuleOp)
     PassManager(parse_pipeline(pipeline)).run(copy)

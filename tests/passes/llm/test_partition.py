@@ -185,6 +185,13 @@ def test_who_has_fewer_heads_has_more_columns():
     assert columns == 2 * [2 * 128, 448, 1 * 128, 576]
 
 
+@pytest.mark.parametrize(("name", "meetings"), [("llama", 2), ("phi", 1), ("qwen2_moe", 3)])
+def test_blocks_side_by_side_are_one_sum(name, meetings):
+    """An attention and the columns beside it are added up together, and those behind it by themselves."""
+    sums = held(after(blocks(model(name)), "partition{cores=2}"), llm.AllReduceOp)
+    assert [len(ops) for ops in sums] == [meetings] * len(sums)
+
+
 def test_a_kv_head_that_all_cores_read_is_written_by_one():
     split = after(blocks(model("llama", num_key_value_heads=1)), "partition{cores=2}")
     first, second, *_ = split.functions()
