@@ -301,9 +301,11 @@ class Instruction(Op):
 
     def _verify_order(self) -> None:
         own = self.attributes
-        numbers = {ID: own.id, WAIT: own.wait or 1} if isinstance(own, Ordered) else own
-        for name in (ID, WAIT):
-            number = numbers.get(name, 1)
+        if isinstance(own, Ordered):
+            numbers = own.id, own.wait or 1
+        else:
+            numbers = own.get(ID, 1), own.get(WAIT, 1)
+        for name, number in zip((ID, WAIT), numbers, strict=True):
             if not isinstance(number, int) or not 1 <= number <= MAX_BYTES:
                 self.fail(f"{name} is {number}, expected a number from 1 on")
 

@@ -5,7 +5,7 @@ Inserting and erasing cost the same in a function of ten ops and of twenty thous
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -55,6 +55,19 @@ class OpList:
             self.last = previous
         op.parent = op._previous = op._next = None
         self._count -= 1
+
+    def arrange(self, ops: Sequence[Op]) -> None:
+        """Put all ops of the list into another order, which costs less than to move them one by one."""
+        assert len(ops) == self._count, f"{len(ops)} ops in the place of {self._count}"
+        previous = None
+        for op in ops:
+            op._previous, op._order = previous, None
+            if previous is not None:
+                previous._next = op
+            previous = op
+        self.first, self.last = (ops[0], ops[-1]) if ops else (None, None)
+        if self.last is not None:
+            self.last._next = None
 
     def number(self) -> None:
         """Number the ops so that two can be compared; those numbered stay in order, whatever is inserted."""

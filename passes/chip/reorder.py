@@ -11,7 +11,5 @@ from compiler.ir.module import Function
 def reorder(function: Function, key: Callable[[int], Any]) -> None:
     """Sort the ops by a key of their positions, all but the terminator; equal ones keep their order."""
     *ops, terminator = function.block.ops
-    for op in ops:
-        op.detach()
-    for position in sorted(range(len(ops)), key=key):
-        function.block.insert_before(terminator, ops[position])
+    places = sorted(range(len(ops)), key=key)
+    function.block.ops.arrange([*map(ops.__getitem__, places), terminator])

@@ -173,6 +173,22 @@ def test_erasing_an_argument_renumbers_the_rest(block):
     assert second.index == 0
 
 
+def test_all_ops_may_be_put_into_another_order_at_once(block):
+    ops = chain(block, 4)
+    assert ops[0].is_before(ops[3])
+    order = [ops[2], ops[0], ops[3], ops[1]]
+    block.ops.arrange(order)
+    assert list(block.ops) == order
+    assert list(reversed(block.ops)) == order[::-1]
+    assert (block.ops.first, block.ops.last) == (ops[2], ops[1])
+    assert ops[2].is_before(ops[0])
+    assert ops[3].is_before(ops[1])
+    last = block.append(SiluOp(block.args[0]))
+    assert list(block.ops) == [*order, last]
+    with pytest.raises(AssertionError, match="4 ops in the place of 5"):
+        block.ops.arrange(order)
+
+
 def test_clones_share_attributes_and_a_change_to_one_is_none_to_the_other(block):
     norm = block.append(NormOp(*block.args, eps=1e-6))
     copy = norm.clone()
