@@ -23,7 +23,18 @@ from compiler.ir.define import (
     VariadicResult,
     op,
 )
-from compiler.ir.types import F32, I32, UI16, Attribute, ElementType, TensorType, Type, attr_def, type_def
+from compiler.ir.types import (
+    BF16,
+    F32,
+    I32,
+    UI16,
+    Attribute,
+    ElementType,
+    TensorType,
+    Type,
+    attr_def,
+    type_def,
+)
 from compiler.weights.scheme import Scheme, scheme_of
 from dialects.activations import Activation
 from dialects.parts import Collective, Over, place_of
@@ -492,6 +503,43 @@ class SoftmaxWeightsOp(MadeAnywhere):
         self.require_f32()
         if self.y.type.element.bits != 16 or self.y.type.layout != self.x.type.layout or self.steps < 1:
             self.fail(f"makes {self.y.type} of {self.x.type} in {self.steps} steps, expected 16 bit")
+
+
+@op("tensor.where_zero")
+class WhereZeroOp(MadeAnywhere):
+    """y ui16: all bits where x, bf16, is 0, and none elsewhere."""
+
+    shapes = "x[...] y[...]"
+
+    x: Operand[TensorType]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[Type, ...]:
+        return (replace(self.x.type, element=UI16),)
+
+    def verify(self) -> None:
+        self.require_local()
+        if self.x.type.element != BF16:
+            self.fail(f"takes {self.x.type}, expected bf16")
+
+
+@op("tensor.keep")
+class KeepOp(MadeAnywhere):
+    """x of 16 bit where all bits of `where` are set, 0 where none is; axes of `where` of size 1 broadcast."""
+
+    x: Operand[TensorType]
+    where: Operand[TensorType]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[Type, ...]:
+        return (self.x.type,)
+
+    def verify(self) -> None:
+        self.require_local()
+        pairs = zip(self.x.type.shape, self.where.type.shape, strict=False)
+        fits = len(self.x.type.shape) == len(self.where.type.shape) and all(b in (a, 1) for a, b in pairs)
+        if self.where.type.element != UI16 or self.x.type.element.bits != 16 or not fits:
+            self.fail(f"takes {self.x.type} and {self.where.type}, expected 16 bit and ui16 of its shape")
 
 
 @op("tensor.exp2_whole")

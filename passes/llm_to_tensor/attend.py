@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from compiler.ir.core import Value
-from compiler.ir.types import BF16, F16, F32, ElementType, TensorType
+from compiler.ir.types import BF16, F16, F32, UI16, ElementType, TensorType
 from compiler.sizes import round_up
 from dialects import tensor
 from dialects.tensor import Lanes, Replicated
@@ -49,14 +49,20 @@ class Mask:
 class Scores:
     """What becomes of the scores before their softmax.
 
-    mask: f32 [.., keys], in their unit, one column for each key; cap: they are bent to -cap..cap first;
-    sinks: one more logit f32 for each row of scores [rows, .., 1], in their unit, which takes part in the sum
-    only.
+    mask: f32 [.., keys], in their unit, one column for each key, or ui16, all bits where a key is shown and
+    none where it is hidden: it then weighs nothing, but may raise the maximum. cap: they are bent to
+    -cap..cap first; sinks: one more logit f32 for each row of scores [rows, .., 1], in their unit, which
+    takes part in the sum only.
     """
 
     mask: Value
     cap: float = 0.0
     sinks: Value | None = None
+
+    @property
+    def shown(self) -> Value | None:
+        """The mask, where it is one of weights."""
+        return self.mask if self.mask.type.element == UI16 else None
 
 
 @dataclass(frozen=True)
@@ -120,11 +126,13 @@ def masked_scores(
 ) -> Value:
     """[rows of all, .., columns] f32; each part begins at a whole unit of columns."""
     unit = column_unit(build, queries)
-    masks = split(build, rules.mask, [part.rows.size for part in parts], unit)
     found = [products(build, queries, kv.keys[part.index], part.rows) for part in parts]
     if rules.cap:
         found = [capped(build, each, rules.cap, queries[0].q.type.element) for each in found]
     scores = aligned(build, found, unit, LOWEST)
+    if rules.shown is not None:
+        return scores
+    masks = split(build, rules.mask, [part.rows.size for part in parts], unit)
     return build.binary(tensor.AddOp, scores, aligned(build, masks, unit, 0.0))
 
 
@@ -223,12 +231,20 @@ def softmax(
     return weights, build.add(tensor.ReciprocalOp(total))
 
 
-def powers(build: Build, scores: Value, highest: Value, element: ElementType) -> Value:
-    """The weights of scores below their highest, or one above that, in 16 bit."""
-    parts = []
+def powers(
+    build: Build, scores: Value, highest: Value, element: ElementType, shown: Value | None = None
+) -> Value:
+    """The weights of scores below their highest, or one above that, in 16 bit; 0 where they are not shown."""
+    parts, first = [], 0
     for part in column_slices(build, scores):
         type_ = replace(part.type, element=element)
-        parts.append(build.add(tensor.SoftmaxWeightsOp(part, highest, steps=STEPS[element], types=[type_])))
+        weights = build.add(tensor.SoftmaxWeightsOp(part, highest, steps=STEPS[element], types=[type_]))
+        if shown is not None:
+            lead = shown.type.shape[:-1]
+            where = build.slice(shown, (*(0 for _ in lead), first), (*lead, part.type.shape[-1]))
+            weights = build.add(tensor.KeepOp(weights, where))
+        first += part.type.shape[-1]
+        parts.append(weights)
     return build.concat(parts, len(scores.type.shape) - 1)
 
 

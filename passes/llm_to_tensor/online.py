@@ -27,6 +27,8 @@ from passes.llm_to_tensor.attend import (
 from passes.llm_to_tensor.pieces import Part
 from passes.tensor.build import Build
 
+LEAST_SUM = 2.0**-120  # of weights: that of a query which is shown nothing is 0, and its mean is to be finite
+
 
 @dataclass(frozen=True)
 class State:
@@ -59,7 +61,7 @@ def met(
     if known is not None:
         highest = build.binary(tensor.MaxOp, highest, known)
     highest = of_whole_power(build, highest, element)
-    weights = powers(build, scores, highest, element)
+    weights = powers(build, scores, highest, element, rules.shown)
     starts = None if before is None else [*rescaled(build, queries, before, highest)]
     return State(highest, weighted_values(build, queries, kv, parts, weights, starts))
 
@@ -103,5 +105,5 @@ def finished(
     total = build.slice(state.sums, (*zeros, columns - 1), (*lead, 1))
     if sinks is not None:
         total = build.binary(tensor.AddOp, total, sink_weight(build, sinks, state.highest, element))
-    norm = build.add(tensor.ReciprocalOp(total))
+    norm = build.add(tensor.ReciprocalOp(build.scalar(tensor.MaxOp, total, LEAST_SUM)))
     return build.cast(build.binary(tensor.MulOp, sums, norm), element, layout)

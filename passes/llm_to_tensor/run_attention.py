@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from compiler.ir.core import Value
-from compiler.ir.types import F32
+from compiler.ir.types import BF16, F32
 from compiler.sizes import round_up
 from dialects import llm, tensor
 from dialects.tensor import Lanes
@@ -153,7 +153,8 @@ class RunAttention:
             self._meet(tokens, tiles, block, keys)
 
     def _meet(self, tokens: Range, tiles: list[Tile], block: KeyValues, keys: Range) -> None:
-        mask, parts = self._mask_rows(tokens, keys), block.parts(keys)
+        parts = block.parts(keys)
+        mask = self._shown(tokens, keys, parts) or self._mask_rows(tokens, keys)
         for tile in tiles:
             rules = Scores(mask, self.op.softcap, tile.sinks)
             tile.state = met(self.build, [tile.queries], block, parts, rules, tile.state)
@@ -169,6 +170,28 @@ class RunAttention:
         total = self.op.k.type.shape[2]
         return seen_keys(self.op.visible, tokens.moved(self.run.start), total, self.build.spec.lanes)
 
+    def _shown(self, tokens: Range, keys: Range, parts: list[Part]) -> Value | None:
+        """[1, queries, keys] ui16, where the order of tokens shows all of these keys to all of the queries,
+        so that hardly one is hidden; else None.
+
+        A mask of bf16 is 0 or hides. What it hides is then left out of the weights instead of the scores,
+        in half of the time. It takes part in the maximum, so what counts loses its last bits where it is
+        100 powers of two below what is hidden.
+        """
+        by_order = self.op.visible.kind == "causal" and keys.stop <= self.run.start + tokens.start + 1
+        exact = self.mask.first is not None or self.mask.rows.type.element != BF16
+        whole = all(part.rows.size % self.build.spec.lanes == 0 for part in parts)
+        if exact or not (by_order and whole and self.op.q.type.element == BF16):
+            return None
+        local = self.build.load(self._mask_of(tokens, keys), Lanes(1))
+        return self.build.add(tensor.WhereZeroOp(local))
+
+    def _mask_of(self, tokens: Range, keys: Range) -> Value:
+        """[1, queries, keys] of the client's mask, in DDR."""
+        corner = (0, 0, self.run.start + tokens.start, keys.start)
+        rows = self.build.slice(self.mask.rows, corner, (1, 1, tokens.size, keys.size))
+        return self.build.reshape(rows, (1, tokens.size, keys.size), None)
+
     def _mask_rows(self, tokens: Range, keys: Range) -> Value:
         """[1, queries, keys] in its unit; only keys of the edge may lie before a query's first one."""
         edge = Range(keys.start, keys.start)
@@ -180,9 +203,7 @@ class RunAttention:
 
     def _mask_part(self, mask: Mask, tokens: Range, keys: Range) -> Value:
         """Those columns of `_mask_rows`; `mask.first` [1, tokens, 1] is of all this run's queries."""
-        corner = (0, 0, self.run.start + tokens.start, keys.start)
-        rows = self.build.slice(mask.rows, corner, (1, 1, tokens.size, keys.size))
-        rows = self.build.reshape(rows, (1, tokens.size, keys.size), None)
+        rows = self._mask_of(tokens, keys)
         if mask.first is not None:
             first = self.build.slice(mask.first, (0, tokens.start, 0), (1, tokens.size, 1))
             first = self.build.scalar(tensor.SubOp, first, float(keys.start)) if keys.start else first

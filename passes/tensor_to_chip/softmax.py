@@ -29,6 +29,7 @@ STEP_BITS = 8
 STEPS = 1 << STEP_BITS  # of a power of two
 END = 259  # steps, where the bend ends; with this one and `BEND` the error is the least
 CURVE_BITS = 7
+ALL_BITS = float(0xFFFF)
 BEND, BEND_BITS = 173, 10
 
 
@@ -44,6 +45,21 @@ def softmax_weights(low: Lowering, op: tensor.SoftmaxWeightsOp) -> None:
 def powers(emit: Emitter, result: Placed, x: Placed, top: Placed, table: Placed, steps: int) -> Placed:
     """2**((x - top) / steps) into result."""
     return emit.cast(result, emit.exp2(below(emit, x, top, steps), table))
+
+
+@lowers(tensor.WhereZeroOp)
+def where_zero(low: Lowering, op: tensor.WhereZeroOp) -> None:
+    """Without the sign, all that is not 0 saturates times the largest number."""
+    emit, x = low.emit, replace(low.get(op.x), dtype=UI16)
+    size = emit.ar("mul", emit.like(x, UI16), x, 2.0)
+    other = emit.ar("muls", emit.like(x, UI16), size, ALL_BITS)
+    emit.ar("sub", low.result(op), ALL_BITS, other)
+
+
+@lowers(tensor.KeepOp)
+def keep(low: Lowering, op: tensor.KeepOp) -> None:
+    x, result = (replace(each, dtype=UI16) for each in (low.get(op.x), low.result(op)))
+    low.emit.ar("and", result, x, low.get(op.where))
 
 
 def below(emit: Emitter, x: Placed, top: Placed, steps: int) -> Placed:

@@ -192,6 +192,16 @@ def softmax_weights(op: tensor.SoftmaxWeightsOp, x: Array, top: Array) -> Array:
     return bits.astype(np.uint16).view(op.y.type.element.numpy)
 
 
+@simulates(tensor.WhereZeroOp)
+def where_zero(op: tensor.WhereZeroOp, x: Array) -> Array:
+    return np.where(wide(x) == 0, np.uint16(0xFFFF), np.uint16(0))
+
+
+@simulates(tensor.KeepOp)
+def keep(op: tensor.KeepOp, x: Array, where: Array) -> Array:
+    return (x.view(np.uint16) & where).view(x.dtype)
+
+
 def halves_up(x: Array, bits: int) -> Array:
     """x / 2**bits, rounded."""
     return (x + (1 << (bits - 1))) >> bits
