@@ -525,7 +525,9 @@ class WhereZeroOp(MadeAnywhere):
 
 @op("tensor.keep")
 class KeepOp(MadeAnywhere):
-    """x of 16 bit where all bits of `where` are set, 0 where none is; axes of `where` of size 1 broadcast."""
+    """x of 16 bit where all bits of `where` are set, 0 where none is; axes of `where` of size 1 broadcast,
+    but that over the lanes.
+    """
 
     x: Operand[TensorType]
     where: Operand[TensorType]
@@ -536,8 +538,11 @@ class KeepOp(MadeAnywhere):
 
     def verify(self) -> None:
         self.require_local()
-        pairs = zip(self.x.type.shape, self.where.type.shape, strict=False)
-        fits = len(self.x.type.shape) == len(self.where.type.shape) and all(b in (a, 1) for a, b in pairs)
+        pairs = enumerate(zip(self.x.type.shape, self.where.type.shape, strict=False))
+        over_lanes = axis_over_lanes(self.x.type)
+        fits = len(self.x.type.shape) == len(self.where.type.shape) and all(
+            b == a or (b == 1 and axis != over_lanes) for axis, (a, b) in pairs
+        )
         if self.where.type.element != UI16 or self.x.type.element.bits != 16 or not fits:
             self.fail(f"takes {self.x.type} and {self.where.type}, expected 16 bit and ui16 of its shape")
 

@@ -121,7 +121,7 @@ LINES = [
     '"tensor.cast"(%x) : (!local) -> tensor<4x64xbf16, #lanes1>',
     '"tensor.gate"(%g, %u) : (!local, !local) -> !local',
     '"tensor.where_zero"(%x) : (tensor<4x64xbf16, #lanes1>) -> tensor<4x64xui16, #lanes1>',
-    '"tensor.keep"(%x, %shown) : (tensor<4x64xbf16, #lanes1>, tensor<1x64xui16, #lanes1>) -> tensor<4x64xbf16, #lanes1>',
+    '"tensor.keep"(%x, %shown) : (tensor<4x64xbf16, #lanes1>, tensor<4x64xui16, #lanes1>) -> tensor<4x64xbf16, #lanes1>',
     '"tensor.bf16_gate"(%g, %u) : (!local, !local) -> !local',
     '"tensor.reduce"(%x) <{kind = "max", axis = 1 : i64}> : (!local) -> tensor<4x1xf32, #tensor.replicated>',
     '"tensor.rope"(%x, %r) : (!local, tensor<4x128xf32, #lanes1>) -> !local',

@@ -66,6 +66,52 @@ def test_rows_that_are_masked_everywhere_stay_finite(mask, options):
         Attention(200, mask=element).check(np.where(seen, 0, mask), options, rows=slice(70, 190))
 
 
+class Loud(Attention):
+    """The key of the fourth token has scores of up to 80 powers of two."""
+
+    def inputs(self, module, mask, position=0):
+        found = super().inputs(module, mask, position)
+        (x,) = [each for each in found if each.shape == (1, self.tokens, self.all_columns)]
+        x[:, 3] *= 16
+        return found
+
+
+@pytest.mark.parametrize("options", BLOCKS)
+def test_a_hidden_key_weighs_nothing_however_large_its_scores(options):
+    seen = np.tril(np.ones((200, 200), bool))
+    seen[64:, 3] = False
+    Loud(200).check(hidden_unless(seen), options, rows=slice(64, 200))
+
+
+@pytest.mark.parametrize("options", BLOCKS[:3])
+def test_queries_that_see_no_key_of_a_run_are_finite(options):
+    seen = np.tril(np.ones((200, 200), bool))
+    seen[130:] = False
+    Attention(200).check(hidden_unless(seen), options, rows=slice(0, 130))
+
+
+@pytest.mark.parametrize(
+    ("attention", "hidden_by_weight"),
+    [
+        (Attention(192), True),
+        (Attention(192, mask="f32"), False),
+        (Attention(192, visible='kind = "masked"'), False),
+        (Attention(192, visible='kind = "all"'), False),
+        (Attention(192, visible='kind = "window", size = 128'), False),
+    ],
+)
+def test_keys_that_the_order_of_tokens_shows_are_hidden_by_their_weights(attention, hidden_by_weight):
+    """Three runs of a row of lanes, four query heads in tiles of two: one block before the second, two
+    before the third.
+    """
+    module = attention.module()
+    PassManager(parse_pipeline("llm-to-tensor{tokens=64 keys=64}")).run(module)
+    ops = module.functions()[0].block.ops
+    kept = [op for op in ops if isinstance(op, tensor.KeepOp)]
+    masks = [op for op in ops if isinstance(op, tensor.WhereZeroOp)]
+    assert (len(kept), len(masks)) == ((6, 3) if hidden_by_weight else (0, 0))
+
+
 @pytest.mark.parametrize("options", BLOCKS[:4])
 @pytest.mark.parametrize(("kind", "size"), [("window", 1), ("window", 70), ("window", 130), ("chunk", 64), ("chunk", 100)])
 def test_a_net_hides_from_a_causal_mask_what_lies_too_far_back(kind, size, options):

@@ -9,7 +9,7 @@ import pytest
 from compiler.ir.types import BF16, F16, F32
 from dialects import tensor
 from tests.passes.programs import Program, array, slots
-from tests.passes.tensor_to_chip.lowered import check, kinds, normal
+from tests.passes.tensor_to_chip.lowered import RNG, check, kinds, normal
 
 ROWS = {  # shape and layout
     "tokens": ((1, 70, 48), slots(1)),
@@ -88,6 +88,21 @@ def test_a_fixed_point_power_takes_two_instructions_of_f32():
     assert [op.kind for op in work] == ["add", "cast", "sub", "muls", "muls", "subs"]
     wide = [max(view.dtype.bits for view in (op.res, op.opd0, op.opd1 or op.opd0)) for op in work]
     assert wide == [32, 32, 8, 8, 8, 16]
+
+
+@pytest.mark.parametrize("rows", ROWS)
+def test_what_a_mask_of_bf16_shows_is_kept(rows):
+    shape, layout = ROWS[rows]
+    lead = 1 if len(shape) == 3 else shape[0]  # heads share a mask
+    values = np.array([0, -0.0, -9984, -1e-38, 2], ml_dtypes.bfloat16)
+    mask = RNG.choice(values, (lead, *shape[1:]))
+    program = Program([normal(*shape, dtype=ml_dtypes.bfloat16), mask])
+    x, rule = program.load(layout), program.load(layout)
+    kept = program.add(tensor.KeepOp(x, program.add(tensor.WhereZeroOp(rule))))
+    program.finish(kept)
+    (found,) = program.interpreted()
+    check(program)
+    assert np.array_equal(found != 0, np.broadcast_to(mask.astype(np.float32) == 0, shape))
 
 
 @pytest.mark.parametrize("rows", ROWS)
