@@ -17,8 +17,9 @@ from dialects.nets import NetAttr
 from runtime_sim.launch.queues import CoreProgram
 
 # On the line that ends a function.
-_NET = re.compile(r'#bm\.net<name = "([^"]+)"(, bound = "layer")?(?:.*, stage = (\d+)>)?')
+_NET = re.compile(r'#bm\.net<name = "([^"]+)"(, bound = "layer")?(?:.*, stage = (\d+)[,>])?')
 _INSTRUCTION = re.compile(r'^\s*"chip\.(\w+)".*\bchip\.id = \d+ : i64(?:, chip\.wait = (\d+) : i64)?')
+_MESSAGES = ("send", "wait")  # of the DMA too
 _LOCATION = re.compile(r" loc\((.*)\)$")
 
 
@@ -77,7 +78,7 @@ def read_functions(text: str) -> Iterator[DumpedFunction]:
     tiu, dma = Queue(), Queue()
     for line in text.splitlines():
         if found := _INSTRUCTION.search(line):
-            queue = dma if found[1].startswith("dma") else tiu
+            queue = dma if found[1].startswith("dma") or found[1] in _MESSAGES else tiu
             queue.waits.append(int(found[2] or 0))
             queue.modules.append(_modules(line))
         elif found := _NET.search(line):

@@ -240,12 +240,15 @@ def _by_kind(group: Group, spec: ChipSpec) -> Iterator[tuple[str, ...]]:
 
 def _model_rows(measured: Measured) -> Iterator[tuple[str, ...]]:
     figures = measured.model.as_dict()
-    yield (f"{figures['layers']} layers", "plain", "cautious", "roofline")
     prefill = figures["prefill_seconds"]
-    yield (f"prefill of {measured.tokens} tokens", *(f"{value * 1e3:.2f} ms" for value in prefill.values()))
+    heads = {"cycles": "plain", "cycles_cautious": "cautious", "roofline": "roofline"}
+    if any(timing.shared_ddr for timing in measured.model.nets.values()):
+        heads["roofline_cautious"] = "roofline, DDR shared"
+    yield (f"{figures['layers']} layers", *heads.values())
+    yield (f"prefill of {measured.tokens} tokens", *(f"{prefill[key] * 1e3:.2f} ms" for key in heads))
     for history, speeds in zip(measured.histories, measured.speeds, strict=True):
         decode = f"decode, up to {history} tokens" if len(measured.histories) > 1 else "decode"
-        yield (decode, *(f"{value:.1f} tokens/s" for value in speeds.values()))
+        yield (decode, *(f"{speeds[key]:.1f} tokens/s" for key in heads))
 
 
 def _table(rows: Iterable[tuple[str, ...]]) -> Iterator[str]:

@@ -188,7 +188,7 @@ def channels(batches: int, stride: int, size: int, page: int) -> int:
     Each of its `batches` begins `stride` bytes after the one before and counts as `size` bytes without gaps.
     """
     first: dict[int, None] = {}
-    for start in range(0, batches * stride, stride) if stride else (0,):
+    for start in range(0, max(batches, 1) * stride, stride) if stride else (0,):
         end = start + min(max(size, 1), CHANNELS * page)
         first |= dict.fromkeys(range(start // page, (end - 1) // page + 1))
         if len(first) >= CHANNELS:

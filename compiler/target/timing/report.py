@@ -250,4 +250,5 @@ def _sums(nets: Iterable[NetTiming]) -> dict[str, int]:
         "cycles": sum(net.cycles for net in nets),
         "cycles_cautious": sum(net.cycles_cautious for net in nets),
         "roofline": sum(net.roofline for net in nets),
+        "roofline_cautious": sum(net.roofline_cautious for net in nets),
     }

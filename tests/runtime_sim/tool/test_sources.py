@@ -70,3 +70,18 @@ def test_a_stage_belongs_to_its_own_function():
     assert both.find("block_3", core) is both.functions[0]
     assert both.find("block_3.1", core) is both.functions[2]
     assert both.find("block_3.2", core) is None
+
+
+CORE = """  "func.func"() <{sym_name = "block.core1", function_type = () -> ()}> ({
+    "chip.send"(%0) <{message = 30 : i64}> {chip.id = 1 : i64, chip.wait = 2 : i64} : () -> () loc("model.norm")
+    "chip.wait"(%0) <{message = 30 : i64}> {chip.id = 2 : i64} : () -> () loc("model.norm")
+    "chip.ar"(%0) <{kind = "add"}> {chip.id = 1 : i64, chip.wait = 2 : i64} : () -> () loc("model.mlp")
+  }) {bm.net = #bm.net<name = "block", stage = 1, part = #bm.part<core = 1, cores = 2>>} : () -> ()
+"""
+
+
+def test_messages_of_cores_are_of_the_dma():
+    (core,) = read_functions(CORE)
+    assert (core.dma.waits, core.tiu.waits) == ([2, 0], [2])
+    assert (core.dma.modules, core.tiu.modules) == (["model.norm"] * 2, ["model.mlp"])
+    assert core.net.stage == 1
