@@ -12,7 +12,7 @@ from compiler.ir.core import Op, Value
 from compiler.ir.module import Function, Module
 from compiler.target.attribute import target_of
 from compiler.target.spec import ChipSpec
-from dialects.chip import DmaOp, GlobalOp, Instruction, LocalOp, TransferOp
+from dialects.chip import DmaOp, GlobalOp, Instruction, LocalOp, TransferOp, WaitOp
 from dialects.contents import Content
 from passes.chip.allocate_local import require_room
 from passes.chip.ddr import LastTouch, commands_on, stored_regions
@@ -87,12 +87,14 @@ def load_places(ops: list[Op], live: np.ndarray, spec: ChipSpec, capacity: int) 
 def split_commands(ops: list[Op]) -> tuple[list[tuple[int, int]], deque[int]]:
     """The loads that may move, with the bytes that each makes live, and all other commands, by position.
 
-    A load may that is the first to touch its buffer, or is only preceded there by such loads.
+    A load may that is the first to touch its buffer, or is only preceded there by such loads. One of what
+    other cores store has its place behind the wait for them, where it would hold up the loads behind it.
     """
+    awaited = {value for op in ops if isinstance(op, WaitOp) for value in op.awaited if is_shared(value)}
     moving: dict[Value, bool] = {}  # of each local buffer: whether all so far are loads that may move
     loads, others = [], deque[int]()
     for position, op in enumerate(ops):
-        if isinstance(op, TransferOp) and is_load(op) and moving.get(buffer := op.operands[0], True):
+        if is_load(op) and awaited.isdisjoint(op.operands) and moving.get(buffer := op.operands[0], True):
             loads.append((position, 0 if buffer in moving else buffer.type.bytes))
             moving[buffer] = True
         elif isinstance(op, Instruction):
@@ -102,10 +104,15 @@ def split_commands(ops: list[Op]) -> tuple[list[tuple[int, int]], deque[int]]:
     return loads, others
 
 
-def is_load(op: TransferOp) -> bool:
-    return isinstance(op.operands[0].owner, LocalOp) and all(
-        isinstance(value.owner, GlobalOp) for value in op.operands[1:]
-    )
+def is_shared(region: Value) -> bool:
+    return isinstance(region.owner, GlobalOp) and region.owner.space == "shared"
+
+
+def is_load(op: Op) -> bool:
+    if not isinstance(op, TransferOp):
+        return False
+    target, *sources = (value.owner for value in op.operands)
+    return isinstance(target, LocalOp) and all(isinstance(source, GlobalOp) for source in sources)
 
 
 def ready_places(ops: list[Op], spec: ChipSpec) -> dict[int, int]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from math import prod
 from typing import Any
 
 from compiler.ir.core import Op, Value
@@ -26,6 +27,8 @@ from passes.ranges import Range
 from passes.tensor.build import Build
 
 lowers = Rules("the tensor dialect")
+
+FETCHED_SHARE = 3  # of local memory, terms that are received ahead take one part in so many at most
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,7 @@ class Run:
     histories: dict[Value, Value] = field(default_factory=dict)  # keys and values of other runs, in DDR
     stored: dict[Value, Value] = field(default_factory=dict)  # results that were stored for other runs
     sent: dict[Op, Value] = field(default_factory=dict)  # terms of sums that are not added up yet
+    received: dict[Op, tuple[Value, ...]] = field(default_factory=dict)  # those of them that are there
     results: dict[Value, Value] = field(default_factory=dict)  # of the function, in DDR
 
     def forget(self, arguments: Iterable[Value]) -> None:
@@ -134,12 +138,14 @@ class Lowering(ABC):
         size = runs_at_once(phases)
         made = {value: number for number, phase in enumerate(phases) for op in phase for value in op.results}
         for first in range(0, len(self.lowered), size):
-            for number, phase in enumerate(phases):
+            runs = self.lowered[first : first + size]
+            steps = [(number, run) for number in range(len(phases)) for run in runs]
+            for (number, run), (_, following) in zip(steps, [*steps[1:], steps[-1]], strict=True):
+                self.fetch(following)
                 there = [value for value in results if made.get(value, 0) == number]
-                for run in self.lowered[first : first + size]:
-                    self._run_phase(run, phase, there)
-                    if number + 1 < len(phases) and size > 1:
-                        run.forget(self.function.args)
+                self._run_phase(run, phases[number], there)
+                if number + 1 < len(phases) and size > 1:
+                    run.forget(self.function.args)
 
     def _run_phase(self, run: Run, ops: list[Op], results: Sequence[Value]) -> None:
         self.current = run
@@ -148,6 +154,19 @@ class Lowering(ABC):
         self.build.loc = self.function.terminator.loc
         for value in results:
             run.results[value] = self.stored(value)
+
+    def fetch(self, run: Run) -> None:
+        """Receive the terms of a run that are under way, if they take little room: another run computes."""
+        for op, sent in run.sent.items():
+            room = sent.type.parts * self.lane_bytes_of(sent.type)
+            if op not in run.received and room <= self.build.spec.lane_bytes // FETCHED_SHARE:
+                self.build.loc = op.loc
+                run.received[op] = self.build.add_all(tensor.ReceiveOp(sent))
+
+    def lane_bytes_of(self, type_: tensor.SentType) -> int:
+        """Of an array of tokens that is exchanged."""
+        _, tokens, *width = type_.shape
+        return -(-tokens // self.build.spec.lanes) * prod(width) * type_.element.bytes
 
     def token_axis(self, stated: NetInput | NetOutput) -> int:
         """The axis of an argument or result that its tokens are on, which only axis 1 can be so far."""

@@ -23,7 +23,8 @@ def all_reduce(low: Lowering, op: llm.AllReduceOp) -> Value | None:
     if op not in sent:
         sent[op] = send(low, op, low.f32(op.x))
         return None
-    return total(low.build, received(low, sent.pop(op)))
+    term, there = sent.pop(op), low.current.received.pop(op, None)
+    return total(low.build, there or received(low, term))
 
 
 @lowers(llm.AllGatherOp)

@@ -12,12 +12,13 @@ TARGETS: dict[str, dict[str, Any]] = {  # flags of llm_convert.py
     "bm1684x": {"chip": "bm1684x"},
     "cv186ah": {"chip": "cv186ah"},
     "bm1688": {"chip": "bm1688", "num_core": 1},
+    "both_cores": {"chip": "bm1688"},
 }
 
 _unavailable: list[str] = []
 
 
-@pytest.fixture(scope="session", params=["bm1684x", "cv186ah"])
+@pytest.fixture(scope="session", params=["bm1684x", "cv186ah", "both_cores"])
 def target(request: pytest.FixtureRequest) -> dict[str, Any]:
     """The options that say what to compile for: each instruction set once, or the rows of TARGETS that a test names."""
     return TARGETS[request.param]
