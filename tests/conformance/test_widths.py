@@ -21,8 +21,9 @@ pytestmark = [pytest.mark.vendor, pytest.mark.usefixtures("vendor")]
         ("llama", "bf16", 64, 71, 1, 64, 142, 130, 600),
         ("llama", "w8bf16", 12, 96, 8, 40, 192, 84, 577),
         ("qwen2", "bf16", 64, 70, 70, 6, 70, 64, 577),
+        ("qwen2", "w4bf16", 128, 2, 1, 64, 2304, 256, 513),
     ],
-    ids=["heads of 80", "heads of 112", "71 heads", "96 heads of 40", "70 kv heads of 6"],
+    ids=["heads of 80", "heads of 112", "71 heads", "96 heads of 40", "70 kv heads of 6", "tiles in parts"],
 )
 def test_any_width_gives_the_same_bits(
     tiny_checkpoint, tmp_path, target, family, mode, group, heads, kv_heads, head_dim, hidden, intermediate, vocab
