@@ -15,7 +15,7 @@ from compiler.sizes import round_up
 from dialects import llm
 from dialects.builtin import ModuleOp
 from dialects.nets import KEY, net_of
-from dialects.weights import Joined, LaneRecord, Packed, WeightSource, some_items, view_of_name
+from dialects.weights import Joined, LaneRecord, Packed, WeightSource, expert_name, some_items, view_of_name
 from frontend.imported import NetGroup
 from passes.chip.assign_addresses import PAGE
 
@@ -96,9 +96,10 @@ def renamed(source: WeightSource, cuts: Mapping[str, str]) -> WeightSource:
         return replace(source, parts=parts)
     if not isinstance(source, Packed | Joined):
         return source
-    unknown = [name for name in source.names if view_of_name(name).cut and name not in cuts]
+    known = {expert_name(a, None): expert_name(b, None) for a, b in cuts.items()} | dict(cuts)
+    unknown = [name for name in source.names if view_of_name(name).cut and name not in known]
     assert not unknown, f"{unknown} are no parts of weights that the module named"
-    return replace(source, names=tuple(cuts.get(name, name) for name in source.names))
+    return replace(source, names=tuple(known.get(name, name) for name in source.names))
 
 
 # ---- their nets ----

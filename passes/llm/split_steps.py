@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -18,14 +18,17 @@ from dialects.parts import Collective
 from passes.llm.canonicalize import erase_dead
 from passes.manager import Pass
 
+MOST_STEPS = 3  # the file keeps apart what two of them leave; see `driver.devices.with_spares`
+
 
 @dataclass(frozen=True)
 class SplitSteps(Pass):
     """llm -> llm. Cut each device's function where devices meet, into functions that run in turn.
 
     A device leaves what it has for the others as hidden results of a step; the next one takes those of all
-    devices and does alone what they did together. What else a later step reads goes there as hidden results
-    too, from step to step, as nothing else outlives one; what is known at compile time is made anew.
+    devices and does alone what they did together. They meet as rarely as can be: at once for all that needs
+    no other meeting before. What else a later step reads goes there as hidden results too, from step to step,
+    as nothing else outlives one; what is known at compile time is made anew.
 
     A client gives and takes values on all devices. Where only the first has a function, the others take its
     results; of nets that clients call on the first device only, they take its arguments and give nothing.
@@ -35,10 +38,11 @@ class SplitSteps(Pass):
     takes = Content.LLM
 
     def run(self, module: Module) -> None:
-        for function in module.functions():
-            net = net_of(function)
-            if net.part.devices > 1:
-                replace_by(function, Steps(function).made())
+        for functions in stages_of(module.functions()):
+            if net_of(functions[0]).part.devices > 1:
+                meetings = meeting_steps(functions)
+                for function in functions:
+                    replace_by(function, Steps(function, meetings).made())
         for functions in stages_of(module.functions()):
             net = net_of(functions[0])
             devices = {net_of(function).part.device for function in functions}
@@ -51,6 +55,42 @@ def replace_by(function: Function, made: Iterable[Function]) -> None:
     for each in made:
         function.parent.insert_before(function, each)
     function.erase()
+
+
+def meeting_steps(functions: Sequence[Function]) -> list[int]:
+    """Of each collective of the devices, in order, the step behind which they meet: the first that has all
+    operands on all devices, of which one may have more to wait for.
+    """
+    found = [0] * len(meetings_of(functions[0]))
+    while True:
+        needed = [reads_of(function, found) for function in functions]
+        if (later := [max(each) for each in zip(*needed, strict=True)]) == found:
+            return found
+        found = later
+
+
+def meetings_of(function: Function) -> list[Op]:
+    return [op for op in function.block.ops if isinstance(op, Collective) and op.over == "device"]
+
+
+def reads_of(function: Function, meetings: Sequence[int]) -> list[int]:
+    """The first step that has all operands of each collective, when they meet behind those steps."""
+    homes = homes_of(function, meetings)
+    return [home_of(op, homes) for op in meetings_of(function)]
+
+
+def homes_of(function: Function, meetings: Sequence[int]) -> dict[Value, int]:
+    """The first step that has each value, wherever it is computed; none for what is known at compile time."""
+    homes = dict.fromkeys(function.args, 0)
+    steps = dict(zip(meetings_of(function), meetings, strict=True))
+    for op in function.block.ops:
+        if not is_known_op(op):
+            homes |= dict.fromkeys(op.results, steps[op] + 1 if op in steps else home_of(op, homes))
+    return homes
+
+
+def home_of(op: Op, homes: Mapping[Value, int]) -> int:
+    return max((homes.get(value, 0) for value in op.operands), default=0)
 
 
 def hand_out(function: Function) -> None:
@@ -107,46 +147,38 @@ class Step:
 class Steps:
     """Cuts the function of one device."""
 
-    def __init__(self, function: Function) -> None:
+    def __init__(self, function: Function, meetings: Sequence[int]) -> None:
         self.old = function
         self.net = net_of(function)
         self.device, self.devices = self.net.part.place("device")
         self.is_called = self.device == 0 or self.net.name not in ON_FIRST_DEVICE
-        self.home: dict[Value, int] = dict.fromkeys(function.args, 0)
-        self.last: dict[Value, int] = {}  # the step of the last op that reads it
-        self.meetings: list[Op] = []
-        self._find_homes()
+        self.home = homes_of(function, meetings)
+        self.meetings = dict(zip(meetings_of(function), meetings, strict=True))
+        self.last = self._last_reads()
+        self.numbers = range(max(meetings, default=-1) + 2)
+        if len(self.numbers) > MOST_STEPS:
+            function.fail(f"has {len(self.numbers)} steps: what one leaves would be lost to some devices")
         names = [name_of(self.net, self.device, step) for step in self.numbers]
         self.steps = [Step(FuncOp.with_args(name, ())) for name in names]
 
-    @property
-    def numbers(self) -> range:
-        return range(len(self.meetings) + 1)
-
-    def _find_homes(self) -> None:
-        """An op is of the first step that has all its operands, wherever it stands."""
+    def _last_reads(self) -> dict[Value, int]:
+        """The step of the last op that reads a value."""
+        found: dict[Value, int] = {}
         for op in self.old.block.ops:
-            if op.is_terminator or is_known_op(op):
-                continue
-            meets = isinstance(op, Collective) and op.over == "device"
-            read = len(self.meetings) if meets else self._home_of(op)
-            if meets:
-                self.meetings.append(op)
-            self.last |= {value: max(read, self.last.get(value, 0)) for value in op.operands}
-            self.home |= dict.fromkeys(op.results, read + meets)
-
-    def _home_of(self, op: Op) -> int:
-        return max((self.home.get(value, 0) for value in op.operands), default=0)
+            read = self.meetings.get(op, home_of(op, self.home))
+            for value in () if op.is_terminator else op.operands:
+                found[value] = max(read, found.get(value, 0))
+        return found
 
     def made(self) -> list[Function]:
         self._take_arguments()
         ops = [op for op in self.old.block.ops if not op.is_terminator and op not in self.meetings]
         for number, step in enumerate(self.steps):
             for op in ops:
-                if is_known_op(op) or self._home_of(op) == number:
+                if is_known_op(op) or home_of(op, self.home) == number:
                     self._copy(op, step)
-            if number < len(self.meetings):
-                self._meet(number, self.meetings[number])
+            if step is not self.steps[-1]:
+                self._meet(number, [op for op, behind in self.meetings.items() if behind == number])
         self._give_results()
         return [self._finished(number) for number in self.numbers if self.steps[number].results]
 
@@ -161,31 +193,34 @@ class Steps:
             own = replace(stated, index=index) if self.is_called else taken(stated, 0)
             self.steps[0].values[arg] = self.steps[0].take(own, arg.type, arg.name_hint)
 
-    def _meet(self, number: int, op: Op) -> None:
+    def _meet(self, number: int, ops: Sequence[Op]) -> None:
         """End a step and begin the next one."""
         before, after = self.steps[number : number + 2]
-        together = done_together(op, [self._of_all(number, op, x) for x in op.operands])
-        after.function.block.append(together)
-        after.values[op.results[0]] = together.results[0]
+        for place, op in enumerate(ops):
+            name = f"{op.opname.partition('.')[2]}{number}_{place}"
+            named = zip("ab", op.operands, strict=False)
+            operands = [self._of_all(number, f"{name}{letter}", operand) for letter, operand in named]
+            together = done_together(op, operands)
+            after.function.block.append(together)
+            after.values[op.results[0]] = together.results[0]
         crossing = [value for value, last in self.last.items() if self.home.get(value, last) <= number < last]
         for place, value in enumerate(value for value in crossing if value in before.values):
-            left = self._leave(number, f"kept{number}", place, value)
+            left = self._leave(number, f"kept{number}_{place}", value)
             after.values[value] = self._as_was(after, [self._enter(after, left, None)], value)[0]
 
-    def _of_all(self, number: int, op: Op, operand: Value) -> list[Value]:
+    def _of_all(self, number: int, name: str, operand: Value) -> list[Value]:
         """What each device has for a meeting, as the next step takes it."""
         after = self.steps[number + 1]
-        name = f"{op.opname.partition('.')[2]}{number}"
-        term = self._leave(number, name, op.operands.index(operand), operand)
+        term = self._leave(number, name, operand)
         return self._as_was(after, [self._enter(after, term, each) for each in range(self.devices)], operand)
 
-    def _leave(self, number: int, name: str, place: int, value: Value) -> tuple[NetOutput, TensorType]:
+    def _leave(self, number: int, name: str, value: Value) -> tuple[NetOutput, TensorType]:
         """Make a value of a step a hidden result of it."""
         step = self.steps[number]
         found, tokens = step.values[value], self._token_axis(value)
         if tokens == 0:
             found = step.function.block.append(llm.ReshapeOp(found, shape=(1, *found.type.shape))).y
-        stated = NetOutput(f"{name}_{place}", None if tokens is None else 1, hidden=True)
+        stated = NetOutput(name, None if tokens is None else 1, hidden=True)
         step.give(stated, found)
         return stated, found.type
 

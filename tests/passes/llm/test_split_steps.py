@@ -63,10 +63,10 @@ def test_a_block_leaves_its_terms_and_takes_those_of_all():
         ("history_k", 3, False), ("history_v", 4, False),
     ]  # fmt: skip
     assert [(each.name_on(1), each.index) for each in first.outputs] == [
-        ("all_reduce0_0.1", None), ("k_cache.1", 1), ("v_cache.1", 2),
+        ("all_reduce0_0a.1", None), ("k_cache.1", 1), ("v_cache.1", 2),
     ]  # fmt: skip
-    assert [each.name_on(1) for each in second.inputs] == ["all_reduce0_0.0", "all_reduce0_0.1"]
-    assert [each.name_on(1) for each in third.inputs] == ["all_reduce1_0.0", "all_reduce1_0.1"]
+    assert [each.name_on(1) for each in second.inputs] == ["all_reduce0_0a.0", "all_reduce0_0a.1"]
+    assert [each.name_on(1) for each in third.inputs] == ["all_reduce1_0a.0", "all_reduce1_0a.1"]
     assert [(each.name, each.index) for each in third.outputs] == [("output_states", 0)]
     assert all(net.io_alone for net in (first, second, third))
     assert not nets["block.device0.step0"].io_alone
@@ -99,5 +99,14 @@ def test_the_first_device_chooses_for_all():
     assert [(net.part.device, net.part.step) for net in nets] == [(0, 0), (0, 1), (1, 0)]
     assert [(each.name_on(1), each.hidden) for each in nets[2].inputs] == [("hidden_states.0", True)]
     assert [each.name_on(0) for each in nets[1].inputs] == [
-        "all_reduce_argmax0_0.0", "all_reduce_argmax0_0.1", "all_reduce_argmax0_1.0", "all_reduce_argmax0_1.1",
+        "all_reduce_argmax0_0a.0", "all_reduce_argmax0_0a.1", "all_reduce_argmax0_0b.0", "all_reduce_argmax0_0b.1",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(("name", "steps"), [("qwen2_moe", 3), ("gpt_oss", 3), ("llama_bias", 3)])
+def test_devices_meet_at_once_for_all_that_waits_for_nothing_else(name, steps):
+    """As for the expert that all tokens have and the chosen ones."""
+    group = next(group for group in model(name).nets if group.name == "block_0")
+    split = after(fused(group.module), "partition{devices=2},split-steps")
+    found = {net_of(each).part.step for each in split.functions() if net_of(each).name == "block"}
+    assert found == set(range(steps))
