@@ -130,11 +130,11 @@ class Part:
         """All of each, but of keys and values a device has its own heads."""
         for arg in self.old.args:
             cache = self.plan.caches.get(arg) if self.parts.over == "device" else None
-            if cache is None:
+            own = cache and self.plan.kv_heads(cache[0])[self.number]
+            if cache is None or own is None or own.size == arg.type.shape[cache[1]]:
                 self.wholes[arg] = self.new.block.add_arg(arg.type, arg.name_hint)
                 continue
-            attention, axis = cache
-            own = self.plan.kv_heads(attention)[self.number]
+            axis = cache[1]
             shape = (*arg.type.shape[:axis], own.size, *arg.type.shape[axis + 1 :])
             new = self.new.block.add_arg(replace(arg.type, shape=shape), arg.name_hint)
             self.pieces[arg, axis] = {own: new}

@@ -244,6 +244,13 @@ def test_heads_that_do_not_divide():
             check_parts(whole, after(whole, f"partition{{cores={cores}}}"), imported, LOOSE)
 
 
+@pytest.mark.parametrize("parts", ["cores=2", "cores=4", "devices=2", "devices=4"])
+def test_one_kv_head_is_on_all_parts(parts):
+    for group in model("llama", num_key_value_heads=1).nets:
+        whole = fused(group.module)
+        check_parts(whole, after(whole, f"partition{{{parts}}}"), model("llama", num_key_value_heads=1), LOOSE)
+
+
 def test_logits_are_those_of_all_parts():
     text = module(
         function(
