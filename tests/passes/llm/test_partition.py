@@ -176,6 +176,13 @@ def test_nine_query_heads_of_three_kv_heads_over_two_cores():
     assert {op.sizes for op in gathers if op.y.type.rank == 4} == {(1, 2)}
 
 
+def test_keys_and_values_are_given_before_any_sum():
+    """What follows a sum then reads nothing of before it, and all runs of tokens may go up to it first."""
+    for function in after(blocks(model("llama")), "partition{cores=2}").functions():
+        kinds = [type(op) for op in function.block.ops if isinstance(op, llm.AllGatherOp | llm.AllReduceOp)]
+        assert kinds == [llm.AllGatherOp] * 2 + [llm.AllReduceOp] * 2 + [llm.AllGatherOp]
+
+
 def test_who_has_fewer_heads_has_more_columns():
     """Products of heads and of columns are as even as whole rows of lanes allow."""
     heads = {"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 128}
