@@ -207,7 +207,27 @@ class Emitter:
         for width in widths:
             tall = x.reshape((*x.shape[:-1], x.shape[-1] // width, width), x.axis)
             x, scale = self._pool(kind, tall, (tall.shape[-2], 1), scale), 1.0
+            if kind == "max" and x.axis is not None and x.lane_rows == 1 and self._is_halved(width, others):
+                return self._halved(x, x.axis)
         return self._pool(kind, x, (1, x.shape[-1]), scale)
+
+    def _is_halved(self, width: int, rows: int) -> bool:
+        """Whether it takes less to halve so many rows in a lane until one item is left than to pool them."""
+        starts, eu_items = self.spec.costs.tiu_start, self.spec.eu_items(F32.bytes)
+        parts = [width >> step for step in range(1, width.bit_length())]
+        halving = sum(starts["ar"] + 2 * -(-rows * part // eu_items) for part in parts)
+        return width == 1 << len(parts) and halving < pooling(width, rows, eu_items, starts["pord"])[0]
+
+    def _halved(self, x: Placed, axis: int) -> Placed:
+        """The largest of each row: halves of all rows in a lane are compared at once, where windows take a
+        cycle for each of their items.
+        """
+        while x.shape[-1] > 1:
+            *lead, width = x.shape
+            sizes, zeros = (*lead, width // 2), [0] * len(lead)
+            first, second = (x.slice((*zeros, start), sizes) for start in (0, width // 2))
+            x = self.ar("max", self.from_lane(x.lane, sizes, F32, Lanes(axis)), first, second)
+        return x
 
     def _pool(self, kind: str, x: Placed, kernel: tuple[int, int], scale: float) -> Placed:
         """Pool windows over the last two axes (or the last, as 1 x w)."""

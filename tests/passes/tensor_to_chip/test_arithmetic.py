@@ -177,6 +177,8 @@ def test_a_part_of_each_row_is_reduced_from_a_copy():
         ((71, 32), slots(0)),
         ((1, 70, 1000), slots(1)),
         ((2, 70, 50), slots(1)),
+        ((7, 40, 96), slots(1)),
+        ((9, 64, 16), slots(1)),
     ],
 )
 def test_reduce(kind, shape, layout):
@@ -187,6 +189,18 @@ def test_reduce(kind, shape, layout):
     if total.type.layout == EVERYWHERE:  # one number; a column shows that all lanes have it
         total = program.add(tensor.AddOp(program.add(tensor.MulOp(op.x, scalar=0.0)), total))
     check(program.finish(total), 1e-6)
+
+
+@pytest.mark.parametrize(
+    ("kind", "heads", "tokens", "pools", "halvings"),
+    [("max", 7, 64, 1, 4), ("max", 2, 64, 3, 0), ("max", 7, 128, 3, 0), ("sum", 7, 64, 2, 0)],
+)
+def test_maxima_of_many_rows_in_a_lane_are_compared_by_halves(kind, heads, tokens, pools, halvings):
+    program = Program([normal(heads, tokens, 512)])
+    program.finish(program.add(tensor.ReduceOp(program.load(slots(1)), kind=kind, axis=2)))
+    program.lower("tensor-to-chip")
+    found = [op.opname for op in program.instructions()]
+    assert (found.count("chip.pool"), found.count("chip.ar")) == (pools, halvings)
 
 
 @pytest.mark.parametrize(("tokens", "heads"), [(70, 3), (1, 5), (1, 71)])
