@@ -15,7 +15,16 @@ from compiler.sizes import round_up
 from dialects import llm
 from dialects.builtin import ModuleOp
 from dialects.nets import KEY, net_of
-from dialects.weights import Joined, LaneRecord, Packed, WeightSource, expert_name, some_items, view_of_name
+from dialects.weights import (
+    EVERYTHING,
+    Joined,
+    LaneRecord,
+    Packed,
+    WeightSource,
+    expert_name,
+    some_items,
+    view_of_name,
+)
 from frontend.imported import NetGroup
 from passes.chip.assign_addresses import PAGE
 
@@ -97,9 +106,43 @@ def renamed(source: WeightSource, cuts: Mapping[str, str]) -> WeightSource:
     if not isinstance(source, Packed | Joined):
         return source
     known = {expert_name(a, None): expert_name(b, None) for a, b in cuts.items()} | dict(cuts)
-    unknown = [name for name in source.names if view_of_name(name).cut and name not in known]
-    assert not unknown, f"{unknown} are no parts of weights that the module named"
-    return replace(source, names=tuple(known.get(name, name) for name in source.names))
+    return replace(source, names=tuple(moved(name, known) for name in source.names))
+
+
+def moved(name: str, cuts: Mapping[str, str]) -> str:
+    """What another device has in the place of a weight, or of a part of one: of those that the module named,
+    or within one of them, as a core has it.
+    """
+    if name in cuts or not view_of_name(name).cut:
+        return cuts.get(name, name)
+    found = {shifted(name, a, b) for a, b in cuts.items() if lies_within(name, a)}
+    assert len(found) == 1, f"{name} is no part of the weights that the module named"
+    return found.pop()
+
+
+def lies_within(name: str, other: str) -> bool:
+    a, b = view_of_name(name), view_of_name(other)
+    if (a.tensor, a.transposed, len(a.cut)) != (b.tensor, b.transposed, len(b.cut)):
+        return False
+    return all(map(is_within, a.cut, b.cut))
+
+
+def is_within(a: slice, b: slice) -> bool:
+    if EVERYTHING in (a, b):
+        return a == b
+    return bool(b.start <= a.start and a.stop <= b.stop and a.step == b.step == 1)
+
+
+def shifted(name: str, here: str, there: str) -> str:
+    """A name within `here`, as far within `there`."""
+    view = view_of_name(name)
+    pairs = zip(view.cut, view_of_name(here).cut, view_of_name(there).cut, strict=True)
+    cut = tuple(x if x == EVERYTHING else moved_range(x, b.start - a.start) for x, a, b in pairs)
+    return replace(view, cut=cut).name
+
+
+def moved_range(cut: slice, by: int) -> slice:
+    return slice(cut.start + by, cut.stop + by, cut.step)
 
 
 # ---- their nets ----

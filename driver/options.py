@@ -117,6 +117,8 @@ class ConvertOptions:
             base = base.rpartition("--")[2]
         chip = self.spec
         tail = chip.bmodel_tail.format(devices=self.num_device, cores=self.core_count)
+        if self.num_device > 1 and "{devices}" not in chip.bmodel_tail:
+            tail = f"{self.num_device}dev_{tail}"
         return f"{base}_{self.quantize}_seq{self.seq_length}_{chip.name}_{tail}_static.bmodel"
 
     def _check_names(self) -> None:

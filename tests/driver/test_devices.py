@@ -64,8 +64,15 @@ def test_sources_are_renamed_wherever_names_are():
     record = LaneRecord((LanePart(Joined(("b{,0:8:1}",), BF16), 4, False),), 64, 64)
     assert renamed(record, cuts).parts[0].source.names == ("b{,8:16:1}",)
     assert renamed(Table("cos"), cuts) == Table("cos")
-    with pytest.raises(AssertionError, match="no parts of weights that the module named"):
-        renamed(Joined(("a{1:2:1}",), BF16), cuts)
+    with pytest.raises(AssertionError, match="is no part of the weights that the module named"):
+        renamed(Joined(("a{1:9:1}",), BF16), cuts)
+
+
+def test_what_a_core_has_is_as_far_within_what_its_device_has():
+    cuts = {"a{0:8:1}": "a{8:16:1}", "b{,0:8:1}": "b{,16:24:1}"}
+    assert renamed(Joined(("a{2:4:1}", "b{,4:8:1}"), BF16), cuts).names == ("a{10:12:1}", "b{,20:24:1}")
+    with pytest.raises(AssertionError, match="is no part of the weights"):
+        renamed(Joined(("b{0:4:1}",), BF16), cuts)
 
 
 # ---- nets ----

@@ -191,3 +191,9 @@ def test_a_checkpoint_behind_a_link_is_known_by_its_real_place(tmp_path):
     (tmp_path / "model").symlink_to(tmp_path / "real")
     with pytest.raises(UserError, match="writes into the checkpoint"):
         options(tmp_path, out_dir=tmp_path / "real" / "out")
+
+
+def test_the_name_of_a_file_tells_the_devices(tmp_path):
+    assert options(tmp_path, num_device=4).bmodel_name.endswith("_bm1684x_4dev_static.bmodel")
+    name = options(tmp_path, chip="bm1688", num_core=1, num_device=2).bmodel_name
+    assert name.endswith("_bm1688_2dev_1core_static.bmodel")
