@@ -96,6 +96,16 @@ def test_rows_between_the_rows_of_a_strided_tensor_do_not_conflict():
     assert "bytes 0x1fe to 0x200" in race(asm.core())
 
 
+def test_a_later_row_of_a_strided_tensor_conflicts_as_the_first():
+    asm = Assembler()
+    asm.ar("add", 0x8000, 0x9000, 0x9000, (1, 64, 1, 32))
+    asm.copy(DDR, local(64 + 3 * 128), (1, 64, 1, 32))
+    asm.ar("add", 0x4000, 64, 0, (1, 64, 8, 32))
+    asm.queues["tiu"][-1][2].update({"opd0_str": 3, "opd0_h_str": 64, "opd0_w_str": 1, "opd1_const": 1})
+    assert "tiu 2" in race(asm.core())
+    assert "bytes 0x1c0 to 0x200" in race(asm.core())
+
+
 def test_two_reads_do_not_conflict():
     asm = Assembler()
     asm.copy(local(0), DDR, (1, 64, 1, 32))
