@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -72,16 +73,37 @@ def resume(path: Path, original: ModuleOp, spec: ChipSpec, dump_dir: Path | None
     return module
 
 
+def cores_of(module: ModuleOp) -> dict[str, list[Function]]:
+    """The functions of each stage of a net, one or one for each core."""
+    found: dict[str, list[Function]] = {}
+    for function in module.functions():
+        found.setdefault(net_of(function).stage_name, []).append(function)
+    return found
+
+
 def interface(module: ModuleOp) -> Interface:
-    return {net_of(function).stage_name: interface_of(function) for function in module.functions()}
+    return {name: interface_of(cores) for name, cores in cores_of(module).items()}
 
 
-def interface_of(function: Function) -> tuple[tuple[Type, ...], tuple[Type, ...]]:
-    """Types of inputs and results; once lowered, they are those of regions of DDR."""
+def interface_of(cores: Sequence[Function]) -> tuple[tuple[Type, ...], tuple[Type, ...]]:
+    """Types of inputs, and of results that any core gives; once lowered, they are those of regions of DDR."""
+    outputs: dict[int, Type] = {}
+    for function in cores:
+        outputs |= results_of(function)
+    return inputs_of(cores[0]), tuple(outputs[number] for number in sorted(outputs))
+
+
+def inputs_of(function: Function) -> tuple[Type, ...]:
     if function.args:
-        return function.function_type.inputs, function.function_type.results
-    inputs, outputs = (globals_of(function, space) for space in ("input", "output"))
-    return tuple(map(tensor_of, inputs)), tuple(map(tensor_of, outputs))
+        return function.function_type.inputs
+    return tuple(map(tensor_of, globals_of(function, "input")))
+
+
+def results_of(function: Function) -> dict[int, Type]:
+    """By their numbers in the net."""
+    types = function.function_type.results or tuple(map(tensor_of, globals_of(function, "output")))
+    numbers = net_of(function).part.writes
+    return dict(zip(range(len(types)) if numbers is None else numbers, types, strict=True))
 
 
 def tensor_of(op: GlobalOp) -> Type:
@@ -102,9 +124,15 @@ def check_interface(path: Path, found: Interface, expected: Interface) -> None:
 
 def check_nets(path: Path, found: ModuleOp, expected: ModuleOp) -> None:
     """What its functions are to a client is the model's to say, not the dump's."""
-    for have, want in zip(found.functions(), expected.functions(), strict=True):
-        if net_of(have) != net_of(want):
-            raise UserError(f"{path} has {net_of(have)}\nthe model needs {net_of(want)}")
+    for name, (want, *_) in cores_of(expected).items():
+        cores = cores_of(found)[name]
+        for number, have in enumerate(cores):
+            net, part = net_of(have), net_of(want).part
+            whole = replace(net, part=replace(net.part, core=0, cores=1, writes=part.writes))
+            if whole != net_of(want):
+                raise UserError(f"{path} has {net}\nthe model needs {net_of(want)}")
+            if (net.part.core, net.part.cores) != (number, len(cores)):
+                raise UserError(f"{path}: {have.sym_name} is for core {net.part.core} of {net.part.cores}")
 
 
 # ---- weights ----

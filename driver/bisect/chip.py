@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Sequence
 from hashlib import blake2b
 from typing import Any
 
@@ -22,10 +22,10 @@ from passes.tensor_to_chip.lower import lower_function
 from passes.tensor_to_chip.placed import Placed
 from runtime_sim.check.contract import moved_of
 from runtime_sim.check.waits import find_race
-from runtime_sim.interpret.chip import ChipProgram
+from runtime_sim.interpret.chip import ChipProgram, run_cores
 from runtime_sim.interpret.rules import Observer
 from runtime_sim.launch.loader import Region
-from runtime_sim.launch.queues import Deadlock
+from runtime_sim.launch.queues import CoreProgram, Deadlock
 
 Array = npt.NDArray[Any]
 
@@ -43,14 +43,17 @@ def first_placed(net: DumpedNet, before: Stage, stage: Stage) -> str | None:
         return None
     arrays: dict[Value, Array] = {}
     net.run(before, keep_values(arrays))
-    places = places_of(net, before.function, stage.function)
-    if places is None:
-        return None
-    program = net.chip_program(stage)
-    program.run(net.inputs)
+    programs = net.chip_programs(stage)
+    places: dict[Value, tuple[ChipProgram, Placed, Value]] = {}
+    for function, dumped, program in zip(before.functions, stage.functions, programs, strict=True):
+        found = places_of(net, function, dumped)
+        if found is None:
+            return None
+        places |= {value: (program, *place) for value, place in found.items()}
+    run_cores(programs, net.inputs)
     for value, wanted in arrays.items():
         if value in places:
-            close = cosine(read(program, *places[value]), wanted)
+            close = cosine(read(*places[value]), wanted)
             if not close >= SAME:
                 op = value.owner
                 assert isinstance(op, Op)
@@ -129,8 +132,9 @@ def read(program: ChipProgram, place: Placed, buffer: Value) -> Array:
 class Written:
     """An observer for `ChipProgram.run`: a digest of what each instruction wrote, in order."""
 
-    def __init__(self, function: Function) -> None:
-        self.numbers = {buffer: number for number, buffer in enumerate(buffers_of(function))}
+    def __init__(self, functions: Sequence[Function]) -> None:
+        buffers = [buffer for function in functions for buffer in buffers_of(function)]
+        self.numbers = {buffer: number for number, buffer in enumerate(buffers)}
         self.counts: Counter[Hashable] = Counter()
         self.entries: dict[Hashable, tuple[bytes, Op]] = {}
 
@@ -147,7 +151,7 @@ def first_instruction(net: DumpedNet, before: Stage, stage: Stage) -> str | None
     Passes move instructions, so the second `ar` of a place into a buffer is compared with the second one
     there before.
     """
-    old, new = Written(before.function), Written(stage.function)
+    old, new = Written(before.functions), Written(stage.functions)
     net.run(before, old)
     net.run(stage, new)
     if old.counts != new.counts:
@@ -172,10 +176,13 @@ def differs_in_file(net: DumpedNet, last: Stage) -> str:
 
 
 def other_instruction(net: DumpedNet, last: Stage) -> str | None:
-    """The first in the order of the dump whose fields differ."""
-    (core,) = net.net.program.cores
+    """The first in the order of the dump whose fields differ, core by core."""
+    pairs = zip(net.net.program.cores, net.chip_programs(last), strict=False)  # the others do nothing
+    return next(filter(None, (other_of_core(net, last, *pair) for pair in pairs)), None)
+
+
+def other_of_core(net: DumpedNet, last: Stage, core: CoreProgram, program: ChipProgram) -> str | None:
     queues = {"tiu": iter(core.tiu), "dma": iter(core.dma)}
-    program = net.chip_program(last)
     for op in program.ops:
         ids = {"cmd_id": op.id} if net.spec.command_ids else {}
         found = next(queues[op.engine], None)
@@ -199,8 +206,9 @@ def other_weight(net: DumpedNet, last: Stage) -> str | None:
     blob = net.net.memories.get(Region.COEFF)
     if blob is None:
         return None
-    readers = [op for op in last.function.block.ops if isinstance(op, Instruction)]
-    for op in last.function.block.ops:
+    ops = [op for function in last.functions for op in function.block.ops]
+    readers = [op for op in ops if isinstance(op, Instruction)]
+    for op in ops:
         if not isinstance(op, GlobalOp) or op.space != "weight" or op.source is None:
             continue
         start = address_of(op.buffer) - net.spec.coeff_base

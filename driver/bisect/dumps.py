@@ -27,8 +27,8 @@ from frontend.heads import with_sampling
 from frontend.imported import ImportedModel, Instance, NetGroup
 from frontend.load import load_model, open_model
 from passes.manager import parse_pipeline, passes_left
-from runtime_sim.interpret.chip import ChipProgram, Observe
-from runtime_sim.interpret.rules import Observer, interpret
+from runtime_sim.interpret.chip import ChipProgram, Observe, core_programs, run_cores
+from runtime_sim.interpret.rules import Observer, interpret_parts
 from runtime_sim.launch.runtime import RuntimeNet
 from runtime_sim.launch.session import Session, history_rows
 from runtime_sim.machine.errors import SimulationError
@@ -47,10 +47,12 @@ class CannotRun(Exception):
 
 @dataclass(frozen=True)
 class Stage:
-    """One function of one dump. The level is that of its ops: "llm", "tensor" or "chip"."""
+    """The function of a net in one dump, or those of its cores. The level is that of its ops: "llm", "tensor"
+    or "chip".
+    """
 
     path: Path
-    function: Function
+    functions: list[Function]
     level: str
 
     @property
@@ -116,14 +118,14 @@ class DumpedNet:
 
     def _stage(self, path: Path, text: str) -> Stage:
         functions = parse_module(text, str(path)).functions()
-        function = next((each for each in functions if net_of(each).stage_name == self.name), None)
-        if function is None:
+        found = [each for each in functions if net_of(each).stage_name == self.name]
+        if not found:
             raise UserError(f"{path} was not made with this file: it has no net {self.name}")
-        names = {op.opname.partition(".")[0] for op in function.block.ops}
+        names = {op.opname.partition(".")[0] for op in found[0].block.ops}
         level = next((level for level in ("chip", "tensor") if level in names), "llm")
         if level != "chip":
-            self._check_signature(path, function)
-        return Stage(path, function, level)
+            self._check_signature(path, found[0])
+        return Stage(path, found, level)
 
     def _check_signature(self, path: Path, function: Function) -> None:
         given = [(array.shape, array.dtype) for array in self.inputs]
@@ -136,16 +138,26 @@ class DumpedNet:
         """The outputs of a stage. Raises CannotRun, or CompileError when the stage is at fault."""
         try:
             if stage.level == "chip":
-                return self.chip_program(stage).run(self.inputs, observe)  # type: ignore[arg-type]
-            tables, codes = self.model.tables, self.materializer.codes
-            return interpret(stage.function, self.inputs, self.read_floats, tables, observe, codes)  # type: ignore[arg-type]
+                return run_cores(self.chip_programs(stage), self.inputs, observe)  # type: ignore[arg-type]
+            return self._interpret(stage, observe)  # type: ignore[arg-type]
         except (SimulationError, ValueError) as error:
             raise CompileError(str(error).partition("\n")[0]) from error
 
-    def chip_program(self, stage: Stage) -> ChipProgram:
+    def _interpret(self, stage: Stage, observe: Observer | None) -> list[Array]:
+        """The outputs, each by a core that gives it."""
+        tables, codes = self.model.tables, self.materializer.codes
+        inputs = [self.inputs] * len(stage.functions)
+        found = interpret_parts(stage.functions, inputs, self.read_floats, tables, observe, codes)
+        outputs: dict[str, Array] = {}
+        for function, arrays in zip(stage.functions, found, strict=True):
+            names = [each.name for each in net_of(function).written]
+            outputs |= zip(names, arrays, strict=True)
+        return [outputs[each.name] for each in net_of(stage.functions[0]).outputs]
+
+    def chip_programs(self, stage: Stage) -> list[ChipProgram]:
         exact = self.suspect.session.runtime.exact
         try:
-            return ChipProgram(stage.function, self.spec, self.materializer.bytes_of, exact)
+            return core_programs(stage.functions, self.spec, self.materializer.bytes_of, exact)
         except SimulationError as error:
             raise CannotRun(str(error)) from None
 

@@ -59,6 +59,27 @@ def test_a_dump_with_other_stages_is_refused(dumped, capsys):
     assert f"has the functions {functions}, expected {functions}, block_cache.2" in capsys.readouterr().err
 
 
+@pytest.fixture(scope="module")
+def of_two_cores(dumped) -> Path:
+    assert convert(dumped, "cores", "-c", "bm1688", "--dump-ir", dumped / "ir_of_cores") == 0
+    return dumped
+
+
+@pytest.mark.parametrize("dump", ["block_0.10.partition", "block_0.17.tensor-to-chip", "block_0.22.insert-waits"])
+def test_dumps_of_two_cores_give_the_same_file(of_two_cores, dump):
+    path = of_two_cores / "ir_of_cores" / f"{dump}.mlir"
+    assert convert(of_two_cores, "cores_again", "-c", "bm1688", "--resume-ir", path) == 0
+    assert bytes_of(of_two_cores, "cores_again") == bytes_of(of_two_cores, "cores")
+
+
+def test_a_dump_that_lacks_a_core_is_refused(of_two_cores, capsys):
+    text = (of_two_cores / "ir_of_cores" / "block_0.22.insert-waits.mlir").read_text()
+    path = of_two_cores / "block_0.22.mlir"
+    path.write_text(text.replace("cores = 2", "cores = 3"))
+    assert convert(of_two_cores, "cores_no", "-c", "bm1688", "--resume-ir", path) == 2
+    assert "block.core0 is for core 0 of 3" in capsys.readouterr().err
+
+
 BLOCK = "block_0.10.fuse-residual.mlir"
 REFUSED = {
     "of no module": (BLOCK, "", "", "block_9.05.mlir", "no module is called block_9; there are embedding"),
