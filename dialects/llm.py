@@ -536,7 +536,8 @@ class AttentionOp(RoundsOperands):
     p = softmax(scores + mask) over the keys that `visible` leaves, the row maximum subtracted after the mask
     is added; y = p @ v. A sink is one more logit of each row that takes part in the denominator only.
     Scores, softmax and accumulation are float32. A mask of 16 bit holds what a client writes, 0 or -9984,
-    and no number below -1e38; one of f32 may hold any, -inf included.
+    and no number below -1e38; one of f32 may hold any, -inf included. A query that is shown no key gives
+    something finite, which nobody reads.
     Shapes: q [1, Hq, S, D], k [1, Hkv, T, D], v [1, Hkv, T, Dv], mask [1, 1, S, T], sinks [Hq],
     y [1, S, Hq, Dv]. Source: Vaswani et al. 2017, equation 1; Ainslie et al. 2023 for the groups.
     """

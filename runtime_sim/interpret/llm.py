@@ -207,7 +207,7 @@ def visible_only(visible: llm.Visible, mask: Array | None, queries: int, keys: i
     """What is added to the scores: the mask, and at keys that are not visible at least what hides them.
 
     A client hides all keys of the queries that it does not use. Such a query takes the mean of whatever is
-    there, visible or not: nobody reads it, and no level must make it differ from another's.
+    there, visible or not: nobody reads it, and it may be any finite number; see `llm.attention`.
     """
     seen = visible_keys(visible, queries, keys)
     if mask is None:

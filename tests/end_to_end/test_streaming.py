@@ -47,9 +47,14 @@ def test_blocks_of_keys_give_what_all_at_once_give(streamed, name):
     whole, model = streamed(name)
     for net in ("block_0", "block_cache_0"):
         inputs = whole.inputs(whole.nets[net])
+        shown = (inputs[2][0, 0] == 0).any(-1)  # what others give is only finite
+        assert 0 < np.count_nonzero(~shown) < 10 or net == "block_cache_0"
         wanted = whole.run(whole.nets[net], "llm", inputs)
         for stage in ("tensor", "file"):
-            check_close(model.nets[net], model.run(model.nets[net], stage, inputs), wanted, ROUNDING)
+            found = model.run(model.nets[net], stage, inputs)
+            assert all(np.isfinite(each.astype(np.float32)).all() for each in found)
+            used = ([each[:, shown] for each in outputs] for outputs in (found, wanted))
+            check_close(model.nets[net], *used, ROUNDING)
 
 
 @pytest.mark.parametrize("name", [name for name, model in MODELS.items() if model[1] != "w4bf16"])
