@@ -31,9 +31,9 @@ SLOTS_SHARE = 0.8  # of a lane that a vector may take in whole slots; a longer o
 class TileWeights(Pass):
     """tensor -> tensor. Leave only linears whose weight is a tile in local memory.
 
-    A linear with an accumulator is cut along its inputs, so that each tile adds to the same sums; any other
-    along its outputs. A gated linear that feeds only such a sum is cut together with it: its activations
-    never exist whole.
+    A linear with an accumulator, or whose sums others add to, is cut along its inputs, so that each tile adds
+    to the same sums; any other along its outputs. A gated linear that feeds only such a sum is cut together
+    with it: its activations never exist whole.
     """
 
     name: ClassVar[str] = "tile-weights"
@@ -65,7 +65,7 @@ class Tiling:
         """
         if not tensor.in_ddr(op.w.type) or feeds_from_gate(op):
             return
-        if op.accumulator is None:
+        if not is_term(op):
             bias = added_row(op, target_of(op))
             tiler = Tiler(bias or op, self.bytes, self.looked_up)
             parts = [self.part(tiler, op, bias, rows) for rows in tiler.row_ranges(op.w)]
@@ -77,6 +77,7 @@ class Tiling:
         total = op.accumulator
         for columns in tiler.column_ranges(op.w):
             total = tiler.linear(tiler.columns(op.x, columns), op.w, columns=columns, start=total)
+        assert total is not None, "a weight without inputs"
         rw.replace(op, [total])
 
     def part(self, tiler: Tiler, op: tensor.LinearOp, bias: tensor.AddOp | None, rows: Range) -> Value:
@@ -91,7 +92,7 @@ class Tiling:
         """gated_linear, and the linear it feeds, tile by tile."""
         down = op.y.users[0] if op.y.has_one_use() else None
         tiler = Tiler(op, self.bytes, self.looked_up)
-        if not isinstance(down, tensor.LinearOp) or down.accumulator is None:
+        if not isinstance(down, tensor.LinearOp) or not is_term(down):
             ranges = even_ranges(op.gate.type.shape[0], tiler.lanes, tiler.row_limit(op.gate) // 2)
             biases = tiler.biases(op.x, op.biases)
             parts = [tiler.gated(op, rows, biases) for rows in ranges]
@@ -104,6 +105,7 @@ class Tiling:
             gated = tiler.gated(op, part, biases)
             tiler.build.loc = down.loc
             total = tiler.linear(gated, down.w, columns=part, start=total)
+        assert total is not None, "a weight without inputs"
         rw.replace(down, [total])
 
     @rewrite(tensor.ExpertsOp)
@@ -120,7 +122,16 @@ class Tiling:
 def feeds_from_gate(op: tensor.LinearOp) -> bool:
     """Whether `tile_gated` will cut this op, from the gated linear it alone reads."""
     gate = op.x.defining(tensor.GatedLinearOp)
-    return gate is not None and gate.y.has_one_use() and op.accumulator is not None
+    return gate is not None and gate.y.has_one_use() and is_term(op)
+
+
+def is_term(op: tensor.LinearOp) -> bool:
+    """Whether its products are added to others: to an accumulator, or where parts of a net meet."""
+    users = op.y.users
+    while len(users) == 1 and isinstance(users[0], tensor.CastOp):
+        users = users[0].y.users
+    sent = len(users) == 1 and isinstance(users[0], tensor.SendOp)
+    return sent or op.accumulator is not None
 
 
 def added_row(op: tensor.LinearOp, spec: ChipSpec) -> tensor.AddOp | None:

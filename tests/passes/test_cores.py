@@ -7,6 +7,7 @@ from functools import cache
 import numpy as np
 import pytest
 
+from compiler.ir.core import Value
 from compiler.ir.module import Function, Module
 from compiler.ir.types import BF16
 from compiler.target.chips.bm1688 import BM1688
@@ -125,3 +126,19 @@ def test_the_keys_of_a_run_are_read_from_where_its_core_stored_them():
     function, _ = block("{tokens=32 keys=32}")
     stores = [op for op in function.block.ops if isinstance(op, tensor.StoreOp)]
     assert sum(op.stored.type.rank == 4 for op in stores) == 3 * 2
+
+
+@pytest.mark.parametrize("tokens", [1, 80])
+def test_cores_cut_their_weights_alike(tokens):
+    """Along their inputs where sums are sent, whether a core begins with what is added once or with nothing."""
+    group = next(group for group in model("llama", intermediate_size=512).nets if group.of_layers)
+    parts = after(fused(group.module, BM1688), f"partition{{cores=2}},{AFTER},llm-to-tensor")
+    name = "block" if tokens > 1 else "block_cache"
+    tiled = next(net for net in nets_of(after(parts, "tile-weights{bytes=512}")) if net_of(net[0]).name == name)
+    first, second = ([(tile.type.rows, tile.type.columns) for tile in tiles_of(core)] for core in tiled)
+    assert first == second
+    assert len({columns for _, columns in first}) > 1
+
+
+def tiles_of(function: Function) -> list[Value]:
+    return [op.result for op in function.block.ops if isinstance(op, tensor.PackedWeightOp)]
