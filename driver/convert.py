@@ -14,7 +14,7 @@ from dialects.contents import READY, Content
 from driver.client_files import copy_client_files
 from driver.job import Job
 from driver.modes import resolved
-from driver.options import ConvertOptions
+from driver.options import MAX_DEVICES, ConvertOptions
 from driver.output import CONFIG, staged_output
 from driver.pipelines import default_pipeline
 from driver.write import file_bytes, write
@@ -61,7 +61,7 @@ def check_model(options: ConvertOptions, config: ModelConfig) -> None:
     """What config.json and the flags tell without a weight."""
     config.check_length(options.seq_length)
     if options.num_device > 1:
-        config.check_devices(options.num_device)
+        config.check_devices(options.num_device, MAX_DEVICES)
     note_length(options.seq_length, config)
     if options.weight_bits < 16 and not options.as_stored:
         config.check_group(options.group, options.weight_bits)

@@ -129,9 +129,9 @@ class ModelConfig:
                 "and no head_dim says how wide a head is"
             )
 
-    def check_devices(self, devices: int) -> None:
+    def check_devices(self, devices: int, most: int) -> None:
         """Refuse counts of heads of which not every device can have as many as the others: a head of keys and
-        values is read by one device, or by some that read no other.
+        values is read by one device, or by some that read no other. `most` is how many there can be.
         """
         heads = _positive(self.values.get("num_attention_heads"))
         kv_heads = _positive(self.values.get("num_key_value_heads")) or heads
@@ -141,9 +141,9 @@ class ModelConfig:
             told = f"num_key_value_heads = {kv_heads}"
         else:
             return
-        possible = [n for n in range(2, devices + 8) if not (heads or n) % n]
+        possible = [n for n in range(2, most + 1) if not (heads or n) % n]
         possible = [n for n in possible if not (kv_heads or n) % n or not n % (kv_heads or n)]
-        hint = f"possible are {', '.join(map(str, possible[:5]))}" if possible else "only 1 is possible"
+        hint = f"possible are {', '.join(map(str, possible))}" if possible else "only 1 is possible"
         raise UserError(f"--num_device {devices}: does not divide {told} ({self.path}); {hint}")
 
     def check_sizes(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
