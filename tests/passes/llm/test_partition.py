@@ -163,12 +163,13 @@ def held(module, op_class: type) -> list:
     return [[op for op in function.block.ops if isinstance(op, op_class)] for function in module.functions()]
 
 
-def uneven() -> ImportedModel:
+def uneven(columns: int = 64) -> ImportedModel:
     heads = {"num_attention_heads": 9, "num_key_value_heads": 3, "head_dim": 16}
-    return model("llama", **heads, hidden_size=144, intermediate_size=384)
+    return model("llama", **heads, hidden_size=144, intermediate_size=columns)
 
 
 def test_nine_query_heads_of_three_kv_heads_over_two_cores():
+    """Columns cannot make up for more heads: there are those of one row of lanes."""
     split = after(blocks(uneven()), "partition{cores=2}")
     for first, second in zip(*[iter(held(split, llm.AttentionOp))] * 2, strict=True):
         assert [first[0].heads_of, second[0].heads_of] == [(3, 2), (1, 3)]
@@ -183,13 +184,24 @@ def test_keys_and_values_are_given_before_any_sum():
         assert kinds == [llm.AllGatherOp] * 2 + [llm.AllReduceOp] * 2 + [llm.AllGatherOp]
 
 
+def test_no_kv_head_is_read_by_two_where_columns_make_up_for_more_heads():
+    """Six and three query heads; products of columns are 3 of each."""
+    split = after(blocks(uneven(384)), "partition{cores=2}")
+    attentions = held(split, llm.AttentionOp)
+    assert [[op.heads_of for op in ops] for ops in attentions] == 2 * [[(3, 3)], [(3,)]]
+    gathers = [op for ops in held(split, llm.AllGatherOp) for op in ops]
+    assert {op.sizes for op in gathers if op.y.type.rank == 4} == {(2, 1)}
+    columns = [op.x.type.shape[-1] for ops in held(split, llm.LinearOp) for op in ops if op.partial]
+    assert columns == 2 * [6 * 16, 128, 3 * 16, 256]
+
+
 def test_who_has_fewer_heads_has_more_columns():
     """Products of heads and of columns are as even as whole rows of lanes allow."""
     heads = {"num_attention_heads": 3, "num_key_value_heads": 3, "head_dim": 128}
     whole = blocks(model("llama", **heads, hidden_size=192, intermediate_size=1024))
     linears = held(after(whole, "partition{cores=2}"), llm.LinearOp)
     columns = [op.x.type.shape[-1] for ops in linears for op in ops if op.partial]
-    assert columns == 2 * [2 * 128, 448, 1 * 128, 576]
+    assert columns == 2 * [2 * 128, 384, 1 * 128, 640]
 
 
 @pytest.mark.parametrize(("name", "meetings"), [("llama", 2), ("phi", 1), ("qwen2_moe", 3)])
@@ -244,11 +256,11 @@ def test_parts_in_lockstep_compute_what_the_whole_does(name, parts):
 
 
 def test_heads_that_do_not_divide():
-    imported = uneven()
-    for group in imported.nets:
-        whole = fused(group.module)
-        for cores in (2, 3, 4):
-            check_parts(whole, after(whole, f"partition{{cores={cores}}}"), imported, LOOSE)
+    for imported in (uneven(), uneven(384)):
+        for group in imported.nets:
+            whole = fused(group.module)
+            for cores in (2, 3, 4):
+                check_parts(whole, after(whole, f"partition{{cores={cores}}}"), imported, LOOSE)
 
 
 @pytest.mark.parametrize("parts", ["cores=2", "cores=4", "devices=2", "devices=4"])
