@@ -48,6 +48,7 @@ def test_the_order_may_be_put_into_what_was_encoded_without_it(case, data):
 @given(instructions(), st.data())
 def test_bodies_tell_instructions_apart_by_all_but_their_order(case, data):
     isa, engine, whole = case
+    assume(whole.kind != "end")  # nothing is decoded behind it
     name = data.draw(st.sampled_from(list(whole.fields)))
     value = data.draw(st.integers(0, isa.layout(whole.name, whole.size).fields[name].mask))
     fields = ({**whole.fields, name: given} for given in (whole.fields[name], value))
