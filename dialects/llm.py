@@ -37,7 +37,7 @@ from compiler.ir.types import F32, I32, Attribute, ElementType, TensorType, attr
 from compiler.weights.part import part_of
 from compiler.weights.scheme import scheme_of
 from dialects.activations import Activation
-from dialects.parts import Collective, Over, place_of
+from dialects.parts import Collective, Gathers, Over
 from dialects.shapes import (
     broadcast,
     check_axis,
@@ -1094,11 +1094,8 @@ class AllReduceOp(Collective):
 
 
 @op("llm.all_gather", effects=True)
-class AllGatherOp(Collective):
-    """The parts' x one after the other along `axis`, the same on every part.
-
-    `sizes` has how long each part's x is there. A part with 0 has nothing of y, and takes no part.
-    """
+class AllGatherOp(Gathers):
+    """The parts' x one after the other along `axis`, the same on every part."""
 
     x: Operand[TensorType]
     over: Attr[Over]
@@ -1106,20 +1103,8 @@ class AllGatherOp(Collective):
     sizes: Attr[tuple[int, ...]]
     y: Result[TensorType]
 
-    def takes_part(self, number: int) -> bool:
-        return self.sizes[number] > 0
-
-    def infer_types(self) -> tuple[TensorType, ...]:
-        shape = list(self.x.type.shape)
-        shape[self.axis] = sum(self.sizes)
-        return (TensorType(tuple(shape), self.x.type.element),)
-
     def verify(self) -> None:
-        check_axis(self, self.axis, self.x.type)
-        number, count = place_of(self, self.over)
-        own = self.x.type.shape[self.axis]
-        if len(self.sizes) != count or min(self.sizes) < 0 or self.sizes[number] != own:
-            self.fail(f"joins parts of sizes {list(self.sizes)}, where number {number} of {count} has {own}")
+        self.check_sizes()
 
 
 @op("llm.largest")

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import Literal
 
-from compiler.ir.core import Op
+from compiler.ir.core import Op, Value
 from compiler.ir.module import Function
+from compiler.ir.types import TensorType, Type
 from dialects.nets import KEY, WHOLE, NetAttr, NetPart
+from dialects.shapes import check_axis
 
 Over = Literal["core", "device"]
 
@@ -26,6 +28,31 @@ class Collective(Op):
     def takes_part(self, number: int) -> bool:
         """Whether the part of that number meets the others here."""
         return True
+
+
+class Gathers(Collective):
+    """Trait of the ops that put the parts' x one after the other along `axis`; `sizes` has how long each
+    is. A part with 0 has nothing of it, and takes no part.
+    """
+
+    x: Value[TensorType]
+    axis: int
+    sizes: tuple[int, ...]
+
+    def takes_part(self, number: int) -> bool:
+        return self.sizes[number] > 0
+
+    def infer_types(self) -> tuple[Type, ...]:
+        shape = list(self.x.type.shape)
+        shape[self.axis] = sum(self.sizes)
+        return (TensorType(tuple(shape), self.x.type.element),)
+
+    def check_sizes(self) -> None:
+        check_axis(self, self.axis, self.x.type)
+        number, count = place_of(self, self.over)
+        own = self.x.type.shape[self.axis]
+        if len(self.sizes) != count or min(self.sizes) < 0 or self.sizes[number] != own:
+            self.fail(f"joins parts of sizes {list(self.sizes)}, where number {number} of {count} has {own}")
 
 
 def part_name(whole: str, over: Over, number: int) -> str:

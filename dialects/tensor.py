@@ -37,7 +37,7 @@ from compiler.ir.types import (
 )
 from compiler.weights.scheme import Scheme, scheme_of
 from dialects.activations import Activation
-from dialects.parts import Collective, Over, place_of
+from dialects.parts import Collective, Gathers, Over, place_of
 from dialects.shapes import broadcast, check_axis, check_broadcast, check_concatenation, check_count
 
 MAX_EXACT = 1 << 24  # integers up to it are exact in f32, in which places are compared
@@ -1172,11 +1172,10 @@ class ReceiveOp(TensorOp):
 
 
 @op("tensor.join")
-class JoinOp(MadeAnywhere, Collective):
+class JoinOp(Gathers, MadeAnywhere):
     """The parts' x one after the other along `axis`, as one array in DDR of which each part stores its own.
 
-    `sizes` has how long each part's x is there; a part with 0 has nothing of it. What others store is there
-    when the program has ended: a part may read no more than its own.
+    What others store is there when the program has ended: a part may read no more than its own.
     """
 
     x: Operand[TensorType]
@@ -1185,22 +1184,10 @@ class JoinOp(MadeAnywhere, Collective):
     sizes: Attr[tuple[int, ...]]
     y: Result[TensorType]
 
-    def takes_part(self, number: int) -> bool:
-        return self.sizes[number] > 0
-
-    def infer_types(self) -> tuple[Type, ...]:
-        shape = list(self.x.type.shape)
-        shape[self.axis] = sum(self.sizes)
-        return (TensorType(tuple(shape), self.x.type.element),)
-
     def verify(self) -> None:
         if not in_ddr(self.x.type):
             self.fail(f"takes {self.x.type}, expected an array in DDR")
-        check_axis(self, self.axis, self.x.type)
-        number, count = place_of(self, self.over)
-        own = self.x.type.shape[self.axis]
-        if len(self.sizes) != count or min(self.sizes) < 0 or self.sizes[number] != own:
-            self.fail(f"joins parts of sizes {list(self.sizes)}, where number {number} of {count} has {own}")
+        self.check_sizes()
 
     def own_starts(self) -> list[int]:
         """Where this part's x begins in y."""

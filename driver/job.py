@@ -6,6 +6,7 @@ from collections.abc import Hashable, Iterator, Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
+from itertools import chain
 from pathlib import Path
 
 from compiler.bmodel import BModel, CommandStreams, Net
@@ -297,10 +298,11 @@ def for_all_functions(efforts: Mapping[str, Effort], module: ModuleOp, cores: in
     parts of other cores too, as all meet each other run by run; `module` is not shared out among cores yet.
     """
     found: dict[str, Effort] = {}
-    programs = [cores for net in stages_of(module.functions()) for cores in programs_of(net)]
-    for first, *others in (stages for cores in programs for stages in cores):
+    programs = [program for net in stages_of(module.functions()) for program in programs_of(net)]
+    for stages in chain.from_iterable(programs):
+        first = stages[0]
         part = part_name(first.sym_name, "core", 0)
-        for name in (each.sym_name for each in (first, *others)):
+        for name in (each.sym_name for each in stages):
             if part in efforts:
                 found |= {part_name(name, "core", number): efforts[part] for number in range(cores)}
             else:

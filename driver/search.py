@@ -19,7 +19,7 @@ from passes.options import ByFunction
 
 TILES = (0, 2, 4)  # times `work_bytes`, 0 for the default; larger ones are fewer commands, waited for longer
 FILLS = (0.85, 0.7, 0.5, 0.0)  # loads further ahead hide more, and leave less room
-BUDGET = 200_000  # instructions to place in trials, some 15 seconds' worth, before the best so far is taken
+BUDGET = 200_000  # instructions to place in trials before the best so far is taken
 COMMAND = 1e-7  # of the cycles, to have one command less: long programs take time to compile
 TIE = 0.001  # of the cycles: what differs less is as fast, as the estimates are not better than that
 

@@ -140,10 +140,10 @@ def bmodel_net(
     if device is None:
         return Net(net.name_for(layer), mode, found)
     cascade = Cascade(net.name_for(layer), device, net.part.step)
-    return Net(part_name(cascade), mode, found, cascade)
+    return Net(name_in_cascade(cascade), mode, found, cascade)
 
 
-def part_name(cascade: Cascade) -> str:
+def name_in_cascade(cascade: Cascade) -> str:
     """What a net of a cascade is called; clients do not use it."""
     step = f"_{cascade.step}" if cascade.step else ""
     return f"{cascade.main_name}_{cascade.device}{step}"

@@ -451,10 +451,11 @@ def broadcast(op: llm.BroadcastOp, x: Array) -> Array:
 
 
 @exchanges(llm.AllReduceOp)
-def all_reduce(op: llm.AllReduceOp, parts: list[Array]) -> Array:
-    y = parts[0]
-    for part in parts[1:]:
-        y = y + part
+@simulates(llm.AddTermsOp)
+def sum_of_terms(op: llm.AllReduceOp | llm.AddTermsOp, terms: list[Array]) -> Array:
+    y = terms[0]
+    for term in terms[1:]:
+        y = y + term
     return rounded(y, op.y.type)
 
 
@@ -473,14 +474,6 @@ def largest(op: llm.LargestOp, x: Array) -> tuple[Array, Array]:
 def all_reduce_argmax(op: llm.AllReduceArgmaxOp, values: list[Array], indices: list[Array]) -> Array:
     part = np.argmax(np.concatenate(values, axis=-1), axis=-1, keepdims=True)
     return np.take_along_axis(np.concatenate(indices, axis=-1), part, axis=-1)
-
-
-@simulates(llm.AddTermsOp)
-def add_terms(op: llm.AddTermsOp, terms: list[Array]) -> Array:
-    y = terms[0]
-    for term in terms[1:]:
-        y = y + term
-    return rounded(y, op.y.type)
 
 
 @simulates(llm.IndexOfLargestOp)
