@@ -17,7 +17,7 @@ OpT = TypeVar("OpT", bound=Op)
 
 
 class Maker(Protocol):
-    """What makes the values of one part; see `passes.llm.part.Part`."""
+    """What makes the values of one part; see `passes.llm.partition.Part`."""
 
     def piece(self, value: Value, axis: int, cut: Range) -> Value:
         """The part's own copy of those items of a value of the whole net."""
