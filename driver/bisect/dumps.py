@@ -77,8 +77,6 @@ class DumpedNet:
     def of(cls, suspect: Suspect, folder: Path) -> DumpedNet:
         if suspect.session.devices > 1:
             raise UserError("--ir: the nets of several devices cannot be looked into, those of one can")
-        if any(len(part.program.cores) > 1 for part in suspect.run.net.parts):
-            raise UserError("--ir: nets of several cores cannot be looked into: compile with --num_core 1")
         model, weights = model_of(suspect.session, suspect.reference.folder)
         group, function, instance = model.find(suspect.run.net.name)
         net = net_of(function)

@@ -31,12 +31,15 @@ SIZES = {"hidden": 128, "heads": 2, "kv_heads": 1, "intermediate": 256}
 class Compiled:
     """A tiny model with its dumps, and a suspect for each of its nets."""
 
-    def __init__(self, checkpoint: Path, out: Path, mode: str = "bf16", tokens: int = 0) -> None:
+    def __init__(
+        self, checkpoint: Path, out: Path, mode: str = "bf16", tokens: int = 0, chip: str = "bm1684x"
+    ) -> None:
         self.checkpoint, self.dumps = checkpoint, out / "ir"
         length = 2 * tokens or 64
         options = ConvertOptions(
-            checkpoint, length, mode, chunk_length=length // 2, out_dir=out / "out", dump_ir=self.dumps, jobs=1
-        )
+            checkpoint, length, mode, chunk_length=length // 2, out_dir=out / "out", dump_ir=self.dumps, jobs=1,
+            chip=chip,
+        )  # fmt: skip
         passes = default_pipeline(options, ByFunction(Effort(tokens=tokens)))
         self.file = convert(replace(options, passes=passes))
         session = open_session(self.file, checkpoint, False)
@@ -58,12 +61,14 @@ class Compiled:
         return list(bisect.bisect_net(replace(suspect, run=run), self.dumps))
 
 
-def change_dump(dumps: Path, name: str, change: Callable[[Function], Op]) -> tuple[str, int]:
-    """Change @block of a dump; the name of its file, and the line of the op that `change` gives."""
+def change_dump(
+    dumps: Path, name: str, change: Callable[[Function], Op], function: str = "block"
+) -> tuple[str, int]:
+    """Change a function of a dump; the name of its file, and the line of the op that `change` gives."""
     (path,) = dumps.glob(f"block_0.*.{name}.mlir")
     header, _, text = path.read_text().partition("\n")
     module = parse_module(text)
-    op = change(module.function("block"))
+    op = change(module.function(function))
     positions: dict[Op, tuple[int, int]] = {}
     path.write_text(f"{header}\n{print_module(module, positions=positions)}")
     return path.name, positions[op][0] + 1
