@@ -226,21 +226,64 @@ class TakeOp(RoundsOperands):
             self.fail("takes an order that is computed where it needs one that is known at compile time")
 
 
+@attr_def("llm.streams")
+@dataclass(frozen=True)
+class Streams(Attribute):
+    """Which of several streams of row numbers picks each section of a table's columns.
+
+    The first `widths[0]` columns are of rows that stream `numbers[0]` picks, the next `widths[1]` of rows
+    that stream `numbers[1]` picks, and so on. `axis` is that of the streams in ids: 0 of [streams, S], 1 of
+    [S, streams].
+    Source: apply_multimodal_rotary_pos_emb of Qwen2-VL, where text has three streams of positions: time,
+    height and width; Qwen2VisionTransformer, where a patch has two: row and column.
+    """
+
+    numbers: tuple[int, ...]
+    widths: tuple[int, ...]
+    axis: int = 0
+
+    def problem(self) -> str | None:
+        if not self.numbers or len(self.numbers) != len(self.widths) or self.axis not in (0, 1):
+            return "expected a stream for each of one or more sections, on axis 0 or 1"
+        if min(self.widths) < 1 or min(self.numbers) < 0:
+            return "has a section without columns, or a stream below 0"
+        return None
+
+
 @op("llm.gather_rows")
 class GatherRowsOp(Op):
-    """y[0, s] = table[ids[0, s]]; table [N, R], ids [1, S] i32, y [1, S, R]."""
+    """y[0, s] = table[ids[0, s]]; or with streams, column by column, y[0, s, c] = table[ids[n, s], c], where
+    n is the stream of column c.
 
-    shapes = "table[N, R] ids[1, S] y[1, S, R]"
+    Shapes: table [N, R], ids i32 [1, S], or as `Streams` says, y [1, S, R].
+    """
+
+    shapes = "table[N, R] ids[A, B] y[1, S, R]"
 
     table: Operand[TensorType]
     ids: Operand[TensorType]
+    streams: OptionalAttr[Streams]
     y: Result[TensorType]
 
+    @property
+    def stream_axis(self) -> int:
+        """The axis of ids that its tokens are not on."""
+        return self.streams.axis if self.streams else 0
+
     def infer_types(self) -> tuple[TensorType, ...]:
-        return (rows_type(self.table.type, self.ids.type),)
+        tokens = self.ids.type.shape[1 - self.stream_axis]
+        return (TensorType((1, tokens, self.table.type.shape[1]), self.table.type.element),)
 
     def verify(self) -> None:
         check_row_indices(self, self.table.type, self.ids.type)
+        given, columns = self.ids.type.shape[self.stream_axis], self.table.type.shape[1]
+        streams = self.streams or Streams((0,), (columns,))
+        if self.streams is None and given != 1:
+            self.fail(f"takes ids {self.ids.type}, expected [1, S] where no streams are told")
+        if sum(streams.widths) != columns:
+            self.fail(f"has streams for {sum(streams.widths)} columns of a table {self.table.type}")
+        if max(streams.numbers) >= given:
+            self.fail(f"takes ids {self.ids.type}, which have no stream {max(streams.numbers)}")
 
 
 # ---- embedding, linear, matmul ----

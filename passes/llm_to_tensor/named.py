@@ -46,6 +46,8 @@ def indices(low: Lowering, op: llm.IndicesOp) -> Value:
 
 @lowers(llm.GatherRowsOp)
 def gather_rows(low: Lowering, op: llm.GatherRowsOp) -> TableRows:
+    if op.streams is not None:
+        op.fail("by several streams has no lowering to the tensor dialect")
     return TableRows(op.table, low.parameter(op.table), low.argument(op.ids))
 
 

@@ -66,7 +66,11 @@ def slice_weights(op: llm.SliceWeightsOp, weight: Array) -> Array:
 
 @simulates(llm.GatherRowsOp)
 def gather_rows(op: llm.GatherRowsOp, table: Array, ids: Array) -> Array:
-    return table[ids]
+    if op.streams is None:
+        return table[ids]
+    of_column = np.repeat(op.streams.numbers, op.streams.widths)
+    rows = np.moveaxis(ids, op.streams.axis, -1)[:, of_column]
+    return table[rows, np.arange(table.shape[1])][None]
 
 
 # ---- embedding, linear, matmul ----

@@ -23,6 +23,12 @@ def attention(visible: str, keys: int = 8, masked: bool = True) -> str:
     )
 
 
+def gather_rows(streams: str, ids: str = "tensor<3x8xi32>") -> str:
+    """Rows of 64 columns for eight tokens."""
+    stated = f"<{{streams = #llm.streams<{streams}>}}>" * bool(streams)
+    return f'%y = "llm.gather_rows"(%t, %i) {stated} : (tensor<32x64xbf16>, {ids}) -> {X}'
+
+
 def experts(gated: bool = True, ids: str = "tensor<8x2xi32>", inner: int = 32, settings: str = "") -> str:
     """Four experts, of whom eight tokens choose two each."""
     up, down = "tensor<4x32x64xbf16>", f"tensor<4x64x{inner}xbf16>"
@@ -139,6 +145,34 @@ MALFORMED = {
     "an order that is computed": (
         f'%y = "llm.take"(%x, %order) : ({X}, tensor<5xi32>) -> tensor<1x8x5xbf16>',
         "needs one that is known at compile time",
+    ),
+    "rows that one of several streams picks, and nothing says which": (
+        gather_rows(""),
+        r"takes ids tensor<3x8xi32>, expected \[1, S\] where no streams are told",
+    ),
+    "streams of fewer columns than a table has": (
+        gather_rows("numbers = [0, 1], widths = [32, 16]"),
+        "has streams for 48 columns of a table tensor<32x64xbf16>",
+    ),
+    "a stream that there is not": (
+        gather_rows("numbers = [0, 3], widths = [32, 32]"),
+        "takes ids tensor<3x8xi32>, which have no stream 3",
+    ),
+    "streams on the axis of tokens": (
+        gather_rows("numbers = [0, 1], widths = [32, 32], axis = 1"),
+        r"y is .*, expected \[1, S, R\]|gives .*, expected tensor<1x3x64xbf16>",
+    ),
+    "streams on an axis that ids have not": (
+        gather_rows("numbers = [0, 1], widths = [32, 32], axis = 2"),
+        "expected a stream for each of one or more sections, on axis 0 or 1",
+    ),
+    "streams for sections that there are not": (
+        gather_rows("numbers = [0, 1], widths = [64]"),
+        "expected a stream for each of one or more sections",
+    ),
+    "a section without columns": (
+        gather_rows("numbers = [0, 1], widths = [64, 0]"),
+        "has a section without columns",
     ),
     "a temperature in whole numbers": (
         '%y = "llm.nucleus"(%x, %t, %k, %p) <{least = 5 : i64}> : (tensor<1x9xf32>, tensor<1xi32>, tensor<1xi32>,'

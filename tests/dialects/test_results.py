@@ -62,6 +62,10 @@ LINES = [
     '"llm.indices"() <{name = "order"}> : () -> tensor<5xi32>',
     '"llm.take"(%x, %order) : (!x, tensor<5xi32>) -> tensor<1x8x5xbf16>',
     '"llm.gather_rows"(%a, %i) : (!w, tensor<1x8xi32>) -> !x',
+    '"llm.gather_rows"(%a, %i) <{streams = #llm.streams<numbers = [2, 0], widths = [60, 4]>}>'
+    " : (!w, tensor<3x8xi32>) -> !x",
+    '"llm.gather_rows"(%a, %i) <{streams = #llm.streams<numbers = [1, 0], widths = [32, 32], axis = 1>}>'
+    " : (!w, tensor<8x2xi32>) -> !x",
     '"llm.embedding"(%i, %a) : (tensor<1x8xi32>, !w) -> !x',
     '"llm.linear"(%x, %w) <{operandSegmentSizes = array<i32: 1, 1, 0, 0>}> : (!x, !w) -> tensor<1x8x32xbf16>',
     '"llm.gated_linear"(%x, %g, %w) <{operandSegmentSizes = array<i32: 1, 1, 1, 0, 0>}> : (!x, !w, !w)'

@@ -37,6 +37,24 @@ def test_linear_adds_bias_and_residual_and_rounds_once():
     np.testing.assert_array_equal(y, exact.astype(np.float32).astype(bf16))
 
 
+STREAMS = "numbers = [2, 0, 1], widths = [1, 3, 2]"
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_each_column_is_of_the_row_that_its_stream_picks(axis):
+    table = random_tensor(9, 6, seed=1)
+    ids = np.array([[0, 1, 2, 3], [5, 4, 3, 2], [8, 8, 0, 7]], np.int32)
+    given = ids.T if axis else ids
+    y = run(
+        f'%y = "llm.gather_rows"(%t, %i) <{{streams = #llm.streams<{STREAMS}, axis = {axis}>}}>'
+        f" : ({types(table, given)}) -> tensor<1x4x6xf32>",
+        table,
+        given,
+    )
+    for column, stream in enumerate([2, 0, 0, 0, 1, 1]):
+        assert y[0, :, column].tolist() == [table[row, column] for row in ids[stream]]
+
+
 @dataclass
 class Stored:
     """Codes by hand, as the author of a checkpoint may have chosen them."""
