@@ -52,7 +52,8 @@ from dialects.shapes import (
 )
 
 RopeMode = Literal["half", "interleaved", "half_tables", "pairs_to_halves"]
-VISIBLE_KINDS = ("causal", "window", "chunk", "all", "masked")
+VISIBLE_KINDS = ("causal", "window", "chunk", "band", "all", "masked")
+SIZED_KINDS = ("window", "chunk", "band")
 
 
 class RoundsOperands(Op):
@@ -546,6 +547,7 @@ class Visible(Attribute):
       causal  keys 0 to p
       window  keys p - size + 1 to p
       chunk   keys of p's own chunk of `size` positions up to p, the first one a multiple of the size
+      band    keys p - size + 1 to p + size - 1, so all of any segment of `size` neighbours that p is in
       all     every key
       masked  every key that the mask leaves, so there is one
     """
@@ -556,18 +558,29 @@ class Visible(Attribute):
     @property
     def sees_later(self) -> bool:
         """Whether a query may see keys behind its own position."""
-        return self.kind in ("all", "masked")
+        return self.kind in ("band", "all", "masked")
+
+    @property
+    def is_placed(self) -> bool:
+        """Whether it matters at which position a query is, so that each needs a key of its own."""
+        return self.kind not in ("all", "masked")
 
     def problem(self) -> str | None:
         if self.kind not in VISIBLE_KINDS:
             return f"has the kind {self.kind!r}, expected one of {', '.join(VISIBLE_KINDS)}"
-        sized = self.size >= 1 if self.kind in ("window", "chunk") else self.size == 0
-        return None if sized else "has a size that is not that of a window or chunk"
+        sized = self.size >= 1 if self.kind in SIZED_KINDS else self.size == 0
+        return None if sized else "has a size that is not that of a window, chunk or band"
 
     def first_key(self, position: int) -> int:
         """The first key that a query at this position may see."""
-        first = {"window": position - self.size + 1, "chunk": position - position % max(self.size, 1)}
-        return max(first.get(self.kind, 0), 0)
+        window, chunk = position - self.size + 1, position - position % max(self.size, 1)
+        return max({"window": window, "band": window, "chunk": chunk}.get(self.kind, 0), 0)
+
+    def stop_key(self, position: int, keys: int) -> int:
+        """The key behind the last one that a query at this position may see, of so many keys."""
+        if self.kind == "band":
+            return min(position + self.size, keys)
+        return keys if self.sees_later else position + 1
 
 
 @op("llm.attention")
@@ -622,8 +635,8 @@ class AttentionOp(RoundsOperands):
             self.fail(f"mask is {self.mask.type}, expected [1, 1, {tokens}, {keys}]")
         if self.sinks is not None and self.sinks.type.shape != (heads,):
             self.fail(f"sinks is {self.sinks.type}, expected [{heads}]")
-        if not self.visible.sees_later and keys < tokens:
-            self.fail(f"{keys} keys for {tokens} queries: causal queries have a key each")
+        if self.visible.is_placed and keys < tokens:
+            self.fail(f"{keys} keys for {tokens} queries: {self.visible.kind} queries have a key each")
         if self.visible.kind == "masked" and self.mask is None:
             self.fail("has no mask, and nothing else says which keys are visible")
 

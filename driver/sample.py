@@ -71,6 +71,6 @@ def seen_keys(function: Function, run: Range) -> int:
     found = 0
     for op in function.block.ops:
         if isinstance(op, llm.AttentionOp):
-            stop = op.k.type.shape[2] if op.visible.sees_later else run.stop
+            stop = op.visible.stop_key(run.stop - 1, op.k.type.shape[2])
             found += stop - op.visible.first_key(run.start)
     return found

@@ -220,7 +220,7 @@ def joined(build: Build, states: Sequence[State]) -> State:
 def seen_keys(visible: llm.Visible, positions: Range, total: int, lanes: int) -> Range:
     """The keys that queries at these positions may see, from a row of lanes on, where matrices start."""
     first = visible.first_key(positions.start) // lanes * lanes
-    return Range(first, total if visible.sees_later else positions.stop)
+    return Range(first, visible.stop_key(positions.stop - 1, total))
 
 
 def edge_of(visible: llm.Visible, positions: Range, seen: Range) -> Range:

@@ -223,8 +223,10 @@ def visible_keys(visible: llm.Visible, queries: int, keys: int) -> Array:
     """[queries, keys] bool; the queries are at the last positions of the keys."""
     position, key = np.arange(keys - queries, keys)[:, None], np.arange(keys)
     seen: Array = key <= (keys if visible.sees_later else position)
-    if visible.kind == "window":
+    if visible.kind in ("window", "band"):
         seen = seen & (key > position - visible.size)
+    if visible.kind == "band":
+        seen = seen & (key < position + visible.size)
     if visible.kind == "chunk":
         seen = seen & (key // visible.size == position // visible.size)
     return np.broadcast_to(seen, (queries, keys))

@@ -13,12 +13,12 @@ FOUR = "#weights.scheme<bits = 4, group = 32, zeros = true, scale = bf16>"
 STORED = f"tensor<32x64xbf16, {FOUR}>"
 
 
-def attention(visible: str, keys: int = 8, masked: bool = True) -> str:
+def attention(visible: str, keys: int = 8, masked: bool = True, size: int = 0) -> str:
     """Eight queries of two heads."""
     q, kv, mask = "tensor<1x2x8x64xbf16>", f"tensor<1x2x{keys}x64xbf16>", f"tensor<1x1x8x{keys}xbf16>"
     return (
         f'%y = "llm.attention"(%q, %k, %v{", %m" * masked}) <{{scale = 0.125 : f64, '
-        f'visible = #llm.visible<kind = "{visible}">, operandSegmentSizes = array<i32: 1, 1, 1, {int(masked)}, 0>}}>'
+        f'visible = #llm.visible<kind = "{visible}", size = {size}>, operandSegmentSizes = array<i32: 1, 1, 1, {int(masked)}, 0>}}>'
         f' : ({q}, {kv}, {kv}{f", {mask}" * masked}) -> tensor<1x8x2x64xbf16>'
     )
 
@@ -133,7 +133,12 @@ MALFORMED = {
         "has no mask, and nothing else says which keys are visible",
     ),
     "a kind of visibility that there is not": (attention("some"), "kind 'some', expected one of causal"),
+    "a band of queries that have no position": (
+        attention("band", keys=4, size=4),
+        "4 keys for 8 queries: band queries have a key each",
+    ),
     "a window without a size": (attention("window"), "has a size that is not that of a window"),
+    "a band without a size": (attention("band"), "has a size that is not that of a window, chunk or band"),
     "a table that is not f32": (
         '%y = "llm.table"() <{name = "cos"}> : () -> tensor<64x16xbf16>',
         "but tables are f32",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from compiler.target.chips.bm1684x import BM1684X
+from dialects.llm import AttentionOp, Visible
 from driver import sample
 from driver.pipelines import Effort
 from driver.price import Price
@@ -44,6 +45,15 @@ def test_runs_that_all_see_as_much_take_as_long():
 @pytest.mark.parametrize(("settings", "seen"), [({"sliding_window": None}, [16, 32, 48, 64]), ({"sliding_window": 9}, [16, 24, 24, 24])])
 def test_a_run_sees_the_keys_of_its_first_query_up_to_its_last(settings, seen):
     function = block(**settings)
+    assert [seen_keys(function, Range(start, start + 16)) for start in range(0, 64, 16)] == seen
+
+
+@pytest.mark.parametrize(("shown", "seen"), [(Visible("all"), [64] * 4), (Visible("band", 9), [24, 32, 32, 24])])
+def test_a_run_that_sees_later_keys_sees_those_up_to_its_last_querys_last(shown, seen):
+    function = block(sliding_window=None)
+    for op in function.block.ops:
+        if isinstance(op, AttentionOp):
+            op.visible = shown
     assert [seen_keys(function, Range(start, start + 16)) for start in range(0, 64, 16)] == seen
 
 

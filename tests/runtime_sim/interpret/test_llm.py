@@ -224,6 +224,8 @@ def test_attention_head_by_head(with_sinks, softcap):
         ('kind = "causal"', lambda query, key: key <= query),
         ('kind = "window", size = 2', lambda query, key: (key <= query) & (key > query - 2)),
         ('kind = "window", size = 1', lambda query, key: key == query),
+        ('kind = "band", size = 2', lambda query, key: abs(query - key) < 2),
+        ('kind = "band", size = 9', lambda query, key: key >= 0),
         ('kind = "all"', lambda query, key: key >= 0),
     ],
 )
