@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+VIT = "vit"  # a picture, or a tile of one, to states that stand for it in a prompt
 EMBEDDING = "embedding"  # ids of a prompt to states
 EMBEDDING_CACHE = "embedding_cache"  # of one token
 BLOCK = "block"  # a layer for a prompt

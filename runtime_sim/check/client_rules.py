@@ -7,6 +7,7 @@ that bind the addresses of one net to those of another. Source: Sophgo's LLM-TPU
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from math import isqrt
 
 from compiler.bmodel import AddrMode, BModel, Net, Stage, TensorInfo
 from compiler.bmodel.cascade import main_nets
@@ -22,11 +23,14 @@ from compiler.client_nets import (
     NEEDED,
     ON_FIRST_DEVICE,
     SAMPLE_HEAD,
+    VIT,
     kind_of,
     layer_count,
 )
 from runtime_sim.check.cascades import device_view
+from runtime_sim.launch.grids import STREAMS
 from runtime_sim.launch.loader import Program, stage_names
+from runtime_sim.launch.tower import GRID_RANK, WINDOWED
 
 Signature = Sequence[tuple[str, tuple[int, ...]]]  # data type and shape of each input or output
 
@@ -72,6 +76,8 @@ def _view_problems(bmodel: BModel) -> Iterator[str]:
     yield from _shape_problems(bmodel)
     yield from _stage_problems(bmodel)
     yield from _head_problems(bmodel)
+    if bmodel.has_net(VIT):
+        yield from _tower_problems(bmodel)
 
 
 def _name_problems(bmodel: BModel) -> Iterator[str]:
@@ -83,7 +89,7 @@ def _name_problems(bmodel: BModel) -> Iterator[str]:
         yield f"it has no {_HEAD}"
     for net in bmodel.nets:
         kind, layer = kind_of(net.name)
-        if kind not in ((*LOOK_UPS, _HEAD, *CHOICES) if layer is None else LAYER_NETS):
+        if kind not in ((VIT, *LOOK_UPS, _HEAD, *CHOICES) if layer is None else LAYER_NETS):
             yield f"net {net.name} is none that a client knows, and clients count layers by counting nets"
         elif layer is not None and layer >= layers:
             yield f"net {net.name} is beyond the {layers} layers that have both of their nets"
@@ -145,6 +151,14 @@ def _stage_problems(bmodel: BModel) -> Iterator[str]:
             yield f"the stages of net {net.name} hold {ours} tokens, those of {_CACHE} {theirs}"
 
 
+def _tower_problems(bmodel: BModel) -> Iterator[str]:
+    """Clients know by the two numbers of rows how many patches, a square of them, make a token."""
+    inputs, outputs = (bmodel.net(VIT).stages[0].inputs, bmodel.net(VIT).stages[0].outputs)
+    (patches, _), (tokens, _) = _dims(inputs, 0, GRID_RANK), _dims(outputs, 0, 2)
+    if patches and tokens and patches != tokens * isqrt(patches // tokens) ** 2:
+        yield f"net {VIT} makes {tokens} tokens of {patches} patches, clients need a square for each"
+
+
 def _head_problems(bmodel: BModel) -> Iterator[str]:
     """Logits are of use to another net only."""
     if _logits(bmodel) and not bmodel.has_net(GREEDY_HEAD):
@@ -180,17 +194,38 @@ def _signatures(bmodel: BModel, history: int) -> dict[str, tuple[Signature, Sign
     states, keys = (act, (1, rows, hidden)), (act, (1, rows, heads, head_dim))
     state, mask = (act, (1, 1, hidden)), (act, (1, 1, 1, history + 1))
     token, logits, number = ("i32", (1, 1)), _logits(bmodel), ("f32", (1,))
-    candidates = _candidates(bmodel)
+    candidates, streams = _candidates(bmodel), _streams(bmodel)
     settings = [("i32", (1, history)), number, number, ("i32", (1,)), number]
     return {
         EMBEDDING: ([("i32", (1, rows))], [states]),
         EMBEDDING_CACHE: ([("i32", (1, 1))], [state]),
-        BLOCK: ([states, ("i32", (1, rows)), (act, (1, 1, rows, rows))], [states, keys, keys]),
-        BLOCK_CACHE: ([state, ("i32", (1, 1)), mask, caches, caches], [state, row, row]),
+        BLOCK: ([states, ("i32", (streams, rows)), (act, (1, 1, rows, rows))], [states, keys, keys]),
+        BLOCK_CACHE: ([state, ("i32", (streams, 1)), mask, caches, caches], [state, row, row]),
         _HEAD: ([(act, (1, hidden))], [logits or token]),
         GREEDY_HEAD: ([logits or token], [token]),
         SAMPLE_HEAD: ([logits or token, *settings], [("f32", candidates), ("i32", candidates)]),
+        VIT: _tower_signature(bmodel, act, hidden),
     }
+
+
+def _streams(bmodel: BModel) -> int:
+    """Positions of each token: one, or of what pictures have too as many as they need."""
+    return STREAMS if _dims(bmodel.net(_BLOCK).stages[0].inputs, 1, 2)[0] == STREAMS else 1
+
+
+def _tower_signature(bmodel: BModel, act: str, hidden: int) -> tuple[Signature, Signature]:
+    """Patches in rows with all that a client says of them, or one image; what stands for it in a prompt."""
+    stage = bmodel.net(VIT).stages[0] if bmodel.has_net(VIT) else None
+    inputs, outputs = (stage.inputs, stage.outputs) if stage else ((), ())
+    given = [(act, (_dims(outputs, 0, 2)[0], hidden))]
+    if inputs and len(inputs[0].shape) != GRID_RANK:
+        channels, rows, columns = _dims(inputs, 0, 4)[1:]
+        return [("f32", (1, channels, rows, columns))], given
+    patches, values = _dims(inputs, 0, 2)
+    mask: Signature = [("f32", (1, 1, patches, patches))]
+    places: Signature = [("f32", (patches, values)), ("i32", (patches, 2))]
+    windows: Signature = [*mask, ("i32", _dims(outputs, 0, 2)[:1])] if len(inputs) == WINDOWED else []
+    return [*places, *mask, *windows], given
 
 
 def _candidates(bmodel: BModel) -> tuple[int, ...]:

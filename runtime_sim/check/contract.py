@@ -154,7 +154,8 @@ def _overlap(first: TensorInfo, second: TensorInfo) -> bool:
 
 
 def _is_in_place(stage: StageProgram, first: TensorInfo, second: TensorInfo) -> bool:
-    is_pair = first is stage.stage.inputs[0] and second is stage.stage.outputs[0]
+    is_pair = any(first is each for each in stage.stage.inputs[:1])
+    is_pair &= any(second is each for each in stage.stage.outputs[:1])
     return is_pair and (first.address, first.size) == (second.address, second.size)
 
 

@@ -7,6 +7,10 @@ foreign ones are passed. Text families only: position_ids are [1, rows].
 With several devices, a net has the inputs of all of them, one device's after the other's, and the same for
 outputs; each has its own caches. The head has those of the first device only. Source: python_demo_parallel
 of Qwen2_5 in Sophgo's LLM-TPU.
+
+Pictures of a prompt are rows of its embedding, which the net `vit` gives, at tokens that only keep places.
+Where positions have three rows, pictures have positions of their own (`grids`), text goes on after them, and
+a token that decode is fed has the same number in all rows. Source: Qwen2_5_VL and InternVL3 there.
 """
 
 from __future__ import annotations
@@ -25,14 +29,17 @@ from compiler.client_nets import (
     LAYER_NETS,
     LM_HEAD,
     SAMPLE_HEAD,
+    VIT,
     layer_count,
     net_name,
 )
 from compiler.diagnostics import UserError
 from compiler.progress import track
 from runtime_sim.arrays import Array
+from runtime_sim.launch.grids import STREAMS, Box, prompt_positions
 from runtime_sim.launch.runtime import Buffer, CallableNet, Runtime
 from runtime_sim.launch.sampling import Sampler, Sampling
+from runtime_sim.launch.tower import Picture, Tower
 
 # The additive mask a client writes for "not visible", as a 16-bit word of the model's type.
 MASK_WORDS = {"bf16": 0xC61C, "f16": 0xF0E2}  # -9984 and -10000
@@ -49,6 +56,7 @@ class Sizes:
     layers: int
     prefill_rows: int  # prompts are padded to this many tokens
     history_rows: int  # tokens that the caches hold
+    streams: int  # of positions that each token has
     hidden_bytes: int  # of one token
     row_bytes: int  # of one token's keys (or values) in one layer
 
@@ -56,12 +64,14 @@ class Sizes:
 class Session:
     """A conversation in one loaded file. `embedding` is the table of files compiled with --embedding_disk.
 
-    Where the head gives logits, the net greedy_head takes the largest, unless there is a `sampler`.
+    Where the head gives logits, the net greedy_head takes the largest, unless there is a `sampler`. A prompt
+    can have pictures where there is a `tower`.
     """
 
-    def __init__(self, runtime: Runtime, embedding: Array | None = None) -> None:
+    def __init__(self, runtime: Runtime, embedding: Array | None = None, tower: Tower | None = None) -> None:
         self.runtime = runtime
         self.table = embedding
+        self.tower = tower
         self.blocks, self.stages = _layers(runtime)
         self.caches = self.stages[0]
         self.devices = max(1, len(self.caches[0].inputs) // CACHE_INPUTS)
@@ -74,17 +84,23 @@ class Session:
         self.masked = MASK_WORDS[self.caches[0].inputs[0].info.dtype]
         self.length = 0  # tokens whose keys and values are in the caches
         self.seen: list[int] = []  # these tokens
+        self.saved = 0  # positions that they take less than there are of them, since pictures have fewer
 
     @property
     def chip(self) -> str:
         return self.runtime.program.spec.chip
 
     def generate(
-        self, prompt: Sequence[int], count: int, stop: Collection[int] = (), on_token: OnToken | None = None
+        self,
+        prompt: Sequence[int],
+        count: int,
+        stop: Collection[int] = (),
+        on_token: OnToken | None = None,
+        pictures: Sequence[Picture] = (),
     ) -> list[int]:
         """Up to `count` tokens; a stop token ends the answer and is not part of it."""
         tokens: list[int] = []
-        for token in self.stream(prompt):
+        for token in self.stream(prompt, pictures):
             if token in stop:
                 break
             tokens.append(token)
@@ -94,25 +110,27 @@ class Session:
                 break
         return tokens
 
-    def stream(self, prompt: Sequence[int]) -> Iterator[int]:
+    def stream(self, prompt: Sequence[int], pictures: Sequence[Picture] = ()) -> Iterator[int]:
         """The tokens as they are found, until the caches are full."""
-        token = self.next_token(self.prefill(prompt))
+        token = self.next_token(self.prefill(prompt, pictures))
         yield token
         while self.length < self.sizes.history_rows:
             token = self.next_token(self.decode(token))
             yield token
 
-    def prefill(self, prompt: Sequence[int]) -> Array:
+    def prefill(self, prompt: Sequence[int], pictures: Sequence[Picture] = ()) -> Array:
         """Fill the caches with the prompt; the hidden state of its last token, as bytes."""
         count, sizes = len(prompt), self.sizes
         self.check_prompt(prompt)
+        positions = self.positions(count, pictures)
         states = self._embed_prompt(prompt)
+        self._show(states, pictures)
         for buffer in self.blocks[0].inputs + self.blocks[0].outputs:
             buffer.data[...] = 0
         for layer, block in enumerate(track(self.blocks, "read the prompt", " layers")):
             self._give_states(block, states)
             if layer == 0 or self.devices > 1:
-                self.set_prompt(count, layer)
+                self.set_prompt(count, layer, positions)
             self.runtime.launch(block)
             made = [rows for _, *share in self.shares(block.outputs) for rows in share]
             for history, rows in zip(self.history(layer), made, strict=True):
@@ -120,7 +138,26 @@ class Session:
             used = count * sizes.hidden_bytes
             states = [y.data[:used].copy() for y, *_ in self.shares(block.outputs)]
         self.length, self.seen = count, list(prompt)
+        self.saved = count - 1 - int(positions.max())
         return states[0][-sizes.hidden_bytes :]
+
+    def positions(self, count: int, pictures: Sequence[Picture] = ()) -> Array:
+        """[streams, count]: those of a prompt's tokens; UserError for a picture that the file cannot take."""
+        boxes = [self._box(picture) for picture in pictures]
+        return prompt_positions(count, boxes if self.sizes.streams == STREAMS else ())[: self.sizes.streams]
+
+    def _box(self, picture: Picture) -> Box:
+        if self.tower is None:
+            raise UserError(f"it has no net '{VIT}', which takes pictures: compile a model that sees")
+        return picture.start, *self.tower.token_grid(picture)
+
+    def _show(self, states: Sequence[Array], pictures: Sequence[Picture]) -> None:
+        """Write the rows of pictures over those of the tokens that keep their places."""
+        for picture in pictures:
+            assert self.tower is not None
+            rows, start = self.tower.features(picture), picture.start * self.sizes.hidden_bytes
+            for state in states:
+                state[start : start + len(rows)] = rows
 
     def _give_states(self, block: CallableNet, states: Sequence[Array]) -> None:
         """Those of the prompt. Behind them is what the layer before left there; where other steps work in the
@@ -179,15 +216,15 @@ class Session:
         sizes = {each.fields["src_hsize"] for each in instructions if each.name == "dma_gather"}
         return sizes.pop() if len(sizes) == 1 else None
 
-    def set_prompt(self, count: int, layer: int = 0) -> None:
-        """Positions and mask of a prompt. Given to the first layer, the others find them in the same place;
-        clients of several devices give them to each.
+    def set_prompt(self, count: int, layer: int = 0, ids: Array | None = None) -> None:
+        """Positions, `ids` or those of text alone, and mask of a prompt. Given to the first layer, the others
+        find them in the same place; clients of several devices give them to each.
 
         Token i sees tokens 0..i; the rows of padding see nothing at all.
         """
         for _, positions, mask in self.shares(self.blocks[layer].inputs):
             positions.array[...] = 0
-            positions.array.flat[:count] = np.arange(count)
+            positions.array[:, :count] = self.positions(count) if ids is None else ids
             words = mask.data.view(np.uint16).reshape(self.sizes.prefill_rows, -1)
             words[...] = self.masked
             for row in range(count):
@@ -208,9 +245,11 @@ class Session:
         return chosen
 
     def set_step(self, row: int, caches: Sequence[CallableNet]) -> None:
-        """Position and mask of one token after `row` others; all layers are given those of the first."""
+        """Position and mask of one token after `row` others, those of the conversation; all layers are given
+        those of the first.
+        """
         for _, positions, mask, *_ in self.shares(caches[0].inputs):
-            positions.array[...] = row
+            positions.array[...] = row - self.saved
             words = mask.data.view(np.uint16)
             words[:] = 0
             words[row : history_rows(caches[0])] = self.masked  # the last column is the new token itself
@@ -329,6 +368,7 @@ def _sizes(blocks: list[CallableNet], caches: list[CallableNet], devices: int) -
     return Sizes(
         layers=len(blocks),
         prefill_rows=blocks[0].inputs[0].info.shape[1],
+        streams=blocks[0].inputs[1].info.shape[0],
         history_rows=history_rows(caches[0]),
         hidden_bytes=caches[0].outputs[0].info.size,
         row_bytes=caches[0].outputs[1].info.size,

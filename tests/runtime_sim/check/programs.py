@@ -183,12 +183,14 @@ def toy_table() -> np.ndarray:
     return table
 
 
-def toy_model(layers: int = 2, histories: Iterable[int] = (HISTORY,)) -> BModel:
-    """With a stage of decode for each of the histories, the longest first."""
+def toy_model(layers: int = 2, histories: Iterable[int] = (HISTORY,), streams: int = 1) -> BModel:
+    """With a stage of decode for each of the histories, the longest first; values are the first of a token's
+    positions.
+    """
     nets = [_toy_embedding("embedding", ROWS), _toy_embedding("embedding_cache", 1)]
-    nets += [_toy_block(f"block_{layer}") for layer in range(layers)]
+    nets += [_toy_block(f"block_{layer}", streams) for layer in range(layers)]
     for layer in range(layers):
-        stages = [_toy_cache(history) for history in histories]
+        stages = [_toy_cache(history, streams) for history in histories]
         nets.append(Net(f"block_cache_{layer}", AddrMode.IO_ALONE, stages))
     return BModel(SPEC.chip, [*nets, _toy_head()])
 
@@ -200,6 +202,16 @@ def _toy_embedding(name: str, rows: int) -> Net:
     start = layout.address
     ids = TensorInfo("input_ids", "i32", layout.take(4 * rows), (1, rows))
     states = TensorInfo("states", "bf16", layout.take(2 * rows * HIDDEN), (1, rows, HIDDEN))
+    streams = gather_states(coeff.address, (VOCABULARY, HIDDEN // 2), ids, states)
+    stage = Stage([ids], [states], start, layout.address - start, [streams], coeff=coeff)
+    return Net(name, AddrMode.BASIC, [stage])
+
+
+def gather_states(
+    table: int, shape: tuple[int, int], indices: TensorInfo, states: TensorInfo
+) -> CommandStreams:
+    """States from the beginnings of rows of a table, which has rows of so many words of 32 bits."""
+    count, (rows, width) = indices.shape[-1], shape
     asm = Assembler()
     asm.add(
         "dma_gather",
@@ -207,27 +219,26 @@ def _toy_embedding(name: str, rows: int) -> Net:
         stride_enable=1,
         src_data_format=PRECISION["i32"],
         src_csize=1,
-        src_cstride=VOCABULARY * HIDDEN // 2,
-        src_hsize=VOCABULARY,
-        src_hstride=HIDDEN // 2,
+        src_cstride=rows * width,
+        src_hsize=rows,
+        src_hstride=width,
         src_wsize=HIDDEN // 2,
         dst_csize=1,
-        dst_cstride=rows * HIDDEN // 2,
-        dst_hsize=rows,
+        dst_cstride=count * HIDDEN // 2,
+        dst_hsize=count,
         dst_hstride=HIDDEN // 2,
         dst_wsize=HIDDEN // 2,
         index_csize=1,
-        index_cstride=rows,
-        index_hsize=rows,
+        index_cstride=count,
+        index_hsize=count,
         index_hstride=1,
         localmem_mask_l32=0xFFFFFFFF,
         localmem_mask_h32=0xFFFFFFFF,
-        **split_address("src", coeff.address),
+        **split_address("src", table),
         **split_address("dst", states.address),
-        **split_address("index", ids.address),
+        **split_address("index", indices.address),
     )
-    stage = Stage([ids], [states], start, layout.address - start, [asm.streams()], coeff=coeff)
-    return Net(name, AddrMode.BASIC, [stage])
+    return asm.streams()
 
 
 def block_programs(rows: int, x: int, positions: int, y: int, keys: int, values: int) -> CommandStreams:
@@ -241,33 +252,66 @@ def block_programs(rows: int, x: int, positions: int, y: int, keys: int, values:
     return asm.streams()
 
 
-def _toy_block(name: str) -> Net:
+def _toy_block(name: str, streams: int) -> Net:
     layout = Layout()
     x = TensorInfo("x", "bf16", layout.take(2 * ROWS * HIDDEN), (1, ROWS, HIDDEN))
-    positions = TensorInfo("position_ids", "i32", layout.take(4 * ROWS), (1, ROWS))
+    positions = TensorInfo("position_ids", "i32", layout.take(4 * streams * ROWS), (streams, ROWS))
     mask = TensorInfo("mask", "bf16", layout.take(2 * ROWS * ROWS), (1, 1, ROWS, ROWS))
     y = TensorInfo("y", "bf16", layout.take(2 * ROWS * HIDDEN), (1, ROWS, HIDDEN))
     keys, values = (
         TensorInfo(name, "bf16", layout.take(4 * ROWS), (1, ROWS, 1, KEYS)) for name in ("k", "v")
     )
-    streams = block_programs(ROWS, x.address, positions.address, y.address, keys.address, values.address)
-    stage = Stage([x, positions, mask], [y, keys, values], DDR, layout.address - DDR, [streams])
+    program = block_programs(ROWS, x.address, positions.address, y.address, keys.address, values.address)
+    stage = Stage([x, positions, mask], [y, keys, values], DDR, layout.address - DDR, [program])
     return Net(name, AddrMode.BASIC, [stage])
 
 
-def _toy_cache(rows: int) -> Stage:
+def _toy_cache(rows: int, streams: int) -> Stage:
     layout = Layout()
     history = (1, rows, 1, KEYS)
     x = TensorInfo("x", "bf16", layout.take(2 * HIDDEN), (1, 1, HIDDEN))
-    positions = TensorInfo("position_ids", "i32", layout.take(4), (1, 1))
+    positions = TensorInfo("position_ids", "i32", layout.take(4 * streams), (streams, 1))
     mask = TensorInfo("mask", "bf16", layout.take(2 * (HISTORY + 1)), (1, 1, 1, rows + 1))
     old = [TensorInfo(name, "bf16", layout.take(4 * HISTORY), history) for name in ("old_k", "old_v")]
     y = TensorInfo("y", "bf16", layout.take(2 * HIDDEN), (1, 1, HIDDEN))
     new = [TensorInfo(name, "bf16", layout.take(4), (1, 1, 1, KEYS)) for name in ("k", "v")]
     io_size = layout.address - DDR
     ctx = layout.take(PAGE)
-    streams = block_programs(1, x.address, positions.address, y.address, new[0].address, new[1].address)
-    return Stage([x, positions, mask, *old], [y, *new], ctx, PAGE, [streams], io_address=DDR, io_size=io_size)
+    program = block_programs(1, x.address, positions.address, y.address, new[0].address, new[1].address)
+    return Stage([x, positions, mask, *old], [y, *new], ctx, PAGE, [program], io_address=DDR, io_size=io_size)
+
+
+# A tower made of copies: a token's state is the beginning of its first patch, or of its part of the tile.
+PATCHES, MERGE, PATCH_VALUES = 16, 2, 8
+TILE = (1, 2, HIDDEN)  # channels, rows, columns; a token for each row
+
+
+def toy_grid_tower() -> Net:
+    layout = Layout()
+    tokens = PATCHES // MERGE**2
+    pixels = TensorInfo("input_states", "f32", layout.take(4 * PATCHES * PATCH_VALUES), (PATCHES, PATCH_VALUES))
+    positions = TensorInfo("position_ids", "i32", layout.take(8 * PATCHES), (PATCHES, 2))
+    masks = [
+        TensorInfo(f"{name}_attn_mask", "f32", layout.take(4 * PATCHES**2), (1, 1, PATCHES, PATCHES))
+        for name in ("full", "window")
+    ]
+    reverse = TensorInfo("reverse_index", "i32", layout.take(4 * tokens), (tokens,))
+    states = TensorInfo("states", "bf16", layout.take(2 * tokens * HIDDEN), (tokens, HIDDEN))
+    streams = gather_states(pixels.address, (tokens, MERGE**2 * PATCH_VALUES), reverse, states)
+    stage = Stage([pixels, positions, *masks, reverse], [states], DDR, layout.address - DDR, [streams])
+    return Net("vit", AddrMode.BASIC, [stage])
+
+
+def toy_tile_tower() -> Net:
+    layout = Layout()
+    channels, rows, columns = TILE
+    pixels = TensorInfo("pixel_value", "f32", layout.take(4 * channels * rows * columns), (1, *TILE))
+    states = TensorInfo("states", "bf16", layout.take(2 * rows * HIDDEN), (rows, HIDDEN))
+    asm = Assembler()
+    for row in range(rows):
+        asm.copy(pixels.address + 4 * row * columns, states.address + 2 * row * HIDDEN, (1, 1, 1, HIDDEN))
+    stage = Stage([pixels], [states], DDR, layout.address - DDR, [asm.streams()])
+    return Net("vit", AddrMode.BASIC, [stage])
 
 
 def _toy_head() -> Net:

@@ -10,7 +10,14 @@ from runtime_sim.check.client_rules import model_problems, shape_problems
 from runtime_sim.launch.loader import Program
 from tests.runtime_sim.check.cascades import toy_cascade, with_info
 from tests.runtime_sim.check.changes import with_net, with_stage
-from tests.runtime_sim.check.programs import HISTORY, PAGE, add_model, toy_model
+from tests.runtime_sim.check.programs import (
+    HISTORY,
+    PAGE,
+    add_model,
+    toy_grid_tower,
+    toy_model,
+    toy_tile_tower,
+)
 
 
 def renamed(name: str) -> Callable[[Net], Net]:
@@ -130,6 +137,77 @@ CLIENT_RULES |= {
         "net block_cache_1.1 has k where block_cache_1 has its history",
     ),
 }
+
+
+MODEL = toy_model(streams=3)
+GRIDS = replace(MODEL, nets=[*MODEL.nets, toy_grid_tower()])
+TILES = replace(TOY, nets=[*TOY.nets, toy_tile_tower()])
+NEEDED = "f32[16, 8], i32[16, 2], f32[1, 1, 16, 16]"
+
+CLIENT_RULES |= {
+    "a tower with memory of its own": (
+        with_net(GRIDS, "vit", lambda net: replace(net, addr_mode=AddrMode.IO_ALONE)),
+        "net vit has addr_mode IO_ALONE, clients need BASIC",
+    ),
+    "wide features": (
+        with_stage(GRIDS, "vit", reshaped("outputs", 0, shape=(4, 4))),
+        "net vit has the outputs bf16[4, 4], clients need bf16[4, 8]",
+    ),
+    "features of another type": (
+        with_stage(TILES, "vit", reshaped("outputs", 0, dtype="f16")),
+        "net vit has the outputs f16[2, 8], clients need bf16[2, 8]",
+    ),
+    "a patch for each token": (
+        with_stage(GRIDS, "vit", reshaped("outputs", 0, shape=(8, 8))),
+        "net vit makes 8 tokens of 16 patches, clients need a square for each",
+    ),
+    "pixels of 16 bits": (
+        with_stage(GRIDS, "vit", reshaped("inputs", 0, dtype="bf16")),
+        "net vit has the inputs bf16[16, 8], i32[16, 2]",
+    ),
+    "places in one number": (
+        with_stage(GRIDS, "vit", reshaped("inputs", 1, shape=(16, 1))),
+        f"i32[16, 1], f32[1, 1, 16, 16], f32[1, 1, 16, 16], i32[4], clients need {NEEDED}, f32[1, 1, 16, 16], i32[4]",
+    ),
+    "a mask of few rows": (
+        with_stage(GRIDS, "vit", reshaped("inputs", 3, shape=(1, 1, 8, 16))),
+        f"clients need {NEEDED}, f32[1, 1, 16, 16], i32[4]",
+    ),
+    "an order of patches": (
+        with_stage(GRIDS, "vit", reshaped("inputs", 4, shape=(16,))),
+        f"clients need {NEEDED}, f32[1, 1, 16, 16], i32[4]",
+    ),
+    "windows and no order": (
+        with_stage(GRIDS, "vit", lambda stage: replace(stage, inputs=stage.inputs[:4])),
+        f"clients need {NEEDED}",
+    ),
+    "no features": (
+        with_stage(GRIDS, "vit", lambda stage: replace(stage, outputs=[])),
+        "net vit has the outputs , clients need bf16[0, 8]",
+    ),
+    "two tiles": (
+        with_stage(TILES, "vit", reshaped("inputs", 0, shape=(2, 1, 1, 8))),
+        "net vit has the inputs f32[2, 1, 1, 8], clients need f32[1, 1, 1, 8]",
+    ),
+    "two positions": (
+        with_stage(GRIDS, "block_0", reshaped("inputs", 1, shape=(2, 8))),
+        "net block_0 has the inputs bf16[1, 8, 8], i32[2, 8], bf16[1, 1, 8, 8], clients need bf16[1, 8, 8], i32[1, 8]",
+    ),
+    "one position in decode": (
+        with_stage(GRIDS, "block_cache_1", reshaped("inputs", 1, shape=(1, 1))),
+        "net block_cache_1 has the inputs bf16[1, 1, 8], i32[1, 1], bf16[1, 1, 1, 13]",
+    ),
+}
+
+
+@pytest.mark.parametrize("model", [GRIDS, TILES], ids=["grids", "tiles"])
+def test_a_file_with_a_tower_is_sound(problems, model):
+    assert problems(model) == []
+
+
+def test_a_tower_without_windows_has_three_inputs(problems):
+    model = with_stage(GRIDS, "vit", lambda stage: replace(stage, inputs=stage.inputs[:3]))
+    assert not any(problem.startswith("net vit has the") for problem in problems(model))
 
 
 def test_a_file_with_stages_is_sound(problems):
