@@ -23,6 +23,7 @@ from compiler.diagnostics import UserError
 from frontend.build import LONGEST_REASON
 from frontend.graph import Graph, GraphValue
 from frontend.hooks import RecordingCache
+from frontend.streams import told_apart
 from frontend.trace import Recorder, Traced
 
 
@@ -111,14 +112,24 @@ def capture_model(
 
     A prefill has shown which layers are late; without one, none is.
     """
+    return capture_at(model, torch.arange(position, position + tokens)[None], history, prefill)
+
+
+def capture_streams(model: nn.Module, streams: int) -> Capture:
+    """Record tokens at positions, [streams, 1, tokens], that tell so many streams of them apart."""
+    return capture_at(model, torch.from_numpy(told_apart(streams))[:, None])
+
+
+def capture_at(
+    model: nn.Module, positions: torch.Tensor, history: int = 0, prefill: Capture | None = None
+) -> Capture:
     recorder = Recorder(model)
     recorder.cache = cache = RecordingCache(history)
     late = {layer.path for layer in prefill.layers if layer.late} if prefill else set()
     captures: list[LayerCapture] = []
     try:
         with one_thread(), unwarned(), recorder.recording(), stubbed_layers(recorder, cache, captures, late):
-            ids = recorder.input((1, tokens), torch.int64, "ids")
-            positions = torch.arange(position, position + tokens)[None]
+            ids = recorder.input((1, positions.shape[-1]), torch.int64, "ids")
             output = model(input_ids=ids, position_ids=positions, past_key_values=cache, use_cache=True)
             logits = output.logits.read()
     except UserError:

@@ -55,7 +55,7 @@ class GraphReader:
     prefix: str = ""  # of parameters that are named relative to the layer
     constants: Iterator[Use] = field(default_factory=lambda: iter(()))  # what each constant is, in order
     table_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    ids: Value | None = None  # position ids [1, tokens]
+    ids: Value | None = None  # position ids [streams, tokens]
     free_rank: bool = False  # results may lack leading axes that the trace had
     values: dict[int, Any] = field(default_factory=dict)  # by id of the GraphValue
     orders: dict[Value, str] = field(default_factory=dict)  # of weights whose inputs have one of their own
@@ -112,7 +112,7 @@ class GraphReader:
         if not use.by_position:
             return self.emit(llm.TableOp, name=use.name, types=[TensorType(shape, F32)])
         table = self.emit(llm.TableOp, name=use.name, types=[TensorType(self.table_shapes[use.name], F32)])
-        return self.emit.reshape(self.emit(llm.GatherRowsOp, table, self.ids), shape)
+        return self.emit.reshape(self.emit(llm.GatherRowsOp, table, self.ids, streams=use.streams), shape)
 
     def _call(self, node: Node) -> Any:
         handler = HANDLERS.get(base_name(node.name))
@@ -176,6 +176,7 @@ def block_function(
     types: Types,
     windows: Sequence[str | None],
     entry: Entry | None = None,
+    streams: int = 1,
 ) -> GraphReader:
     """A layer as a function up to its results; the caller may go on from the hidden state and finishes it.
 
@@ -188,7 +189,7 @@ def block_function(
     history = inputs["history_k"].shape[2] if "history_k" in inputs else 0
     given = {
         "x": TensorType((1, tokens, hidden), types.element),
-        "position_ids": TensorType((1, tokens), I32),
+        "position_ids": TensorType((streams, tokens), I32),
         "mask": TensorType((1, 1, tokens, history + tokens), types.element),
     }
     width = max((inputs[key].shape[3] for key in HISTORY if key in inputs), default=0)

@@ -15,7 +15,7 @@ from compiler.weights.scheme import Scheme
 from dialects.builtin import FuncOp, ModuleOp
 from dialects.nets import NetAttr
 from frontend.build import native_model
-from frontend.capture import Capture, LayerCapture, capture_model
+from frontend.capture import Capture, LayerCapture, capture_model, capture_streams
 from frontend.config import read_config
 from frontend.entry import entries
 from frontend.functions import (
@@ -31,6 +31,7 @@ from frontend.functions import (
 from frontend.imported import ImportedModel, Instance, NetGroup
 from frontend.masks import first_keys, visible
 from frontend.signatures import BLOCK, BLOCK_CACHE, EMBEDDING, EMBEDDING_CACHE
+from frontend.streams import stream_count
 from frontend.tables import Tables, Use
 
 SHORT = 2  # tokens of a run that shows what depends on the length; one would look like a decode step
@@ -71,7 +72,10 @@ def settings_of(config: str | Path | dict[str, Any]) -> dict[str, Any]:
 
 
 class Importer:
-    """The runs of one model, and what is made of them; `steps` are of decode, the longest history first."""
+    """The runs of one model, and what is made of them; `steps` are of decode, the longest history first.
+
+    Where positions come in several streams, one more run tells them apart.
+    """
 
     def __init__(
         self,
@@ -86,7 +90,9 @@ class Importer:
         self.prefill, self.steps, self.whole, self.short = prefill, steps, whole, short
         self.types = types
         self.tables = Tables()
-        runs = (prefill, *steps, whole, short)
+        self.streams = stream_count(model)
+        self.apart = [capture_streams(model, self.streams)] if self.streams > 1 else []
+        runs = (prefill, *steps, whole, short, *self.apart)
         self.entries = dict(zip(runs, entries(runs), strict=True))
 
     def run(self) -> ImportedModel:
@@ -115,7 +121,7 @@ class Importer:
         groups: dict[Any, list[int]] = {}
         count = len(self.prefill.layers)
         for index in range(count):
-            runs = [run.layers[index] for run in (self.prefill, *self.steps, self.whole)]
+            runs = [run.layers[index] for run in (self.prefill, *self.steps, *self.apart, self.whole)]
             check_masks(runs[-1], self.whole.logits.shape[1])
             prints = tuple(layer.graph.fingerprint(f"{layer.path}.") for layer in runs)
             key = (prints, self._stored(runs[0]), index == count - 1, self._enters(index))
@@ -149,7 +155,7 @@ class Importer:
 
     def _uses(self, index: int, step: Capture) -> list[Use]:
         """What the constants are that a layer's block begins with or has, in a prefill and in a step."""
-        runs = (self.prefill, step, self.whole, self.short)
+        runs = (self.prefill, step, self.whole, self.short, *self.apart)
         before = [self.entries[run].rest if self._enters(index) else [] for run in runs]
         nodes = [live_nodes(run.layers[index].graph) for run in runs]
         position = self.whole.logits.shape[1] - 1
@@ -162,7 +168,11 @@ class Importer:
     def _window(self, kind: str) -> str | None:
         """The table of the first keys that a kind of mask shows; None for all that a client's mask shows."""
         first = first_keys(kind, self.whole.logits.shape[1])
-        return None if first is None else self.tables.add(first, by_position=True, kind="first_key")
+        if first is None:
+            return None
+        if self.streams > 1:
+            raise UserError(f"cannot import the model: a {kind} among positions of {self.streams} streams")
+        return self.tables.add(first, by_position=True, kind="first_key")
 
     def _block(self, net: NetAttr, run: Capture, index: int, uses: list[Use]) -> FuncOp:
         layer = run.layers[index]
@@ -170,7 +180,7 @@ class Importer:
         windows = [self._window(kind) for kind in mask_kinds(masked.layers[index])]
         shapes = {name: table.shape for name, table in self.tables.arrays.items()}
         entry = self.entries[run] if self._enters(index) else None
-        reader = block_function(net, layer, uses, shapes, self.types, windows, entry)
+        reader = block_function(net, layer, uses, shapes, self.types, windows, entry, self.streams)
         hidden = reader.get(layer.graph.outputs[0])
         keys_and_values = kv_results(reader, layer)
         if index == len(run.layers) - 1:

@@ -11,7 +11,7 @@ from dialects.nets import NetAttr, NetInput, NetOutput
 
 IDS = NetInput("input_ids", tokens=1)  # [1, tokens] i32
 STATES = NetInput("input_states", tokens=1)  # [1, tokens, hidden]
-POSITIONS = NetInput("position_ids", tokens=1, kept="run")  # [1, tokens] i32
+POSITIONS = NetInput("position_ids", tokens=1, kept="run")  # [streams, tokens] i32
 MASK = NetInput("attention_mask", tokens=2, kept="run")  # [1, 1, tokens, what they may see]
 HISTORY = (NetInput("history_k", kept="session"), NetInput("history_v", kept="session"))  # [1, S, heads, D]
 STATES_OUT = NetOutput("output_states", tokens=1)

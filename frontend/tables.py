@@ -2,7 +2,8 @@
 
 Whatever a model makes of positions runs for real while it is traced, so the graph of a prefill holds the
 rotary values of all its positions and that of a decode step those of one. Constants that differ in one axis
-in this way are rows of one table; constants that are alike are what they are; all else is refused.
+in this way are rows of one table; constants that are alike are what they are; all else is refused. Where
+positions come in several streams, these run through the same numbers, and one more run tells them apart.
 """
 
 from __future__ import annotations
@@ -14,7 +15,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from compiler.diagnostics import UserError
+from dialects.llm import Streams
 from frontend.graph import Constant, Node
+from frontend.streams import streams_of
 
 # Rotary values of one position differ between runs of different lengths by rounding of vector units only.
 TOLERANCE = 1e-5
@@ -26,6 +29,7 @@ class TableUse:
 
     name: str
     by_position: bool
+    streams: Streams | None = None  # of positions, where there are several
 
 
 @dataclass(frozen=True)
@@ -61,7 +65,7 @@ class Tables:
         """What the constants of one layer are, in the order in which they appear in each of its runs.
 
         `runs` are the nodes of a prefill, of a decode step at `position`, of a run over all positions and of
-        one over few.
+        one over few; and with several streams, of one at `told_apart`.
         """
         found = [[node for node in run if node.name == "constant"] for run in runs]
         if len({len(constants) for constants in found}) != 1:
@@ -70,21 +74,23 @@ class Tables:
 
     def _use(self, nodes: Sequence[Node], position: int) -> Use:
         path = nodes[0].path
-        prefill, decode, whole, short = (node.args[0].data for node in nodes)
-        if all(same(prefill, other) for other in (decode, whole, short)):
+        prefill, decode, whole, short, *apart = (node.args[0].data for node in nodes)
+        if all(same(prefill, other) for other in (decode, whole, short, *apart)):
             return self._fixed(prefill, path)
-        if prefill.dtype.kind == "i" and (counted := counted_from(whole, ((prefill, 0), (decode, position)))):
-            return counted
+        if prefill.dtype.kind == "i" and not apart:
+            if counted := counted_from(whole, ((prefill, 0), (decode, position))):
+                return counted
         axis = position_axis(prefill, decode, whole, short)
         if axis is None or prefill.dtype.kind != "f":
             raise UserError(
                 f"cannot import the model: a constant of shape {list(prefill.shape)} depends on the number "
-                f"of tokens, in {path}"
+                f"of tokens{' or on their positions' * len(apart)}, in {path}"
             )
         table = whole.reshape(whole.shape[axis], -1).astype(np.float32)
         for run, first in ((prefill, 0), (decode, position), (short, 0)):
             check_rows(table[first:], run, path)
-        return TableUse(self.add(table, by_position=True), by_position=True)
+        streams = streams_of(apart[0].reshape(-1, table.shape[1]), path) if apart else None
+        return TableUse(self.add(table, by_position=True), True, streams)
 
     def _fixed(self, array: np.ndarray, path: str) -> Use:
         if array.size == 1:

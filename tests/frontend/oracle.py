@@ -15,6 +15,8 @@ from compiler.ir.module import walk
 from compiler.ir.types import F32
 from compiler.weights.part import part_of
 from dialects.builtin import ModuleOp
+from frontend.build import parameters_on_meta
+from frontend.hooks import ATTENTION_NAME
 from frontend.imported import ImportedModel, NetGroup
 from frontend.importer import import_model
 from passes import load_all
@@ -22,6 +24,7 @@ from passes.manager import PassManager, parse_pipeline
 from runtime_sim.interpret.rules import interpret
 
 SEQ_LENGTH, INPUT_LENGTH, PROMPT = 24, 16, 11
+COUNTED = np.arange(PROMPT + 1)[None]  # positions of the prompt and the token that follows
 HIDDEN = -9984.0  # the client's mask word
 SMALL = {
     "hidden_size": 64,
@@ -49,9 +52,12 @@ class Subject:
 
     @classmethod
     def make(cls, model_type: str, **settings: Any) -> Subject:
-        config = {**SMALL, **settings, "model_type": model_type}
+        return cls.of({**SMALL, **settings, "model_type": model_type})
+
+    @classmethod
+    def of(cls, config: dict[str, Any]) -> Subject:
         reference = reference_model(config)
-        imported = import_model(config, SEQ_LENGTH, INPUT_LENGTH, dtype=F32)
+        imported = import_model(importable(config), SEQ_LENGTH, INPUT_LENGTH, dtype=F32)
         parameters = {name: tensor.numpy() for name, tensor in reference.state_dict().items()}
         return cls(reference, imported, parameters)
 
@@ -68,34 +74,40 @@ class Subject:
         ]
         return replace(self, imported=replace(self.imported, nets=groups))
 
-    def error(self) -> float:
-        """Largest difference of logits over the last prompt token and one decode step, over the largest logit."""
+    def error(self, positions: np.ndarray = COUNTED) -> float:
+        """Largest difference of logits over the last prompt token and one decode step, over the largest logit.
+
+        `positions` are [streams, tokens] of the prompt and the token that follows.
+        """
         ids = np.random.default_rng(1).integers(3, 128, PROMPT + 1)
-        expected = self.expected(ids)
-        got = np.concatenate(self.logits(ids))
+        expected = self.expected(ids, positions)
+        got = np.concatenate(self.logits(ids, positions))
         return float(np.abs(got - expected).max() / np.abs(expected).max())
 
-    def expected(self, ids: np.ndarray) -> np.ndarray:
+    def expected(self, ids: np.ndarray, positions: np.ndarray = COUNTED) -> np.ndarray:
         """Logits [2, V] after the last prompt token and after the one that follows."""
+        given = torch.from_numpy(positions.reshape(-1, 1, PROMPT + 1) if len(positions) > 1 else positions)
         with torch.no_grad():
-            logits = self.reference(input_ids=torch.from_numpy(ids)[None], use_cache=False).logits
-        return np.asarray(logits[0, -2:].numpy())
+            output = self.reference(
+                input_ids=torch.from_numpy(ids)[None], position_ids=given, use_cache=False
+            )
+        return np.asarray(output.logits[0, -2:].numpy())
 
-    def logits(self, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    def logits(self, ids: np.ndarray, positions: np.ndarray = COUNTED) -> tuple[np.ndarray, np.ndarray]:
         """The same from our modules: a padded prefill, then a decode step with rubbish in unused history."""
         prompt = np.zeros((1, INPUT_LENGTH), np.int32)
         prompt[0, :PROMPT] = ids[:-1]
-        positions = np.where(prompt > 0, np.arange(INPUT_LENGTH, dtype=np.int32), 0)
+        positions = positions.astype(np.int32)
+        padded = np.pad(positions[:, :PROMPT], ((0, 0), (0, INPUT_LENGTH - PROMPT)))
         x = self.run("embedding", [prompt])[0]
         history = []
-        for index in range(self.reference.config.num_hidden_layers):
-            x, k, v = self.run(f"block_{index}", [x, positions, prefill_mask()])
+        for index in range(self.reference.config.get_text_config().num_hidden_layers):
+            x, k, v = self.run(f"block_{index}", [x, padded, prefill_mask()])
             history.append([with_rubbish(k), with_rubbish(v)])
         first = self.head(x[:, PROMPT - 1])
         x = self.run("embedding_cache", [ids[None, -1:].astype(np.int32)])[0]
-        position = np.array([[PROMPT]], np.int32)
         for index, (k, v) in enumerate(history):
-            x, _, _ = self.run(f"block_cache_{index}", [x, position, decode_mask(), k, v])
+            x, _, _ = self.run(f"block_cache_{index}", [x, positions[:, PROMPT:], decode_mask(), k, v])
         return first, self.head(x[:, 0])
 
     def run(self, net: str, inputs: Sequence[np.ndarray], observer: Any = None) -> list[np.ndarray]:
@@ -111,6 +123,17 @@ class Subject:
         return seen[-2]
 
 
+def importable(config: dict[str, Any]) -> Any:
+    if "vision_config" not in config:
+        return config
+    made = transformers.AutoConfig.for_model(**config)
+    with parameters_on_meta():
+        model = transformers.AutoModelForImageTextToText.from_config(
+            made, dtype=torch.float32, attn_implementation=ATTENTION_NAME
+        )
+    return model.eval().requires_grad_(False)
+
+
 def parameter(parameters: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     """A parameter, or what the name says of one."""
     part = part_of(name)
@@ -121,9 +144,9 @@ def reference_model(config: dict[str, Any]) -> Any:
     """The eager float32 model, every parameter random: fresh norms of 1 and biases of 0 hide a lost one."""
     torch.manual_seed(0)
     settings = transformers.AutoConfig.for_model(**config)
-    model = transformers.AutoModelForCausalLM.from_config(
-        settings, attn_implementation="eager", dtype=torch.float32
-    )
+    sees = "vision_config" in config
+    auto = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
+    model = auto.from_config(settings, attn_implementation="eager", dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():
             noise = torch.randn_like(parameter)

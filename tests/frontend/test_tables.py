@@ -6,17 +6,19 @@ import numpy as np
 import pytest
 
 from compiler.diagnostics import UserError
+from dialects.llm import Streams
 from frontend.graph import Constant, Node
-from frontend.tables import Tables, TableUse
+from frontend.streams import told_apart
+from frontend.tables import Positions, Tables, TableUse
 
 ROWS = np.random.default_rng(0).standard_normal((1, 1, 8, 4)).astype(np.float32)
 POSITION = 7
 
 
-def uses(prefill, decode, whole, short=None):
+def uses(prefill, decode, whole, short=None, apart=()):
     """How one constant is classified, and the tables that result; a short run is as the prefill."""
     tables = Tables()
-    runs = (prefill, decode, whole, prefill if short is None else short)
+    runs = (prefill, decode, whole, prefill if short is None else short, *apart)
     runs = [[Node("constant", (Constant(np.asarray(run)),), path="layer")] for run in runs]
     return tables.uses(runs, POSITION)[0], tables.arrays
 
@@ -32,6 +34,20 @@ def test_equal_arrays_are_a_fixed_table_and_equal_numbers_a_number():
     assert use == TableUse("table", by_position=False)
     assert arrays["table"].shape == ROWS.shape
     assert uses(0.5, 0.5, 0.5) == (0.5, {})
+
+
+def test_columns_of_a_table_follow_streams_of_positions():
+    positions = told_apart(2)
+    apart = np.stack([positions[each] % 7 for each in (1, 0, 0, 1)], axis=-1).astype(np.float32)
+    use, _ = uses(ROWS[:, :, :5], ROWS[:, :, 7:], ROWS, apart=[apart[None, None]])
+    assert use == TableUse("table", True, Streams((1, 0, 1), (1, 2, 1)))
+
+
+@pytest.mark.parametrize("constant", [0.5, ROWS])
+def test_what_differs_between_streams_alone_is_refused(constant):
+    assert uses(constant, constant, constant, apart=[constant])
+    with pytest.raises(UserError, match="depends on the number of tokens or on their positions, in layer"):
+        uses(constant, constant, constant, apart=[np.asarray(constant) + 1])
 
 
 def test_equal_tables_share_a_name():
@@ -62,6 +78,13 @@ def test_position_tables_of_angles_are_named_after_what_they_hold():
 def test_constants_that_depend_on_the_number_of_tokens_are_refused(prefill, decode, whole):
     with pytest.raises(UserError, match=r"cannot import the model: .* in layer"):
         uses(prefill, decode, whole)
+
+
+def test_tokens_that_are_counted_are_refused_where_they_have_several_positions():
+    runs = (np.arange(5)[None], np.array([[7]]), np.arange(8)[None])
+    assert uses(*runs)[0] == Positions(0, 8)
+    with pytest.raises(UserError, match="depends on the number of tokens or on their positions, in layer"):
+        uses(*runs, apart=[told_apart(2)[:1]])
 
 
 def test_tables_of_another_length_are_refused_though_all_long_runs_agree():
