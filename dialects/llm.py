@@ -33,7 +33,7 @@ from compiler.ir.define import (
     VariadicOperand,
     op,
 )
-from compiler.ir.types import F32, I32, Attribute, ElementType, TensorType, attr_def
+from compiler.ir.types import BF16, F16, F32, I32, Attribute, ElementType, TensorType, attr_def
 from compiler.weights.part import part_of
 from compiler.weights.scheme import scheme_of
 from dialects.activations import Activation
@@ -841,6 +841,21 @@ class WidenOp(Op):
 
     def infer_types(self) -> tuple[TensorType, ...]:
         return (TensorType(self.x.type.shape, F32),)
+
+
+@op("llm.narrow")
+class NarrowOp(Op):
+    """y = x, float32, rounded to the 16-bit type of y: what a client gives in float32, as activations."""
+
+    shapes = "x[...] y[...]"
+
+    x: Operand[TensorType]
+    y: Result[TensorType]
+
+    def verify(self) -> None:
+        x, y = self.x.type, self.y.type
+        if x.element != F32 or y.element not in (BF16, F16) or y != TensorType(x.shape, y.element):
+            self.fail(f"makes {y} of {x}, expected bf16 or f16 of f32, of the same shape")
 
 
 @op("llm.penalize")

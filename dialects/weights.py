@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, replace
+from math import prod
 from typing import Any
 
 from compiler.ir.text import parameter_text
@@ -16,15 +17,16 @@ from compiler.weights.tile import Tile
 ROPE_TABLES = ("half", "interleaved", "half_tables")
 
 
-TRANSPOSED = "^T"
+TRANSPOSED, MATRIX = "^T", "^M"
 _CUT = re.compile(r"(.*)\{([\d:,]+)\}")
 EVERYTHING = slice(None)
 
 
 @dataclass(frozen=True)
 class TensorView:
-    """What a name in a source says: a tensor, or it transposed, and which items along each axis of that, from
-    the first axis on; all along those that it does not name.
+    """What a name in a source says: a tensor, maybe as a matrix of its first axis and of all others, or that
+    transposed, and which items along each axis of that, from the first axis on; all along those that it does
+    not name.
 
     The tensor may itself be a part of another (`compiler.weights.part`), or have rows in another order. Of
     a part of every expert, the axes are those of one.
@@ -33,6 +35,7 @@ class TensorView:
     tensor: str
     transposed: bool = False
     cut: tuple[slice, ...] = ()
+    matrix: bool = False
 
     @property
     def index(self) -> tuple[slice, ...]:
@@ -44,7 +47,18 @@ class TensorView:
     def name(self) -> str:
         """The name that says it; the inverse of `view_of_name`."""
         axes = ",".join("" if each == EVERYTHING else range_text(each) for each in self.cut)
-        return f"{self.tensor}{TRANSPOSED * self.transposed}{f'{{{axes}}}' if self.cut else ''}"
+        ways = MATRIX * self.matrix + TRANSPOSED * self.transposed
+        return f"{self.tensor}{ways}{f'{{{axes}}}' if self.cut else ''}"
+
+    def of(self, values: Any) -> Any:
+        """The tensor's values, an array, as the name says but for the cut."""
+        values = values.reshape(len(values), -1) if self.matrix else values
+        return values.T if self.transposed else values
+
+    def of_shape(self, shape: tuple[int, ...]) -> tuple[int, ...]:
+        """The shape of the tensor, as the name says but for the cut."""
+        shape = (shape[0], prod(shape[1:])) if self.matrix else shape
+        return shape[::-1] if self.transposed else shape
 
 
 def range_text(cut: slice) -> str:
@@ -55,7 +69,8 @@ def view_of_name(name: str) -> TensorView:
     found = _CUT.fullmatch(name)
     tensor, axes = (found[1], found[2].split(",")) if found else (name, [])
     cut = tuple(slice(*map(int, axis.split(":"))) if axis else EVERYTHING for axis in axes)
-    return TensorView(tensor.removesuffix(TRANSPOSED), tensor.endswith(TRANSPOSED), cut)
+    whole = tensor.removesuffix(TRANSPOSED)
+    return TensorView(whole.removesuffix(MATRIX), tensor.endswith(TRANSPOSED), cut, whole.endswith(MATRIX))
 
 
 def some_items(name: str, axis: int, some: slice) -> str:
@@ -83,6 +98,11 @@ def expert_name(name: str, expert: int | None) -> str:
 def transposed(name: str) -> str:
     """The name of a tensor transposed, as some models keep the weights of linears."""
     return f"{name}{TRANSPOSED}"
+
+
+def as_matrix(name: str) -> str:
+    """The name of a tensor of several axes as a matrix, as convolutions of patches use their weight."""
+    return f"{name}{MATRIX}"
 
 
 class WeightSource(Attribute):

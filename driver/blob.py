@@ -80,7 +80,7 @@ class Materializer:
         weight = self.read(view.tensor)
         if isinstance(weight, Quantized):
             return self._part(weight, view)
-        chosen = (weight.T if view.transposed else weight)[view.index]
+        chosen: Array = view.of(weight)[view.index]
         return chosen.reshape(-1, chosen.shape[-1]) if chosen.ndim == 3 else chosen
 
     def _part(self, weight: Quantized, view: TensorView) -> Weight:

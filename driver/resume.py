@@ -183,7 +183,7 @@ def parameter(name: str) -> str:
 def shape_of(name: str, shapes: Mapping[str, Any]) -> tuple[int, ...]:
     view, shape = view_of_name(name), shapes[parameter(name)]
     part = part_of(view.tensor)
-    whole = shape[::-1] if view.transposed else shape if part is None else part.shape(shape)
+    whole = view.of_shape(shape if part is None else part.shape(shape))
     kept = [len(range(size)[cut]) for size, cut in zip(whole, view.index, strict=False)]
     return (*kept, *whole[len(kept) :])
 

@@ -144,7 +144,6 @@ def attention(
     softcap: float,
     shown: str,
 ) -> Value:
-    require(mask is not None, "attention without a mask: a decoder hides later tokens")
     return emit(llm.AttentionOp, q, k, v, mask, sinks, scale=scale, softcap=softcap, visible=visible(shown))
 
 

@@ -14,7 +14,10 @@ from torch import nn
 from torch.overrides import TorchFunctionMode
 from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
-from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+)
 
 from compiler.diagnostics import UserError, shown
 from compiler.model_settings import computing
@@ -41,8 +44,7 @@ def native_model(config: dict[str, Any], seq_length: int) -> nn.Module:
         try:
             made = transformers.AutoConfig.for_model(**computing(config))
             fix_frequencies(made, seq_length)
-            build: Any = transformers.AutoModelForCausalLM.from_config
-            model: nn.Module = build(
+            model: nn.Module = auto_class(config).from_config(
                 made,
                 dtype=torch.float32,
                 attn_implementation=ATTENTION_NAME,
@@ -54,13 +56,20 @@ def native_model(config: dict[str, Any], seq_length: int) -> nn.Module:
     return model.eval().requires_grad_(False)
 
 
+def auto_class(config: dict[str, Any]) -> Any:
+    """What builds the class of a model: one that sees if its configuration has a part for that."""
+    can_see = config.get("model_type") in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
+    sees = can_see and "vision_config" in config
+    return transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
+
+
 def fix_frequencies(config: Any, seq_length: int) -> None:
     """Have longrope's factors for conversations of that length, in runs of any.
 
     The library goes by the tokens so far: `Phi3ForCausalLM.prepare_inputs_for_generation` forgets the keys
     when the factors change. A compiled program has one table, as vLLM has one for its max_model_len.
     """
-    settings = getattr(config, "rope_parameters", None) or {}
+    settings = getattr(config.get_text_config(), "rope_parameters", None) or {}
     for each in (settings, *settings.values()):  # which may be an object for each kind of layer
         if isinstance(each, dict) and each.get("rope_type") == "longrope":
             if seq_length > each["original_max_position_embeddings"]:
@@ -91,7 +100,7 @@ def unknown_word(config: dict[str, Any]) -> str | None:
 
 def check_model_type(model_type: Any) -> None:
     """A folder's config.json has been checked with more words; this is for others."""
-    if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    if model_type not in {**MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, **MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES}:
         raise UserError(f"config.json: unknown model_type {model_type!r}")
 
 

@@ -16,7 +16,7 @@ from compiler.weights.scheme import Scheme
 from dialects import llm
 from dialects.builtin import FuncOp, ReturnOp
 from dialects.nets import KEY, NetAttr
-from frontend import experts, routing
+from frontend import experts, patches, routing
 from frontend.aten import HANDLERS, Emitter, PositionIds, Unsupported, slice_of
 from frontend.capture import Capture, LayerCapture
 from frontend.entry import Entry
@@ -25,7 +25,7 @@ from frontend.signatures import LM_HEAD
 from frontend.tables import Positions, Use
 from frontend.unwritten import TAKES_UNWRITTEN, Unwritten
 
-HANDLER_FILES = (experts, routing)  # importing them fills the table of handlers, as that of aten does
+HANDLER_FILES = (experts, patches, routing)  # importing them fills the table of handlers, as that of aten
 HISTORY = ("history_k", "history_v")
 HEADS_FIRST = (0, 2, 1, 3)  # between the client's [1, S, h, D] and the model's [1, h, S, D]
 

@@ -37,6 +37,8 @@ IGNORED_KEYWORDS = frozenset(
         "use_cache",
     }
 )
+# The bounds of segments of keys are those of the queries, and how long they are at most.
+OF_SEGMENTS = frozenset({"cu_seq_lens_k", "max_length_q", "max_length_k"})
 
 
 def attention(
@@ -52,9 +54,14 @@ def attention(
 ) -> tuple[torch.Tensor, None]:
     """Record one llm.attention; q [1, Hq, S, D], k [1, Hkv, T, D], v [1, Hkv, T, Dv] -> [1, S, Hq, Dv]."""
     recorder = query.recorder
+    if recorder.segments is not None:
+        attention_mask = recorder.segments.mask_for(keywords.pop("cu_seq_lens_q", None))
+        keywords = {name: given for name, given in keywords.items() if name not in OF_SEGMENTS}
     for name, given in keywords.items():
         if given is not None and name not in IGNORED_KEYWORDS:
             raise recorder.refuse(f"attention has a keyword {name!r} that is not understood")
+    if attention_mask is None and (recorder.cache is not None or getattr(module, "is_causal", False)):
+        raise recorder.refuse("attention without a mask: a decoder hides later tokens")
     _, heads, tokens, head_size = query.shape
     if scaling is None:
         scaling = head_size**-0.5
@@ -77,7 +84,7 @@ def mask(
     mask_function: Any,
     attention_mask: torch.Tensor | None = None,
     **_keywords: Any,
-) -> Traced:
+) -> Traced | None:
     """Record an llm.mask that carries its kind, found by evaluating the function on all positions."""
     recorder = Recorder.current
     assert recorder is not None, "a traced model is run outside of a recording"
@@ -85,6 +92,8 @@ def mask(
         raise recorder.refuse("the model hides tokens by an attention mask of its own")
     # The function is that of the whole sequence, so one token with its history tells nothing new.
     kind = mask_kind(mask_function, kv_length) if q_length == kv_length else "decode"
+    if kind == "full" and recorder.cache is None:
+        return None  # of a tower, whose patches all see each other
     meta = torch.empty((1, 1, q_length, kv_length), device="meta")
     traced: Traced = recorder.record("llm.mask", (kind,), {}, meta)
     return traced

@@ -33,6 +33,7 @@ from frontend.masks import first_keys, visible
 from frontend.signatures import BLOCK, BLOCK_CACHE, EMBEDDING, EMBEDDING_CACHE
 from frontend.streams import stream_count
 from frontend.tables import Tables, Use
+from frontend.tower_net import tower_groups
 
 SHORT = 2  # tokens of a run that shows what depends on the length; one would look like a decode step
 
@@ -45,13 +46,15 @@ def import_model(
     schemes: Mapping[str, Scheme] | None = None,
     orders: Mapping[str, str] | None = None,
     shorter: Sequence[int] = (),
+    patches: int | None = None,
 ) -> ImportedModel:
     """Trace a model at these lengths: that of a folder, of a parsed config.json, or from `native_model`.
 
     `seq_length` is the number of positions, `max_input_length` that of prefill tokens (the same by default),
     `dtype` the element type of activations and parameters in the modules, `schemes` says which parameters are
     stored as codes, by full name, and `orders` which have their inputs in an order, with that one's name.
-    `shorter` are the lengths of history that decode has further stages for, the longest first.
+    `shorter` are the lengths of history that decode has further stages for, the longest first. `patches` are
+    those of a picture for a tower that takes any number; None leaves out the tower of a model that sees.
     Raises UserError for a model that is not understood; nothing of the checkpoint but its configuration is
     read.
     """
@@ -64,7 +67,8 @@ def import_model(
     ]
     whole = prefill if prefill_length == seq_length else capture_model(model, seq_length)
     short = capture_model(model, SHORT)
-    return Importer(model, prefill, steps, whole, short, Types(dtype, schemes or {}, orders or {})).run()
+    types = Types(dtype, schemes or {}, orders or {})
+    return Importer(model, prefill, steps, whole, short, types, patches).run()
 
 
 def settings_of(config: str | Path | dict[str, Any]) -> dict[str, Any]:
@@ -85,10 +89,11 @@ class Importer:
         whole: Capture,
         short: Capture,
         types: Types,
+        patches: int | None = None,
     ) -> None:
         self.model: Any = model
         self.prefill, self.steps, self.whole, self.short = prefill, steps, whole, short
-        self.types = types
+        self.types, self.patches = types, patches
         self.tables = Tables()
         self.streams = stream_count(model)
         self.apart = [capture_streams(model, self.streams)] if self.streams > 1 else []
@@ -108,11 +113,16 @@ class Importer:
         lm_head = ModuleOp.of(head_function(self.steps[0], self.types))
         around = [NetGroup(module, [Instance()]) for module in (embedding, lm_head)]
         return ImportedModel(
-            nets=[*around, *layers],
+            nets=[*around, *self._tower(), *layers],
             tables=self.tables.arrays,
             parameters=parameters,
             tied=dict(self.model.all_tied_weights_keys),
         )
+
+    def _tower(self) -> list[NetGroup]:
+        if self.patches is None:
+            return []
+        return tower_groups(self.model, self.patches, self.types, self.tables)
 
     def _distinct_layers(self) -> list[list[int]]:
         """Layers whose graphs and schemes are alike. The last stands alone, for the final norm; so does the

@@ -9,9 +9,9 @@ import numpy as np
 
 from dialects.llm import Visible
 
-WINDOW, CHUNKS = "sliding window of ", "chunks of "  # each before its size
+WINDOW, CHUNKS, BAND = "sliding window of ", "chunks of ", "band of "  # each before its size
 KINDS = {"causal": "causal", "full": "all"}
-SIZED = {WINDOW: "window", CHUNKS: "chunk"}
+SIZED = {WINDOW: "window", CHUNKS: "chunk", BAND: "band"}
 
 
 def visible(kind: str) -> Visible:

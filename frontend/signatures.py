@@ -39,3 +39,15 @@ SAMPLE_HEAD = NetAttr(
     inputs=(LOGITS, *(NetInput(name, kept="session") for name in SETTINGS)),
     outputs=(NetOutput("probabilities"), NetOutput("token_idx")),
 )
+
+# A tower for pictures of any size: input_states [P, numbers of a patch] f32, in the order of windows where it
+# has some; position_ids [P, 2] i32, row and column; masks [1, 1, P, P] f32; reverse_index [P / 4] i32, which
+# undoes the order of features. One for pictures of one size: pixel_value [1, 3, H, W] f32. Both give features
+# [N, hidden].
+ROWS = (NetInput("input_states", tokens=0), NetInput("position_ids", tokens=0))
+FULL_MASK, WINDOW_MASK = (NetInput(f"{which}_attn_mask", tokens=2) for which in ("full", "window"))
+REVERSE = NetInput("reverse_index")
+FEATURES = (NetOutput("output_states"),)
+TOWER_OF_ROWS = NetAttr(client_nets.VIT, inputs=(*ROWS, FULL_MASK), outputs=FEATURES)
+TOWER_OF_WINDOWS = NetAttr(client_nets.VIT, inputs=(*ROWS, FULL_MASK, WINDOW_MASK, REVERSE), outputs=FEATURES)
+TOWER_OF_IMAGES = NetAttr(client_nets.VIT, inputs=(NetInput("pixel_value"),), outputs=FEATURES)

@@ -77,6 +77,7 @@ class Recorder:
         self.model = model
         self.graph = Graph()
         self.cache: Any = None  # the `hooks.RecordingCache` of the model that runs
+        self.segments: Any = None  # the `towers.Segments` of a tower that takes grids
         self.paths = {id(module): name for name, module in model.named_modules()}
         self.running: list[str] = [""]
         self.constants: dict[Any, tuple[torch.Tensor, Constant]] = {}

@@ -87,7 +87,8 @@ def project_before_axes_of_one(op: llm.LinearOp, rw: Rewriter) -> None:
     reshape = op.x.defining(llm.ReshapeOp)
     if reshape is None or op.residual is not None or op.partial:
         return
-    if reshape.x.type.shape[-1] != op.x.type.shape[-1]:
+    source = reshape.x.type.shape
+    if source[-1] != op.x.type.shape[-1] or len(source) == 2:  # [1, tokens, n] is what states are
         return
     before, after = ([size for size in value.type.shape[:-1] if size != 1] for value in (reshape.x, op.x))
     if before == after:
@@ -184,9 +185,14 @@ def shifted(op: llm.SliceOp, x: Value, by: int) -> llm.SliceOp:
 
 @rewrite(llm.SliceOp)
 def slice_before_reshape(op: llm.SliceOp, rw: Rewriter) -> None:
-    """slice(reshape(x)) of a last axis that is that of x -> reshape(slice(x))."""
+    """slice(reshape(x)) of a last axis that is that of x -> reshape(slice(x)), unless x is one item of some
+    other axis: `slice_what_is_split` has that.
+    """
     before = op.x.defining(llm.ReshapeOp)
     if before is None or op.axis != len(before.shape) - 1 or before.x.type.shape[-1:] != before.shape[-1:]:
+        return
+    one = before.x.defining(llm.SliceOp)
+    if one is not None and one.axis != op.axis and one.stop - one.start == 1:
         return
     axis = len(before.x.type.shape) - 1
     part = llm.SliceOp(before.x, axis=axis, start=op.start, stop=op.stop, step=op.step, loc=op.loc)
@@ -212,6 +218,33 @@ def slice_what_is_split(op: llm.ReshapeOp, rw: Rewriter) -> None:
     start = one.start * size
     part = llm.SliceOp(whole.y, axis=one.axis, start=start, stop=start + size, loc=one.loc)
     rw.replace(op, llm.ReshapeOp(rw.insert_before(op, part).y, shape=op.shape, loc=op.loc))
+
+
+@rewrite(llm.ReshapeOp)
+def take_one_where_it_lies(op: llm.ReshapeOp, rw: Rewriter) -> None:
+    """reshape(slice(permute(x), one of an axis)) without it -> reshape(slice(x, one of that axis)), where the
+    permute moves no other axis past another: queries, keys and values that are parted by their first axis.
+    """
+    one = op.x.defining(llm.SliceOp)
+    turned = one.x.defining(llm.PermuteOp) if one else None
+    if one is None or turned is None or one.stop - one.start != 1:
+        return
+    axis = turned.order[one.axis]
+    rest = [each for each in turned.order if each != axis]
+    if rest == sorted(rest):
+        part = llm.SliceOp(turned.x, axis=axis, start=one.start, stop=one.stop, loc=one.loc)
+        rw.replace(op, llm.ReshapeOp(rw.insert_before(op, part).y, shape=op.shape, loc=op.loc))
+
+
+@rewrite(llm.ReshapeOp)
+def permute_as_a_batch(op: llm.ReshapeOp, rw: Rewriter) -> None:
+    """reshape(permute(x)) with an axis of 1 before all others -> permute(reshape(x))."""
+    turned = op.x.defining(llm.PermuteOp)
+    if turned is None or op.shape != (1, *turned.y.type.shape):
+        return
+    batch = rw.insert_before(op, llm.ReshapeOp(turned.x, shape=(1, *turned.x.type.shape), loc=op.loc))
+    order = (0, *(axis + 1 for axis in turned.order))
+    rw.replace(op, llm.PermuteOp(batch.y, order=order, loc=turned.loc))
 
 
 @rewrite(llm.ConcatOp)
@@ -241,6 +274,8 @@ PATTERNS: list[Pattern] = [
     slice_one_part,
     slice_before_reshape,
     slice_what_is_split,
+    take_one_where_it_lies,
+    permute_as_a_batch,
     drop_single_concat,
     drop_double_negation,
 ]

@@ -27,6 +27,33 @@ def find_rope(op: llm.AddOp, rw: Rewriter) -> None:
                     width = x.type.shape[-1]
                     rw.replace(op, llm.RopeOp(x, cos, sin, mode=mode, rotary_dim=width, loc=op.loc))
                     return
+                if mode and fits_tokens_first(x, cos, sin):
+                    rw.replace(op, rope_of_tokens_first(op, x, (cos, sin), mode, rw))
+                    return
+
+
+def fits_tokens_first(x: Value, cos: Value, sin: Value) -> bool:
+    """Heads [S, h, R] and tables [S, 1, R]."""
+    shape = x.type.shape
+    return len(shape) == 3 and cos.type.shape == sin.type.shape == (shape[0], 1, shape[2])
+
+
+def rope_of_tokens_first(
+    op: llm.AddOp, x: Value, tables: tuple[Value, Value], mode: str, rw: Rewriter
+) -> llm.ReshapeOp:
+    """reshape(permute(rope(permute(reshape(x))))): heads before tokens, as attention has them."""
+    tokens, heads, width = x.type.shape
+
+    def reshaped(value: Value, *shape: int) -> Value:
+        return rw.insert_before(op, llm.ReshapeOp(value, shape=shape, loc=op.loc)).y
+
+    def turned(value: Value) -> Value:
+        return rw.insert_before(op, llm.PermuteOp(value, order=(0, 2, 1, 3), loc=op.loc)).y
+
+    cos, sin = (reshaped(table, 1, 1, tokens, width) for table in tables)
+    rows = turned(reshaped(x, 1, tokens, heads, width))
+    rope = llm.RopeOp(rows, cos, sin, mode=mode, rotary_dim=width, loc=op.loc)
+    return llm.ReshapeOp(turned(rw.insert_before(op, rope).y), shape=x.type.shape, loc=op.loc)
 
 
 def partner_mode(partner: Value, x: Value) -> str | None:

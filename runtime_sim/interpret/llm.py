@@ -40,8 +40,7 @@ def weight(op: llm.WeightOp, data: Data) -> Array:
     if scheme is not None:
         return decoded(data.codes(op.name, scheme), scheme, op.y.type.element).reshape(op.y.type.shape)
     view = view_of_name(op.name)
-    values = data.weights(view.tensor)
-    return rounded(values.T if view.transposed else values, op.y.type)
+    return rounded(view.of(data.weights(view.tensor)), op.y.type)
 
 
 @supplies(llm.TableOp)
@@ -336,6 +335,11 @@ def topk(op: llm.TopkOp, x: Array) -> tuple[Array, Array]:
 
 
 # ---- the choice of a token ----
+
+
+@simulates(llm.NarrowOp)
+def narrow(op: llm.NarrowOp, x: Array) -> Array:
+    return rounded(x, op.y.type)
 
 
 @simulates(llm.WidenOp)

@@ -50,8 +50,7 @@ def parameter(
         whole = decoded(data.codes(whole_name(view), scheme), scheme, element)
         whole = whole if experts is None else whole.reshape(experts, -1, whole.shape[-1])
     else:
-        values = data.weights(view.tensor)
-        whole = narrow(values.T if view.transposed else values, element.numpy)
+        whole = narrow(view.of(data.weights(view.tensor)), element.numpy)
     return whole[view.index]
 
 

@@ -98,6 +98,7 @@ LINES = [
     " : (tensor<8x64xbf16>, tensor<8x2xi32>, tensor<8x2xbf16>, !stack, !stack, tensor<4x64x32xbf16>)"
     " -> tensor<8x64xbf16>",
     '"llm.widen"(%x) : (!x) -> tensor<1x8x64xf32>',
+    '"llm.narrow"(%f) : (tensor<1x8x64xf32>) -> !x',
     '"llm.penalize"(%l, %i, %p) : (tensor<1x99xf32>, tensor<1x8xi32>, tensor<1xf32>) -> tensor<1x99xf32>',
     '"llm.nucleus"(%x, %t, %k, %p) <{least = 5 : i64}> : (tensor<1x9xf32>, tensor<1xf32>, tensor<1xi32>, tensor<1xf32>)'
     " -> tensor<1x9xf32>",
@@ -156,6 +157,7 @@ FREE = {  # what the result's type says, since nothing else does
     "llm.weight": {"shape", "element", "place"},  # nobody reads where values of the llm dialect lie
     "llm.table": {"shape", "place"},
     "llm.indices": {"shape", "place"},
+    "llm.narrow": {"element"},
     "tensor.indices": {"shape"},
     "llm.multi_hot": {"element", "place"},
     "llm.all_reduce": {"element", "place"},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, cast
@@ -15,8 +16,6 @@ from compiler.ir.module import walk
 from compiler.ir.types import F32
 from compiler.weights.part import part_of
 from dialects.builtin import ModuleOp
-from frontend.build import parameters_on_meta
-from frontend.hooks import ATTENTION_NAME
 from frontend.imported import ImportedModel, NetGroup
 from frontend.importer import import_model
 from passes import load_all
@@ -57,7 +56,7 @@ class Subject:
     @classmethod
     def of(cls, config: dict[str, Any]) -> Subject:
         reference = reference_model(config)
-        imported = import_model(importable(config), SEQ_LENGTH, INPUT_LENGTH, dtype=F32)
+        imported = import_model(copy.deepcopy(config), SEQ_LENGTH, INPUT_LENGTH, dtype=F32)
         parameters = {name: tensor.numpy() for name, tensor in reference.state_dict().items()}
         return cls(reference, imported, parameters)
 
@@ -123,17 +122,6 @@ class Subject:
         return seen[-2]
 
 
-def importable(config: dict[str, Any]) -> Any:
-    if "vision_config" not in config:
-        return config
-    made = transformers.AutoConfig.for_model(**config)
-    with parameters_on_meta():
-        model = transformers.AutoModelForImageTextToText.from_config(
-            made, dtype=torch.float32, attn_implementation=ATTENTION_NAME
-        )
-    return model.eval().requires_grad_(False)
-
-
 def parameter(parameters: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     """A parameter, or what the name says of one."""
     part = part_of(name)
@@ -143,15 +131,16 @@ def parameter(parameters: Mapping[str, np.ndarray], name: str) -> np.ndarray:
 def reference_model(config: dict[str, Any]) -> Any:
     """The eager float32 model, every parameter random: fresh norms of 1 and biases of 0 hide a lost one."""
     torch.manual_seed(0)
-    settings = transformers.AutoConfig.for_model(**config)
+    settings = transformers.AutoConfig.for_model(**copy.deepcopy(config))
     sees = "vision_config" in config
-    auto = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
-    model = auto.from_config(settings, attn_implementation="eager", dtype=torch.float32)
+    made = transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
+    model = made.from_config(settings, attn_implementation="eager", dtype=torch.float32)
     with torch.no_grad():
         for parameter in model.parameters():
             noise = torch.randn_like(parameter)
             if parameter.ndim > 1:
-                parameter.copy_(noise / parameter.shape[-1] ** 0.5)
+                inputs = parameter[0].numel() if parameter.ndim > 3 else parameter.shape[-1]
+                parameter.copy_(noise / inputs**0.5)
             else:
                 parameter.add_(0.3 * noise)
     return model.eval()

@@ -15,6 +15,7 @@ class Body(nn.Module):
     def __init__(self, function):
         super().__init__()
         self.weight = nn.Parameter(torch.empty(4, 4, device="meta"))
+        self.patches = nn.Parameter(torch.empty(5, 3, 2, device="meta"))
         self.register_buffer("saved", torch.ones(4))
         self.register_buffer("computed", torch.arange(4.0), persistent=False)
         self.function = function

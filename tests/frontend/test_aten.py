@@ -37,7 +37,8 @@ def test_each_kind_of_mask_says_what_is_visible(mask, shown):
     assert visible(mask) == shown
 
 
-# One function or more for each handler; `m` has weight [4, 4], saved [4] and computed [4], x is [2, 3, 4].
+# One function or more for each handler; `m` has weight [4, 4], patches [5, 3, 2], saved [4] and computed [4],
+# x is [2, 3, 4].
 CASES: dict[str, tuple[Callable[[Any, torch.Tensor], torch.Tensor], ...]] = {
     "linear": (lambda m, x: F.linear(x, m.weight), lambda m, x: F.linear(x, m.weight, m.saved)),
     "aten.addmm": (lambda m, x: torch.addmm(m.saved, x.view(-1, 4), m.weight).view(x.shape),),
@@ -100,6 +101,10 @@ CASES: dict[str, tuple[Callable[[Any, torch.Tensor], torch.Tensor], ...]] = {
         lambda m, x: x.masked_fill(F.relu(x[:1, :, :1]).bool(), -0.5),
     ),
     "aten.new_empty": (lambda m, x: filled(m, x), ),
+    "aten.convolution": (
+        lambda m, x: F.conv1d(x, m.patches, stride=2),
+        lambda m, x: F.conv1d(x[..., 2:], m.patches, stride=2),
+    ),
     "aten.slice_scatter": (lambda m, x: torch.ops.aten.slice_scatter(x, -x[:, 1:2], 1, 1, 2),),
 }
 # `test_hooks.py` and `test_oracle.py` have what our own hooks record; the others are kinds of the same handler.
@@ -110,13 +115,15 @@ def filled(m, x):
     return y
 
 
-ELSEWHERE = {"llm.attention", "llm.experts", "llm.kv_concat", "aten.embedding"}
+# `test_towers.py` has orders of rows, which are no values.
+ELSEWHERE = {"llm.attention", "llm.experts", "llm.kv_concat", "aten.embedding", "aten.index", "aten.sort"}
 
 
 class Values:
     """What `m` holds when a function runs for real."""
 
     weight = torch.linspace(-1, 1, 16).reshape(4, 4)
+    patches = torch.linspace(-1, 1, 30).reshape(5, 3, 2)
     saved = torch.tensor([0.5, -1.0, 2.0, 0.25])
     computed = torch.arange(4.0)
 
@@ -168,6 +175,10 @@ def test_every_handler_has_a_case():
         (lambda m, x: torch.zeros_like(x).scatter(0, x.topk(1)[1], 1), "a write along another axis"),
         (lambda m, x: x.scatter(2, x.topk(1)[1], x), "several values written by index"),
         (lambda m, x: x.topk(1)[1].float(), "aten._to_copy.default: it computes float32 values"),
+        (lambda m, x: F.conv1d(x, m.patches), "a convolution whose patches overlap or leave gaps"),
+        (lambda m, x: F.conv1d(x, m.patches, stride=2, padding=1), "a convolution that is none of patches"),
+        (lambda m, x: x[torch.tensor([1, 0])], "aten.index.Tensor|a constant of shape"),
+        (lambda m, x: x[0].sort()[0], "a sort of what is no order of rows"),
         (lambda m, x: x.erf(), "aten.erf.default: it has no counterpart in the llm dialect"),
     ],
 )

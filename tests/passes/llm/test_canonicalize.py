@@ -275,3 +275,39 @@ def test_heads_are_joined_on_the_axis_of_tokens():
           %y = "llm.linear"(%a, %w) {PROJECTED} : ({three}, {w}) -> {three}
         """,
     )
+
+
+def test_what_is_parted_by_its_first_axis_is_a_slice_of_the_last():
+    """Queries of a linear [1, tokens, 3 * heads * width], as towers take them out of it."""
+    whole, one = "tensor<8x3x4x8xbf16>", "tensor<1x8x4x8xbf16>"
+    before = f"""
+    %h = "llm.reshape"(%x) <{{shape = array<i64: 8, 3, 4, 8>}}> : (tensor<1x8x96xbf16>) -> {whole}
+    %p = "llm.permute"(%h) <{{order = array<i64: 1, 0, 2, 3>}}> : ({whole}) -> tensor<3x8x4x8xbf16>
+    %k = "llm.slice"(%p) <{{axis = 0 : i64, start = 1 : i64, stop = 2 : i64}}> : (tensor<3x8x4x8xbf16>) -> {one}
+    %r = "llm.reshape"(%k) <{{shape = array<i64: 8, 4, 8>}}> : ({one}) -> tensor<8x4x8xbf16>
+    %t = "llm.permute"(%r) <{{order = array<i64: 1, 0, 2>}}> : (tensor<8x4x8xbf16>) -> tensor<4x8x8xbf16>
+    %y = "llm.reshape"(%t) <{{shape = array<i64: 1, 4, 8, 8>}}> : (tensor<4x8x8xbf16>) -> {C}
+"""
+    after = f"""
+    %k = "llm.slice"(%x) <{{axis = 2 : i64, start = 32 : i64, stop = 64 : i64}}> : (tensor<1x8x96xbf16>) -> {A}
+    %h = "llm.reshape"(%k) <{{shape = array<i64: 1, 8, 4, 8>}}> : ({A}) -> {B}
+    %y = "llm.permute"(%h) <{{order = array<i64: 0, 2, 1, 3>}}> : ({B}) -> {C}
+"""
+    check_pass("canonicalize", before=before, after=after)
+
+
+def test_one_of_an_axis_that_moved_past_others_is_left_where_it_is():
+    text = """
+    %p = "llm.permute"(%x) <{order = array<i64: 1, 2, 0>}> : (tensor<2x3x4xbf16>) -> tensor<3x4x2xbf16>
+    %k = "llm.slice"(%p) <{axis = 0 : i64, start = 1 : i64, stop = 2 : i64}> : (tensor<3x4x2xbf16>) -> tensor<1x4x2xbf16>
+    %y = "llm.reshape"(%k) <{shape = array<i64: 4, 2>}> : (tensor<1x4x2xbf16>) -> tensor<4x2xbf16>
+"""
+    check_pass("canonicalize", before=text, after=text)
+
+
+def test_states_in_a_batch_of_one_are_projected_there():
+    text = """
+    %r = "llm.reshape"(%x) <{shape = array<i64: 1, 8, 32>}> : (tensor<8x32xbf16>) -> tensor<1x8x32xbf16>
+    %y = "llm.linear"(%r, %w) <{operandSegmentSizes = array<i32: 1, 1, 0, 0>}> : (tensor<1x8x32xbf16>, tensor<16x32xbf16>) -> tensor<1x8x16xbf16>
+"""
+    check_pass("canonicalize", before=text, after=text)

@@ -256,3 +256,28 @@ def test_rope_of_halves_of_a_key_that_all_heads_share():
     check_pass(PIPELINE, order + before, order + key_part("x", 24, 40) + after)
     others = key_by_halves(key_part("low", 16, 24), key_part("high", 32, 40))
     check_pass(PIPELINE, order + others, order + others)
+
+
+def test_rope_of_heads_behind_tokens():
+    """As towers have it: [tokens, heads, width], with tables of one head."""
+    heads, halves, table = "tensor<8x2x16xf32>", "tensor<8x2x8xf32>", "tensor<8x1x16xf32>"
+    before = f"""
+    %low = "llm.slice"(%x) <{{axis = 2 : i64, start = 0 : i64, stop = 8 : i64}}> : ({heads}) -> {halves}
+    %high = "llm.slice"(%x) <{{axis = 2 : i64, start = 8 : i64, stop = 16 : i64}}> : ({heads}) -> {halves}
+    %n = "llm.neg"(%high) : ({halves}) -> {halves}
+    %p = "llm.concat"(%n, %low) <{{axis = 2 : i64}}> : ({halves}, {halves}) -> {heads}
+    %xc = "llm.mul"(%x, %cos) : ({heads}, {table}) -> {heads}
+    %ps = "llm.mul"(%p, %sin) : ({heads}, {table}) -> {heads}
+    %y = "llm.add"(%xc, %ps) : ({heads}, {heads}) -> {heads}
+"""
+    batch = "tensor<1x8x2x16xf32>"
+    after = f"""
+    %c = "llm.reshape"(%cos) <{{shape = array<i64: 1, 1, 8, 16>}}> : ({table}) -> {TABLE}
+    %s = "llm.reshape"(%sin) <{{shape = array<i64: 1, 1, 8, 16>}}> : ({table}) -> {TABLE}
+    %x4 = "llm.reshape"(%x) <{{shape = array<i64: 1, 8, 2, 16>}}> : ({heads}) -> {batch}
+    %h = "llm.permute"(%x4) <{{order = array<i64: 0, 2, 1, 3>}}> : ({batch}) -> {H}
+    %r = "llm.rope"(%h, %c, %s) <{{rotary_dim = 16 : i64}}> : ({H}, {TABLE}, {TABLE}) -> {H}
+    %t = "llm.permute"(%r) <{{order = array<i64: 0, 2, 1, 3>}}> : ({H}) -> {batch}
+    %y = "llm.reshape"(%t) <{{shape = array<i64: 8, 2, 16>}}> : ({batch}) -> {heads}
+"""
+    check_pass(PIPELINE, before, after)

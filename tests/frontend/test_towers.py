@@ -1,0 +1,95 @@
+"""Towers as they are traced: what a grid or a picture becomes, and what is refused."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+
+from compiler.diagnostics import UserError
+from compiler.ir.module import walk
+from dialects import llm
+from frontend.build import native_model
+from frontend.towers import Patches, takes_grid
+from tests.frontend.models import config
+from tests.frontend.oracle import FUSED
+from tests.frontend.seeing import INTERNVL, QWEN2_5_VL, Seeing, client_inputs
+
+TOLERANCE = 1e-5
+
+
+@pytest.fixture(scope="module")
+def grid_tower():
+    return Seeing.make(QWEN2_5_VL)
+
+
+def test_the_kinds_of_towers_are_told_by_what_they_take():
+    kinds = [takes_grid(native_model(copy.deepcopy(each), 64)) for each in (QWEN2_5_VL, INTERNVL, config("llama"))]
+    assert kinds == [True, False, None]
+
+
+@pytest.mark.parametrize(("grid", "rows"), [((8, 8), 64), ((6, 10), 60), ((4, 10), 64), ((2, 2), 64)])
+def test_features_of_a_grid_are_those_of_the_model(grid, rows):
+    """Grids that windows divide and that they do not, that fill the rows and that leave some."""
+    assert Seeing.make(QWEN2_5_VL, rows).grid_error(*grid) < TOLERANCE
+
+
+def test_features_of_a_picture_are_those_of_the_model():
+    assert Seeing.make(INTERNVL).image_error() < TOLERANCE
+
+
+def test_fused_towers_give_the_same():
+    assert Seeing.make(QWEN2_5_VL, pipeline=FUSED).grid_error(8, 8) < TOLERANCE
+    assert Seeing.make(INTERNVL, pipeline=FUSED).image_error() < TOLERANCE
+
+
+def test_layers_of_a_tower_are_those_of_text():
+    """States are [1, tokens, hidden], and queries come from one linear, whatever a tower calls its axes."""
+    ops = list(walk(Seeing.make(QWEN2_5_VL, pipeline=FUSED).function))
+    ropes = [op for op in ops if isinstance(op, llm.RopeOp)]
+    assert [op.x.defining(llm.PermuteOp).order for op in ropes] == [(0, 2, 1, 3)] * 4
+    assert {op.y.type.shape[:2] for op in ops if isinstance(op, llm.RmsNormOp)} == {(1, 64)}
+    assert sum(op.residual is not None for op in ops if isinstance(op, llm.LinearOp)) == 4
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_every_input_of_a_grid_tower_counts(grid_tower, number):
+    """Another number in any of them gives other features."""
+    pixels = np.random.default_rng(1).standard_normal((40, 1176), np.float32)
+    inputs = client_inputs(grid_tower, pixels, (4, 10), 64)
+    before = grid_tower.features(inputs)
+    inputs[number] = np.roll(inputs[number], 1, axis=-1)
+    assert np.abs(grid_tower.features(inputs) - before).max() > 1e-2
+
+
+def test_a_windowed_layer_sees_no_further_than_a_window_of_any_grid(grid_tower):
+    """The grid that is traced has windows of 2 x 4 patches at most; others have 4 x 4."""
+    seen = [op.visible for op in walk(grid_tower.function) if isinstance(op, llm.AttentionOp)]
+    assert seen == [llm.Visible("band", 16), llm.Visible("all")]
+
+
+def test_each_half_of_a_table_follows_the_row_and_the_column(grid_tower):
+    gathers = [op for op in walk(grid_tower.function) if isinstance(op, llm.GatherRowsOp) and op.streams]
+    assert {op.streams for op in gathers} == {llm.Streams((0, 1, 0, 1), (8, 8, 8, 8), axis=1)}
+    assert all(op.table.type.shape == (64, 32) for op in gathers)
+
+
+def test_grids_of_so_many_patches():
+    assert Patches(3072, 1176, 2).grids() == [(2, 1536), (48, 64)]
+    assert Patches(4 * 7, 1176, 2).grids() == [(2, 14), (2, 14)]
+
+
+def with_vision(model_config, **settings):
+    return {**model_config, "vision_config": {**model_config["vision_config"], **settings}}
+
+
+@pytest.mark.parametrize(
+    ("model_config", "message"),
+    [
+        (with_vision(INTERNVL, image_size=[60, 60]), r"cannot import aten\.convolution.*patches that do not fit in"),
+    ],
+)
+def test_what_a_tower_has_that_is_not_understood_is_refused(model_config, message):
+    with pytest.raises(UserError, match=message):
+        Seeing.make(model_config)
