@@ -11,8 +11,9 @@ of DDR, the `index` of a region counts in its lists.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain
 from typing import Literal
 
 from compiler.client_nets import kind_of, net_name, stage_name
@@ -199,15 +200,22 @@ class NetAttr(Attribute):
         stated, found = (len(self.inputs), len(self.written)), (len(types.inputs), len(types.results))
         if stated != found:
             return "has {} arguments and {} results, its {} names {} and {}".format(*found, KEY, *stated)
-        sizes: dict[str, int] = {}
-        for each, type in zip((*self.inputs, *self.written), (*types.inputs, *types.results), strict=True):
-            if problem := each.problem_of(type):
-                return problem
-            if (size := each.token_count(type)) is not None:
-                sizes[each.name] = size
-        if len(set(sizes.values())) > 1:
-            return f"counts tokens in two ways: {', '.join(f'{k} has {v}' for k, v in sizes.items())}"
-        return None
+        return problem_of_values(self.inputs, types.inputs) or problem_of_values(self.written, types.results)
+
+
+def problem_of_values(stated: Sequence[NetValue], types: Sequence[Type]) -> str | None:
+    """What does not fit between arguments, or results, and their types; there may be fewer results than
+    tokens that are given, as where some are merged.
+    """
+    sizes: dict[str, int] = {}
+    for each, type in zip(stated, types, strict=True):
+        if problem := each.problem_of(type):
+            return problem
+        if (size := each.token_count(type)) is not None:
+            sizes[each.name] = size
+    if len(set(sizes.values())) > 1:
+        return f"counts tokens in two ways: {', '.join(f'{k} has {v}' for k, v in sizes.items())}"
+    return None
 
 
 def net_of(function: Function) -> NetAttr:
@@ -243,6 +251,9 @@ def has_memory_of_its_own(function: Function) -> bool:
 
 
 def token_count(function: Function) -> int:
-    """Tokens of a call of a function; 1 when none of its arguments has an axis for them."""
-    inputs = zip(net_of(function).inputs, function.args, strict=True)
-    return next((size for each, arg in inputs if (size := each.token_count(arg.type)) is not None), 1)
+    """Tokens of a call of a function, as its arguments count them, or else its results; 1 when none does."""
+    net = net_of(function)
+    inputs = zip(net.inputs, (arg.type for arg in function.args), strict=True)
+    outputs = zip(net.written, (value.type for value in function.terminator.operands), strict=True)
+    counts = (each.token_count(type) for each, type in chain(inputs, outputs))
+    return next((size for size in counts if size is not None), 1)

@@ -17,12 +17,13 @@ from compiler.ir.module import Builder, Function
 from compiler.ir.types import F32, Attribute, ElementType, TensorType
 from compiler.target.spec import ChipSpec
 from dialects import llm, tensor
-from dialects.nets import NetInput, NetOutput, net_of
+from dialects.nets import net_of
 from dialects.tensor import Lanes, Replicated
 from passes.conversion import Rules
 from passes.llm_to_tensor.attend import Mask, score_unit, sink_offset
 from passes.llm_to_tensor.formulas import FUNCTIONS, KINDS, with_number
 from passes.llm_to_tensor.phases import phases_of, runs_at_once
+from passes.llm_to_tensor.sections import Section
 from passes.ranges import Range
 from passes.tensor.build import Build
 
@@ -108,33 +109,36 @@ def is_some_heads(low: Lowering, op: llm.SliceOp) -> bool:
 class Lowering(ABC):
     """Lowers one function, run of tokens by run of tokens; rules get it with the op."""
 
-    def __init__(self, function: Function, tokens: int, runs: list[Range], spec: ChipSpec):
+    def __init__(self, function: Function, spec: ChipSpec):
         self.function = function
         self.net = net_of(function)
-        self.tokens = tokens
         self.build = Build(Builder.before(function.terminator), spec)
-        self.runs = [Run(part) for part in runs]
+        self.runs = [Run(Range(0, 1))]
         self.lowered = self.runs  # perhaps not all of them
         self.current = self.runs[0]
         self.op: Op = function  # the one being lowered
         self.scaled: set[Value] = set()  # queries that the factor of the scores is in already
+        self.givers: dict[Value, list[Run]] = {}  # the runs of the section that gave a value
+        self.wholes: dict[Value, Value] = {}  # of them, those that were asked for
 
     def run(self, ops: list[Op], terminator: Op) -> list[Value]:
         """Lower all ops run by run; gives the function's results, runs joined along the token axis."""
-        *sections, last = self.sections(ops)
-        for section in sections:
-            self._run_section(section, ())
-        self._run_section(last, terminator.operands)
+        for section in self.sections(ops, terminator.operands):
+            self.begin(section)
+            self._run_section(section.ops, section.results)
         self.build.loc = terminator.loc
-        found = [[run.results[value] for run in self.lowered] for value in terminator.operands]
-        return [
-            parts[0] if len(parts) == 1 else self.build.concat(parts, self.token_axis(stated))
-            for parts, stated in zip(found, self.net.written, strict=True)
-        ]
+        return [self.whole(value) for value in terminator.operands]
+
+    def whole(self, value: Value) -> Value:
+        """All tokens of what a section gave, in DDR."""
+        if value not in self.wholes:
+            self.wholes[value] = self.joined_runs(value, [run.results[value] for run in self.givers[value]])
+        return self.wholes[value]
 
     def _run_section(self, ops: list[Op], results: Sequence[Value]) -> None:
         """Lower some ops for all runs, and store results as soon as they are there."""
         phases = phases_of(ops)
+        self.givers |= dict.fromkeys(results, self.lowered)
         size = runs_at_once(phases)
         made = {value: number for number, phase in enumerate(phases) for op in phase for value in op.results}
         for first in range(0, len(self.lowered), size):
@@ -145,7 +149,7 @@ class Lowering(ABC):
                 there = [value for value in results if made.get(value, 0) == number]
                 self._run_phase(run, phases[number], there)
                 if number + 1 < len(phases) and size > 1:
-                    run.forget(self.function.args)
+                    run.forget(value for value in [*run.values] if self.is_stored(value))
 
     def _run_phase(self, run: Run, ops: list[Op], results: Sequence[Value]) -> None:
         self.current = run
@@ -153,27 +157,24 @@ class Lowering(ABC):
             self.lower(op)
         self.build.loc = self.function.terminator.loc
         for value in results:
-            run.results[value] = self.stored(value)
+            run.results[value] = self.given(value)
 
     def fetch(self, run: Run) -> None:
         """Receive the terms of a run that are under way, if they take little room: another run computes."""
         for op, sent in run.sent.items():
-            room = sent.type.parts * self.lane_bytes_of(sent.type)
+            room = sent.type.parts * self.lane_bytes_of(sent)
             if op not in run.received and room <= self.build.spec.lane_bytes // FETCHED_SHARE:
                 self.build.loc = op.loc
                 run.received[op] = self.build.add_all(tensor.ReceiveOp(sent))
 
-    def lane_bytes_of(self, type_: tensor.SentType) -> int:
+    def lane_bytes_of(self, sent: Value) -> int:
         """Of an array of tokens that is exchanged."""
-        _, tokens, *width = type_.shape
-        return -(-tokens // self.build.spec.lanes) * prod(width) * type_.element.bytes
-
-    def token_axis(self, stated: NetInput | NetOutput) -> int:
-        """The axis of an argument or result that its tokens are on, which only axis 1 can be so far."""
-        if stated.tokens != 1:
-            where = "no axis" if stated.tokens is None else f"axis {stated.tokens}"
-            self.function.fail(f"has the tokens of {stated.name!r} on {where}, only axis 1 has a lowering")
-        return stated.tokens
+        sender = sent.defining(tensor.SendOp)
+        assert sender is not None
+        type_, lanes = sender.x.type, self.build.spec.lanes
+        axis = tensor.axis_over_lanes(type_)
+        sizes = (-(-size // lanes) if i == axis else size for i, size in enumerate(type_.shape))
+        return prod(sizes) * int(type_.element.bytes)
 
     def lower(self, op: Op) -> None:
         self.op, self.build.loc = op, op.loc
@@ -188,9 +189,25 @@ class Lowering(ABC):
 
     # ---- what depends on how many tokens ----
 
-    def sections(self, ops: list[Op]) -> list[list[Op]]:
+    @abstractmethod
+    def sections(self, ops: list[Op], results: Sequence[Value]) -> list[Section]:
         """Ops that are lowered for each run before the next ones are for any."""
-        return [ops]
+
+    @abstractmethod
+    def begin(self, section: Section) -> None:
+        """Make the runs of a section."""
+
+    @abstractmethod
+    def joined_runs(self, value: Value, parts: Sequence[Value]) -> Value:
+        """What runs gave of a value, as one array in DDR."""
+
+    @abstractmethod
+    def given(self, value: Value) -> Value:
+        """What this run gives of a result of its section, in DDR."""
+
+    @abstractmethod
+    def is_stored(self, value: Value) -> bool:
+        """Whether it is in DDR before this section begins: an argument, or made in an earlier one."""
 
     @abstractmethod
     def check_shape(self, op: Op, value: Value, result: Value) -> None:
@@ -205,12 +222,20 @@ class Lowering(ABC):
         """Whether that axis of an array is one of tokens."""
 
     @abstractmethod
-    def load_argument(self, value: Value) -> Value:
-        """Activations [1, tokens, width] (or [1, width]), this run's tokens of them, in f32."""
+    def load_stored(self, value: Value) -> Value:
+        """This run's tokens of what is stored; of an argument in f32."""
 
     @abstractmethod
     def token_rows(self, value: Value) -> Value:
-        """This run's tokens of an argument in DDR, tokens on axis 1."""
+        """This run's tokens of an argument in DDR."""
+
+    @abstractmethod
+    def weight_rows(self, value: Value, shape: Sequence[int], axis: int) -> Value:
+        """This run's tokens of a parameter in that shape, with tokens on an axis of it, in f32."""
+
+    @abstractmethod
+    def picked(self, op: llm.GatherRowsOp) -> Value:
+        """Rows of activations by this run's numbers of them."""
 
     @abstractmethod
     def accumulator(self, value: Value) -> Value:
@@ -286,9 +311,9 @@ class Lowering(ABC):
         """The local f32 or 16-bit array of an llm value; an argument is loaded, this run's tokens of it."""
         values = self.current.values
         if value not in values:
-            if value.owner is not self.function.block:
+            if not self.is_stored(value):
                 self.op.fail(f"reads {value.type} from an op that gives no array")
-            values[value] = self.load_argument(value)
+            values[value] = self.load_stored(value)
         found = values[value]
         if isinstance(found, TableRows):
             values[value] = found = self.gathered(found, value.type.shape)
@@ -298,7 +323,7 @@ class Lowering(ABC):
 
     def is_loaded(self, value: Value) -> bool:
         """Whether it is in local memory already."""
-        return value.owner is not self.function.block or value in self.current.values
+        return value in self.current.values or not self.is_stored(value)
 
     def argument(self, value: Value) -> Value:
         """An array that must be an argument of the function, in DDR."""
@@ -411,13 +436,13 @@ class Lowering(ABC):
         shape = shape or (*(1 for _ in range(rank - len(value.type.shape))), *value.type.shape)
         if value not in self.current.values:
             return self._made_of_row(value, like, shape)
-        source = self.build.reshape(self.weight(value, F32), shape, None)
         axis = tensor.axis_over_lanes(like.type)
         layout: Attribute = Replicated()
         if axis is not None and shape[axis] > 1:
             if self.mixes_tokens(like, axis):
-                self.op.fail("takes weights that differ from token to token, which has no lowering")
+                return self.weight_rows(value, shape, axis)
             layout = Lanes(axis, compact=axis == rank - 1)
+        source = self.build.reshape(self.weight(value, F32), shape, None)
         return self.build.load(source, layout)
 
     def _made_of_row(self, value: Value, like: Value, shape: Sequence[int]) -> Value:

@@ -16,6 +16,7 @@ from passes.llm_to_tensor.attend import KeyValues, Mask, Queries, Scores, attend
 from passes.llm_to_tensor.context import Lowering, TableRows, history_of
 from passes.llm_to_tensor.online import State, finished, met
 from passes.llm_to_tensor.pieces import Computed, Piece, counted, history_pieces, packed_heads
+from passes.llm_to_tensor.sections import Section
 from passes.ranges import Range, consecutive, even_ranges
 
 
@@ -23,7 +24,7 @@ class Decode(Lowering):
     """Lowers a function with one token."""
 
     def __init__(self, function: Function, keys: int, spec: ChipSpec):
-        super().__init__(function, 1, [Range(0, 1)], spec)
+        super().__init__(function, spec)
         self.keys = keys
         self.vectors: dict[Value, Value] = {}  # written to DDR, so that heads can be read back
         mixtures = [op for op in walk(function) if isinstance(op, llm.ExpertsOp)]
@@ -57,7 +58,23 @@ class Decode(Lowering):
     def mixes_tokens(self, x: Value, axis: int) -> bool:
         return False
 
-    def load_argument(self, value: Value) -> Value:
+    def sections(self, ops: list[Op], results: Sequence[Value]) -> list[Section]:
+        return [Section(1, ops, [*results])]
+
+    def begin(self, section: Section) -> None:
+        pass
+
+    def joined_runs(self, value: Value, parts: Sequence[Value]) -> Value:
+        (whole,) = parts
+        return whole
+
+    def given(self, value: Value) -> Value:
+        return self.stored(value)
+
+    def is_stored(self, value: Value) -> bool:
+        return value.owner is self.function.block
+
+    def load_stored(self, value: Value) -> Value:
         """Packed, as one run of the DMA; then in f32, in whole slots, as it may be accumulated upon.
 
         What is f32 already stays packed: logits, for which there may be no room in whole slots.
@@ -70,10 +87,13 @@ class Decode(Lowering):
         return local if value.type.element == F32 else self.build.cast(local, F32, Lanes(last))
 
     def token_rows(self, value: Value) -> Value:
-        stated = self.net.inputs[value.index]
-        if stated.tokens is not None:
-            self.token_axis(stated)
         return value
+
+    def weight_rows(self, value: Value, shape: Sequence[int], axis: int) -> Value:
+        self.op.fail("takes weights that differ from token to token, and has one token")
+
+    def picked(self, op: llm.GatherRowsOp) -> Value:
+        op.fail("of activations has no lowering for one token")
 
     def accumulator(self, value: Value) -> Value:
         return self.f32(value)

@@ -24,7 +24,7 @@ from passes.llm_to_tensor import (
 )
 from passes.llm_to_tensor.context import Lowering
 from passes.llm_to_tensor.decode import Decode
-from passes.llm_to_tensor.prefill import Prefill, token_runs
+from passes.llm_to_tensor.prefill import Cut, Prefill
 from passes.manager import Pass
 from passes.options import ByFunction, at_least, by_function
 
@@ -78,5 +78,5 @@ def lowering_of(function: Function, options: LlmToTensor, spec: ChipSpec) -> Low
     tokens, name = token_count(function), function.sym_name
     if tokens == 1:
         return Decode(function, options.keys[name], spec)
-    runs = token_runs(tokens, options.tokens[name] or tokens, options.tail[name], spec.lanes)
-    return Prefill(function, tokens, runs, options.keys[name], spec, options.runs)
+    cut = Cut(options.tokens[name], options.tail[name], options.keys[name], options.runs)
+    return Prefill(function, cut, spec)

@@ -28,8 +28,8 @@ def reshape(low: Lowering, op: llm.ReshapeOp) -> Value | TableRows | None:
     """Rows of a table are used whole, whatever axes of 1 they are given."""
     if llm.is_weight(op.y):
         return None  # see `Lowering.row`
-    if op.x.defining(llm.GatherRowsOp) is not None:
-        return low.table_rows(op.x)
+    if isinstance(rows := low.current.values.get(op.x), TableRows):
+        return rows
     return low.reshaped(low.get(op.x), op)
 
 

@@ -7,7 +7,7 @@ from compiler.ir.types import UI16, TensorType
 from dialects import llm, tensor
 from dialects.tensor import Lanes
 from dialects.weights import some_items
-from passes.llm_to_tensor.context import Lowering, Parameter, TableRows, lowers
+from passes.llm_to_tensor.context import Lowered, Lowering, Parameter, TableRows, lowers
 
 
 @lowers(llm.WeightOp)
@@ -45,7 +45,9 @@ def indices(low: Lowering, op: llm.IndicesOp) -> Value:
 
 
 @lowers(llm.GatherRowsOp)
-def gather_rows(low: Lowering, op: llm.GatherRowsOp) -> TableRows:
+def gather_rows(low: Lowering, op: llm.GatherRowsOp) -> Lowered:
+    if not isinstance(low.current.values.get(op.table), Parameter):
+        return low.picked(op)
     if op.streams is not None:
         op.fail("by several streams has no lowering to the tensor dialect")
     return TableRows(op.table, low.parameter(op.table), low.argument(op.ids))

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import replace
-from math import prod
+from dataclasses import dataclass, replace
+from typing import Any
 
 from compiler.ir.core import Op, Value
 from compiler.ir.module import Function
@@ -15,8 +15,10 @@ from dialects import llm, tensor
 from dialects.tensor import Lanes, Replicated
 from passes.llm_to_tensor.attend import KeyValues, Mask
 from passes.llm_to_tensor.context import Lowering, Run, TableRows
+from passes.llm_to_tensor.moved import CannotMove, Joined, Moved
 from passes.llm_to_tensor.pieces import Computed, counted
 from passes.llm_to_tensor.run_attention import RunAttention, seen_keys
+from passes.llm_to_tensor.sections import Places, Section, is_rounded, sections_of
 from passes.ranges import Range, even_parts, even_ranges
 
 HEADS_OUTSIDE = (0, 2, 1, 3)  # between [1, tokens, heads, d] and [1, heads, tokens, d]
@@ -31,40 +33,150 @@ def token_runs(total: int, most: int, tail: int, lanes: int) -> list[Range]:
     return [*runs, Range(body, total)] if body < total else runs
 
 
+@dataclass(frozen=True)
+class Cut:
+    """How the tokens of a section are cut into runs; see `LlmToTensor`."""
+
+    tokens: int = 0
+    tail: int = 0
+    keys: int = 0
+    some: Sequence[int] = ()
+
+    def runs(self, total: int, lanes: int) -> list[Range]:
+        return token_runs(total, self.tokens or total, self.tail, lanes)
+
+
 class Prefill(Lowering):
     """Lowers a function with many tokens, some of them at a time; see `token_runs`.
 
-    `keys`: how many keys attention meets at a time; 0 for all, which are then kept in local memory. `some`:
-    numbers of the runs that are lowered; none for all.
+    What a section reads of an earlier one lies in DDR, by token: it is loaded for each run, as arguments are.
     """
 
-    def __init__(
-        self,
-        function: Function,
-        tokens: int,
-        runs: list[Range],
-        keys: int,
-        spec: ChipSpec,
-        some: Sequence[int] = (),
-    ):
-        super().__init__(function, tokens, runs, spec)
-        self.lowered = [run for number, run in enumerate(self.runs) if number in some] or self.runs
+    def __init__(self, function: Function, cut: Cut, spec: ChipSpec):
+        super().__init__(function, spec)
+        self.cut = cut
         self.lanes = spec.lanes
-        self.keys = keys
+        self.keys = cut.keys
+        self.places = Places(function)
+        self.tokens = 0  # of the section
+        self.views: dict[Value, Moved | Joined] = {}  # of what is nothing but moved
+        self.loaded: dict[Value, Value] = {}  # keys and values of all tokens, for this section
 
     @property
     def count(self) -> int:
         """Tokens of this run."""
         return self.current.tokens.size
 
-    def sections(self, ops: list[Op]) -> list[list[Op]]:
+    def sections(self, ops: list[Op], results: Sequence[Value]) -> list[Section]:
+        return sections_of(self.function, self.places, self._seen_whole)
+
+    def _seen_whole(self, op: Op, tokens: int) -> Sequence[Value]:
         """Keys of later tokens must be there before an attention that may see them."""
-        sections: list[list[Op]] = [[]]
-        for op in ops:
-            if isinstance(op, llm.AttentionOp) and op.visible.sees_later and len(self.runs) > 1:
-                sections.append([])
-            sections[-1].append(op)
-        return sections
+        some = isinstance(op, llm.AttentionOp) and op.visible.sees_later
+        return op.operands[1:3] if some and len(self.cut.runs(tokens, self.lanes)) > 1 else ()
+
+    def begin(self, section: Section) -> None:
+        self.tokens = section.tokens
+        self.runs = [Run(part) for part in self.cut.runs(section.tokens, self.lanes)]
+        self.lowered = [run for number, run in enumerate(self.runs) if number in self.cut.some] or self.runs
+        self.loaded.clear()
+
+    # ---- from section to section ----
+
+    def axis(self, value: Value) -> int:
+        axis = self.places.axis(value)
+        if axis is None:
+            self.op.fail(f"reads {value.type}, of which nothing says where its tokens are")
+        return axis
+
+    def given(self, value: Value) -> Value:
+        """As the client has it; for other sections by token, in f32 where some of them reads it so."""
+        if value in self.function.terminator.operands:
+            return self.stored(value)
+        self.build.loc = value.owner.loc if isinstance(value.owner, Op) else self.build.loc
+        x = self.half(value) if is_rounded(value) else self.get(value)
+        return self.build.add(tensor.StoreOp(self.build.permute(x, self._by_token_first(value))))
+
+    def joined_runs(self, value: Value, parts: Sequence[Value]) -> Value:
+        """In the order of the value's axes."""
+        if value in self.function.terminator.operands:
+            return self.build.concat(parts, self.axis(value))
+        if len(self.lowered) < len(self.runs):
+            raise NotImplementedError
+        order = self._by_token_first(value)
+        whole = self.build.concat(parts, 0)
+        return self.build.permute(whole, [order.index(axis) for axis in range(len(order))])
+
+    def _by_token_first(self, value: Value) -> list[int]:
+        axis = self.axis(value)
+        return [axis, *(i for i in range(value.type.rank) if i != axis)]
+
+    def is_stored(self, value: Value) -> bool:
+        argument = value.owner is self.function.block
+        return argument or self.places.is_moved(value) or self._is_of_others(value)
+
+    def _is_of_others(self, value: Value) -> bool:
+        """Whether an earlier section gave it."""
+        return value in self.givers and self.givers[value] is not self.lowered
+
+    def load_stored(self, value: Value) -> Value:
+        return self._load(value, self.current.tokens)
+
+    def _load(self, value: Value, tokens: Range) -> Value:
+        axis = self.axis(value)
+        if self.places.is_moved(value):
+            try:
+                return self._view(value).load(axis, tokens)
+            except CannotMove as reason:
+                self.op.fail(f"moves tokens: {reason}")
+        if self._is_of_others(value):
+            return self.build.load(self._tokens_of(self.whole(value), axis, tokens), Lanes(axis))
+        local = self.build.load(self._tokens_of(value, axis, tokens), Lanes(axis))
+        return self.build.cast(local, F32, Lanes(axis))
+
+    def _view(self, value: Value) -> Moved | Joined:
+        if value not in self.views:
+            self.views[value] = self._seen(value)
+        return self.views[value]
+
+    def _seen(self, value: Value) -> Moved | Joined:
+        op: Any = value.owner
+        if not self.places.is_moved(value):
+            return Moved.of(self.build, self._in_order(value))
+        if isinstance(op, llm.ConcatOp):
+            return Joined(tuple(self._moved(x) for x in op.parts))
+        x = self._moved(op.x)
+        if isinstance(op, llm.PermuteOp):
+            return x.permute(op.order)
+        if isinstance(op, llm.SliceOp):
+            return x.slice(op.axis, Range(op.start, op.stop))
+        return x.reshape(op.shape)
+
+    def _moved(self, value: Value) -> Moved:
+        found = self._view(value)
+        if isinstance(found, Joined):
+            self.op.fail("moves tokens that were joined, which has no lowering to the tensor dialect")
+        return found
+
+    def _in_order(self, value: Value) -> Value:
+        """All items of what is not moved, in DDR; those of weights in f32, as what they are joined to."""
+        if value.owner is self.function.block:
+            return value
+        return self.whole(value) if value in self.givers else self.weight(value, F32)
+
+    def picked(self, op: llm.GatherRowsOp) -> Value:
+        rows = self._moved(op.ids).rows(op.ids.type.rank - 1, self.current.tokens)
+        table = self.whole(op.table)
+        type_ = TensorType((1, self.count, table.type.shape[1]), table.type.element, Lanes(1))
+        return self.build.add(tensor.GatherOp(table, rows, types=[type_]))
+
+    def weight_rows(self, value: Value, shape: Sequence[int], axis: int) -> Value:
+        """As they are stored, since they are as many as the activations."""
+        rows = self.build.reshape(self.weight(value, value.type.element), shape, None)
+        local = self.build.load(self._tokens_of(rows, axis, self.current.tokens), Lanes(axis))
+        return self.build.cast(local, F32, Lanes(axis))
+
+    # ---- values ----
 
     def check_shape(self, op: Op, value: Value, result: Value) -> None:
         shape, axis = list(value.type.shape), result.type.layout.axis
@@ -75,7 +187,7 @@ class Prefill(Lowering):
 
     def check_tokens(self, value: Value, *axes: int) -> int:
         found = self.current.values.get(value)
-        layout = found.type.layout if isinstance(found, Value) else Lanes(1)
+        layout = found.type.layout if isinstance(found, Value) else Lanes(self.places.axis(value) or 0)
         if not isinstance(layout, Lanes) or layout.axis not in axes:
             expected = " or ".join(map(str, axes))
             self.op.fail(f"takes an operand with its tokens on axis {expected}, not one of {layout}")
@@ -84,41 +196,32 @@ class Prefill(Lowering):
     def mixes_tokens(self, x: Value, axis: int) -> bool:
         return tensor.is_over_lanes(x.type, axis)
 
-    def load_argument(self, value: Value) -> Value:
-        rows = self.token_rows(value)
-        if value.type.shape[0] != 1:
-            self.op.fail(f"reads an argument {value.type}, expected [1, tokens, width]")
-        return self._load(rows)
-
-    def _load(self, rows: Value) -> Value:
-        return self.build.cast(self.build.load(rows, Lanes(1)), F32, Lanes(1))
-
     def token_rows(self, value: Value) -> Value:
-        self.token_axis(self.net.inputs[value.index])
-        return self._tokens_of(value, self.current.tokens)
+        return self._tokens_of(value, self.axis(value), self.current.tokens)
 
-    def _tokens_of(self, x: Value, tokens: Range) -> Value:
-        """Those tokens of an array with tokens on axis 1."""
-        starts = [0] * len(x.type.shape)
-        starts[1] = tokens.start
-        return self.build.slice(x, starts, (x.type.shape[0], tokens.size, *x.type.shape[2:]))
+    def _tokens_of(self, x: Value, axis: int, tokens: Range) -> Value:
+        """Those tokens of an array with tokens on that axis."""
+        starts, sizes = [0] * len(x.type.shape), list(x.type.shape)
+        starts[axis], sizes[axis] = tokens.start, tokens.size
+        return self.build.slice(x, starts, sizes)
 
     def accumulator(self, value: Value) -> Value:
-        """An argument is loaded anew rather than kept in local memory for so long."""
-        return self.load_argument(value) if value.owner is self.function.block else self.f32(value)
+        """What is stored is loaded anew rather than kept in local memory for so long."""
+        return self.wide(self.load_stored(value)) if self.is_stored(value) else self.f32(value)
 
     def parts(self, value: Value) -> Iterator[Value]:
         if len(value.type.shape) < 4:
-            self.check_tokens(value, 1)
-            return self._token_parts(value)
+            return self._token_parts(value, self.check_tokens(value, 0, 1))
         x = self.f32(value)
         if self.check_tokens(value, 1, 2) == 1:
             x = self.build.permute(x, HEADS_OUTSIDE)
         return self._head_parts(x)
 
     def joined(self, parts: Sequence[Value], value: Value) -> Value:
+        if len(value.type.shape) < 4:
+            return self.build.concat(parts, self.check_tokens(value, 0, 1))
         whole = self.build.concat(parts, 1)
-        moved = len(value.type.shape) == 4 and self.check_tokens(value, 1, 2) == 1
+        moved = self.check_tokens(value, 1, 2) == 1
         return self.build.permute(whole, HEADS_OUTSIDE) if moved else whole
 
     def kept(self, part: Value, value: Value) -> Value:
@@ -127,8 +230,8 @@ class Prefill(Lowering):
             return part
         return self.build.cast(part, value.type.element, part.type.layout)
 
-    def _token_parts(self, value: Value) -> Iterator[Value]:
-        """This run's tokens in f32, as many at a time as take little room; of an argument, just those."""
+    def _token_parts(self, value: Value, axis: int) -> Iterator[Value]:
+        """This run's tokens in f32, as many at a time as take little room; of what is stored, just those."""
         row_bytes = F32.bytes * value.type.shape[-1]
         most = max(1, self.build.spec.work_bytes // row_bytes) * self.lanes
         parts = -(-self.count // most)
@@ -137,10 +240,9 @@ class Prefill(Lowering):
         for start in range(0, self.count, size):
             part = Range(start, min(start + size, self.count))
             if self.is_loaded(value):
-                yield self._tokens_of(self.f32(value), part)
+                yield self._tokens_of(self.f32(value), axis, part)
             else:
-                self.token_axis(self.net.inputs[value.index])
-                yield self._load(self._tokens_of(value, Range(first + part.start, first + part.stop)))
+                yield self.wide(self._load(value, part.moved(first)))
 
     def _head_parts(self, x: Value) -> Iterator[Value]:
         """[1, heads, tokens, d] in f32, so many heads at a time as take, twice over, little room."""
@@ -156,11 +258,7 @@ class Prefill(Lowering):
         return 1
 
     def reshaped(self, x: Value, op: llm.ReshapeOp) -> Value:
-        """Only axes of 1 may stand before the tokens."""
-        self.check_tokens(op.x, *(i for i in range(len(x.type.shape)) if prod(x.type.shape[:i]) == 1))
-        axis = next((i for i, size in enumerate(op.shape) if size != 1), 0)
-        if op.shape[axis] != self.tokens:
-            op.fail("that moves the tokens has no lowering to the tensor dialect")
+        axis = self.axis(op.y)
         shape = (*op.shape[:axis], self.count, *op.shape[axis + 1 :])
         return self.build.reshape(x, shape, replace(x.type.layout, axis=axis))
 
@@ -203,11 +301,22 @@ class Prefill(Lowering):
 
     def _all_keys(self, op: llm.AttentionOp) -> KeyValues:
         """One piece for each run up to this one, or for all of them, all in local memory."""
+        if self._is_of_others(op.k):
+            keys, values = ([Computed(self.build, self._all_of(value))] for value in (op.k, op.v))
+            return KeyValues(op.k.type.shape[1], keys, values)
         runs = self.runs if op.visible.sees_later else self.runs[: self.runs.index(self.current) + 1]
         keys, values = (
             [Computed(self.build, self._half_of(value, run)) for run in runs] for value in (op.k, op.v)
         )
         return KeyValues(op.k.type.shape[1], keys, values)
+
+    def _all_of(self, value: Value) -> Value:
+        """Keys or values that an earlier section gave, loaded once for all runs."""
+        if value not in self.loaded:
+            whole = self.whole(value)
+            local = self.build.load(whole, Lanes(2))
+            self.loaded[value] = self.build.cast(local, value.type.element, Lanes(2))
+        return self.loaded[value]
 
     def _half_of(self, value: Value, run: Run) -> Value:
         """As `half`, for another run."""
@@ -243,12 +352,14 @@ class Prefill(Lowering):
         for run in self.runs:
             part = run.tokens.within(tokens)
             if part.size:
-                rows = self._tokens_of(self._in_ddr(value, run), part.moved(-run.tokens.start))
+                rows = self._tokens_of(self._in_ddr(value, run), 1, part.moved(-run.tokens.start))
                 parts.append(self.build.load(self.build.permute(rows, HEADS_OUTSIDE), Lanes(2)))
         return self.build.concat(parts, 2)
 
     def _in_ddr(self, value: Value, run: Run) -> Value:
         """Heads [1, h, tokens, d] of a run, by token in DDR: a result of the function, or scratch."""
+        if self._is_of_others(value):
+            return self._tokens_of(self.build.permute(self.whole(value), HEADS_OUTSIDE), 1, run.tokens)
         if run not in self.lowered:
             return self._stand_in(value, run)
         if value not in run.histories:

@@ -1,0 +1,163 @@
+"""Functions that tokens are moved in: sections of other numbers of tokens, through DDR, down to the chip."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from tests.helpers import random_tensor
+from tests.passes.llm_to_tensor.levels import check_levels
+
+P, E = 150, 96
+STATES = {2: 0}  # tokens on the first of two axes
+
+
+def linear(y: str, x: str, w: str, tokens: str, inner: int, outer: int) -> str:
+    return f"""
+      %{w} = "llm.weight"() <{{name = "{w}"}}> : () -> tensor<{outer}x{inner}xbf16>
+      %{y} = "llm.linear"(%{x}, %{w}) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}>
+         : (tensor<{tokens}x{inner}xbf16>, tensor<{outer}x{inner}xbf16>) -> tensor<{tokens}x{outer}xbf16>
+    """
+
+
+def weight(*shape: int, seed: int = 3) -> np.ndarray:
+    return random_tensor(*shape, seed=seed, scale=shape[-1] ** -0.5).astype("bfloat16")
+
+
+def bf16(*shape: int, seed: int = 1) -> np.ndarray:
+    return random_tensor(*shape, seed=seed).astype("bfloat16")
+
+
+@pytest.mark.parametrize("options", ["", "{tokens=64}"])
+def test_tokens_are_on_the_first_axis(options):
+    text = linear("y", "x", "w", f"{P}", E, 80) + f"""
+      %g = "llm.weight"() <{{name = "g"}}> : () -> tensor<80xbf16>
+      %b = "llm.weight"() <{{name = "b"}}> : () -> tensor<80xbf16>
+      %n = "llm.layer_norm"(%y, %g, %b) <{{eps = 1.0e-6 : f64, operandSegmentSizes = array<i32: 1, 1, 1>}}>
+         : (tensor<{P}x80xbf16>, tensor<80xbf16>, tensor<80xbf16>) -> tensor<{P}x80xbf16>
+    """
+    weights = {"w": weight(80, E), "g": bf16(80), "b": bf16(80, seed=2)}
+    check_levels(text, [bf16(P, E)], weights=weights, options=options, axes=STATES)
+
+
+@pytest.mark.parametrize("options", ["", "{tokens=64}", "{tokens=128}"])
+def test_neighbours_are_merged(options):
+    """[P, E] -> [P/4, 4 E]; what is merged is read by a product."""
+    p = 4 * 37
+    text = linear("y", "x", "w", f"{p}", E, 80) + f"""
+      %m = "llm.reshape"(%y) <{{shape = array<i64: {p // 4}, 320>}}> : (tensor<{p}x80xbf16>) -> tensor<{p // 4}x320xbf16>
+    """ + linear("z", "m", "v", f"{p // 4}", 320, 72)
+    check_levels(text, [bf16(p, E)], weights={"w": weight(80, E), "v": weight(72, 320)}, options=options, axes=STATES)
+
+
+def test_what_is_merged_is_added_to_and_given():
+    """Nothing is computed of an argument before its tokens are moved, and nothing of a result afterwards."""
+    p = 4 * 37
+    merged = f"tensor<{p // 4}x320xbf16>"
+    text = f"""
+      %m = "llm.reshape"(%x) <{{shape = array<i64: {p // 4}, 320>}}> : (tensor<{p}x80xbf16>) -> {merged}
+      %y = "llm.mul"(%m) <{{value = 2.0 : f64}}> : ({merged}) -> {merged}
+      %z = "llm.reshape"(%y) <{{shape = array<i64: {p}, 80>}}> : ({merged}) -> tensor<{p}x80xbf16>
+    """
+    check_levels(text, [bf16(p, 80)], options="{tokens=64}", axes=STATES)
+
+
+@pytest.mark.parametrize("options", ["", "{tokens=64}"])
+def test_a_token_is_joined_and_left_out_again(options):
+    n, x = 130, "tensor<1x130x64xbf16>"
+    text = linear("p", "x", "w", f"1x{n}", 64, 64) + f"""
+      %cls = "llm.weight"() <{{name = "cls"}}> : () -> tensor<1x1x64xbf16>
+      %all = "llm.concat"(%cls, %p) <{{axis = 1 : i64}}> : (tensor<1x1x64xbf16>, {x}) -> tensor<1x131x64xbf16>
+      %at = "llm.weight"() <{{name = "at"}}> : () -> tensor<1x131x64xbf16>
+      %e = "llm.add"(%all, %at) : (tensor<1x131x64xbf16>, tensor<1x131x64xbf16>) -> tensor<1x131x64xbf16>
+    """ + linear("q", "e", "v", "1x131", 64, 64) + f"""
+      %r = "llm.slice"(%q) <{{axis = 1 : i64, start = 1 : i64, stop = 131 : i64, step = 1 : i64}}> : (tensor<1x131x64xbf16>) -> {x}
+      %s = "llm.mul"(%r) <{{value = 3.0 : f64}}> : ({x}) -> {x}
+    """
+    weights = {"w": weight(64, 64), "v": weight(64, 64, seed=4), "cls": bf16(1, 1, 64), "at": bf16(1, 131, 64)}
+    check_levels(text, [bf16(1, n, 64)], weights=weights, options=options, axes={3: 1})
+
+
+@pytest.mark.parametrize("options", ["", "{tokens=64}"])
+def test_pixels_are_shuffled(options):
+    """InternVL: [1, h w, c] -> [1, h w / 4, 4 c], with width and height exchanged on the way."""
+    h, c = 16, 32
+    shapes = [(1, h, h, c), (1, h, h // 2, 2 * c), (1, h // 2, h, 2 * c), (1, h // 2, h // 2, 4 * c), (1, h // 2, h // 2, 4 * c)]
+    ops = ["reshape", "reshape", "permute", "reshape", "permute"]
+    text = linear("v0", "x", "w", f"1x{h * h}", c, c)
+    before = (1, h * h, c)
+    shapes, ops = [*shapes, (1, h * h // 4, 4 * c)], [*ops, "reshape"]
+    for number, (op, shape) in enumerate(zip(ops, shapes, strict=True)):
+        types = [f"tensor<{'x'.join(map(str, each))}xbf16>" for each in (before, shape)]
+        how = "order = array<i64: 0, 2, 1, 3>" if op == "permute" else f"shape = array<i64: {', '.join(map(str, shape))}>"
+        text += f'%v{number + 1} = "llm.{op}"(%v{number}) <{{{how}}}> : ({types[0]}) -> {types[1]}\n'
+        before = shape
+    text += linear("z", "v6", "u", f"1x{h * h // 4}", 4 * c, 48)
+    check_levels(text, [bf16(1, h * h, c)], weights={"w": weight(c, c), "u": weight(48, 4 * c)}, options=options, axes={3: 1})
+
+
+def picture(side: int, patch: int) -> tuple[str, tuple[int, int]]:
+    """[1, 3, side, side] cut into patches [n, 3 patch**2]."""
+    n = side // patch
+    split, turned = (1, 3, n, patch, n, patch), (1, n, n, 3, patch, patch)
+    flat = (n * n, 3 * patch * patch)
+    types = ["tensor<" + "x".join(map(str, each)) + "xbf16>" for each in ((1, 3, side, side), split, turned, flat)]
+    text = f"""
+      %a = "llm.reshape"(%x) <{{shape = array<i64: {", ".join(map(str, split))}>}}> : ({types[0]}) -> {types[1]}
+      %b = "llm.permute"(%a) <{{order = array<i64: 0, 2, 4, 1, 3, 5>}}> : ({types[1]}) -> {types[2]}
+      %c = "llm.reshape"(%b) <{{shape = array<i64: {flat[0]}, {flat[1]}>}}> : ({types[2]}) -> {types[3]}
+    """
+    return text, flat
+
+
+@pytest.mark.parametrize("options", ["", "{tokens=64}"])
+def test_a_picture_is_cut_into_patches(options):
+    text, (n, width) = picture(70, 7)
+    text += f"""
+      %w = "llm.weight"() <{{name = "w"}}> : () -> tensor<64x{width}xbf16>
+      %d = "llm.linear"(%c, %w) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}>
+         : (tensor<{n}x{width}xbf16>, tensor<64x{width}xbf16>) -> tensor<{n}x64xbf16>
+    """
+    check_levels(text, [bf16(1, 3, 70, 70)], weights={"w": weight(64, width)}, options=options, axes={2: 0})
+
+
+@pytest.mark.parametrize("options", ["", "{tokens=64}"])
+def test_rows_are_picked_by_numbers(options):
+    p = 100
+    text = linear("y", "x", "w", f"{p}", 64, 64) + f"""
+      %j = "llm.reshape"(%i) <{{shape = array<i64: 1, {p}>}}> : (tensor<{p}xi32>) -> tensor<1x{p}xi32>
+      %g = "llm.gather_rows"(%y, %j) : (tensor<{p}x64xbf16>, tensor<1x{p}xi32>) -> tensor<1x{p}x64xbf16>
+      %z = "llm.reshape"(%g) <{{shape = array<i64: {p}, 64>}}> : (tensor<1x{p}x64xbf16>) -> tensor<{p}x64xbf16>
+    """
+    ids = np.random.default_rng(5).permutation(p).astype(np.int32)
+    check_levels(text, [bf16(p, 64), ids], weights={"w": weight(64, 64)}, options=options, axes=STATES)
+
+
+@pytest.mark.parametrize("options", ["", "{tokens=64}", "{tokens=64 keys=64}"])
+def test_attention_sees_all_tokens(options):
+    """Two layers on [P, E], of heads of 24."""
+    p, h, d = 150, 2, 24
+    q = f"tensor<1x{h}x{p}x{d}xbf16>"
+    text = ""
+    x = "x"
+    for layer in range(2):
+        text += linear(f"qkv{layer}", x, f"w{layer}", f"{p}", h * d, 3 * h * d)
+        for number, name in enumerate("qkv"):
+            text += f"""
+              %{name}0{layer} = "llm.slice"(%qkv{layer}) <{{axis = 1 : i64, start = {number * h * d} : i64, stop = {(number + 1) * h * d} : i64, step = 1 : i64}}>
+                 : (tensor<{p}x{3 * h * d}xbf16>) -> tensor<{p}x{h * d}xbf16>
+              %{name}1{layer} = "llm.reshape"(%{name}0{layer}) <{{shape = array<i64: 1, {p}, {h}, {d}>}}> : (tensor<{p}x{h * d}xbf16>) -> tensor<1x{p}x{h}x{d}xbf16>
+              %{name}2{layer} = "llm.permute"(%{name}1{layer}) <{{order = array<i64: 0, 2, 1, 3>}}> : (tensor<1x{p}x{h}x{d}xbf16>) -> {q}
+            """
+        text += f"""
+          %a{layer} = "llm.attention"(%q2{layer}, %k2{layer}, %v2{layer}, %mask) <{{scale = {d**-0.5} : f64, softcap = 0.0 : f64, visible = #llm.visible<kind = "all">,
+             operandSegmentSizes = array<i32: 1, 1, 1, 1, 0>}}> : ({q}, {q}, {q}, tensor<1x1x{p}x{p}xf32>) -> tensor<1x{p}x{h}x{d}xbf16>
+          %r{layer} = "llm.reshape"(%a{layer}) <{{shape = array<i64: {p}, {h * d}>}}> : (tensor<1x{p}x{h}x{d}xbf16>) -> tensor<{p}x{h * d}xbf16>
+          %o{layer} = "llm.weight"() <{{name = "o{layer}"}}> : () -> tensor<{h * d}x{h * d}xbf16>
+          %y{layer} = "llm.linear"(%r{layer}, %o{layer}, %{x}) <{{operandSegmentSizes = array<i32: 1, 1, 0, 1>}}>
+             : (tensor<{p}x{h * d}xbf16>, tensor<{h * d}x{h * d}xbf16>, tensor<{p}x{h * d}xbf16>) -> tensor<{p}x{h * d}xbf16>
+        """
+        x = f"y{layer}"
+    weights = {f"w{i}": weight(3 * h * d, h * d, seed=i) for i in range(2)} | {f"o{i}": weight(h * d, h * d, seed=7 + i) for i in range(2)}
+    mask = np.where(random_tensor(p, p, seed=5) > 0.4, 0.0, -10000.0).astype(np.float32)[None, None]
+    check_levels(text, [bf16(p, h * d), mask], weights=weights, options=options, axes=STATES, cosine=0.9999)
