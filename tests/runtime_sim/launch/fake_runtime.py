@@ -40,16 +40,24 @@ class FakeRuntime:
     """Nets by the client contract; blocks share their inputs, as basic mode nets do."""
 
     def __init__(self, folder: Path, rows: int = 16, history: int = 24, shorter: Sequence[int] = ()) -> None:
-        self.model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval()
-        self.base = self.model.base_model
+        self._add_nets(
+            AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).eval(), rows, history, shorter
+        )
+
+    def _add_nets(
+        self, model: Any, rows: int, history: int, shorter: Sequence[int] = (), streams: int = 1
+    ) -> None:
+        self.model = model
+        self.base = self.model.get_decoder()
         self.program = SimpleNamespace(spec=SimpleNamespace(chip="FAKE"))
-        config = self.model.config
+        config = self.model.config.get_text_config()
         hidden, heads = config.hidden_size, config.num_key_value_heads
-        dim, layers = config.head_dim, config.num_hidden_layers
+        dim, layers = self.base.layers[0].self_attn.head_dim, config.num_hidden_layers
         state, states, row = (1, 1, hidden), (1, rows, hidden), (1, 1, heads, dim)
         keys, cached, mask = (1, rows, heads, dim), (1, history, heads, dim), (1, 1, rows, rows)
-        block = [(ACT, states), ("i32", (1, rows)), (ACT, mask)]
-        cache = [(ACT, state), ("i32", (1, 1)), (ACT, (1, 1, 1, history + 1)), (ACT, cached), (ACT, cached)]
+        block = [(ACT, states), ("i32", (streams, rows)), (ACT, mask)]
+        step, seen = ("i32", (streams, 1)), (ACT, (1, 1, 1, history + 1))
+        cache = [(ACT, state), step, seen, (ACT, cached), (ACT, cached)]
         self.shorter = shorter
         self.nets = {
             "embedding": FakeNet("embedding", [("i32", (1, rows))], [(ACT, states)]),
@@ -122,7 +130,8 @@ class FakeRuntime:
             cache.update(torch.zeros(1, 1, 0, 1), torch.zeros(1, 1, 0, 1), below)
         if history:
             cache.update(*(each.transpose(1, 2) for each in history), layer)
-        rotary = self.base.rotary_emb(x, positions)
+        streams = positions[:, None] if len(positions) > 1 else positions
+        rotary = self.base.rotary_emb(x, streams)
         y = self.base.layers[layer](
             x, attention_mask=mask, position_ids=positions, past_key_values=cache, position_embeddings=rotary
         )
@@ -138,6 +147,6 @@ class FakeRuntime:
 
 def _tensor(buffer: Buffer) -> torch.Tensor:
     array = buffer.array
-    if array.dtype == ml_dtypes.bfloat16 or array.dtype == np.float16:
+    if array.dtype in (ml_dtypes.bfloat16, np.float16, np.float32):
         return torch.from_numpy(array.astype(np.float32))
     return torch.from_numpy(array.astype(np.int64))
