@@ -106,6 +106,8 @@ def _add_talking(commands: Commands) -> None:
     chat = _add(commands, "chat", "answer a prompt, with tokenizer and template of config/")
     text = "what to ask; - reads it from standard input"
     chat.add_argument("--prompt", required=True, metavar="TEXT", help=text)
+    text = "show it this picture before the prompt; may be given several times (needs pillow)"
+    chat.add_argument("--image", type=Path, action="append", metavar="FILE", help=text)
     text = "draw tokens as config/generation_config.json says (default: take the most likely)"
     chat.add_argument("--sample", action="store_true", help=text)
     text = "draw the same tokens each time (default: others)"

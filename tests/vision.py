@@ -97,10 +97,10 @@ PROCESSORS: dict[str, dict[str, Any]] = {
         "max_patches": 4,
     },
 }
-TURN = "{% for m in messages %}<s>{{ m['role'] }}: %s</s>{% endfor %}<s>assistant:"
-CONTENT = (
-    "{% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
+TEMPLATE = (
+    "{% for m in messages %}<s>{{ m['role'] }}: {% if m['content'] is string %}{{ m['content'] }}{% else %}{% for c in m['content'] %}"
     "{% if c['type'] == 'image' %}PICTURE{% else %}{{ c['text'] }}{% endif %}{% endfor %}{% endif %}"
+    "</s>{% endfor %}<s>assistant:"
 )
 
 
@@ -127,7 +127,15 @@ def vision_model(name: str, seed: int = 0, **changes: Any) -> Any:
 
 def make_vision_checkpoint(folder: Path, name: str, seed: int = 0, **changes: Any) -> Path:
     """In bf16."""
+    write_settings(folder, name)
     vision_model(name, seed, **changes).to(torch.bfloat16).save_pretrained(folder)
+    return folder
+
+
+def write_settings(folder: Path, name: str) -> Path:
+    """Tokenizer, template, and the settings of model and processor."""
+    folder.mkdir(exist_ok=True)
+    vision_config(name).save_pretrained(folder)
     write_tokenizer(folder, VOCABULARY)
     _add_words(folder, name)
     write_json(folder / "preprocessor_config.json", PROCESSORS[name])
@@ -147,5 +155,5 @@ def _add_words(folder: Path, name: str) -> None:
     write_json(folder / "tokenizer.json", tokens)
     settings = json.loads((folder / "tokenizer_config.json").read_text())
     picture = f"{start}{place}{end}" if name == "qwen2_5_vl" else f"{place}\n"
-    settings["chat_template"] = TURN % CONTENT.replace("PICTURE", picture)
+    settings["chat_template"] = TEMPLATE.replace("PICTURE", picture)
     write_json(folder / "tokenizer_config.json", settings)

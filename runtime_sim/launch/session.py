@@ -29,7 +29,6 @@ from compiler.client_nets import (
     LAYER_NETS,
     LM_HEAD,
     SAMPLE_HEAD,
-    VIT,
     layer_count,
     net_name,
 )
@@ -147,8 +146,7 @@ class Session:
         return prompt_positions(count, boxes if self.sizes.streams == STREAMS else ())[: self.sizes.streams]
 
     def _box(self, picture: Picture) -> Box:
-        if self.tower is None:
-            raise UserError(f"it has no net '{VIT}', which takes pictures: compile a model that sees")
+        assert self.tower is not None, "pictures need a tower"
         return picture.start, *self.tower.token_grid(picture)
 
     def _show(self, states: Sequence[Array], pictures: Sequence[Picture]) -> None:

@@ -46,6 +46,10 @@ class Tower(ABC):
         """Rows and columns of tokens that it is; UserError when the net cannot take it."""
 
     @abstractmethod
+    def most(self, tokens: int) -> int:
+        """The most patches, or tiles, of a picture that is to have so many tokens; at least one's worth."""
+
+    @abstractmethod
     def features(self, picture: Picture) -> Array:
         """The rows of the embedding that stand for it, as bytes."""
 
@@ -67,6 +71,9 @@ class TileTower(Tower):
             found = list(picture.pixels.shape[1:])
             raise UserError(f"tiles of a picture are {found}, net {self.net.name} takes {list(self.tile)}")
         return 1, len(picture.pixels) * self.tile_tokens
+
+    def most(self, tokens: int) -> int:
+        return max(1, tokens // self.tile_tokens)
 
     def features(self, picture: Picture) -> Array:
         return np.concatenate([self._tile(pixels) for pixels in picture.pixels])
@@ -106,6 +113,9 @@ class GridTower(Tower):
                 f"takes {self.patches}: make it smaller, or compile with a larger --max_pixels"
             )
         return rows // self.merge, columns // self.merge
+
+    def most(self, tokens: int) -> int:
+        return min(self.patches, max(1, tokens) * self.merge**2)
 
     def features(self, picture: Picture) -> Array:
         self.give(picture)

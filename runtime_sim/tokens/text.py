@@ -8,7 +8,8 @@ a folder with links to those files only that belong to a tokenizer, so no code b
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -47,6 +48,28 @@ ENVIRONMENT = {
 }
 
 
+@dataclass(frozen=True)
+class Places:
+    """A prompt with one token for each picture, where many are to be."""
+
+    tokens: list[int]
+    place: int  # the token that keeps the place of a row
+    before: list[int]  # tokens before all rows of a picture
+    after: list[int]
+
+    def fill(self, counts: Sequence[int]) -> tuple[list[int], list[int]]:
+        """The prompt with so many places for each picture, and where each begins."""
+        left, tokens, starts = iter(counts), list[int](), list[int]()
+        for token in self.tokens:
+            if token != self.place:
+                tokens.append(token)
+                continue
+            tokens += self.before
+            starts.append(len(tokens))
+            tokens += [token] * next(left) + self.after
+        return tokens, starts
+
+
 class Text:
     """The tokenizer, the chat template and the stop tokens of a model. Loading goes on until first used."""
 
@@ -70,6 +93,12 @@ class Text:
     def encode_chat(self, prompt: str) -> list[int]:
         """A user's message in the chat template, ready for the answer; plain where there is no template."""
         return [*self._ask(self._template, "encode_chat", _checked(prompt))]
+
+    def place_pictures(self, prompt: str, count: int, raw: bool) -> Places:
+        """A user's message about pictures, ready for the answer; `raw` without the template."""
+        part = self._tokenizer if raw else self._template
+        found = self._ask(part, "place_pictures", _checked(prompt), count, raw)
+        return Places(**found)
 
     def decode_stream(self, tokens: Iterable[int]) -> Iterator[str]:
         """Text as it becomes known."""

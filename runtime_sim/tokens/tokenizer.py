@@ -6,12 +6,21 @@ rebuilds a tokenizer from which of the files, and how, is some hundreds of lines
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 from runtime_sim.tokens.confined import serve
 
+# By the word that keeps the places of a picture's rows, one for each: what a prompt has for a picture where
+# no template writes it, and the words that stand around all places of one but are not written by templates.
+# Source: the processors of Qwen2.5-VL and InternVL in transformers.
+PLACES = {
+    "<|image_pad|>": ("<|vision_start|><|image_pad|><|vision_end|>", "", ""),
+    "<IMG_CONTEXT>": ("<IMG_CONTEXT>\n", "<img>", "</img>"),
+}
 CLEANED = 8  # characters at the end of a text that its cleaning of spaces (" n't" to "n't") may yet change
 ANSWER = "xyzzy"  # a word that no template has
 
@@ -27,6 +36,7 @@ class Tokenizer:
         sys.modules["torch"] = None  # type: ignore[assignment]  # what only slows the import down
         from transformers import AutoTokenizer
 
+        self._folder = Path(folder)
         self._tokens: Any = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, trust_remote_code=False
         )
@@ -41,10 +51,44 @@ class Tokenizer:
 
     def encode_chat(self, prompt: str) -> list[int]:
         """A user's message in the chat template, ready for the answer; plain where there is no template."""
-        if not self._tokens.chat_template:
-            return self.encode(prompt)
-        chat = [{"role": "user", "content": prompt}]
+        return self._encode_message(prompt) if self._tokens.chat_template else self.encode(prompt)
+
+    def _encode_message(self, content: str | list[dict[str, str]]) -> list[int]:
+        chat = [{"role": "user", "content": content}]
         return list(self._tokens.apply_chat_template(chat, add_generation_prompt=True, return_dict=False))
+
+    def place_pictures(self, prompt: str, count: int, raw: bool) -> dict[str, Any]:
+        """A prompt (`raw`: without the template) about pictures, which are before the text where it does not
+        place them itself: its tokens with one place for each, this place, and the tokens around places.
+        """
+        word, place = self._place()
+        written, before, after = PLACES.get(word, (word, "", ""))
+        text = prompt if word in prompt else written * count + prompt
+        parts = [*[{"type": "image"}] * count, {"type": "text", "text": prompt}]
+        ids = self.encode(text) if raw else self._with_parts(parts, place, count) or self.encode_chat(text)
+        if (found := ids.count(place)) != count:
+            raise ValueError(f"the prompt has places ({word}) for {found} pictures, and {count} are given")
+        around = [self._tokens(each, add_special_tokens=False)["input_ids"] for each in (before, after)]
+        return {"tokens": ids, "place": place, "before": around[0], "after": around[1]}
+
+    def _with_parts(self, parts: list[dict[str, str]], place: int, count: int) -> list[int] | None:
+        """A message of several parts; None from a template that knows only text."""
+        try:
+            ids = self._encode_message(parts)
+        except Exception:  # whatever the template's program says of parts
+            return None
+        return ids if ids.count(place) == count else None
+
+    def _place(self) -> tuple[str, int]:
+        """The token that keeps the places of a picture: its word and number."""
+        config = json.loads((self._folder / "config.json").read_text())
+        number = config.get("image_token_id", config.get("image_token_index"))
+        vocabulary = self._tokens.get_vocab()
+        words = [word for word in PLACES if word in vocabulary] if number is None else []
+        if number is None and not words:
+            raise ValueError(f"it has no token for pictures, such as {' or '.join(PLACES)}")
+        word = words[0] if words else self._tokens.convert_ids_to_tokens(number)
+        return word, vocabulary[word]
 
     def end_of_text(self) -> int | None:
         return self._tokens.eos_token_id  # type: ignore[no-any-return]

@@ -21,6 +21,7 @@ from runtime_sim.launch.sampling import Sampling
 from runtime_sim.launch.session import Session
 from runtime_sim.tokens.text import Text
 from runtime_sim.tool.run import drawn_order
+from runtime_sim.tool.sight import Prompt, prompt_about
 
 GENERATION = "generation_config.json"
 PROMPT_BYTES = 16 << 20  # read from standard input
@@ -41,16 +42,24 @@ def run(arguments: Namespace) -> int:
         draw(session, config, arguments)
     text = Text(config)
     prompt = read_prompt(arguments.prompt)
-    tokens = text.encode(prompt) if arguments.raw else text.encode_chat(prompt)
-    check_names(text, session, tokens)
+    asked = ask(session, text, prompt, arguments)
+    check_names(text, session, asked.tokens)
     start = time.monotonic()
-    answer = Answer(session.stream(tokens), text.stop_ids(chat=not arguments.raw), limit)
+    stop = text.stop_ids(chat=not arguments.raw)
+    answer = Answer(session.stream(asked.tokens, asked.pictures), stop, limit)
     for piece in text.decode_stream(answer):
         write(piece)
     write("\n")
     took = f"{time.monotonic() - start:.1f} s on the simulated {session.chip}"
-    note(f"{len(tokens)} tokens read, {answer.count} written in {took}")
+    note(f"{len(asked.tokens)} tokens read, {answer.count} written in {took}")
     return 0
+
+
+def ask(session: Session, text: Text, prompt: str, arguments: Namespace) -> Prompt:
+    """The prompt in tokens, with the pictures that it is about."""
+    if arguments.image:
+        return prompt_about(session, text, prompt, arguments.image, arguments.raw)
+    return Prompt(text.encode(prompt) if arguments.raw else text.encode_chat(prompt))
 
 
 def draw(session: Session, config: Path, arguments: Namespace) -> None:

@@ -138,7 +138,6 @@ def test_pictures_of_one_stream_are_tokens_like_others():
         (grids(), Picture(np.zeros((4, 7), np.float32), (2, 2)), r"patches of a picture are \[4, 7\] values in 2 x 2"),
         (grids(), Picture(np.zeros((3, 8), np.float32), (3, 1)), r"patches of a picture are \[3, 8\] values in 3 x 1"),
         (tiles(), Picture(np.zeros((1, 3, 2, 8), np.float32)), r"tiles of a picture are \[3, 2, 8\], net vit takes \[1, 2, 8\]"),
-        (Session(Runtime(toy_model())), patches(2, 2, [1]), "it has no net 'vit', which takes pictures"),
     ],
 )  # fmt: skip
 def test_pictures_that_a_file_cannot_take_are_refused(session, picture, message):
