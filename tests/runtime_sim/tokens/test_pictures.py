@@ -6,7 +6,13 @@ import sys
 import numpy as np
 import pytest
 from PIL import Image
-from transformers import AutoImageProcessor, AutoTokenizer, InternVLProcessor, ProcessorMixin, Qwen2_5_VLProcessor
+from transformers import (
+    AutoImageProcessor,
+    AutoTokenizer,
+    InternVLProcessor,
+    ProcessorMixin,
+    Qwen2_5_VLProcessor,
+)
 
 from compiler.diagnostics import UserError
 from runtime_sim.tokens import pictures as pictures_module
@@ -170,7 +176,7 @@ def test_a_long_strip_is_refused_as_the_processor_says(folders, tmp_path):
 def test_reading_has_limits(folders, tmp_path, monkeypatch):
     monkeypatch.setattr(pictures_module, "REQUEST", Limits(seconds=60, megabytes=8))
     path = draw(tmp_path / "p.png", 4000, 4000)
-    with pytest.raises(UserError, match="needs more than 8 MB|Unable to allocate"):
+    with pytest.raises(UserError, match=r"needs more than 8 MB|Unable to allocate"):
         Pictures(folders["qwen2_5_vl"]).read(path, MANY)
 
 
@@ -184,7 +190,7 @@ def test_a_processor_that_the_library_does_not_know_is_refused(tmp_path):
     write_settings(tmp_path, "internvl")
     (tmp_path / "preprocessor_config.json").write_text('{"image_processor_type": "Mine"}')
     (tmp_path / "config.json").write_text('{"model_type": "mine"}')
-    with pytest.raises(UserError, match="the image processor of .* cannot be loaded: "):
+    with pytest.raises(UserError, match=r"the image processor of .* cannot be loaded: "):
         Pictures(tmp_path).read(draw(tmp_path / "p.png", 56, 56), MANY)
 
 
