@@ -265,17 +265,22 @@ class IndicesOp(ViewLike):
 
 @op("tensor.rope_table")
 class RopeTableOp(ViewLike):
-    """[positions, 2 d] f32 in DDR; how a row is made of those of cos and sin: see `weights.RopeTable`."""
+    """[positions, 2 d] f32 in DDR, or some columns of it; how a row is made of those of cos and sin, and what
+    `columns` are: see `weights.RopeTable`.
+    """
 
     cos: Attr[str]
     sin: Attr[str]
     mode: Attr[Literal["half", "interleaved", "half_tables"]] = "half"
+    columns: Attr[tuple[int, ...]] = ()
     result_: Result[TensorType]
 
     def verify(self) -> None:
         type_ = self.result_.type
-        if type_.element != F32 or len(type_.shape) != 2 or type_.shape[1] % 4 or not in_ddr(type_):
-            self.fail(f"gives {type_}, expected [positions, 2 d] of f32 in DDR, with an even d")
+        if type_.element != F32 or len(type_.shape) != 2 or not in_ddr(type_):
+            self.fail(f"gives {type_}, expected [positions, 2 d] of f32 in DDR")
+        if type_.shape[1] != len(self.columns) if self.columns else type_.shape[1] % 4:
+            self.fail(f"gives {type_}, expected {len(self.columns) or '2 d, with an even d,'} columns")
 
 
 @op("tensor.table")

@@ -164,14 +164,18 @@ class RopeTable(WeightSource):
     half_tables: the same with each table twice, so d is twice their width.
     interleaved: d is their width; sin' of an even item is sin of the next one, that of an odd one minus sin
     of the one before.
+    `columns`: which items of each row, in which order; none for all as they are.
     """
 
     cos: str
     sin: str
     mode: str = "half"
+    columns: tuple[int, ...] = ()
 
     def problem(self) -> str | None:
-        return None if self.mode in ROPE_TABLES else f"has the mode {self.mode!r}"
+        if self.mode not in ROPE_TABLES:
+            return f"has the mode {self.mode!r}"
+        return "has columns below 0" if min(self.columns, default=0) < 0 else None
 
 
 @attr_def("weights.table")
@@ -255,8 +259,10 @@ def region_name(source: WeightSource | LanePart) -> str:
             return _named("packed", names=names, **rectangle, **_stored_fields(tile.stored), **ways)
         case Joined(names, dtype):
             return _named("joined", names=names, dtype=dtype)
-        case RopeTable(cos, sin, mode):
-            return _named("rope_table", cos=cos, sin=sin, **({} if mode == "half" else {"mode": mode}))
+        case RopeTable(cos, sin, mode, columns):
+            stated: dict[str, Any] = {} if mode == "half" else {"mode": mode}
+            stated |= {"columns": columns} if columns else {}
+            return _named("rope_table", cos=cos, sin=sin, **stated)
         case Table(name):
             return _named("table", name=name)
         case Floats(values):

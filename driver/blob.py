@@ -139,7 +139,8 @@ class Materializer:
     @bytes_of.register
     def _(self, source: RopeTable) -> Array:
         cos, sin = self.tables[source.cos], self.tables[source.sin]
-        return np.concatenate(ROPE_ROWS[source.mode](cos, sin), axis=1).astype(np.float32)
+        rows = np.concatenate(ROPE_ROWS[source.mode](cos, sin), axis=1).astype(np.float32)
+        return rows[:, source.columns] if source.columns else rows
 
     @bytes_of.register
     def _(self, source: Table) -> Array:

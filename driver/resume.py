@@ -160,8 +160,8 @@ def stored_bytes(source: WeightSource, shapes: Mapping[str, Any], tables: Mappin
             return source.total_bytes
         case Indices(name):
             return 2 * int(prod(shapes[name]))
-        case RopeTable(cos, sin, mode):
-            return 4 * int(tables[cos].size + tables[sin].size) * (2 if mode == "half_tables" else 1)
+        case RopeTable(cos, _, _, columns):
+            return 4 * len(tables[cos]) * (len(columns) or rope_width(source, tables))
         case Table(name):
             return 4 * int(tables[name].size)
         case Floats(values):
@@ -171,6 +171,12 @@ def stored_bytes(source: WeightSource, shapes: Mapping[str, Any], tables: Mappin
         case LaneRecord():
             return int(source.lanes * source.run_bytes)
     raise NotImplementedError(type(source).__name__)
+
+
+def rope_width(source: RopeTable, tables: Mapping[str, Any]) -> int:
+    """Items of each row of which a source may have some."""
+    width = tables[source.cos].shape[1] + tables[source.sin].shape[1]
+    return int(width) * (2 if source.mode == "half_tables" else 1)
 
 
 def parameter(name: str) -> str:
@@ -194,9 +200,7 @@ def parts_of(source: WeightSource) -> Iterator[WeightSource]:
 
 def problem_of(source: WeightSource, shapes: Mapping[str, Any], tables: Mapping[str, Any]) -> str | None:
     if isinstance(source, RopeTable | Table):
-        named = (source.cos, source.sin) if isinstance(source, RopeTable) else (source.name,)
-        missing = [name for name in named if name not in tables]
-        return f"there is no table {missing[0]}" if missing else None
+        return problem_of_table(source, tables)
     if not isinstance(source, Joined | Packed | Indices):
         return None
     names = (source.name,) if isinstance(source, Indices) else source.names
@@ -204,6 +208,16 @@ def problem_of(source: WeightSource, shapes: Mapping[str, Any], tables: Mapping[
     if missing or not names:
         return f"there is no parameter {missing[0] if missing else ''}"
     return problem_of_tile(source, shapes) if isinstance(source, Packed) else None
+
+
+def problem_of_table(source: RopeTable | Table, tables: Mapping[str, Any]) -> str | None:
+    named = (source.cos, source.sin) if isinstance(source, RopeTable) else (source.name,)
+    missing = [name for name in named if name not in tables]
+    if missing:
+        return f"there is no table {missing[0]}"
+    if isinstance(source, RopeTable) and max(source.columns, default=0) >= rope_width(source, tables):
+        return f"its tables make no column {max(source.columns)}"
+    return None
 
 
 def problem_of_tile(source: Packed, shapes: Mapping[str, Any]) -> str | None:

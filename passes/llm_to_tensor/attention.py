@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from compiler.ir.core import Value
-from compiler.ir.types import F32, TensorType
+from compiler.ir.types import F32, Attribute, TensorType
 from dialects import llm, tensor
 from passes.llm_to_tensor.attend import Mask, query_factor, score_unit
 from passes.llm_to_tensor.context import Lowering, lowers
+from passes.llm_to_tensor.streams import columns_of, rotary_columns, woven
 
 TURNS = {"half_tables": "half"}  # what a mode does to items, where it is not called as in the tensor dialect
 
@@ -66,15 +69,35 @@ def rope_rows(low: Lowering, op: llm.RopeOp, scale: float | None) -> Value:
 
 def gathered_rows(low: Lowering, op: llm.RopeOp) -> Value:
     cos, sin = low.table_rows(op.cos), low.table_rows(op.sin)
-    if cos.ids is not sin.ids or cos.shape != sin.shape:
+    if (cos.ids, cos.shape, cos.streams) != (sin.ids, sin.shape, sin.streams):
         op.fail("takes rows of cos and sin at different positions")
-    type_ = TensorType((cos.shape[0], 2 * op.rotary_dim), F32)
-    table = tensor.RopeTableOp(cos=cos.name, sin=sin.name, mode=rows_mode(op), types=[type_])
-    source = low.build.add(table)
-    shape = (1, low.current.tokens.size, 2 * op.rotary_dim)
     gathered, beside_heads = low.position_layouts()
-    gather = tensor.GatherOp(source, low.token_rows(cos.ids), types=[TensorType(shape, F32, gathered)])
-    return low.build.reshape(low.build.add(gather), (1, *shape), beside_heads)
+    if cos.streams is None:
+        rows = low.gathered_from(rope_table(low, op), low.token_rows(cos.ids), gathered)
+    else:
+        columns = rotary_columns(columns_of(cos.streams), rows_mode(op))
+        rows = woven(low.build, stream_rows(low, op, columns, gathered), columns)
+    return low.build.reshape(rows, (1, *rows.type.shape), beside_heads)
+
+
+def stream_rows(low: Lowering, op: llm.RopeOp, columns: list[int], layout: Attribute) -> dict[int, Value]:
+    """Of each stream the columns that follow it."""
+    rows, parts = low.table_rows(op.cos), {}
+    for number in sorted({*columns}):
+        table = rope_table(low, op, [i for i, stream in enumerate(columns) if stream == number])
+        parts[number] = low.gathered_from(table, low.stream(rows, number), layout)
+    return parts
+
+
+def rope_table(low: Lowering, op: llm.RopeOp, columns: Sequence[int] = ()) -> Value:
+    """Cosines and sines in DDR; all columns, or some."""
+    cos, sin = low.table_rows(op.cos), low.table_rows(op.sin)
+    type_ = TensorType((cos.shape[0], len(columns) or 2 * op.rotary_dim), F32)
+    return low.build.add(
+        tensor.RopeTableOp(
+            cos=cos.name, sin=sin.name, mode=rows_mode(op), columns=tuple(columns), types=[type_]
+        )
+    )
 
 
 @lowers(llm.KvConcatOp)

@@ -43,11 +43,14 @@ class Parameter:
 
 @dataclass(frozen=True)
 class TableRows:
-    """Rows of a named table [positions, width], or of a parameter, picked by position ids."""
+    """Rows of a named table [positions, width], or of a parameter, picked by position ids; where these come
+    in streams, each section of columns by one of them.
+    """
 
     table: Value
     parameter: Parameter
     ids: Value
+    streams: llm.Streams | None = None
 
     @property
     def name(self) -> str:
@@ -412,9 +415,22 @@ class Lowering(ABC):
 
     def gather(self, rows: TableRows, layout: Attribute | None) -> Value:
         """[1, tokens, width], of this run's positions."""
-        source = self._table(rows)
-        type_ = TensorType((1, self.current.tokens.size, rows.shape[1]), source.type.element, layout)
-        return self.build.add(tensor.GatherOp(source, self.token_rows(rows.ids), types=[type_]))
+        if rows.streams is not None:
+            self.op.fail("takes rows by several streams, which only rotary tables can be picked by")
+        return self.gathered_from(self._table(rows), self.token_rows(rows.ids), layout)
+
+    def gathered_from(self, table: Value, ids: Value, layout: Attribute | None) -> Value:
+        """[1, tokens, width] of a table in DDR, by this run's ids [1, tokens] there."""
+        type_ = TensorType((*ids.type.shape, table.type.shape[1]), table.type.element, layout)
+        return self.build.add(tensor.GatherOp(table, ids, types=[type_]))
+
+    def stream(self, rows: TableRows, number: int) -> Value:
+        """This run's ids [1, tokens] of one of several streams, in DDR."""
+        assert rows.streams is not None
+        ids, axis = self.token_rows(rows.ids), rows.streams.axis
+        starts, sizes = [0, 0], list(ids.type.shape)
+        starts[axis], sizes[axis] = number, 1
+        return self.build.reshape(self.build.slice(ids, starts, sizes), (1, ids.type.shape[1 - axis]), None)
 
     def _table(self, rows: TableRows) -> Value:
         """In DDR."""

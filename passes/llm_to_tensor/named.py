@@ -48,9 +48,7 @@ def indices(low: Lowering, op: llm.IndicesOp) -> Value:
 def gather_rows(low: Lowering, op: llm.GatherRowsOp) -> Lowered:
     if not isinstance(low.current.values.get(op.table), Parameter):
         return low.picked(op)
-    if op.streams is not None:
-        op.fail("by several streams has no lowering to the tensor dialect")
-    return TableRows(op.table, low.parameter(op.table), low.argument(op.ids))
+    return TableRows(op.table, low.parameter(op.table), low.argument(op.ids), op.streams)
 
 
 @lowers(llm.EmbeddingOp)

@@ -116,7 +116,7 @@ def weight(low: Lowering, op: tensor.WeightOp) -> None:
 @lowers(tensor.RopeTableOp)
 def rope_table(low: Lowering, op: tensor.RopeTableOp) -> None:
     type_ = op.results[0].type
-    buffer = low.emit.weight(RopeTable(op.cos, op.sin, op.mode), type_.bytes)
+    buffer = low.emit.weight(RopeTable(op.cos, op.sin, op.mode, op.columns), type_.bytes)
     low.set(op.results[0], low.row_major(buffer, type_))
 
 
@@ -279,9 +279,13 @@ def store_column(low: Lowering, result: Placed, x: Placed) -> None:
 
 @lowers(tensor.GatherOp)
 def gather(low: Lowering, op: tensor.GatherOp) -> None:
-    """One row per lane, one for all lanes, or rows that follow each other, in DDR or on the first lane."""
+    """One row per lane, one for all lanes, or rows that follow each other, in DDR or on the first lane.
+
+    Only of the first kind may ids lie apart.
+    """
     table, ids, res = low.get(op.table), low.get(op.ids), low.result(op)
     count, width = ids.shape[-1], table.shape[1]
+    apart = ids.strides[-1]
     if res.in_ddr:
         if res.strides[-2:] != (width, 1):
             raise CannotView("gathered rows must follow each other")
@@ -292,7 +296,9 @@ def gather(low: Lowering, op: tensor.GatherOp) -> None:
     elif res.shape[res.axis] == 1 and count > 1:  # all on the first lane
         channels, rows, index_stride, c_stride = 1, count, 0, count * width
     else:
-        channels, rows, index_stride, c_stride = count, 1, 1, res.strides[res.axis]
+        channels, rows, index_stride, c_stride = count, 1, apart, res.strides[res.axis]
+    if rows > 1 and apart != 1:
+        raise CannotView("ids that lie apart pick rows that follow each other")
     emit_gather(low, res, table, ids, (channels, rows, index_stride, c_stride))
 
 

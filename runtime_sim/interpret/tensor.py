@@ -94,7 +94,8 @@ def rope_table(op: tensor.RopeTableOp, data: Data) -> Array:
     cos, sin = (data.tables[name] for name in (op.cos, op.sin))
     if op.mode == "half_tables":
         cos, sin = (np.concatenate([each, each], axis=1) for each in (cos, sin))
-    return np.concatenate([cos, given(sin, op.mode == "interleaved")], axis=1).astype(np.float32)
+    rows = np.concatenate([cos, given(sin, op.mode == "interleaved")], axis=1).astype(np.float32)
+    return rows[:, op.columns] if op.columns else rows
 
 
 def given(sin: Array, neighbours: bool) -> Array:

@@ -99,6 +99,7 @@ def test_other_names_tell_nothing(name):
         Packed(("a",), 0, 0, Tile(64, 96, FOUR, 64, 64)),
         Joined((), F32),
         RopeTable("cos", "sin", "pairs_to_halves"),
+        RopeTable("cos", "sin", columns=(0, -1)),
     ],
     ids=str,
 )
