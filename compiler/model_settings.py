@@ -16,5 +16,12 @@ OTHER_KEYS = (
 
 
 def computing(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A copy of config.json for `transformers.AutoConfig.for_model`, without the other keys."""
-    return {key: deepcopy(value) for key, value in config.items() if key not in OTHER_KEYS}
+    """A copy of config.json for `transformers.AutoConfig.for_model`, without the other keys, which parts of a
+    model may have as well.
+    """
+    kept = {key: value for key, value in config.items() if key not in OTHER_KEYS}
+    return {key: computing(value) if _is_part(key, value) else deepcopy(value) for key, value in kept.items()}
+
+
+def _is_part(key: str, value: Any) -> bool:
+    return key.endswith("_config") and isinstance(value, Mapping)

@@ -72,6 +72,14 @@ def folder(text: str) -> Path:
     return Path(text)
 
 
+def pixels(text: str) -> tuple[int, ...]:
+    """Height and width as in "672,896", or their product."""
+    numbers = text.split(",")
+    if len(numbers) > 2 or not all(each.strip().isdecimal() and int(each) for each in numbers):
+        raise argparse.ArgumentTypeError(f"expected H,W or a number, such as 672,896 or 602112, not {text!r}")
+    return tuple(map(int, numbers))
+
+
 def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     text = "folder with config.json and safetensors, or a GGUF file"
@@ -82,6 +90,8 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     add("--max_input_length", type=int, default=0, metavar="N", help=text)
     text = "tokens of the shortest stage of decode, of which others hold doubles (default: one stage, of -s)"
     add("--chunk_length", type=int, default=0, metavar="N", help=text)
+    text = "pixels of a picture at most, as H,W or a number, where a tower takes any size (default: 672,896)"
+    add("--max_pixels", type=pixels, default=(), metavar="N", help=text)
     kinds = ", ".join(MODES)
     text = f"{kinds}: type of activations, and bits of the blocks' weights (default: as in the checkpoint)"
     add("-q", "--quantize", choices=(AUTO, *MODES), default=AUTO, metavar="MODE", help=text)

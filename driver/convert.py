@@ -83,7 +83,7 @@ def compiled_job(options: ConvertOptions, opened: OpenedModel) -> Job:
     note(f"read {options.model_path}")
     half = element(options.half)
     lengths = options.seq_length, options.input_length
-    model, weights = load_model(opened, *lengths, half, options.shorter_histories)
+    model, weights = load_model(opened, *lengths, half, options.shorter_histories, options.max_pixels)
     if options.do_sample:
         model = with_sampling(model, options.seq_length)
     note_conversion(options, weights)

@@ -74,10 +74,10 @@ def gguf() -> list[str]:
 
 def models() -> list[str]:
     """A type is compiled as far as the tracer understands its forward and the ops below have lowerings."""
-    from frontend.config import TESTED_TYPES
+    from frontend.config import SEEING_TYPES, TESTED_TYPES
 
     others = [name for name in causal_types() if name not in TESTED_TYPES]
-    lines = ["model types", row("tested", TESTED_TYPES)]
+    lines = ["model types", row("tested", TESTED_TYPES), row("that see", SEEING_TYPES)]
     return [*lines, row("by their ops", others or ["the other causal language models of transformers"])]
 
 

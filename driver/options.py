@@ -39,6 +39,7 @@ class ConvertOptions:
     keep: Sequence[str] | None = None  # PATTERN=BITS: modules with bits of their own
     max_input_length: int = 0  # 0: seq_length
     chunk_length: int = 0  # tokens of the shortest stage of decode; 0: only one, for seq_length
+    max_pixels: Sequence[int] = ()  # of pictures of any size: a number, or height and width; () as the vendor
     embedding_disk: bool = False
     do_sample: bool = False
     out_dir: Path = Path("tmp")

@@ -6,6 +6,7 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+from compiler.client_nets import VIT
 from compiler.diagnostics import UserError
 from compiler.ir.core import Value
 from compiler.ir.module import walk
@@ -44,7 +45,7 @@ class Linear:
 
 @dataclass(frozen=True)
 class Precision:
-    """Which linears of a model have bits of their own.
+    """Which linears of a model have bits of their own; those of a tower never have.
 
     `chosen` has those bits by parameter. UserError from `of` for a rule that applies to nothing, or asks for
     what a weight cannot be stored in.
@@ -54,7 +55,7 @@ class Precision:
 
     @classmethod
     def of(cls, model: ImportedModel, rules: Sequence[Rule], group: int) -> Precision:
-        linears = [linear for nets in model.nets for linear in linears_of(nets)]
+        linears = [linear for nets in model.nets if nets.name != VIT for linear in linears_of(nets)]
         chosen = {}
         for rule in rules:
             found = [linear for linear in linears if rule.applies(linear.module, linear.in_layer)]

@@ -11,6 +11,7 @@ from typing import Any
 
 from compiler.diagnostics import UserError, shown
 from compiler.files import checkpoint_root, read_json_object
+from frontend.aliases import native_settings
 from frontend.folder import check_folder
 from frontend.rules import check_numbers
 from frontend.sources.settings import Settings, read_settings
@@ -22,6 +23,7 @@ TESTED_TYPES = (
     "ministral3", "mistral", "mixtral", "nemotron", "olmo", "olmo2", "olmo3", "opt", "phi", "phi3",
     "qwen2", "qwen2_moe", "qwen3", "qwen3_moe", "smollm3", "stablelm", "starcoder2",
 )  # fmt: skip
+SEEING_TYPES = ("internvl", "internvl_chat", "qwen2_5_vl")  # tested as well, of models that see
 WIDTHS = ("hidden_size", "intermediate_size")  # input widths of a decoder's linear layers
 SIZES = (*WIDTHS, "vocab_size", "head_dim", "num_attention_heads", "num_key_value_heads")
 GROUPS = (16, 32, 64, 128, 256)  # proposed to users; where none of them divides all widths, others between
@@ -38,6 +40,17 @@ class ModelConfig:
     folder: Path
     values: Mapping[str, Any]
     settings: Settings | None = None  # how weights are stored, where they are not floats
+    stored_type: str = ""  # the model_type that the file has, where `values` are those of another
+
+    @property
+    def text(self) -> Mapping[str, Any]:
+        """What it says of the decoder, which models of several parts may keep apart."""
+        parts = (self.values.get(key) for key in DECODERS)
+        return next((part for part in parts if isinstance(part, dict)), self.values)
+
+    @property
+    def sees(self) -> bool:
+        return isinstance(self.values.get("vision_config"), dict)
 
     @property
     def path(self) -> Path:
@@ -50,25 +63,26 @@ class ModelConfig:
     @property
     def max_positions(self) -> int | None:
         """Tokens the model was made for, prompt and answer together; None when config.json does not say."""
-        return _positive(self.values.get("max_position_embeddings"))
+        return _positive(self.text.get("max_position_embeddings"))
 
     @property
     def dtype(self) -> str | None:
         """The type that config.json gives the weights, as in 'bfloat16'; the tensors may differ."""
-        name = self.values.get("dtype", self.values.get("torch_dtype"))
+        parts = (self.values, self.text)
+        name = next((each[key] for each in parts for key in ("dtype", "torch_dtype") if each.get(key)), None)
         return str(name).removeprefix("torch.") if name else None
 
     def linear_inputs(self) -> dict[str, int]:
         """What config.json says of the input widths of the linear layers, by the name of the field."""
-        widths = {name: _positive(self.values.get(name)) for name in WIDTHS}
-        heads, size = (_positive(self.values.get(name)) for name in ("num_attention_heads", "head_dim"))
+        widths = {name: _positive(self.text.get(name)) for name in WIDTHS}
+        heads, size = (_positive(self.text.get(name)) for name in ("num_attention_heads", "head_dim"))
         widths["num_attention_heads * head_dim"] = heads * size if heads and size else None
         return {name: width for name, width in widths.items() if width}
 
     @property
     def rope(self) -> Mapping[str, Any]:
         """The settings of rotary positions that all layers share, empty when config.json has none."""
-        found = self.values.get("rope_scaling") or self.values.get("rope_parameters")
+        found = self.text.get("rope_scaling") or self.text.get("rope_parameters")
         return found if isinstance(found, dict) else {}
 
     @property
@@ -79,7 +93,7 @@ class ModelConfig:
     def original_positions(self) -> int | None:
         """The positions that the model had before its rotary frequencies were stretched."""
         key = "original_max_position_embeddings"
-        return _positive(self.values.get(key)) or _positive(self.rope.get(key)) or self.max_positions
+        return _positive(self.text.get(key)) or _positive(self.rope.get(key)) or self.max_positions
 
     @property
     def stretched_positions(self) -> int:
@@ -115,7 +129,7 @@ class ModelConfig:
 
     def check_heads(self) -> None:
         """Refuse counts of heads that do not divide what is shared out among them."""
-        values = self.values
+        values = self.text
         hidden, heads = _positive(values.get("hidden_size")), _positive(values.get("num_attention_heads"))
         kv_heads = _positive(values.get("num_key_value_heads"))
         if heads and kv_heads and heads % kv_heads:
@@ -130,11 +144,14 @@ class ModelConfig:
             )
 
     def check_devices(self, devices: int, most: int) -> None:
-        """Refuse counts of heads of which not every device can have as many as the others: a head of keys and
-        values is read by one device, or by some that read no other. `most` is how many there can be.
+        """Refuse models that see, and counts of heads of which not every device can have as many as the
+        others: a head of keys and values is read by one device, or by some that read no other. `most` is how
+        many there can be.
         """
-        heads = _positive(self.values.get("num_attention_heads"))
-        kv_heads = _positive(self.values.get("num_key_value_heads")) or heads
+        if self.sees:
+            raise UserError(f"--num_device {devices}: a model that sees ({self.path}) is for one device")
+        heads = _positive(self.text.get("num_attention_heads"))
+        kv_heads = _positive(self.text.get("num_key_value_heads")) or heads
         if heads and heads % devices:
             told = f"num_attention_heads = {heads}"
         elif kv_heads and kv_heads % devices and devices % kv_heads:
@@ -150,12 +167,12 @@ class ModelConfig:
         """Refuse sizes that the tensors of the checkpoint cannot have, before a model of them is built."""
         widest = max((max(shape, default=1) for shape in shapes.values()), default=0)
         for key in SIZES:
-            size = _positive(self.values.get(key))
+            size = _positive(self.text.get(key))
             if size and size > widest:
                 raise UserError(
                     f"{self.path}: {key} is {size}, but no tensor of the checkpoint is wider than {widest}"
                 )
-        layers = _positive(self.values.get("num_hidden_layers"))
+        layers = _positive(self.text.get("num_hidden_layers"))
         if layers and layers > len(shapes):
             raise UserError(
                 f"{self.path}: num_hidden_layers is {layers}, but the checkpoint has {len(shapes)} tensors"
@@ -165,7 +182,9 @@ class ModelConfig:
 def read_config(folder: Path) -> ModelConfig:
     """Read config.json of a checkpoint folder and refuse what cannot be compiled, with a UserError."""
     check_folder(folder)
-    config = ModelConfig(folder, read_json_object(folder / "config.json", checkpoint_root(folder)))
+    values = read_json_object(folder / "config.json", checkpoint_root(folder))
+    config = ModelConfig(folder, native_settings(values, folder / "config.json"))
+    config = replace(config, stored_type=str(values.get("model_type")))
     check_model_type(config)
     check_numbers(config.values, config.path)
     config.check_heads()
@@ -182,9 +201,11 @@ def check_model_type(config: ModelConfig) -> None:
         raise UserError(f"{config.path} has no model_type, which says what the model is (such as llama)")
     if model_type in TESTED_TYPES:  # saves importing transformers
         return _check_flat(config)
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    if model_type in SEEING_TYPES:
+        return
+    from transformers.models.auto import modeling_auto as auto
 
-    known = set(MODEL_FOR_CAUSAL_LM_MAPPING_NAMES)
+    known = {*auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES, *auto.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES}
     if model_type in known:
         return
     name = shown(model_type)

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 
 from compiler.gguf import GgufFile, read_gguf
 from compiler.ir.types import ElementType
+from frontend.aliases import native_tensors
 from frontend.binding import Weights, bind, expected_of
 from frontend.checkpoint import Checkpoint
 from frontend.config import ModelConfig, read_config
@@ -75,20 +76,33 @@ def open_model(path: Path) -> OpenedModel:
     config = read_config(path)
     checkpoint = Checkpoint(path)
     config.check_sizes({key: tensor.shape for key, tensor in checkpoint.items()})
-    return OpenedFolder(config, find_sources(checkpoint, config.settings))
+    tensors = native_tensors(checkpoint, config.stored_type)
+    return OpenedFolder(config, find_sources(tensors, config.settings))
 
 
 def load_model(
-    opened: OpenedModel, seq_length: int, input_length: int, half: ElementType, shorter: Sequence[int] = ()
+    opened: OpenedModel,
+    seq_length: int,
+    input_length: int,
+    half: ElementType,
+    shorter: Sequence[int] = (),
+    pixels: Sequence[int] = (),
+    patches: int = 0,
 ) -> tuple[ImportedModel, Weights]:
     """The model traced for prompts of `input_length` tokens and caches of `seq_length`, computing in `half`,
-    with stages of decode for `shorter` histories; and its parameters, each read when asked for. Only here are
-    torch and transformers imported.
+    with stages of decode for `shorter` histories; and its parameters, each read when asked for. A tower for
+    pictures of any size takes those of up to so many pixels, as a number or height and width, or of so many
+    `patches`. Only here are torch and transformers imported.
     """
     from frontend.build import native_model
     from frontend.importer import import_model
+    from frontend.pictures import check_prompt, patches_within
 
     native = native_model(dict(opened.config.values), seq_length)
     weights = opened.weights(native, half)
-    model = import_model(native, seq_length, input_length, half, weights.schemes, weights.orders, shorter)
+    patches = patches or patches_within(native, pixels)
+    model = import_model(
+        native, seq_length, input_length, half, weights.schemes, weights.orders, shorter, patches
+    )
+    check_prompt(model, input_length)
     return model, weights

@@ -60,6 +60,7 @@ RULES = (
     ),
 )
 ROPE_SETTINGS = ("rope_scaling", "rope_parameters")  # objects with keys of their own that the rules are for
+PARTS = ("text_config", "vision_config")  # what models of several parts keep of each
 FACTORS = ("short_factor", "long_factor")  # of longrope: lists
 
 
@@ -90,10 +91,12 @@ def all_numbers(value: Any, key: str = "") -> Iterator[tuple[str, int | float]]:
 
 
 def _ruled(values: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """The keys of config.json, and those of its rope settings, which may be an object per kind of layer."""
+    """The keys of config.json and of a model's parts, and those of rope settings, which may be an object per
+    kind of layer.
+    """
     for key, value in values.items():
         if isinstance(value, dict):
-            if prefix or key in ROPE_SETTINGS:
+            if prefix or key in ROPE_SETTINGS or key in PARTS:
                 yield from _ruled(value, f"{prefix}{key}.")
         else:
             yield prefix + key, value

@@ -67,7 +67,7 @@ def find_sources(tensors: Mapping[str, StoredTensor], settings: Settings | None)
     found = Found()
     for name, parts in _modules(tensors).items():
         left = _add_packed(found, Module(name, parts, settings)) if MARKS.keys() & parts.keys() else parts
-        found.sources |= {tensor.key: tensor for tensor in left.values()}
+        found.sources |= {f"{name}.{last}".removeprefix("."): tensor for last, tensor in left.items()}
     return found
 
 

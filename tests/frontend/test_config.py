@@ -160,10 +160,9 @@ def test_sizes_that_no_tensor_has_are_refused_before_a_model_is_built():
 
 def test_models_of_several_parts_are_told_as_such(tmp_path):
     parts = {"text_config": {}, "vision_config": {}}
-    for model_type in ("qwen2_5_vl", "internvl_chat"):
-        message = rf"a model that sees \(vision_config, model_type {model_type}\) is not supported yet"
-        with pytest.raises(UserError, match=message):
-            read_config(folder_with(tmp_path, {"model_type": model_type, **parts}))
+    message = r"a model that sees \(vision_config, model_type minicpmv\) is not supported yet"
+    with pytest.raises(UserError, match=message):
+        read_config(folder_with(tmp_path, {"model_type": "minicpmv", **parts}))
     with pytest.raises(UserError, match="has text_config, which model_type llama does not know"):
         read_config(folder_with(tmp_path, {"model_type": "llama", **parts}))
 
@@ -235,3 +234,21 @@ def test_what_devices_are_possible_is_told():
     with pytest.raises(UserError, match=r"num_key_value_heads = 6 .*; possible are 2, 3, 6$"):
         config.check_devices(4, 8)
     ModelConfig(Path("model"), {}).check_devices(8, 8)
+
+
+@pytest.mark.parametrize("part", ["text_config", "llm_config", None])
+def test_settings_of_text_are_found_wherever_a_model_that_sees_keeps_them(part):
+    text = {"max_position_embeddings": 64, "hidden_size": 96, "intermediate_size": 192, "num_attention_heads": 6}
+    values = {"vision_config": {"hidden_size": 40}, **({part: text} if part else text)}
+    config = ModelConfig(Path("m"), values)
+    assert config.sees
+    assert config.max_positions == 64
+    assert config.linear_inputs() == {"hidden_size": 96, "intermediate_size": 192}
+    with pytest.raises(UserError, match="--num_device 2: a model that sees"):
+        config.check_devices(2, 8)
+
+
+def test_numbers_of_the_parts_of_a_model_are_checked(tmp_path):
+    values = {"model_type": "internvl", "vision_config": {"hidden_size": 0}, "text_config": {}}
+    with pytest.raises(UserError, match=r"vision_config\.hidden_size is 0, expected a whole number above 0"):
+        read_config(folder_with(tmp_path, values))
