@@ -19,6 +19,7 @@ from compiler.ir.types import ElementType
 from compiler.weights.groups import quantize
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Array, Quantized, Weight, convert, joined, rectangle, rows_of
+from compiler.weights.stored import Floats as FloatArray
 from compiler.weights.tile import pack
 from dialects.weights import (
     Floats,
@@ -52,12 +53,14 @@ class Materializer:
     """Computes pieces.
 
     `read` gives a checkpoint tensor by the name the IR uses: floats, or codes where the checkpoint has those.
-    `tables` are the rotary tables, and `full_name` is a tensor's name in messages.
+    `tables` are the rotary tables, and `full_name` is a tensor's name in messages; `importance` is that of a
+    tensor's inputs, where it is known.
     """
 
     read: ReadTensor
     tables: Mapping[str, Array]
     full_name: Callable[[str], str] = str
+    importance: Callable[[str], FloatArray | None] = lambda name: None
 
     def pieces(self, sources: Sequence[WeightSource]) -> Iterator[Array]:
         """The bytes of several sources for which `weight_of` is the same, so that it is quantized once."""
@@ -92,15 +95,27 @@ class Materializer:
             )
         return rectangle(weight, *view.cut) if view.cut else weight
 
-    def _as(self, weight: Weight, form: ElementType | Scheme, name: str) -> Weight:
+    def _as(
+        self, weight: Weight, form: ElementType | Scheme, name: str, columns: slice = slice(None)
+    ) -> Weight:
+        """A weight that is some columns of what a name says."""
         try:
             if isinstance(weight, Quantized):
                 return taken_over(weight, form)
-            return quantize(weight, form) if isinstance(form, Scheme) else convert(weight, form.numpy)
+            if not isinstance(form, Scheme):
+                return convert(weight, form.numpy)
+            return quantize(weight, form, self._importance(name, columns))
         except ValueError as error:
             what = "taken over" if isinstance(weight, Quantized) else "quantized"
             tensor = self.full_name(view_of_name(name).tensor)
             raise UserError(f"{tensor} cannot be {what}: {error}") from error
+
+    def _importance(self, name: str, columns: slice) -> FloatArray | None:
+        """That of some columns of what a name says."""
+        view = view_of_name(name)
+        found = self.importance(view.tensor)
+        cut = view.cut[-1] if len(view.cut) > 1 else slice(None)
+        return None if found is None else found[cut][columns]
 
     def codes(self, name: str, scheme: Scheme) -> Quantized:
         """A tensor that is stored as codes."""
@@ -126,7 +141,7 @@ class Materializer:
         parts = []
         for name in source.names:
             one = expert_name(name, expert)
-            parts.append(self._as(rectangle(self._rows(one), rows, columns), tile.stored, one))
+            parts.append(self._as(rectangle(self._rows(one), rows, columns), tile.stored, one, columns))
         runs = pack(tile, joined(parts))
         return runs.reshape(tile.lanes, source.pieces, -1).swapaxes(0, 1)
 

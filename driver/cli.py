@@ -11,7 +11,7 @@ from typing import Any
 from compiler.command import Parser, not_installed, run_command, show_log
 from compiler.diagnostics import printable
 from compiler.target.chips import CHIPS
-from driver.options import AUTO, GROUP, MODES, ConvertOptions
+from driver.options import AUTO, CALIBRATIONS, GROUP, MODES, ConvertOptions
 from driver.rules import BITS
 
 EXAMPLE = "llm_convert.py -m ./Qwen2-7B-Instruct -s 384 -q w4bf16 -g 128 -c bm1684x -o qwen2_7b"
@@ -102,6 +102,10 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     add("--lm_head_quantize", type=int, choices=BITS[::-1], default=16, metavar="BITS", help=text)
     text = "bits of modules with such names, as in 'model.layers.*.mlp.down_proj=8'; again for others"
     add("--keep", action="append", metavar="PATTERN=BITS", help=text)
+    text = "how w4 and w8 are chosen: by range, or by what errors do to outputs (default: none)"
+    add("--calibrate", choices=CALIBRATIONS, default="none", metavar="METHOD", help=text)
+    text = "text that the model runs on to calibrate (default: random tokens)"
+    add("--calibration_text", type=Path, metavar="FILE", help=text)
 
 
 def _add_chip_flags(group: argparse._ArgumentGroup) -> None:

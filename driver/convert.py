@@ -11,6 +11,7 @@ from compiler.garbage import uncollected
 from compiler.ir.types import element
 from compiler.progress import note
 from dialects.contents import READY, Content
+from driver.calibrate import measured
 from driver.client_files import copy_client_files
 from driver.job import Job
 from driver.modes import resolved
@@ -51,7 +52,9 @@ def convert(options: ConvertOptions) -> Path | None:
         copy_client_files(options.model_path, output.folder / CONFIG)
         output.check_config()
         job = compiled_job(options, opened)
-        write(job, proven(job), output)
+        bmodel = proven(job)
+        job.importance = measured(job, opened)
+        write(job, bmodel, output)
         if options.verify:
             verify(output.folder / name, options)
     return options.out_dir / name

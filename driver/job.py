@@ -16,7 +16,8 @@ from compiler.ir.core import Op
 from compiler.ir.module import Function, discard, walk
 from compiler.progress import track
 from compiler.target.attribute import set_target
-from compiler.weights.stored import Weight
+from compiler.weights.part import parameter_of
+from compiler.weights.stored import Floats, Weight
 from dialects import llm
 from dialects.builtin import ModuleOp
 from dialects.chip import Instruction, LocalOp
@@ -59,6 +60,7 @@ class Job:
     blobs: list[WeightBlob] = field(default_factory=list)
     dumps: dict[str, Path] = field(default_factory=dict)  # of modules that do not come from the model
     keeps_instructions: bool = False
+    importance: dict[str, Floats] = field(default_factory=dict)  # of inputs, by parameter; see `quantize`
     _efforts: dict[Hashable, Efforts] = field(default_factory=dict)
     _streams: dict[Function, CommandStreams] = field(default_factory=dict)
 
@@ -265,7 +267,10 @@ class Job:
         def read(name: str) -> Weight:
             return self.weights.read(instance.parameter_name(name))
 
-        return Materializer(read, self.model.tables, instance.parameter_name)
+        def importance(name: str) -> Floats | None:
+            return self.importance.get(parameter_of(instance.parameter_name(name)))
+
+        return Materializer(read, self.model.tables, instance.parameter_name, importance)
 
 
 def erase_instructions(function: Function) -> None:

@@ -14,6 +14,7 @@ from compiler.target.spec import ChipSpec
 from driver.rules import BITS, Rule, head_rule
 
 MODES = ("bf16", "w8bf16", "w4bf16", "f16", "w8f16", "w4f16")
+CALIBRATIONS = ("none", "search")  # how codes are chosen, by what it costs; see the README
 AUTO = "auto"  # the mode that the checkpoint is in; `driver.modes` says which
 GROUP = 64  # the default
 MAX_JOBS = 1024
@@ -37,6 +38,8 @@ class ConvertOptions:
     symmetric: bool = False
     lm_head_quantize: int = 16  # bits of the head's weights
     keep: Sequence[str] | None = None  # PATTERN=BITS: modules with bits of their own
+    calibrate: str = "none"  # or another of CALIBRATIONS
+    calibration_text: Path | None = None  # what the model runs on to calibrate; None: random tokens
     max_input_length: int = 0  # 0: seq_length
     chunk_length: int = 0  # tokens of the shortest stage of decode; 0: only one, for seq_length
     max_pixels: Sequence[int] = ()  # of pictures of any size: a number, or height and width; () as the vendor
@@ -131,6 +134,10 @@ class ConvertOptions:
             raise UserError(f"-q {self.quantize}: expected one of {', '.join((AUTO, *MODES))}")
         if self.lm_head_quantize not in BITS:
             raise UserError(f"--lm_head_quantize {self.lm_head_quantize}: expected 16, 8 or 4 bits")
+        if self.calibrate not in CALIBRATIONS:
+            raise UserError(f"--calibrate {self.calibrate}: expected one of {', '.join(CALIBRATIONS)}")
+        if self.calibration_text is not None and self.calibrate == "none":
+            raise UserError("--calibration_text has no use with --calibrate none: leave it out")
         if self.rules and self.passes is not None:
             raise UserError(f"{self.rules[0].flag} is for the default passes: say it in --passes instead")
 

@@ -30,7 +30,9 @@ LARGEST_BUFFER = 1 << 26  # numbers; a mask over 8,192 positions
 LONGEST_REASON = 300  # characters of the library's message in one of ours
 
 
-def native_model(config: dict[str, Any], seq_length: int) -> nn.Module:
+def native_model(
+    config: dict[str, Any], seq_length: int, attention: str = ATTENTION_NAME, experts: str = EXPERTS_NAME
+) -> nn.Module:
     """The model in evaluation mode: parameters on the meta device, buffers real, everything float32.
 
     Its rotary frequencies are those of a conversation of `seq_length` tokens, however short a run of it is.
@@ -47,8 +49,8 @@ def native_model(config: dict[str, Any], seq_length: int) -> nn.Module:
             model: nn.Module = auto_class(config).from_config(
                 made,
                 dtype=torch.float32,
-                attn_implementation=ATTENTION_NAME,
-                experts_implementation=EXPERTS_NAME,
+                attn_implementation=attention,
+                experts_implementation=experts,
             )
         except Exception as error:
             why = unknown_word(config) or reason(error)

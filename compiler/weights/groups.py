@@ -15,8 +15,12 @@ LARGEST_WEIGHT = 1e18  # so that squares and their sums stay finite in f32
 CHUNK_WEIGHTS = 125_000  # worked on at once: three f32 copies fit a 2 MiB cache, and columns share no line
 
 
-def quantize(weight: Array, scheme: Scheme) -> Quantized:
+def quantize(weight: Array, scheme: Scheme, importance: Floats | None = None) -> Quantized:
     """Store a float weight [rows, columns] as codes, with scales that make each group's squared error small.
+
+    Errors in a column count by its `importance` [columns], such as the mean square of the input that it is
+    multiplied by: the sum over a row is then the expected square of the output's error, were inputs
+    independent. Only its proportions matter; without it, all columns count the same.
 
     Raises ValueError when the scheme cannot hold such a matrix or has minimums, which are only ever taken
     over, a weight is not finite or out of all bounds, or what the codes stand for would not be finite in the
@@ -27,12 +31,14 @@ def quantize(weight: Array, scheme: Scheme) -> Quantized:
     if scheme.minimum:
         raise ValueError(f"{scheme} has minimums, which only checkpoints bring")
     rows, columns = weight.shape
-    codes = np.empty((rows * columns // scheme.group, scheme.group), scheme.codes)
+    across = columns // scheme.group
+    codes = np.empty((rows * across, scheme.group), scheme.codes)
     scales = np.empty(len(codes), scheme.scale.numpy)
     zeros = np.empty(len(codes), np.uint8) if scheme.zeros else None
     groups = np.ascontiguousarray(weight).reshape(codes.shape)
-    step = min(max(1, CHUNK_WEIGHTS // scheme.group), len(codes))
-    search = _Search(scheme, step)
+    step = across * min(max(1, CHUNK_WEIGHTS // columns), rows)
+    roots = None if importance is None else roots_of(importance).reshape(across, -1).T
+    search = _Search(scheme, step, None if roots is None else np.tile(roots, step // across))
     for start in range(0, len(codes), step):
         chunk = slice(start, start + step)
         search.run(groups[chunk])
@@ -45,6 +51,12 @@ def quantize(weight: Array, scheme: Scheme) -> Quantized:
     quantized = Quantized(codes.reshape(rows, columns), scales.reshape(shape), zeros, scheme)
     _check_decodes(quantized)
     return quantized
+
+
+def roots_of(importance: Floats) -> Floats:
+    """What to multiply errors by before they are squared, about one on average; of none all are one."""
+    mean = float(importance.mean(dtype=np.float64))
+    return np.sqrt(importance / mean, dtype=np.float32) if mean > 0 else np.ones_like(importance, np.float32)
 
 
 def _check_decodes(quantized: Quantized) -> None:
@@ -66,8 +78,12 @@ class _Search:
     column, and reduces over the first axis, ten times as fast as over short rows.
     """
 
-    def __init__(self, scheme: Scheme, count: int):
-        """For chunks of up to `count` groups, which all use the same arrays: fresh ones would cost more."""
+    def __init__(self, scheme: Scheme, count: int, roots: Floats | None):
+        """For chunks of up to `count` groups, which all use the same arrays: fresh ones would cost more.
+
+        `roots` [group, count] multiply the errors.
+        """
+        self.roots = roots
         self.buffers = np.empty((3, scheme.group * count), np.float32)
         self.scale_dtype: np.dtype[Any] = scheme.scale.numpy
         self.asymmetric = scheme.zeros
@@ -114,8 +130,15 @@ class _Search:
         """The scale of least squared error for the codes of the best candidate so far."""
         steps = self._round(self.scale, self.zero)
         steps -= self.zero
-        power = np.einsum("ij,ij->j", steps, steps)
-        return self._stored(np.einsum("ij,ij->j", steps, self.weights) / np.maximum(power, 1))
+        power = np.einsum("ij,ij->j", self._weighted(steps), steps)
+        product = np.einsum("ij,ij->j", steps, self._weighted(self.weights, self.work))
+        return self._stored(product / np.maximum(power, np.float32(1e-30)))
+
+    def _weighted(self, values: Floats, out: Floats | None = None) -> Floats:
+        """The values times `roots`, in their own place or another."""
+        if self.roots is None:
+            return values
+        return np.multiply(values, self.roots[:, : values.shape[1]], out=values if out is None else out)
 
     def _stored(self, scale: Floats) -> Floats:
         """The scale as its 16 bits will hold it; 1 where it vanishes, which rounds such weights to zero."""
@@ -133,6 +156,7 @@ class _Search:
     def _try(self, scale: Floats, zero: Floats) -> None:
         """Keep scale and zero for the groups whose squared error they lessen."""
         self.work -= self._round(scale, zero)
+        self._weighted(self.work)
         error = np.einsum("ij,ij->j", self.work, self.work) * scale**2
         better = error < self.error
         for old, new in ((self.error, error), (self.scale, scale), (self.zero, zero)):

@@ -14,6 +14,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 
+from compiler.weights.order import weight_and_order
 from compiler.weights.stored import Array
 
 EVERY = "[*]"
@@ -69,6 +70,13 @@ def part_of(name: str) -> Part | None:
         found["transposed"] is not None,
         (start, stop, step) if rows else None,
     )
+
+
+def parameter_of(name: str) -> str:
+    """The parameter that a name says rows in another order of, or a part."""
+    weight, _ = weight_and_order(name)
+    part = part_of(weight)
+    return weight if part is None else part.parameter
 
 
 def of_expert(name: str, expert: int | None) -> str:

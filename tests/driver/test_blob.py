@@ -210,3 +210,30 @@ def test_a_tensor_is_transposed_as_its_name_says():
     codes = Materializer({"w": turned.codes("w", scheme)}.__getitem__, {})
     with pytest.raises(UserError, match="w cannot be taken over: it is stored as codes, and the program needs it transposed"):
         codes.codes("w^T", scheme)
+
+
+def test_what_matters_follows_cuts_and_tiles():
+    """Of columns 32 to 127 of a weight, the tile has the last 64."""
+    weight = random_tensor(64, 128)
+    importance = np.arange(128, dtype=np.float32) ** 2
+    source = packed(("w{,32:128:1}",), 64, 64, column=32)
+    made = Materializer({"w": weight}.__getitem__, {}, importance={"w": importance}.get)
+    found = taken_apart(source, made.bytes_of(source))
+    wanted = quantize(weight[:, 64:], FOUR, importance[64:])
+    assert isinstance(found, Quantized)
+    np.testing.assert_array_equal(found.codes, wanted.codes)
+    np.testing.assert_array_equal(found.scales, wanted.scales)
+    assert not np.array_equal(found.codes, quantize(weight[:, 64:], FOUR).codes)
+
+
+def test_what_matters_to_an_expert_is_known_by_its_part():
+    stack = random_tensor(2, 128, 64)  # transposed, the inputs are the first axis of each
+    importance = np.arange(128, dtype=np.float32) ** 2
+    source = packed(("w[*].T",), 64, 64, column=64, experts=2)
+    read = {f"w[{expert}].T": stack[expert].T for expert in range(2)}.__getitem__
+    made = Materializer(read, {}, importance=lambda name: importance if name.startswith("w[") else None)
+    for expert, data in enumerate(made.bytes_of(source)):
+        found = taken_apart(source, data)
+        wanted = quantize(stack[expert].T[:, 64:], FOUR, importance[64:])
+        assert isinstance(found, Quantized)
+        np.testing.assert_array_equal(found.codes, wanted.codes)

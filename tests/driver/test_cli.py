@@ -66,10 +66,11 @@ def test_every_flag_reaches_its_field(driver):
     rest = "--max_input_length 128 --chunk_length 64 -c bm1684x --num_device 1 --num_core 1 --embedding_disk --passes a,b{k=v}"
     for more in ("--dump-ir ir --stop-after a -j 2 -v", "--verify", "--dry_run"):
         assert convert_main([*FLAGS, *rest.split(), *more.split()]) == 0
-    assert convert_main([*FLAGS, *"--lm_head_quantize 8 --keep a=4 --keep *.b=16".split()]) == 0
+    assert convert_main([*FLAGS, *"--lm_head_quantize 8 --calibrate search --calibration_text t --keep a=4 --keep *.b=16".split()]) == 0
     stop, verify, dry, mixed = driver.seen
     assert (stop.max_input_length, stop.chunk_length, stop.num_core, stop.jobs) == (128, 64, 1, 2)
     assert (stop.embedding_disk, stop.dump_ir, stop.stop_after) == (True, Path("ir"), "a")
+    assert (mixed.calibrate, mixed.calibration_text) == ("search", Path("t"))
     assert [(rule.pattern, rule.bits) for rule in mixed.rules] == [("*", 8), ("a", 4), ("*.b", 16)]
     assert (verify.verify, dry.dry_run, dry.passes) == (True, True, "a,b{k=v}")
 

@@ -128,3 +128,37 @@ def test_weights_that_decode_beyond_the_type_of_the_scales_are_refused(bits, zer
     weight[1, 3] = 1e19
     with pytest.raises(ValueError, match="magnitudes beyond 1e\\+18"):
         quantize(weight, wide)
+
+
+def weighted_error(quantized: Quantized, weight: np.ndarray, importance: np.ndarray) -> float:
+    return float(np.sum((quantized.dequantize() - weight) ** 2 * importance))
+
+
+@pytest.mark.parametrize("scheme", [FOUR, SYMMETRIC, EIGHT], ids=["four", "symmetric", "eight"])
+def test_errors_are_small_where_they_matter(scheme):
+    weight = gaussian(96, 256)
+    importance = np.exp(np.random.default_rng(1).normal(0, 2, 256)).astype(np.float32)
+    plain, weighted = quantize(weight, scheme), quantize(weight, scheme, importance)
+    assert weighted_error(weighted, weight, importance) < 0.9 * weighted_error(plain, weight, importance)
+    assert relative_error(weighted, weight) >= relative_error(plain, weight)
+
+
+@pytest.mark.parametrize("importance", [0, 1e-30, 1, 7e20])
+def test_columns_that_matter_alike_change_nothing(importance):
+    weight = gaussian(700, 256)  # several chunks
+    alike = quantize(weight, FOUR, np.full(256, importance, np.float32))
+    plain = quantize(weight, FOUR)
+    for part in ("codes", "scales", "zeros"):
+        np.testing.assert_array_equal(getattr(alike, part), getattr(plain, part))
+
+
+def test_rows_are_chosen_by_themselves_whatever_matters():
+    weight, importance = gaussian(700, 256), np.arange(256, dtype=np.float32)
+    whole, part = quantize(weight, FOUR, importance), quantize(weight[613:615, 64:], FOUR, importance[64:])
+    np.testing.assert_array_equal(whole.codes[613:615, 64:], part.codes)
+
+
+def test_a_group_that_does_not_matter_is_stored_all_the_same():
+    weight, importance = gaussian(8, 64), np.ones(64, np.float32)
+    importance[32:] = 0
+    assert relative_error(quantize(weight, FOUR, importance), weight) < 0.5

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from compiler.weights.part import Part, of_expert, part_of
+from compiler.weights.part import Part, of_expert, parameter_of, part_of
 
 STACK = np.arange(3 * 4 * 5).reshape(3, 4, 5)
 NAMES = {
@@ -42,3 +42,8 @@ def test_one_expert_is_named_by_the_name_of_all():
 @pytest.mark.parametrize("name", ["p", "layers.3.p", "p[", "p[1][2]x", "p[x]"])
 def test_other_names_are_no_parts(name):
     assert part_of(name) is None
+
+
+@pytest.mark.parametrize("name", ["a.weight", "a.weight@b.weight.order", "a.weight[3].T[0:4:1]", "a.weight[*]@b.order"])
+def test_the_parameter_of_a_name(name):
+    assert parameter_of(name) == "a.weight"

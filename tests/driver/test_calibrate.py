@@ -1,0 +1,85 @@
+"""Which tokens a model runs on before its weights become codes, and what that changes in the file."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from compiler.diagnostics import UserError
+from driver import calibrate
+from driver.calibrate import measured, rounded, sequences, spread
+from driver.convert import compiled_job, convert
+from driver.job import Job
+from driver.options import ConvertOptions
+from driver.pipelines import default_pipeline
+from frontend.load import open_model
+from passes import load_all
+
+SIZES = {"layers": 2, "hidden": 128, "heads": 2, "kv_heads": 1, "intermediate": 128, "vocab": 320}
+
+
+@pytest.fixture
+def options(tiny_checkpoint, tmp_path) -> ConvertOptions:
+    folder = tiny_checkpoint("llama", **SIZES, tokenizer=True)
+    load_all()
+    given = ConvertOptions(folder, 64, "w4bf16", calibrate="search", out_dir=tmp_path / "out", jobs=1)
+    return replace(given, passes=default_pipeline(given))
+
+
+def job_of(options: ConvertOptions) -> Job:
+    return compiled_job(options, open_model(options.model_path))
+
+
+def test_what_becomes_codes_is_measured(options):
+    job = job_of(options)
+    names = {*rounded(job)}
+    assert len(names) == 2 * 7
+    assert "model.layers.1.mlp.down_proj.weight" in names
+    assert names <= measured(job, open_model(options.model_path)).keys()
+
+
+def test_nothing_runs_where_nothing_becomes_codes(options, monkeypatch):
+    monkeypatch.setattr(calibrate, "mean_squares", None)
+    for given in (replace(options, calibrate="none"), replace(options, quantize="bf16", passes=None)):
+        assert measured(job_of(given), open_model(given.model_path)) == {}
+
+
+def test_the_file_is_another_and_does_not_depend_on_jobs(options, tmp_path):
+    def made(**settings: object) -> bytes:
+        return convert(replace(options, out_dir=tmp_path / str(settings), **settings)).read_bytes()
+
+    one = made(jobs=1)
+    assert one == made(jobs=3)
+    plain = made(calibrate="none")
+    assert len(plain) == len(one)
+    assert plain != one
+
+
+def test_a_text_is_what_the_model_runs_on(options, tmp_path, forked_tokenizers):
+    assert sequences(job_of(options), 16).shape == (4, 16)
+    text = tmp_path / "text"
+    text.write_text("some words to read " * 30)
+    found = sequences(job_of(replace(options, calibration_text=text)), 16)
+    assert found.shape[1] == 16
+    assert 2 <= len(found) <= calibrate.TEXT_SEQUENCES
+    text.write_text("")
+    with pytest.raises(UserError, match=f"--calibration_text {text}: has 0 tokens"):
+        sequences(job_of(replace(options, calibration_text=text)), 16)
+
+
+def test_a_gguf_file_has_no_tokenizer_for_a_text(options):
+    job = job_of(options)
+    job.options = replace(options, model_path=Path("model.gguf"), calibration_text=Path("text"))
+    with pytest.raises(UserError, match=r"model\.gguf is a GGUF file"):
+        sequences(job, 16)
+
+
+def test_sequences_are_spread_over_a_long_text():
+    assert spread(np.arange(10), 16).tolist() == [[*range(10)]]
+    assert spread(np.arange(9), 4).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    found = spread(np.arange(4000), 4)
+    assert found.shape == (calibrate.TEXT_SEQUENCES, 4)
+    assert (found[0, 0], found[-1, -1]) == (0, 3999)
