@@ -50,19 +50,24 @@ class Scores:
     """What becomes of the scores before their softmax.
 
     mask: f32 [.., keys], in their unit, one column for each key, or ui16, all bits where a key is shown and
-    none where it is hidden: it then weighs nothing, but may raise the maximum. cap: they are bent to
-    -cap..cap first; sinks: one more logit f32 for each row of scores [rows, .., 1], in their unit, which
-    takes part in the sum only.
+    none where it is hidden: it then weighs nothing, but may raise the maximum; None where nothing is hidden.
+    cap: they are bent to -cap..cap first; sinks: one more logit f32 for each row of scores [rows, .., 1], in
+    their unit, which takes part in the sum only.
     """
 
-    mask: Value
+    mask: Value | None
     cap: float = 0.0
     sinks: Value | None = None
 
     @property
+    def added(self) -> Value | None:
+        """The mask, where it is one of scores."""
+        return None if self.mask is None or self.mask.type.element == UI16 else self.mask
+
+    @property
     def shown(self) -> Value | None:
         """The mask, where it is one of weights."""
-        return self.mask if self.mask.type.element == UI16 else None
+        return None if self.mask is self.added else self.mask
 
 
 @dataclass(frozen=True)
@@ -111,7 +116,7 @@ def attend(
 ) -> Value:
     """Attention of all queries to some keys: one softmax, products with the values added up part by part.
 
-    The mask has one column for each row of the parts. Gives 16 bit, the queries' results joined along axis 0,
+    A mask has one column for each row of the parts. Gives 16 bit, the queries' results joined along axis 0,
     so [rows of all, .., d].
     """
     like = queries[0].q.type
@@ -130,9 +135,9 @@ def masked_scores(
     if rules.cap:
         found = [capped(build, each, rules.cap, queries[0].q.type.element) for each in found]
     scores = aligned(build, found, unit, LOWEST)
-    if rules.shown is not None:
+    if rules.added is None:
         return scores
-    masks = split(build, rules.mask, [part.rows.size for part in parts], unit)
+    masks = split(build, rules.added, [part.rows.size for part in parts], unit)
     return build.binary(tensor.AddOp, scores, aligned(build, masks, unit, 0.0))
 
 

@@ -119,10 +119,11 @@ def mask_of(low: Lowering, value: Value, unit: float) -> Mask:
 
 @lowers(llm.AttentionOp)
 def attention(low: Lowering, op: llm.AttentionOp) -> Value:
-    if op.mask is None:
-        op.fail("without a mask has no lowering to the tensor dialect")
+    if op.mask is None and op.visible.is_placed:
+        op.fail("without a mask, of which some keys are hidden, has no lowering to the tensor dialect")
     element = op.q.type.element
-    mask, q = mask_of(low, op.mask, score_unit(element)), low.get(op.q)
+    mask = None if op.mask is None else mask_of(low, op.mask, score_unit(element))
+    q = low.get(op.q)
     if op.q not in low.scaled:
         q = low.build.scalar(tensor.MulOp, low.f32(op.q), query_factor(op.scale, op.softcap, element))
     q = low.build.cast(q, element, q.type.layout)

@@ -295,7 +295,7 @@ class Lowering(ABC):
         """Rows of this run's positions in local memory; `shape` is [.., tokens, ..] with 1s before tokens."""
 
     @abstractmethod
-    def attention(self, op: llm.AttentionOp, q: Value, mask: Mask) -> Value:
+    def attention(self, op: llm.AttentionOp, q: Value, mask: Mask | None) -> Value:
         """q of 16 bit in units of the scores -> [1, tokens, heads, d]."""
 
     def sinks(self, op: llm.AttentionOp, shape: tuple[int, ...], layout: Attribute) -> Value | None:

@@ -195,19 +195,19 @@ class Decode(Lowering):
             return self.build.load(self.gather(rows, None), Lanes(2, compact=True))
         return self.build.reshape(self.gather(rows, Replicated()), shape, Replicated())
 
-    def attention(self, op: llm.AttentionOp, q: Value, mask: Mask) -> Value:
+    def attention(self, op: llm.AttentionOp, q: Value, mask: Mask | None) -> Value:
         """Every query head on a lane of its own, one softmax for all of them."""
         attend_to = self._streamed if self.keys and self.keys < op.k.type.shape[2] else self._at_once
         out = attend_to(op, q, mask)
         return self.build.reshape(out, (1, 1, op.q.type.shape[1], op.v.type.shape[3]), Lanes(2))
 
-    def _at_once(self, op: llm.AttentionOp, q: Value, mask: Mask) -> Value:
+    def _at_once(self, op: llm.AttentionOp, q: Value, mask: Mask | None) -> Value:
         kv = KeyValues(op.k.type.shape[1], self._pieces(op.k), self._pieces(op.v))
         queries, sinks = self._queries(op, q), self._sinks(op)
         rules = Scores(self._mask_row(mask, kv.tokens), op.softcap, sinks)
         return attend(self.build, queries, kv, kv.parts(kv.tokens), rules)
 
-    def _streamed(self, op: llm.AttentionOp, q: Value, mask: Mask) -> Value:
+    def _streamed(self, op: llm.AttentionOp, q: Value, mask: Mask | None) -> Value:
         """Block by block."""
         queries, sinks = self._queries(op, q), self._sinks(op)
         state: State | None = None
@@ -228,8 +228,10 @@ class Decode(Lowering):
     def _sinks(self, op: llm.AttentionOp) -> Value | None:
         return self.sinks(op, (op.q.type.shape[1], 1), Lanes(0, compact=True))
 
-    def _mask_row(self, mask: Mask, keys: Range) -> Value:
+    def _mask_row(self, mask: Mask | None, keys: Range) -> Value | None:
         """What hides some of these keys [1, keys], on every lane."""
+        if mask is None:
+            return None
         if mask.first is not None:
             first = self.build.reshape(mask.first, (1, 1), Replicated())
             first = self.build.scalar(tensor.SubOp, first, float(keys.start)) if keys.start else first

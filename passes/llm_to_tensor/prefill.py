@@ -17,7 +17,8 @@ from passes.llm_to_tensor.attend import KeyValues, Mask
 from passes.llm_to_tensor.context import Lowering, Run, TableRows
 from passes.llm_to_tensor.moved import CannotMove, Joined, Moved
 from passes.llm_to_tensor.pieces import Computed, counted
-from passes.llm_to_tensor.run_attention import RunAttention, seen_keys
+from passes.llm_to_tensor.run_attention import RunAttention, most_seen, seen_keys
+from passes.llm_to_tensor.run_mask import RunMask
 from passes.llm_to_tensor.sections import Places, Section, is_rounded, sections_of
 from passes.ranges import Range, even_parts, even_ranges
 
@@ -287,36 +288,41 @@ class Prefill(Lowering):
         of_run = (*shape[:axis], self.count, *shape[axis + 1 :])
         return self.build.reshape(self.gather(rows, Lanes(1)), of_run, Lanes(axis))
 
-    def attention(self, op: llm.AttentionOp, q: Value, mask: Mask) -> Value:
-        """To all keys at once, or to those of this run and then block by block of the others."""
+    def attention(self, op: llm.AttentionOp, q: Value, mask: Mask | None) -> Value:
+        """To all keys at once, to the few that a row of lanes sees, or block by block."""
         for value in (op.q, op.k, op.v):
             self.check_tokens(value, 2)
         if any(value.defining(llm.KvConcatOp) is not None for value in (op.k, op.v)):
             op.fail("of many tokens and a history has no lowering to the tensor dialect")
+        tokens = self.current.tokens
         sinks = self.sinks(op, (op.q.type.shape[1], 1, 1), Replicated())
-        attention = RunAttention(self.build, op, self.current.tokens, mask, sinks)
-        if self.keys:
-            return attention.streamed(q, self._blocks(op), self.keys)
-        return attention.at_once(q, self._all_keys(op))
+        rules = None if mask is None else RunMask(self.build, op, tokens, mask)
+        attention = RunAttention(self.build, op, tokens, rules, sinks)
+        if not self.keys:
+            return attention.at_once(q, self._all_keys(op))
+        if most_seen(op, self.lanes) <= self.keys:
+            return attention.at_once(q, self._some_keys(op, self._keys_seen(op)))
+        return attention.streamed(q, self._blocks(op), self.keys)
+
+    def _keys_seen(self, op: llm.AttentionOp) -> Range:
+        """By some token of this run."""
+        return seen_keys(op.visible, self.current.tokens, op.k.type.shape[2], self.lanes)
 
     def _all_keys(self, op: llm.AttentionOp) -> KeyValues:
-        """One piece for each run up to this one, or for all of them, all in local memory."""
-        if self._is_of_others(op.k):
-            keys, values = ([Computed(self.build, self._all_of(value))] for value in (op.k, op.v))
-            return KeyValues(op.k.type.shape[1], keys, values)
-        runs = self.runs if op.visible.sees_later else self.runs[: self.runs.index(self.current) + 1]
+        """One piece that serves all runs, or one for each run up to this one, all in local memory."""
         keys, values = (
-            [Computed(self.build, self._half_of(value, run)) for run in runs] for value in (op.k, op.v)
+            [Computed(self.build, each) for each in self._all_of(value, op.visible.sees_later)]
+            for value in (op.k, op.v)
         )
         return KeyValues(op.k.type.shape[1], keys, values)
 
-    def _all_of(self, value: Value) -> Value:
-        """Keys or values that an earlier section gave, loaded once for all runs."""
-        if value not in self.loaded:
-            whole = self.whole(value)
-            local = self.build.load(whole, Lanes(2))
-            self.loaded[value] = self.build.cast(local, value.type.element, Lanes(2))
-        return self.loaded[value]
+    def _all_of(self, value: Value, sees_later: bool) -> list[Value]:
+        if self._is_of_others(value):
+            if value not in self.loaded:
+                self.loaded[value] = self._loaded(value, Range(0, value.type.shape[2]))
+            return [self.loaded[value]]
+        runs = self.runs if sees_later else self.runs[: self.runs.index(self.current) + 1]
+        return [self._half_of(value, run) for run in runs]
 
     def _half_of(self, value: Value, run: Run) -> Value:
         """As `half`, for another run."""
@@ -330,36 +336,57 @@ class Prefill(Lowering):
 
     def _blocks(self, op: llm.AttentionOp) -> Iterator[KeyValues]:
         """This run's keys and values, and those of others that its queries may see, which lie in DDR."""
-        tokens, heads = self.current.tokens, op.k.type.shape[1]
-        for value in (op.k, op.v):
-            self._in_ddr(value, self.current)
-        keys = Computed(self.build, self.half(op.k))
-        values = Computed(self.build, counted(self.build, self.half(op.v)))
-        yield KeyValues(heads, [keys], [values], tokens.start)
-        seen = seen_keys(op.visible, tokens, self.tokens, self.lanes)
-        for others in (Range(seen.start, tokens.start), Range(tokens.stop, seen.stop)):
-            for block in even_parts(others, self.lanes, self.keys // self.lanes):
-                keys = Computed(self.build, self._loaded(op.k, block))
-                values = Computed(self.build, counted(self.build, self._loaded(op.v, block)))
-                yield KeyValues(heads, [keys], [values], block.start)
+        seen, own = self._keys_seen(op), self.current.tokens
+        if self._is_of_others(op.k) and not op.visible.is_placed:
+            own = Range(seen.start, seen.start)
+        rests = Range(seen.start, own.start), Range(own.stop, seen.stop)
+        others = (part for rest in rests for part in even_parts(rest, self.lanes, self.keys // self.lanes))
+        for block in [own, *others] if own.size else others:
+            yield self._some_keys(op, block, are_counted=True)
+
+    def _some_keys(self, op: llm.AttentionOp, tokens: Range, are_counted: bool = False) -> KeyValues:
+        """Of these tokens; perhaps with values that are `counted`."""
+        keys, values = ([*self._arrays(value, tokens)] for value in (op.k, op.v))
+        if are_counted:
+            values = [counted(self.build, each) for each in values]
+        pieces = ([Computed(self.build, each) for each in arrays] for arrays in (keys, values))
+        return KeyValues(op.k.type.shape[1], *pieces, start=tokens.start)
+
+    def _arrays(self, value: Value, tokens: Range) -> Iterator[Value]:
+        """[1, heads, n, d] in local memory, of all these tokens: those that this run has computed, which
+        others are to find, and those that are loaded.
+        """
+        if self._is_of_others(value):
+            yield self._loaded(value, tokens)
+            return
+        self._in_ddr(value, self.current)
+        own = self.current.tokens
+        for others in (Range(0, own.start), own, Range(own.stop, tokens.stop)):
+            part = tokens.within(others)
+            if part.size:
+                yield self.half(value) if others is own else self._loaded(value, part)
 
     def _loaded(self, value: Value, tokens: Range) -> Value:
         """[1, heads, n, d] of these tokens, which may be some of several runs, in local memory.
 
         The DMA takes heads apart, at a lower rate than it has for whole rows; it has time.
         """
-        parts = []
+        rows = [self.build.permute(rows, HEADS_OUTSIDE) for rows in self._rows_in_ddr(value, tokens)]
+        loaded = self.build.concat([self.build.load(each, Lanes(2)) for each in rows], 2)
+        return self.build.cast(loaded, value.type.element, Lanes(2))
+
+    def _rows_in_ddr(self, value: Value, tokens: Range) -> Iterator[Value]:
+        """Heads of these tokens, by token [1, n, h, d], from wherever they were stored."""
+        if self._is_of_others(value):
+            yield self._tokens_of(self.build.permute(self.whole(value), HEADS_OUTSIDE), 1, tokens)
+            return
         for run in self.runs:
             part = run.tokens.within(tokens)
             if part.size:
-                rows = self._tokens_of(self._in_ddr(value, run), 1, part.moved(-run.tokens.start))
-                parts.append(self.build.load(self.build.permute(rows, HEADS_OUTSIDE), Lanes(2)))
-        return self.build.concat(parts, 2)
+                yield self._tokens_of(self._in_ddr(value, run), 1, part.moved(-run.tokens.start))
 
     def _in_ddr(self, value: Value, run: Run) -> Value:
         """Heads [1, h, tokens, d] of a run, by token in DDR: a result of the function, or scratch."""
-        if self._is_of_others(value):
-            return self._tokens_of(self.build.permute(self.whole(value), HEADS_OUTSIDE), 1, run.tokens)
         if run not in self.lowered:
             return self._stand_in(value, run)
         if value not in run.histories:

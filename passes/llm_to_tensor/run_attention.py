@@ -1,4 +1,4 @@
-"""Attention of a run of tokens: which queries meet which keys together, and what a mask hides of them."""
+"""Attention of a run of tokens: which queries meet which keys together."""
 
 from __future__ import annotations
 
@@ -6,17 +6,15 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from compiler.ir.core import Value
-from compiler.ir.types import BF16, F32
-from compiler.sizes import round_up
-from dialects import llm, tensor
+from compiler.ir.types import F32
+from dialects import llm
 from dialects.tensor import Lanes
-from passes.llm_to_tensor.attend import KeyValues, Mask, Queries, Scores, attend, load_mask
+from passes.llm_to_tensor.attend import KeyValues, Queries, Scores, attend
 from passes.llm_to_tensor.online import State, finished, met
 from passes.llm_to_tensor.pieces import Part
+from passes.llm_to_tensor.run_mask import RunMask
 from passes.ranges import Range, consecutive, even_parts, even_ranges
 from passes.tensor.build import Build
-
-EDGE_UNIT = 16  # columns
 
 
 @dataclass
@@ -40,41 +38,68 @@ class RunAttention:
     build: Build
     op: llm.AttentionOp
     run: Range
-    mask: Mask
+    mask: RunMask | None
     sinks: Value | None
 
     # ---- all keys at once ----
 
     def at_once(self, q: Value, kv: KeyValues) -> Value:
-        """q [1, heads, tokens, d] -> [1, tokens, heads, d].
+        """q [1, heads, tokens, d] -> [1, tokens, heads, d]; `kv` has all keys that they may see."""
+        found = []
+        for tokens in self._token_parts(q.type.shape[2]):
+            seen = self._seen_by(tokens)
+            mask = None if self.mask is None else self.mask.rows(tokens, seen)
+            rules = Scores(mask, self.op.softcap, self.sinks)
+            columns = [
+                self._columns(self._met_at_once(q, tokens, heads, kv, kv.parts(seen), rules))
+                for heads in self._heads_at_once(self._room(seen.size) // self._lane_rows(tokens))
+            ]
+            found.append(self.build.concat(columns, 1))
+        return self._by_token(self.build.concat(found, 0), q.type.shape[1])
 
-        A row of lanes of queries at a time, and the heads of one KV head.
-        """
-        _, heads, count, width = q.type.shape
-        blocks = []
-        for block in even_ranges(count, self.build.spec.lanes, 1):
-            some = self.build.slice(q, (0, 0, block.start, 0), (1, heads, block.size, width))
-            some = self.build.reshape(some, (heads, block.size, width), Lanes(1))
-            seen = self._seen_by(block)
-            scores = Scores(self._mask_rows(block, seen), self.op.softcap, self.sinks)
-            blocks.append(self._groups_of_heads(some, kv, kv.parts(seen), scores))
-        return self._by_token(self.build.concat(blocks, 0), heads)
+    def _room(self, keys: int) -> int:
+        """How many rows of lanes of scores with so many keys take little room."""
+        return max(1, self.build.spec.work_bytes // (F32.bytes * keys))
 
-    def _groups_of_heads(self, q: Value, kv: KeyValues, parts: list[Part], scores: Scores) -> Value:
-        """q [heads, queries, d] -> [queries, heads * width of values].
+    def _lane_rows(self, tokens: Range) -> int:
+        return -(-tokens.size // self.build.spec.lanes)
 
-        Heads that share keys, as many at a time as have scores that take little room.
-        """
-        _, queries, width = q.type.shape
-        most = max(1, self.build.spec.work_bytes // (F32.bytes * scores.mask.type.shape[2]))
-        columns = []
-        for head, group in enumerate(consecutive(self.op.heads_of)):
-            for some in even_parts(group, 1, most):
-                part = self.build.slice(q, (some.start, 0, 0), (some.size, queries, width))
-                sinks = scores.sinks and self.build.slice(scores.sinks, (some.start, 0, 0), (some.size, 1, 1))
-                out = attend(self.build, [Queries(head, part)], kv, parts, replace(scores, sinks=sinks))
-                columns.append(self._columns(out))
-        return self.build.concat(columns, 1)
+    def _token_parts(self, count: int) -> Iterator[Range]:
+        """Tokens of the run that see the same keys: a row of lanes, or more where all see all."""
+        most = 1 if self.op.visible.is_placed else self._room(self.op.k.type.shape[2])
+        return even_ranges(count, self.build.spec.lanes, most)
+
+    def _heads_at_once(self, most: int) -> Iterator[list[tuple[int, Range]]]:
+        """Heads that share one softmax, about `most` of them: those of each KV head, beside its number."""
+        groups = enumerate(consecutive(self.op.heads_of))
+        found: list[tuple[int, Range]] = []
+        for share in [(head, some) for head, group in groups for some in even_parts(group, 1, max(1, most))]:
+            if found and share[1].stop - found[0][1].start > most:
+                yield found
+                found = []
+            found.append(share)
+        yield found
+
+    def _met_at_once(
+        self,
+        q: Value,
+        tokens: Range,
+        heads: Sequence[tuple[int, Range]],
+        kv: KeyValues,
+        parts: Sequence[Part],
+        rules: Scores,
+    ) -> Value:
+        """[heads, tokens, d] of 16 bit."""
+        queries = [Queries(head, self._queries(q, some, tokens)) for head, some in heads]
+        first, count = heads[0][1].start, heads[-1][1].stop - heads[0][1].start
+        sinks = rules.sinks and self.build.slice(rules.sinks, (first, 0, 0), (count, 1, 1))
+        return attend(self.build, queries, kv, parts, replace(rules, sinks=sinks))
+
+    def _queries(self, q: Value, heads: Range, tokens: Range) -> Value:
+        """[heads, tokens, d]."""
+        width = q.type.shape[3]
+        some = self.build.slice(q, (0, heads.start, tokens.start, 0), (1, heads.size, tokens.size, width))
+        return self.build.reshape(some, (heads.size, tokens.size, width), Lanes(1))
 
     def _columns(self, out: Value) -> Value:
         """[heads, queries, d] -> [queries, heads * d]."""
@@ -92,7 +117,8 @@ class RunAttention:
     def streamed(self, q: Value, blocks: Iterable[KeyValues], most: int) -> Value:
         """As `at_once`, over blocks whose values are `counted`, at most `most` keys of them at a time.
 
-        The first block are the run's own tokens; the others are asked for when those before are done with.
+        Where the order of tokens counts, the first block are the run's own tokens. The others are asked for
+        when those before are done with.
         """
         rows = [*self._rows_of_tiles(q, most)]
         left = iter(blocks)
@@ -111,8 +137,7 @@ class RunAttention:
 
         Scores of a tile take little room, or twice that where heads that share keys then stay together.
         """
-        count = q.type.shape[2]
-        room = max(1, self.build.spec.work_bytes // (F32.bytes * most))
+        count, room = q.type.shape[2], self._room(most)
         groups = enumerate(consecutive(self.op.heads_of))
         shares = [(head, some) for head, group in groups for some in even_parts(group, 1, 2 * room)]
         lane_rows = room // max(some.size for _, some in shares)
@@ -120,19 +145,17 @@ class RunAttention:
             yield tokens, [self._tile(q, head, some, tokens) for head, some in shares]
 
     def _tile(self, q: Value, head: int, heads: Range, tokens: Range) -> Tile:
-        width = q.type.shape[3]
-        some = self.build.slice(q, (0, heads.start, tokens.start, 0), (1, heads.size, tokens.size, width))
-        some = self.build.reshape(some, (heads.size, tokens.size, width), Lanes(1))
+        some = self._queries(q, heads, tokens)
         if heads.size > 1:  # rows of heads that follow each other are one left operand
             some = self.build.copy(some)
         sinks = self.sinks and self.build.slice(self.sinks, (heads.start, 0, 0), (heads.size, 1, 1))
         return Tile(Queries(head, some), sinks)
 
     def _begin(self, tokens: Range, tiles: list[Tile], own: KeyValues, most: int) -> None:
-        """Meet the keys of this run, each row of lanes of queries those up to its own."""
+        """Meet the first block; where the order of tokens counts, each row of lanes what it sees."""
         lanes = self.build.spec.lanes
         states: list[list[State]] = [[] for _ in tiles]
-        for row in even_parts(tokens, lanes, 1):
+        for row in even_parts(tokens, lanes, 1 if self.op.visible.is_placed else tokens.size):
             part = row.moved(-tokens.start)
             some = [replace(tile, queries=self._rows_of(tile.queries, part)) for tile in tiles]
             for keys in even_parts(self._seen_by(row).within(own.tokens), lanes, most // lanes):
@@ -154,7 +177,9 @@ class RunAttention:
 
     def _meet(self, tokens: Range, tiles: list[Tile], block: KeyValues, keys: Range) -> None:
         parts = block.parts(keys)
-        mask = self._shown(tokens, keys, parts) or self._mask_rows(tokens, keys)
+        mask = None
+        if self.mask is not None:
+            mask = self.mask.shown(tokens, keys, parts) or self.mask.rows(tokens, keys)
         for tile in tiles:
             rules = Scores(mask, self.op.softcap, tile.sinks)
             tile.state = met(self.build, [tile.queries], block, parts, rules, tile.state)
@@ -163,52 +188,11 @@ class RunAttention:
         """[heads, queries, d] of 16 bit."""
         return finished(self.build, tile.known, tile.sinks, self.op.q.type.element, Lanes(1))
 
-    # ---- masks ----
-
     def _seen_by(self, tokens: Range) -> Range:
         """The keys that some of these tokens of the run may see."""
         total = self.op.k.type.shape[2]
         return seen_keys(self.op.visible, tokens.moved(self.run.start), total, self.build.spec.lanes)
 
-    def _shown(self, tokens: Range, keys: Range, parts: list[Part]) -> Value | None:
-        """[1, queries, keys] ui16, where the order of tokens shows all of these keys to all of the queries,
-        so that hardly one is hidden; else None.
-
-        A mask of bf16 is 0 or hides. What it hides is then left out of the weights instead of the scores,
-        in half of the time. It takes part in the maximum, so what counts loses its last bits where it is
-        100 powers of two below what is hidden.
-        """
-        by_order = self.op.visible.kind == "causal" and keys.stop <= self.run.start + tokens.start + 1
-        exact = self.mask.first is not None or self.mask.rows.type.element != BF16
-        whole = all(part.rows.size % self.build.spec.lanes == 0 for part in parts)
-        if exact or not (by_order and whole and self.op.q.type.element == BF16):
-            return None
-        local = self.build.load(self._mask_of(tokens, keys), Lanes(1))
-        return self.build.add(tensor.WhereZeroOp(local))
-
-    def _mask_of(self, tokens: Range, keys: Range) -> Value:
-        """[1, queries, keys] of the client's mask, in DDR."""
-        corner = (0, 0, self.run.start + tokens.start, keys.start)
-        rows = self.build.slice(self.mask.rows, corner, (1, 1, tokens.size, keys.size))
-        return self.build.reshape(rows, (1, tokens.size, keys.size), None)
-
-    def _mask_rows(self, tokens: Range, keys: Range) -> Value:
-        """[1, queries, keys] in its unit; only keys of the edge may lie before a query's first one."""
-        edge = Range(keys.start, keys.start)
-        if self.mask.first is not None:
-            edge = edge_of(self.op.visible, tokens.moved(self.run.start), keys)
-        parts = [(edge, self.mask), (Range(edge.stop, keys.stop), replace(self.mask, first=None))]
-        found = [self._mask_part(part, tokens, some) for some, part in parts if some.size]
-        return self.build.concat(found, 2)
-
-    def _mask_part(self, mask: Mask, tokens: Range, keys: Range) -> Value:
-        """Those columns of `_mask_rows`; `mask.first` [1, tokens, 1] is of all this run's queries."""
-        rows = self._mask_of(tokens, keys)
-        if mask.first is not None:
-            first = self.build.slice(mask.first, (0, tokens.start, 0), (1, tokens.size, 1))
-            first = self.build.scalar(tensor.SubOp, first, float(keys.start)) if keys.start else first
-            mask = replace(mask, first=first)
-        return load_mask(self.build, rows, Lanes(1), mask)
 
 
 def joined(build: Build, states: Sequence[State]) -> State:
@@ -217,19 +201,13 @@ def joined(build: Build, states: Sequence[State]) -> State:
     return State(build.concat(highest, 1), build.concat(sums, 1))
 
 
+def most_seen(op: llm.AttentionOp, lanes: int) -> int:
+    """How many keys a row of lanes of queries sees at most, wherever it is."""
+    total, rows = op.k.type.shape[2], even_ranges(op.q.type.shape[2], lanes, 1)
+    return max(seen_keys(op.visible, row, total, lanes).size for row in rows)
+
+
 def seen_keys(visible: llm.Visible, positions: Range, total: int, lanes: int) -> Range:
     """The keys that queries at these positions may see, from a row of lanes on, where matrices start."""
     first = visible.first_key(positions.start) // lanes * lanes
     return Range(first, visible.stop_key(positions.stop - 1, total))
-
-
-def edge_of(visible: llm.Visible, positions: Range, seen: Range) -> Range:
-    """Those of the seen keys that some query at these positions may not see, as they are too far back.
-
-    In whole units, so that neither part is a single column, which would lie in another way.
-    """
-    if visible.kind not in ("window", "chunk"):
-        return seen
-    behind = max(0, visible.first_key(positions.stop - 1) - seen.start)
-    stop = seen.start + round_up(behind, EDGE_UNIT)
-    return Range(seen.start, stop if stop + EDGE_UNIT <= seen.stop else seen.stop)
