@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -40,7 +42,7 @@ class Attention:
     kv_heads: int = 2
     width: int = 64
     history: int = 0
-    mask: str = "bf16"
+    mask: str = "bf16"  # its element type; "" for none
     visible: str = 'kind = "causal"'
     first: tuple[int, ...] = ()
 
@@ -49,6 +51,7 @@ class Attention:
     value_width: int = 0  # that of the keys where it is 0
     groups: tuple[int, ...] = ()  # query heads of each KV head; none for as many each
     before: int = 0  # heads of the history that others read, ahead of these; as many behind
+    element: str = "bf16"
 
     @property
     def keys(self) -> int:
@@ -112,12 +115,17 @@ class Attention:
         t, h, keys, d, v = self.tokens, self.heads, self.keys, self.width, self.widths["v"]
         mask, element = ("%hidden", "f32") if self.first else ("%mask", self.mask)
         q, k, values = f"tensor<1x{h}x{t}x{d}xbf16>", f"tensor<1x{self.kv_heads}x{keys}x{d}xbf16>", f"tensor<1x{self.kv_heads}x{keys}x{v}xbf16>"
-        types = f"{q}, {k}, {values}, tensor<1x1x{t}x{keys}x{element}>" + (f", tensor<{h}xbf16>" if self.sinks else "")
+        operands = {"%q": q, "%k": k, "%v": values}
+        if self.mask:
+            operands[mask] = f"tensor<1x1x{t}x{keys}x{element}>"
+        if self.sinks:
+            operands["%sinks"] = f"tensor<{h}xbf16>"
         return [
             *([f'%sinks = "llm.weight"() <{{name = "sinks"}}> : () -> tensor<{h}xbf16>'] if self.sinks else []),
-            f'%a = "llm.attention"(%q, %k, %v, {mask}{", %sinks" if self.sinks else ""}) <{{scale = {d**-0.5} : f64, '
+            f'%a = "llm.attention"({", ".join(operands)}) <{{scale = {d**-0.5} : f64, '
             f"softcap = {self.softcap} : f64, {self._groups()}visible = #llm.visible<{self.visible}>, "
-            f"operandSegmentSizes = array<i32: 1, 1, 1, 1, {int(self.sinks)}>}}> : ({types}) -> tensor<1x{t}x{h}x{v}xbf16>",
+            f"operandSegmentSizes = array<i32: 1, 1, 1, {int(bool(self.mask))}, {int(self.sinks)}>}}> "
+            f": ({', '.join(operands.values())}) -> tensor<1x{t}x{h}x{v}xbf16>",
             f'%y = "llm.reshape"(%a) <{{shape = array<i64: 1, {t}, {h * v}>}}> '
             f": (tensor<1x{t}x{h}x{v}xbf16>) -> tensor<1x{t}x{h * v}xbf16>",
         ]
@@ -126,7 +134,7 @@ class Attention:
         return f"groups = array<i64: {', '.join(map(str, self.groups))}>, " if self.groups else ""
 
     def module(self) -> Module:
-        module = parse_ir(self.text())[0]
+        module = parse_ir(self.text().replace("bf16", self.element))[0]
         as_net(module, {2: 1, 3: 1})
         return module
 
@@ -185,6 +193,14 @@ def hidden_unless(seen: np.ndarray) -> np.ndarray:
 
 def causal(tokens: int) -> np.ndarray:
     return hidden_unless(np.tril(np.ones((tokens, tokens), bool)))
+
+
+def segments(tokens: int, sizes: Sequence[int]) -> np.ndarray:
+    """Tokens see those of their own segment, as of a window or a picture; those behind the last see nothing."""
+    number = np.full(tokens, -1)
+    for index, (start, stop) in enumerate(itertools.pairwise(np.cumsum([0, *sizes]))):
+        number[start:stop] = index
+    return hidden_unless((number[:, None] == number) & (number >= 0))
 
 
 def padded(history: int, used: int) -> np.ndarray:

@@ -6,13 +6,17 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from compiler.diagnostics import CompileError
 from compiler.ir.types import F32
 from dialects import chip, tensor
 from passes.manager import PassManager, parse_pipeline
+from tests.compare import compare
 from tests.helpers import random_tensor
 from tests.passes.llm_to_tensor import attending
-from tests.passes.llm_to_tensor.attending import MASKED, Attention, causal, hidden_unless, loads_of
+from tests.passes.llm_to_tensor.attending import MASKED, Attention, causal, hidden_unless, loads_of, segments
 
 BLOCKS = ["{tokens=64 keys=64}", "{tokens=64 keys=128}", "{tokens=128 keys=64}", "{tokens=64 keys=64 tail=1}", "{keys=64}"]
 HEADS = {
@@ -153,17 +157,71 @@ def test_all_heads_that_share_keys_meet_a_block_in_one_product(options, earlier)
 
 
 def test_heads_that_share_keys_stay_together_where_that_takes_twice_the_room():
-    """Room is for 8 rows of so many scores; two runs meet their own keys, and the second one block."""
+    """Room is for 8 rows of so many scores; nine runs meet their own keys, and all but the first one block."""
     for heads, tiles in {12: 1, 17: 2}.items():
-        module = Attention(128, heads, 1).module()
+        module = Attention(576, heads, 1).module()
         PassManager(parse_pipeline("llm-to-tensor{tokens=64 keys=512}")).run(module)
         products = [op for op in module.functions()[0].block.ops if isinstance(op, tensor.MatmulOp)]
-        assert len(products) == 2 * 3 * tiles
+        assert len(products) == 2 * (9 + 8) * tiles
+
+
+TOWER = Attention(200, 3, 3, width=80, mask="f32", visible='kind = "all"')
+BAND = replace(TOWER, visible='kind = "band", size = 64')
+ALL_WAYS = ["", "{tokens=64}", *BLOCKS, "{tokens=128 keys=256}", "{tokens=64 keys=192}"]
+
+
+@pytest.mark.parametrize("options", ALL_WAYS)
+@pytest.mark.parametrize("element", ["bf16", "f16"])
+def test_queries_of_all_tokens_see_all_keys(element, options):
+    """Without a mask there is no instruction for one; 200 tokens fill no row of lanes."""
+    module = replace(TOWER, mask="", element=element).check(np.zeros(0), options)
+    assert all(op.source.type.shape[-1] != 200 for op in loads_of(module))
+
+
+@pytest.mark.parametrize("options", ALL_WAYS)
+@pytest.mark.parametrize("sizes", [[64, 64, 64], [40, 64, 9, 31, 50], [64, 30]])
+def test_segments_that_fit_a_band_are_met_wherever_they_begin(sizes, options):
+    """A client's mask rules in the band, and rows of padding see nothing; see `llm.Visible`."""
+    mask, real = segments(200, sizes), slice(0, sum(sizes))
+    BAND.check(mask, options, rows=real)
+    assert compare(BAND.llm_result(mask)[:, real], TOWER.llm_result(mask)[:, real]).differing == 0
+
+
+@pytest.mark.parametrize("width", [64, 72, 80, 88, 128])
+@pytest.mark.parametrize("visible", ['kind = "all"', 'kind = "band", size = 64'])
+@pytest.mark.parametrize("options", ["{tokens=64}", "{tokens=128 keys=64}", "{tokens=64 keys=192}"])
+def test_heads_of_towers_have_any_width(width, visible, options):
+    replace(TOWER, width=width, visible=visible).check(segments(200, [50, 64, 60]), options, rows=slice(0, 174))
+
+
+@given(data=st.data())
+@settings(max_examples=25, deadline=None)
+def test_towers_of_all_sizes(data):
+    tokens, size = data.draw(st.integers(2, 330)), data.draw(st.integers(1, 130))
+    sizes = data.draw(st.lists(st.integers(1, size), min_size=1, max_size=8))
+    kind = data.draw(st.sampled_from(['kind = "all"', f'kind = "band", size = {size}', 'kind = "masked"']))
+    element, mask = data.draw(st.sampled_from([("bf16", "f32"), ("f16", "f32"), ("bf16", "bf16")]))
+    runs, keys = data.draw(st.sampled_from([0, 64, 128, 256])), data.draw(st.sampled_from([0, 64, 128, 192]))
+    heads, width = data.draw(st.integers(1, 5)), data.draw(st.sampled_from([16, 24, 72, 80]))
+    attention = Attention(tokens, heads, heads, width, mask=mask, visible=kind, element=element)
+    attention.check(segments(tokens, sizes), f"{{tokens={runs} keys={keys}}}", on_chip=False, rows=slice(0, sum(sizes)))
+
+
+def test_a_row_of_lanes_meets_the_keys_of_a_band_at_once():
+    """Four rows of lanes, those in the middle with 64 + 2 * 63 keys, those at the ends with fewer."""
+    module = replace(BAND, tokens=256).check(segments(256, [64] * 4), "{tokens=128 keys=192}")
+    masks = [op.source.type.shape for op in loads_of(module) if op.source.type.element == F32]
+    assert masks == [(1, 64, 127), (1, 64, 191), (1, 64, 191), (1, 64, 128)]
+
+
+def test_what_no_mask_hides_and_no_order_shows_has_no_lowering():
+    with pytest.raises(CompileError, match="without a mask"):
+        replace(BAND, mask="").check(np.zeros(0))
 
 
 def test_tiles_that_see_nothing_of_a_block_pass_it_over():
     """In a run of 128 with a window of 64, only the first row of lanes of queries sees keys before the run."""
-    module = Attention(256, 16, 1, visible='kind = "window", size = 64').module()
-    PassManager(parse_pipeline("llm-to-tensor{tokens=128 keys=256}")).run(module)
+    module = Attention(256, 64, 1, width=32, visible='kind = "window", size = 64').module()
+    PassManager(parse_pipeline("llm-to-tensor{tokens=128 keys=64}")).run(module)
     products = [op for op in module.functions()[0].block.ops if isinstance(op, tensor.MatmulOp)]
-    assert len(products) == 2 * (2 * 2 + 1)
+    assert len(products) == 2 * (2 * (1 + 2) + 1)
