@@ -349,8 +349,8 @@ class Prefill(Lowering):
         keys, values = ([*self._arrays(value, tokens)] for value in (op.k, op.v))
         if are_counted:
             values = [counted(self.build, each) for each in values]
-        pieces = ([Computed(self.build, each) for each in arrays] for arrays in (keys, values))
-        return KeyValues(op.k.type.shape[1], *pieces, start=tokens.start)
+        k_pieces, v_pieces = ([Computed(self.build, each) for each in arrays] for arrays in (keys, values))
+        return KeyValues(op.k.type.shape[1], k_pieces, v_pieces, tokens.start)
 
     def _arrays(self, value: Value, tokens: Range) -> Iterator[Value]:
         """[1, heads, n, d] in local memory, of all these tokens: those that this run has computed, which
