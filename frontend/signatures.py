@@ -47,7 +47,7 @@ SAMPLE_HEAD = NetAttr(
 ROWS = (NetInput("input_states", tokens=0), NetInput("position_ids", tokens=0))
 FULL_MASK, WINDOW_MASK = (NetInput(f"{which}_attn_mask", tokens=2) for which in ("full", "window"))
 REVERSE = NetInput("reverse_index")
-FEATURES = (NetOutput("output_states"),)
+FEATURES = (NetOutput("output_states", tokens=0),)
 TOWER_OF_ROWS = NetAttr(client_nets.VIT, inputs=(*ROWS, FULL_MASK), outputs=FEATURES)
 TOWER_OF_WINDOWS = NetAttr(client_nets.VIT, inputs=(*ROWS, FULL_MASK, WINDOW_MASK, REVERSE), outputs=FEATURES)
 TOWER_OF_IMAGES = NetAttr(client_nets.VIT, inputs=(NetInput("pixel_value"),), outputs=FEATURES)

@@ -49,6 +49,12 @@ def arithmetic(low: Lowering, op: Any) -> Value | None:
     return low.build.binary(KINDS[type(op)], lhs, rhs, compact=False)
 
 
+@lowers(llm.NarrowOp)
+def narrow(low: Lowering, op: llm.NarrowOp) -> Value:
+    """Rounded where it is read rounded, as all values are."""
+    return low.get(op.x)
+
+
 def operands(low: Lowering, op: Any) -> tuple[Value, Value]:
     """Both as arrays in f32; one that is known at compile time lies as the other needs it."""
     if llm.is_weight(op.rhs):

@@ -151,7 +151,7 @@ class Prefill(Lowering):
             return x.permute(op.order)
         if isinstance(op, llm.SliceOp):
             return x.slice(op.axis, Range(op.start, op.stop))
-        return x.reshape(op.shape)
+        return x.reshape(op.shape) if isinstance(op, llm.ReshapeOp) else x
 
     def _moved(self, value: Value) -> Moved:
         found = self._view(value)

@@ -17,7 +17,7 @@ from compiler.ir.module import Function
 from dialects import llm
 from dialects.nets import net_of, token_count
 
-MOVEMENTS = (llm.ReshapeOp, llm.PermuteOp, llm.SliceOp, llm.ConcatOp)
+MOVEMENTS = (llm.ReshapeOp, llm.PermuteOp, llm.SliceOp, llm.ConcatOp, llm.NarrowOp)  # or roundings
 
 
 @dataclass
