@@ -137,10 +137,10 @@ class Prefill(Lowering):
 
     def _view(self, value: Value) -> Moved | Joined:
         if value not in self.views:
-            self.views[value] = self._seen(value)
+            self.views[value] = self._made_view(value)
         return self.views[value]
 
-    def _seen(self, value: Value) -> Moved | Joined:
+    def _made_view(self, value: Value) -> Moved | Joined:
         op: Any = value.owner
         if not self.places.is_moved(value):
             return Moved.of(self.build, self._in_order(value))
