@@ -54,7 +54,7 @@ def contents_of(op: Op) -> Content:
         return UNPLACED if op.offset is None else PLACED
     if isinstance(op, chip.GlobalOp):
         return UNADDRESSED if op.address is None else ADDRESSED
-    if isinstance(op, tensor.GatedLinearOp):
+    if isinstance(op, tensor.GatedLinearOp | tensor.ActLinearOp):
         return WHOLE
     if isinstance(op, tensor.LinearOp):
         return WHOLE if tensor.in_ddr(op.w.type) else TILED

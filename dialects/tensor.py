@@ -835,6 +835,29 @@ class GatedLinearOp(ReadsWholeWeights):
             self.fail(f"takes gate {self.gate.type} and up {self.up.type}, which one tile cannot hold")
 
 
+@op("tensor.act_linear")
+class ActLinearOp(ReadsWholeWeights):
+    """act(x @ w.T + bias), rounded to x's type; w is a whole weight [n, k] in DDR, bias a f32 row [1, .., n]
+    there.
+    """
+
+    shapes = "x[..., K] w[N, K] bias[*, N] y[..., N]"
+
+    x: Operand[TensorType]
+    w: Operand[TensorType]
+    bias: OptionalOperand[TensorType]
+    act: Attr[Activation]
+    y: Result[TensorType]
+
+    def verify(self) -> None:
+        check_product(self, self.x.type, self.y.type)
+        if self.bias is not None and not in_ddr(self.bias.type):
+            self.fail(f"takes the bias {self.bias.type}, expected a row in DDR")
+        if self.y.type.element != self.x.type.element:
+            self.fail(f"gives {self.y.type}, expected the element type of {self.x.type}")
+        check_whole_weight(self, self.w, self.x.type)
+
+
 @op("tensor.experts")
 class ExpertsOp(ReadsWholeWeights):
     """y = accumulator + sum over all experts e of down[e] @ (inner[e] * shares[.., e]) in f32, where

@@ -10,7 +10,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, ClassVar
 
 from compiler.ir.core import Op, Value
 from compiler.ir.module import Builder, Function
@@ -111,6 +111,8 @@ def is_some_heads(low: Lowering, op: llm.SliceOp) -> bool:
 
 class Lowering(ABC):
     """Lowers one function, run of tokens by run of tokens; rules get it with the op."""
+
+    has_many_tokens: ClassVar[bool]
 
     def __init__(self, function: Function, spec: ChipSpec):
         self.function = function

@@ -23,6 +23,8 @@ from passes.ranges import Range, consecutive, even_ranges
 class Decode(Lowering):
     """Lowers a function with one token."""
 
+    has_many_tokens = False
+
     def __init__(self, function: Function, keys: int, spec: ChipSpec):
         super().__init__(function, spec)
         self.keys = keys

@@ -14,7 +14,7 @@ from passes.tensor.build import Build
 from passes.tensor_to_chip.placed import buffer_bytes
 
 
-@lowers(*FUNCTIONS)
+@lowers(*(kind for kind in FUNCTIONS if kind is not llm.ActOp))
 def function(low: Lowering, op: Any) -> Value | None:
     """Some columns at a time, since what lies between takes several times the room of x."""
     if llm.is_weight(op.y):

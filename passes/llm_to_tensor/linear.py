@@ -7,12 +7,14 @@ from compiler.ir.types import F32, TensorType
 from dialects import llm, tensor
 from dialects.tensor import Lanes
 from passes.llm_to_tensor.context import Lowering, lowers
-from passes.llm_to_tensor.elementwise import column_parts
+from passes.llm_to_tensor.elementwise import column_parts, function
 from passes.tensor.formulas import ACTIVATIONS
 
 
 @lowers(llm.LinearOp)
-def linear(low: Lowering, op: llm.LinearOp) -> Value:
+def linear(low: Lowering, op: llm.LinearOp) -> Value | None:
+    if activation_of(low, op) is not None:
+        return None  # see `act_linear`
     x, element = low.half(op.x), op.x.type.element
     low.check_tokens(op.x, len(op.x.type.shape) - 2)
     w = low.weight(op.weight, element)
@@ -22,6 +24,32 @@ def linear(low: Lowering, op: llm.LinearOp) -> Value:
     if op.bias is not None:
         start = low.build.binary(tensor.AddOp, start, low.row(op.bias, start), compact=False)
     return low.build.add(tensor.LinearOp(x, w, start, types=[start.type]))
+
+
+def activation_of(low: Lowering, op: llm.LinearOp) -> llm.ActOp | None:
+    """The activation that alone reads the products, and is computed of each tile of them: they are many."""
+    act = op.y.users[0] if op.y.has_one_use() and op.residual is None else None
+    if not isinstance(act, llm.ActOp) or op.partial or not low.has_many_tokens:
+        return None
+    return act if llm.is_read_rounded(act.y) else None
+
+
+@lowers(llm.ActOp)
+def act(low: Lowering, op: llm.ActOp) -> Value | None:
+    products = op.x.defining(llm.LinearOp)
+    if products is None or activation_of(low, products) is None:
+        return function(low, op)
+    return act_linear(low, products, op)
+
+
+def act_linear(low: Lowering, op: llm.LinearOp, act: llm.ActOp) -> Value:
+    x, element = low.half(op.x), op.x.type.element
+    low.check_tokens(op.x, len(op.x.type.shape) - 2)
+    w = low.weight(op.weight, element)
+    type_ = TensorType((*x.type.shape[:-1], w.type.shape[0]), element, Lanes(x.type.layout.axis))
+    row = (*(1 for _ in type_.shape[:-1]), type_.shape[-1])
+    bias = None if op.bias is None else low.build.reshape(low.weight(op.bias, F32), row, None)
+    return low.build.add(tensor.ActLinearOp(x, w, bias, act=act.kind, types=[type_]))
 
 
 @lowers(llm.GatedLinearOp)

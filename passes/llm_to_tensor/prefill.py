@@ -53,6 +53,8 @@ class Prefill(Lowering):
     What a section reads of an earlier one lies in DDR, by token: it is loaded for each run, as arguments are.
     """
 
+    has_many_tokens = True
+
     def __init__(self, function: Function, cut: Cut, spec: ChipSpec):
         super().__init__(function, spec)
         self.cut = cut

@@ -46,7 +46,7 @@ class TileWeights(Pass):
     def run(self, module: Module) -> None:
         tiling = Tiling(self.bytes, looked_up(module))
         apply_patterns(module, [tiling.tile_experts])
-        apply_patterns(module, [tiling.tile_linear, tiling.tile_gated])
+        apply_patterns(module, [tiling.tile_linear, tiling.tile_gated, tiling.tile_activated])
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,13 @@ class Tiling:
             total = tiler.linear(gated, down.w, columns=part, start=total)
         assert total is not None, "a weight without inputs"
         rw.replace(down, [total])
+
+    @rewrite(tensor.ActLinearOp)
+    def tile_activated(self, op: tensor.ActLinearOp, rw: Rewriter) -> None:
+        """act_linear -> concat of act(linear(x, tile)): sums never exist whole."""
+        tiler = Tiler(op, self.bytes, self.looked_up)
+        parts = [tiler.activated_linear(op, rows) for rows in tiler.row_ranges(op.w)]
+        rw.replace(op, [tiler.build.concat(parts, len(op.x.type.shape) - 1)])
 
     @rewrite(tensor.ExpertsOp)
     def tile_experts(self, op: tensor.ExpertsOp, rw: Rewriter) -> None:

@@ -88,6 +88,13 @@ class Tiler:
         products = [self.columns(both, Range(i * rows.size, (i + 1) * rows.size)) for i in (0, 1)]
         return self.activated(op, *self.biased(products, biases, rows))
 
+    def activated_linear(self, op: tensor.ActLinearOp, rows: Range) -> Value:
+        """act(x @ w.T + bias) for some outputs, rounded to 16 bit as a matrix operand."""
+        biases = self.biases(op.x, [] if op.bias is None else [op.bias])
+        (product,) = self.biased([self.linear(op.x, op.w, rows=rows)], biases, rows)
+        like = op.x.type
+        return self.build.cast(ACTIVATIONS[op.act](self.build, product), like.element, like.layout)
+
     def activated(self, op: tensor.GatedLinearOp, gate: Value, up: Value) -> Value:
         like = op.x.type
         return self.build.cast(self.gate(op.act, gate, up, like.element), like.element, like.layout)

@@ -329,6 +329,12 @@ def gated_linear(op: tensor.GatedLinearOp, x: Array, gate: Array, up: Array, bia
     return activated(op.act, gated, plain, x.dtype).astype(x.dtype)
 
 
+@simulates(tensor.ActLinearOp)
+def act_linear(op: tensor.ActLinearOp, x: Array, w: Array, bias: Array | None) -> Array:
+    products = project(x, w)
+    return ACTIVATIONS[op.act](products if bias is None else products + bias).astype(x.dtype)
+
+
 def project(x: Array, w: Array) -> Array:
     """x @ w.T in f32."""
     product: Array = wide(x) @ wide(w).T

@@ -136,6 +136,7 @@ LINES = [
     '"tensor.dequantize"(%x) : (!tile) -> tensor<32x64xbf16, #lanes0>',
     '"tensor.linear"(%x, %w) <{operandSegmentSizes = array<i32: 1, 1, 0>}> : (!half, !w) -> tensor<4x32xf32, #lanes0>',
     '"tensor.gated_linear"(%x, %w, %w) : (!half, !w, !w) -> tensor<4x32xbf16, #lanes0>',
+    '"tensor.act_linear"(%x, %w) <{act = "gelu"}> : (!half, !w) -> tensor<4x32xbf16, #lanes0>',
     '"tensor.matmul"(%a, %b) : (!half, tensor<64x8xbf16, #lanes0>) -> tensor<4x8xf32, #lanes0>',
     '"tensor.slice"(%x) <{starts = array<i64: 0, 0>, sizes = array<i64: 2, 64>}> : (!local) -> tensor<2x64xf32, #lanes1>',
     '"tensor.reshape"(%x) : (!local) -> tensor<2x2x64xf32, #tensor.lanes<axis = 2>>',

@@ -162,3 +162,19 @@ def test_attention_sees_all_tokens(options):
     weights = {f"w{i}": weight(3 * h * d, h * d, seed=i) for i in range(2)} | {f"o{i}": weight(h * d, h * d, seed=7 + i) for i in range(2)}
     mask = np.where(random_tensor(p, p, seed=5) > 0.4, 0.0, -10000.0).astype(np.float32)[None, None]
     check_levels(text, [bf16(p, h * d), mask], weights=weights, options=options, axes=STATES, cosine=0.9999)
+
+
+@pytest.mark.parametrize("kind", ["gelu", "gelu_tanh", "quick_gelu"])
+def test_activations_of_products_are_computed_tile_by_tile(kind):
+    """3,420 outputs are no whole rows of lanes, nor tiles."""
+    text = f"""
+      %w = "llm.weight"() <{{name = "w"}}> : () -> tensor<3420x64xbf16>
+      %b = "llm.weight"() <{{name = "b"}}> : () -> tensor<3420xbf16>
+      %y = "llm.linear"(%x, %w, %b) <{{operandSegmentSizes = array<i32: 1, 1, 1, 0>}}>
+         : (tensor<130x64xbf16>, tensor<3420x64xbf16>, tensor<3420xbf16>) -> tensor<130x3420xbf16>
+      %a = "llm.act"(%y) <{{kind = "{kind}"}}> : (tensor<130x3420xbf16>) -> tensor<130x3420xbf16>
+    """ + linear("z", "a", "v", "130", 3420, 64)
+    weights = {"w": weight(3420, 64), "b": bf16(3420), "v": weight(64, 3420)}
+    module = check_levels(text, [bf16(130, 64)], weights=weights, axes=STATES, cosine=0.9999)
+    sums = [op.results[0].type for op in module.functions()[0].block.ops if op.opname == "tensor.act_linear"]
+    assert [type_.element.bits for type_ in sums] == [16]
