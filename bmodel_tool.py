@@ -28,6 +28,7 @@ EXAMPLES = {
     "diff": "model.bmodel other.bmodel",
     "run": "model.bmodel lm_head --input states.npz --output token.npz",
     "verify": "qwen2_7b/model.bmodel --reference ./Qwen2-7B-Instruct",
+    "quality": "qwen2_7b/model.bmodel --reference ./Qwen2-7B-Instruct",
     "chat": "qwen2_7b/model.bmodel --prompt 'What is the capital of France?'",
 }
 
@@ -52,6 +53,7 @@ def parser() -> Parser:
     commands = result.add_subparsers(dest="command", required=True, metavar="COMMAND")
     _add_looking(commands)
     _add_running(commands)
+    _add_quality(commands)
     _add_talking(commands)
     return result
 
@@ -100,6 +102,22 @@ def _add_running(commands: Commands) -> None:
     verify.add_argument("--bisect", metavar="NET", help="look into this net, right or wrong; needs --ir")
     verify.set_defaults(bisect_net=_bisect_net)
     _add_machine(verify)
+
+
+def _add_quality(commands: Commands) -> None:
+    text = "what the file lost of what its model knows: perplexity and divergence on texts, error by layer"
+    quality = _add(commands, "quality", text)
+    quality.add_argument("--reference", type=Path, required=True, metavar="DIR", help="folder or GGUF file")
+    text = "text to run on (default: some prose, and some code)"
+    quality.add_argument("--text", type=Path, metavar="FILE", help=text)
+    quality.add_argument("--tokens", type=_count, metavar="N", help="no more than so many of a text")
+    quality.add_argument("--json", action="store_true", help="everything, for programs")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 2:
+        raise argparse.ArgumentTypeError(f"expected a number of tokens, 2 or more, not {text!r}")
+    return int(text)
 
 
 def _add_talking(commands: Commands) -> None:

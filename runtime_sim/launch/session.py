@@ -122,7 +122,7 @@ class Session:
         count, sizes = len(prompt), self.sizes
         self.check_prompt(prompt)
         positions = self.positions(count, pictures)
-        states = self._embed_prompt(prompt)
+        states = self.embed_prompt(prompt)
         self._show(states, pictures)
         for buffer in self.blocks[0].inputs + self.blocks[0].outputs:
             buffer.data[...] = 0
@@ -289,7 +289,8 @@ class Session:
         size = self.sizes.row_bytes
         return history.data[row * size : (row + 1) * size]
 
-    def _embed_prompt(self, prompt: Sequence[int]) -> list[Array]:
+    def embed_prompt(self, prompt: Sequence[int]) -> list[Array]:
+        """The states of the prompt on each device, as bytes."""
         used = len(prompt) * self.sizes.hidden_bytes
         if self.embedding is None:
             return [self._look_up(prompt)] * self.devices

@@ -113,6 +113,28 @@ class Reference:
             raise UserError(f"{self.folder}: the model itself computes values that are not finite")
         return trace
 
+    @property
+    def head_width(self) -> int:
+        """Values of a state that the head takes."""
+        return int(self.model.get_output_embeddings().weight.shape[1])
+
+    def logits_of(self, states: Array, matrix: Array) -> Array:
+        """The logits [tokens, vocabulary] that the model makes of what its head is given, with another matrix
+        in the head.
+        """
+        import torch
+        from torch.nn import Parameter
+
+        head = self.model.get_output_embeddings()
+        before, given = head.weight, _tensor(states[None])
+        hooks = [head.register_forward_pre_hook(lambda module, arguments: (given, *arguments[1:]))]
+        head.weight = Parameter(_tensor(matrix), requires_grad=False)
+        try:
+            with _hooked(hooks), torch.no_grad():
+                return _rows(self.model(input_ids=torch.tensor([[0]]), use_cache=False).logits)
+        finally:
+            head.weight = before
+
     def embedded(self, tokens: Sequence[int]) -> Array:
         """[tokens, hidden]: what the first layer is given, or of that what does not depend on positions."""
         outputs, given = self._before_layers([[token] for token in tokens])
