@@ -187,7 +187,7 @@ def without_padding(run: NetRun) -> list[Array]:
     states, positions, mask = (array.copy() for array in run.inputs)
     count, rows = len(run.wanted[0]), states.shape[1]
     states[0] = np.resize(states[0, :count], states.shape[1:])
-    positions[0] = np.arange(rows)
+    positions[...] = np.arange(rows)
     mask[0, 0, :] = np.where(np.tri(rows, dtype=bool), 0, mask.min())
     return [states, positions, mask]
 

@@ -112,6 +112,7 @@ LINES = [
     '"tensor.packed_weight"() <{sources = ["w"], row = 0 : i64, column = 0 : i64}> : () -> !packed',
     '"tensor.rope_table"() <{cos = "cos", sin = "sin"}> : () -> tensor<64x128xf32>',
     '"tensor.indices"() <{source = "order"}> : () -> tensor<5xui16>',
+    '"tensor.rope_table"() <{cos = "cos", sin = "sin", columns = array<i64: 0, 3, 5>}> : () -> tensor<64x3xf32>',
     '"tensor.table"() <{name = "scale"}> : () -> tensor<64x1xf32>',
     '"tensor.iota"() : () -> tensor<1x64xf32>',
     '"tensor.broadcast"(%x) : (tensor<1x64xf32, #lanes1>) -> tensor<4x64xf32, #lanes1>',

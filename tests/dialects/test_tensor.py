@@ -213,6 +213,10 @@ MALFORMED = {
         '%y = "tensor.rope_table"() <{cos = "cos", sin = "sin"}> : () -> tensor<64x30xf32>',
         "with an even d",
     ),
+    "a table of other columns than it names": (
+        '%y = "tensor.rope_table"() <{cos = "cos", sin = "sin", columns = array<i64: 0, 3>}> : () -> tensor<64x4xf32>',
+        "expected 2 columns",
+    ),
     "lane 0 of several rows": (
         f'%y = "tensor.replicate"(%x) : (tensor<4x64xf32, {ROWS}>) -> tensor<4x64xf32, #tensor.replicated>',
         "of which more than lane 0 has a part",

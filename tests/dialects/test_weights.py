@@ -62,6 +62,11 @@ NAMES = [
         '#chip.rope_table<cos = "cos", sin = "sin", mode = "interleaved">',
         None,
     ),
+    (
+        RopeTable("cos", "sin", columns=(1, 3)),
+        '#chip.rope_table<cos = "cos", sin = "sin", columns = [1, 3]>',
+        None,
+    ),
     (Table("scale"), '#chip.table<name = "scale">', None),
     (Floats((0.5, 1.0)), "#chip.floats<values = [0.5, 1.0]>", None),
     (Indices("order"), '#chip.indices<name = "order">', None),

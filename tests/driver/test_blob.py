@@ -16,7 +16,7 @@ from compiler.weights.groups import quantize
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Quantized, Weight, joined, rectangle
 from compiler.weights.tile import Tile, pack, unpack
-from dialects.weights import Indices, Iota, Joined, Packed
+from dialects.weights import Indices, Iota, Joined, Packed, RopeTable
 from driver.blob import Materializer, Piece, WeightBlob
 from frontend.binding import Weights
 from frontend.checkpoint import Checkpoint
@@ -39,6 +39,15 @@ def packed(names: tuple[str, ...], rows: int, columns: int, stored: Scheme = FOU
 
 def taken_apart(source: Packed, data: np.ndarray) -> Weight:
     return unpack(source.tile, data.swapaxes(0, 1).reshape(source.tile.lanes, -1))
+
+
+def test_columns_of_a_rotary_table_are_those_of_its_rows():
+    tables = {name: random_tensor(4, 8, seed=seed) for seed, name in enumerate(("cos", "sin"))}
+    some, whole = (
+        Materializer({}.__getitem__, tables).bytes_of(RopeTable("cos", "sin", columns=columns))
+        for columns in ((9, 0, 7), ())
+    )
+    np.testing.assert_array_equal(some, whole[:, [9, 0, 7]])
 
 
 @pytest.mark.parametrize("half", [F16, BF16])

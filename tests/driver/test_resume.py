@@ -81,6 +81,7 @@ def test_a_dump_that_lacks_a_core_is_refused(of_two_cores, capsys):
 
 
 BLOCK = "block_0.10.fuse-residual.mlir"
+CHIP = "block_0.15.tensor-to-chip.mlir"
 REFUSED = {
     "of no module": (BLOCK, "", "", "block_9.05.mlir", "no module is called block_9; there are embedding"),
     "of another": ("embedding.00.input.mlir", "", "", "block_0.mlir", "has the functions embedding, embedding_cache"),
@@ -91,6 +92,8 @@ REFUSED = {
     "of no known chip": (BLOCK, '"bm1684x"', '"bm9"', "", "is for 'bm9' (bm.target), but -c asks for 'bm1684x'"),
     "of another net": (BLOCK, 'kept = "session"', 'kept = "launch"', "", 'needs #bm.net<name = "block_cache"'),
     "of other weights": (BLOCK, "mlp.up_proj.weight", "mlp.upper.weight", "", "there is no parameter mlp.upper.weight"),
+    "of other tables": (CHIP, 'sin = "sin">', 'sin = "sin", columns = [5, 128]>', "", "its tables make no column 128"),
+    "of other columns": (CHIP, 'sin = "sin">', 'sin = "sin", columns = [5, 127]>', "", "holds 512 bytes"),
 }
 
 

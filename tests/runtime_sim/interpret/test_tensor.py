@@ -143,6 +143,14 @@ def test_rope_by_a_row_of_the_table_turns_pairs(mode):
     np.testing.assert_allclose(y[:, PAIRS[target][1]], turned.imag, rtol=1e-6, atol=1e-6)
 
 
+def test_a_table_may_have_some_columns_in_an_order_of_its_own():
+    cos, sin = (random_tensor(4, 8, seed=seed) for seed in (1, 2))
+    whole = tensor.RopeTableOp(cos="cos", sin="sin", types=[TensorType((4, 16), F32)])
+    some = tensor.RopeTableOp(cos="cos", sin="sin", columns=(9, 0, 7), types=[TensorType((4, 3), F32)])
+    expected = supplied(whole, cos=cos, sin=sin)[:, [9, 0, 7]]
+    np.testing.assert_array_equal(supplied(some, cos=cos, sin=sin), expected)
+
+
 @pytest.mark.parametrize("mode", ["half", "interleaved"])
 def test_sines_of_a_pair_that_differ_are_each_its_own_item_s(mode):
     """y = x cos + partner(x) sin, item by item, where no angle is behind the tables."""
