@@ -40,6 +40,8 @@ Array = np.ndarray
 MASKED = {"bf16": -9984.0, "f16": -10000.0}  # what a client adds for "not visible", by the type of the net
 STAGE_BEFORE = {"llm-to-tensor": "llm", "tensor-to-chip": "tensor", "allocate-local": "chip"}
 
+EMBEDDING = "embed_tokens.weight"
+
 ROUNDING = 0.9999  # cosine of two runs that round to bf16 in different places
 ROUNDING_F16 = 0.999998  # the same for f16
 LENGTH = 1e-3  # difference of the lengths of two such vectors, which a cosine does not see
@@ -91,7 +93,9 @@ class Tiny:
         self.options = options = replace(options, passes=passes)
         half = element(options.half)
         lengths = options.seq_length, options.input_length
-        self.model, self.weights = load_model(opened, *lengths, half, options.shorter_histories)
+        self.model, self.weights = load_model(
+            opened, *lengths, half, options.shorter_histories, options.max_pixels
+        )
         self.job = RecordingJob(options, self.model, self.weights, keeps_instructions=True)
         self.job.compile()
         self.nets: dict[str, Net] = {}
@@ -148,7 +152,7 @@ class Tiny:
         return lru_cache(None)(Materializer(self.reader(net), self.model.tables).codes)
 
     def inputs(self, net: Net) -> list[Array]:
-        vocabulary = self.model.parameters["model.embed_tokens.weight"][0]
+        (vocabulary, _), *_ = (shape for name, shape in self.model.parameters.items() if name.endswith(EMBEDDING))
         return sample_inputs(net.stages["llm"].function_type.inputs, vocabulary)
 
     def run(self, net: Net, stage: str, inputs: Sequence[Array], observer: Any = None) -> list[Array]:
@@ -193,7 +197,8 @@ def sample_inputs(types: Sequence[TensorType], vocabulary: int) -> list[Array]:
     tokens = types[0].shape[1]
     length = types[2].shape[-1]
     used = max(1, tokens - 5) if tokens > 1 else length // 2
-    arrays[1] = np.arange(tokens, dtype=np.int32)[None] if tokens > 1 else np.array([[used]], np.int32)
+    first, streams = (np.arange(tokens) if tokens > 1 else used), np.arange(types[1].shape[0])
+    arrays[1] = np.abs(first - streams[:, None]).astype(np.int32)  # others in each stream
     mask, masked = np.zeros((tokens, length), np.float32), MASKED[str(types[2].element)]
     if tokens > 1:
         mask[np.triu_indices(length, 1)] = masked
