@@ -403,7 +403,7 @@ class ArOp(TiuOp):
     """Element-wise: res = kind(opd0, opd1) over `shape`; a `#chip.const` operand has no buffer.
 
     round is the rounding mode of cast and the shifts, or the iteration count less one of div; shift is the
-    constant third operand of adds.
+    constant third operand: of saturating kinds how far they shift, of selections what they give, or else 0.
     """
 
     family = "ar"

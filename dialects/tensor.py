@@ -26,6 +26,7 @@ from compiler.ir.define import (
 from compiler.ir.types import (
     BF16,
     F32,
+    I8,
     I32,
     UI16,
     Attribute,
@@ -487,69 +488,68 @@ class Exp2Op(Unary, MadeAnywhere, TakesPowers):
     """2 to the x, for x <= 0; 0 below -126.5."""
 
 
+SHOWN, HIDDEN = 74, 127  # what `tensor.hiding` gives
+
+
 @op("tensor.softmax_weights")
 class SoftmaxWeightsOp(MadeAnywhere):
     """y = 2**((x - top) / steps) of rows x [.., n] f32, for x <= top; top [.., 1] f32.
 
     f16 is rounded once. bf16 is made in fixed point, in steps of 1 / 256, and is off by less than 1.3 units
-    in its last place: with p = 256 (127 + (x - top) / steps), rounded, at least 0, f = p mod 256 and c =
-    f ((259 - f) mod 256) / 2**7, its bits are (p - 173 c / 2**10) / 2, all quotients rounded, halves up.
+    in its last place: with p = 256 (127 + (x - top) / steps), rounded, f = p mod 256 and c = f ((259 - f) mod
+    256) / 2**7, its bits are (p - 173 c / 2**10) / 2, all quotients rounded, halves up. p comes from f32 sums
+    beyond 2**23, so top is rounded to whole steps too. Where p would be negative y is 0, and where `hiding`
+    is HIDDEN, which for bf16 is i8 [.., n]; its axes of size 1 broadcast, but that over the lanes.
     """
 
     shapes = "x[..., N] top[..., 1] y[..., N]"
 
     x: Operand[TensorType]
     top: Operand[TensorType]
+    hiding: OptionalOperand[TensorType]
     steps: Attr[int] = 1
     y: Result[TensorType]
 
     def verify(self) -> None:
         self.require_local()
-        self.require_f32()
+        for value in (self.x, self.top):
+            if value.type.element != F32:
+                self.fail(f"takes {value.type}, expected f32")
         if self.y.type.element.bits != 16 or self.y.type.layout != self.x.type.layout or self.steps < 1:
             self.fail(f"makes {self.y.type} of {self.x.type} in {self.steps} steps, expected 16 bit")
+        if self.hiding is not None and not self._is_hidden_by(self.hiding.type):
+            self.fail(f"takes {self.hiding.type} to hide of {self.y.type}, expected i8 of its shape for bf16")
+
+    def _is_hidden_by(self, type_: TensorType) -> bool:
+        pairs = enumerate(zip(self.x.type.shape, type_.shape, strict=False))
+        over_lanes = axis_over_lanes(self.x.type)
+        fits = all(b == a or (b == 1 and axis != over_lanes) for axis, (a, b) in pairs)
+        return (type_.element, self.y.type.element, type_.rank) == (I8, BF16, self.x.type.rank) and fits
 
 
-@op("tensor.where_zero")
-class WhereZeroOp(MadeAnywhere):
-    """y ui16: all bits where x, bf16, is 0, and none elsewhere."""
+@op("tensor.hiding")
+class HidingOp(MadeAnywhere):
+    """y i8: SHOWN where x, bf16, is 0 or below 2**-125, and HIDDEN elsewhere; `times` along axis 0 of size 1.
 
-    shapes = "x[...] y[...]"
-
-    x: Operand[TensorType]
-    y: Result[TensorType]
-
-    def infer_types(self) -> tuple[Type, ...]:
-        return (replace(self.x.type, element=UI16),)
-
-    def verify(self) -> None:
-        self.require_local()
-        if self.x.type.element != BF16:
-            self.fail(f"takes {self.x.type}, expected bf16")
-
-
-@op("tensor.keep")
-class KeepOp(MadeAnywhere):
-    """x of 16 bit where all bits of `where` are set, 0 where none is; axes of `where` of size 1 broadcast,
-    but that over the lanes.
+    These are two bytes: the first one of f32 below 2**23, and one that no first byte is above.
     """
 
     x: Operand[TensorType]
-    where: Operand[TensorType]
+    times: Attr[int] = 1
     y: Result[TensorType]
 
     def infer_types(self) -> tuple[Type, ...]:
-        return (self.x.type,)
+        type_ = self.tensor(0)
+        shape = type_.shape if self.times == 1 else (self.times, *type_.shape[1:])
+        return (replace(type_, element=I8, shape=shape),)
 
     def verify(self) -> None:
         self.require_local()
-        pairs = enumerate(zip(self.x.type.shape, self.where.type.shape, strict=False))
-        over_lanes = axis_over_lanes(self.x.type)
-        fits = len(self.x.type.shape) == len(self.where.type.shape) and all(
-            b == a or (b == 1 and axis != over_lanes) for axis, (a, b) in pairs
-        )
-        if self.where.type.element != UI16 or self.x.type.element.bits != 16 or not fits:
-            self.fail(f"takes {self.x.type} and {self.where.type}, expected 16 bit and ui16 of its shape")
+        x = self.x.type
+        if x.element != BF16:
+            self.fail(f"takes {x}, expected bf16")
+        if self.times != 1 and (self.times < 1 or x.shape[0] != 1 or is_over_lanes(x, 0)):
+            self.fail(f"repeats {x} {self.times} times, expected 1 row or more of one")
 
 
 @op("tensor.exp2_whole")

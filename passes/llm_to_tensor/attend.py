@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
 from compiler.ir.core import Value
-from compiler.ir.types import BF16, F16, F32, UI16, ElementType, TensorType
+from compiler.ir.types import BF16, F16, F32, I8, ElementType, TensorType
 from compiler.sizes import round_up
 from dialects import tensor
 from dialects.tensor import Lanes, Replicated
@@ -49,10 +49,10 @@ class Mask:
 class Scores:
     """What becomes of the scores before their softmax.
 
-    mask: f32 [.., keys], in their unit, one column for each key, or ui16, all bits where a key is shown and
-    none where it is hidden: it then weighs nothing, but may raise the maximum; None where nothing is hidden.
-    cap: they are bent to -cap..cap first; sinks: one more logit f32 for each row of scores [rows, .., 1], in
-    their unit, which takes part in the sum only.
+    mask: f32 [.., keys], in their unit, one column for each key, or i8 as `tensor.hiding` makes it: a key
+    that it hides weighs nothing, but may raise the maximum; None where nothing is hidden. cap: they are bent
+    to -cap..cap first; sinks: one more logit f32 for each row of scores [rows, .., 1], in their unit, which
+    takes part in the sum only.
     """
 
     mask: Value | None
@@ -62,10 +62,10 @@ class Scores:
     @property
     def added(self) -> Value | None:
         """The mask, where it is one of scores."""
-        return None if self.mask is None or self.mask.type.element == UI16 else self.mask
+        return None if self.mask is None or self.mask.type.element == I8 else self.mask
 
     @property
-    def shown(self) -> Value | None:
+    def hiding(self) -> Value | None:
         """The mask, where it is one of weights."""
         return None if self.mask is self.added else self.mask
 
@@ -150,11 +150,9 @@ def products(build: Build, queries: Sequence[Queries], keys: Piece, rows: Range)
 def capped(build: Build, scores: Value, cap: float, element: ElementType) -> Value:
     """cap * (tanh(s / cap) + 1) in the unit of scores, of scores 2 s / cap; to a softmax the 1 is nothing."""
     factor = 2 * cap * score_unit(element)
-    parts = [
-        build.scalar(tensor.MulOp, build.add(tensor.SigmoidOp(part)), factor, compact=False)
-        for part in column_slices(build, scores)
-    ]
-    return build.concat(parts, len(scores.type.shape) - 1)
+    axis, parts = portions(build, scores)
+    bent = [build.add(tensor.SigmoidOp(portion(build, scores, axis, part))) for part in parts]
+    return build.concat([build.scalar(tensor.MulOp, each, factor, compact=False) for each in bent], axis)
 
 
 def weighted_values(
@@ -237,20 +235,17 @@ def softmax(
 
 
 def powers(
-    build: Build, scores: Value, highest: Value, element: ElementType, shown: Value | None = None
+    build: Build, scores: Value, highest: Value, element: ElementType, hiding: Value | None = None
 ) -> Value:
-    """The weights of scores below their highest, or one above that, in 16 bit; 0 where they are not shown."""
-    parts, first = [], 0
-    for part in column_slices(build, scores):
-        type_ = replace(part.type, element=element)
-        weights = build.add(tensor.SoftmaxWeightsOp(part, highest, steps=STEPS[element], types=[type_]))
-        if shown is not None:
-            lead = shown.type.shape[:-1]
-            where = build.slice(shown, (*(0 for _ in lead), first), (*lead, part.type.shape[-1]))
-            weights = build.add(tensor.KeepOp(weights, where))
-        first += part.type.shape[-1]
-        parts.append(weights)
-    return build.concat(parts, len(scores.type.shape) - 1)
+    """The weights of scores below their highest, or one above that, in 16 bit; 0 where they are hidden."""
+    axis, parts = portions(build, scores)
+    found = []
+    for part in parts:
+        x, top = (portion(build, each, axis, part) for each in (scores, highest))
+        hidden = hiding and portion(build, hiding, axis, part)
+        type_ = replace(x.type, element=element)
+        found.append(build.add(tensor.SoftmaxWeightsOp(x, top, hidden, steps=STEPS[element], types=[type_])))
+    return build.concat(found, axis)
 
 
 def sink_weight(build: Build, sinks: Value, highest: Value, element: ElementType) -> Value:
@@ -259,13 +254,27 @@ def sink_weight(build: Build, sinks: Value, highest: Value, element: ElementType
     return build.add(tensor.Exp2Op(build.scalar(tensor.MulOp, below, 1 / STEPS[element])))
 
 
-def column_slices(build: Build, x: Value) -> Iterator[Value]:
-    """f32 [.., n] in parts along n that take little room each."""
+def portions(build: Build, x: Value) -> tuple[int, Iterator[Range]]:
+    """The axis along which f32 [rows, .., n] falls into parts that take little room each, and these parts.
+
+    Whole rows lie as an array of their own would. Pieces of rows do not: an instruction that takes them
+    beside what it broadcasts takes twice as long.
+    """
     *lead, columns = x.type.shape
-    unit = build.spec.eu_items(F32.bytes)
-    unit_bytes = tensor.rows_per_lane(x.type, build.spec.lanes) * unit * F32.bytes
-    for part in even_ranges(columns, unit, build.spec.work_bytes // unit_bytes):
-        yield build.slice(x, (*(0 for _ in lead), part.start), (*lead, part.size))
+    axis = 0 if lead[0] > 1 and tensor.axis_over_lanes(x.type) != 0 else len(lead)
+    unit = build.spec.eu_items(F32.bytes) if axis else 1
+    bytes_ = tensor.rows_per_lane(x.type, build.spec.lanes) * columns * F32.bytes
+    size = x.type.shape[axis]
+    return axis, even_ranges(size, unit, build.spec.work_bytes * size // (bytes_ * unit))
+
+
+def portion(build: Build, x: Value, axis: int, part: Range) -> Value:
+    """That part of an array along an axis, all of it where it is broadcast there."""
+    if x.type.shape[axis] == 1:
+        return x
+    starts, sizes = [0] * len(x.type.shape), [*x.type.shape]
+    starts[axis], sizes[axis] = part.start, part.size
+    return build.slice(x, starts, sizes)
 
 
 def load_mask(build: Build, rows: Value, layout: Lanes | Replicated, mask: Mask) -> Value:

@@ -26,6 +26,10 @@ class Tile:
     state: State | None = None
 
     @property
+    def heads(self) -> int:
+        return int(self.queries.q.type.shape[0])
+
+    @property
     def known(self) -> State:
         assert self.state is not None
         return self.state
@@ -177,11 +181,13 @@ class RunAttention:
 
     def _meet(self, tokens: Range, tiles: list[Tile], block: KeyValues, keys: Range) -> None:
         parts = block.parts(keys)
-        mask = None
+        mask = hiding = None
         if self.mask is not None:
-            mask = self.mask.shown(tokens, keys, parts) or self.mask.rows(tokens, keys)
+            hiding = self.mask.hiding(tokens, keys, parts, max(tile.heads for tile in tiles))
+            mask = hiding or self.mask.rows(tokens, keys)
         for tile in tiles:
-            rules = Scores(mask, self.op.softcap, tile.sinks)
+            ours = hiding and self.build.slice(hiding, (0, 0, 0), (tile.heads, *hiding.type.shape[1:]))
+            rules = Scores(ours or mask, self.op.softcap, tile.sinks)
             tile.state = met(self.build, [tile.queries], block, parts, rules, tile.state)
 
     def _finish(self, tile: Tile) -> Value:

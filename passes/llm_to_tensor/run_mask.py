@@ -27,9 +27,9 @@ class RunMask:
     run: Range
     mask: Mask
 
-    def shown(self, tokens: Range, keys: Range, parts: Sequence[Part]) -> Value | None:
-        """[1, queries, keys] ui16, where the order of tokens shows all of these keys to all of the queries,
-        so that hardly one is hidden; else None.
+    def hiding(self, tokens: Range, keys: Range, parts: Sequence[Part], heads: int) -> Value | None:
+        """[heads, queries, keys] as `tensor.hiding` makes it, where the order of tokens shows all of these
+        keys to all of the queries, so that hardly one is hidden; else None.
 
         A mask of bf16 is 0 or hides. What it hides is then left out of the weights instead of the scores,
         in half of the time. It takes part in the maximum, so what counts loses its last bits where it is
@@ -41,7 +41,7 @@ class RunMask:
         if exact or not (by_order and whole and self.op.q.type.element == BF16):
             return None
         local = self.build.load(self._in_ddr(tokens, keys), Lanes(1))
-        return self.build.add(tensor.WhereZeroOp(local))
+        return self.build.add(tensor.HidingOp(local, times=heads))
 
     def rows(self, tokens: Range, keys: Range) -> Value:
         """[1, queries, keys] in its unit; only keys of the edge may lie before a query's first one."""

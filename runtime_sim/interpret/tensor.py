@@ -22,6 +22,7 @@ from runtime_sim.interpret.nucleus import nucleus_of
 from runtime_sim.interpret.rules import Data, exchanges, simulates, supplies
 
 LEAST_EXPONENT = np.float32(-126)  # of a normal f32
+WHOLE = np.float32(2**23)  # from here on f32 has no fraction
 LOWEST_EXPONENT = np.float32(-126.5)  # what rounds to less has no normal f32
 EVERY = "[*]"  # stands in names of parts of all experts where one's have its number
 LARGEST_F16 = 65504
@@ -181,25 +182,23 @@ def exp2(op: tensor.Exp2Op, x: Array) -> Array:
 
 
 @simulates(tensor.SoftmaxWeightsOp)
-def softmax_weights(op: tensor.SoftmaxWeightsOp, x: Array, top: Array) -> Array:
+def softmax_weights(op: tensor.SoftmaxWeightsOp, x: Array, top: Array, hiding: Array | None = None) -> Array:
     if op.y.type.element == F16:
         return np.exp2((x - top) / np.float32(op.steps)).astype(np.float16)
     scale = np.float32(256 / op.steps)
-    place = np.rint(x * scale + (127 * 256 - top * scale)).clip(0, 65535).astype(np.int64)
+    whole = x * scale + (WHOLE + np.float32(127 * 256) - top * scale)
+    counts = (whole >= WHOLE) & (True if hiding is None else hiding != tensor.HIDDEN)
+    place = np.where(counts, whole - WHOLE, 0).astype(np.int64)
     fraction = place % 256
     curve = halves_up(fraction * ((259 - fraction) % 256), 7)
     bits = halves_up(place - halves_up(173 * curve, 10), 1)
     return bits.astype(np.uint16).view(op.y.type.element.numpy)
 
 
-@simulates(tensor.WhereZeroOp)
-def where_zero(op: tensor.WhereZeroOp, x: Array) -> Array:
-    return np.where(wide(x) == 0, np.uint16(0xFFFF), np.uint16(0))
-
-
-@simulates(tensor.KeepOp)
-def keep(op: tensor.KeepOp, x: Array, where: Array) -> Array:
-    return (x.view(np.uint16) & where).view(x.dtype)
+@simulates(tensor.HidingOp)
+def hiding(op: tensor.HidingOp, x: Array) -> Array:
+    found = np.where(np.abs(wide(x)) < 2.0**-125, np.int8(tensor.SHOWN), np.int8(tensor.HIDDEN))
+    return np.repeat(found, op.times, axis=0)
 
 
 def halves_up(x: Array, bits: int) -> Array:

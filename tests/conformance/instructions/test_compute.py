@@ -122,6 +122,17 @@ def test_selections(spec, tmp_path, compared):
     run(spec, tmp_path, {A: compared, B: compared, C: "i16", D: "i16"}, cases)
 
 
+@pytest.mark.parametrize("compared", INTEGERS)
+def test_integers_that_decide_on_a_constant(spec, tmp_path, compared):
+    payload = {"opd2_const": 1, "opd2_addr": 1, "opd2_prec": PRECISION["i8"], "tsk_opd_num": 3}
+    cases = {
+        f"{kind} {signs}": arithmetic(spec, kind, "i8", compared, compared, signs=signs, **payload)
+        for kind in ("select_gt", "select_eq", "select_lt")
+        for signs in ((0, 0), (0, 1), (1, 1))
+    }
+    run(spec, tmp_path, {A: compared, B: compared}, cases)
+
+
 @pytest.mark.parametrize("dtype", FLOATS)
 def test_series_roots_and_fused_operations(spec, tmp_path, dtype):
     code = PRECISION[dtype]

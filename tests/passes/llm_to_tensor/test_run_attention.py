@@ -111,9 +111,9 @@ def test_keys_that_the_order_of_tokens_shows_are_hidden_by_their_weights(attenti
     module = attention.module()
     PassManager(parse_pipeline("llm-to-tensor{tokens=64 keys=64}")).run(module)
     ops = module.functions()[0].block.ops
-    kept = [op for op in ops if isinstance(op, tensor.KeepOp)]
-    masks = [op for op in ops if isinstance(op, tensor.WhereZeroOp)]
-    assert (len(kept), len(masks)) == ((6, 3) if hidden_by_weight else (0, 0))
+    hidden = [op for op in ops if isinstance(op, tensor.SoftmaxWeightsOp) and op.hiding is not None]
+    masks = [op for op in ops if isinstance(op, tensor.HidingOp)]
+    assert (len(hidden), len(masks)) == ((6, 3) if hidden_by_weight else (0, 0))
 
 
 @pytest.mark.parametrize("options", BLOCKS[:4])

@@ -81,28 +81,36 @@ def test_rows_so_low_that_their_steps_are_coarser_than_a_power_stay_equal():
     assert 0.5 <= found[0, 0] <= 2
 
 
-def test_a_fixed_point_power_takes_two_instructions_of_f32():
+def test_a_fixed_point_power_takes_one_instruction_of_f32():
     program = weights(normal(64, 64), np.full((64, 1), 9, np.float32), 256)
     program.lower("tensor-to-chip")
     work = [op for op in program.instructions() if op.opname == "chip.ar" and op.shape[-1] == 64]
-    assert [op.kind for op in work] == ["add", "cast", "sub", "muls", "muls", "subs"]
+    assert [op.kind for op in work] == ["add", "sub", "muls", "muls", "subs", "select_gt", "mul"]
     wide = [max(view.dtype.bits for view in (op.res, op.opd0, op.opd1 or op.opd0)) for op in work]
-    assert wide == [32, 32, 8, 8, 8, 16]
+    assert wide == [32, 8, 8, 8, 16, 8, 16]
+
+
+def test_infinite_scores_weigh_nothing():
+    x = np.array([[0, -np.inf, -3.4e38, -256 * 127.5], [-1, 0, -np.inf, -np.inf]], np.float32)
+    found = executed(weights(x, np.zeros((2, 1), np.float32), 256))
+    assert np.allclose(found, [[1, 0, 0, 0], [0.9973, 1, 0, 0]], atol=3e-3)
 
 
 @pytest.mark.parametrize("rows", ROWS)
-def test_what_a_mask_of_bf16_shows_is_kept(rows):
+def test_what_a_mask_of_bf16_hides_weighs_nothing(rows):
     shape, layout = ROWS[rows]
-    lead = 1 if len(shape) == 3 else shape[0]  # heads share a mask
-    values = np.array([0, -0.0, -9984, -1e-38, 2], ml_dtypes.bfloat16)
-    mask = RNG.choice(values, (lead, *shape[1:]))
-    program = Program([normal(*shape, dtype=ml_dtypes.bfloat16), mask])
-    x, rule = program.load(layout), program.load(layout)
-    kept = program.add(tensor.KeepOp(x, program.add(tensor.WhereZeroOp(rule))))
-    program.finish(kept)
+    heads, others = (shape[0], (1, *shape[1:])) if len(shape) == 3 else (1, shape)  # heads share a mask
+    mask = RNG.choice(np.array([0, -0.0, -9984, -1e-36, -1e-38, 2], ml_dtypes.bfloat16), others)
+    x = -256 * np.abs(normal(*shape))
+    program = Program([x, np.zeros((*shape[:-1], 1), np.float32), mask])
+    scores, top, rule = (program.load(layout) for _ in range(3))
+    hiding = program.add(tensor.HidingOp(rule, times=heads))
+    type_ = array(shape, BF16, layout)
+    program.finish(program.make(tensor.SoftmaxWeightsOp, scores, top, hiding, steps=256, type_=type_))
     (found,) = program.interpreted()
     check(program)
-    assert np.array_equal(found != 0, np.broadcast_to(mask.astype(np.float32) == 0, shape))
+    shown = np.abs(mask.astype(np.float32)) < 2.0**-125
+    assert np.array_equal(found != 0, np.broadcast_to(shown, shape))
 
 
 @pytest.mark.parametrize("rows", ROWS)
