@@ -95,6 +95,8 @@ def _add_running(commands: Commands) -> None:
     verify.add_argument("--reference", type=Path, required=True, metavar="DIR", help="folder or GGUF file")
     text = "text to run on (default: fixed arbitrary tokens)"
     verify.add_argument("--prompt", metavar="TEXT", help=text)
+    text = "run the tower on this picture; may be given several times (default: arbitrary ones; needs pillow)"
+    verify.add_argument("--image", type=Path, action="append", metavar="FILE", help=text)
     text = "fail below this (default: 0.9 with 4-bit weights, 0.995 with 8, 0.999 with 16)"
     verify.add_argument("--min-cosine", type=float, metavar="X", help=text)
     text = "folder of llm_convert.py --dump-ir: find the pass and the op where the first wrong net parts"

@@ -4,6 +4,7 @@ template and the settings of the processor with it.
 
 from __future__ import annotations
 
+import copy
 import json
 from pathlib import Path
 from typing import Any
@@ -105,7 +106,7 @@ TEMPLATE = (
 
 
 def vision_config(name: str, **changes: Any) -> Any:
-    return AutoConfig.for_model(name, **{**CONFIGS[name], **changes})
+    return AutoConfig.for_model(name, **copy.deepcopy({**CONFIGS[name], **changes}))
 
 
 def vision_model(name: str, seed: int = 0, **changes: Any) -> Any:

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 import runtime_sim.interpret.llm
 import runtime_sim.interpret.tensor  # noqa: F401  (importing both registers their rules)
+from compiler.client_nets import BLOCK, kind_of
 from compiler.diagnostics import CompileError, UserError
 from compiler.ir.module import Function
 from compiler.ir.parser import parse_module
@@ -31,6 +32,7 @@ from runtime_sim.interpret.chip import ChipProgram, Observe, core_programs, run_
 from runtime_sim.interpret.rules import Observer, interpret_parts
 from runtime_sim.launch.runtime import RuntimeNet
 from runtime_sim.launch.session import Session, history_rows
+from runtime_sim.launch.tower import GridTower
 from runtime_sim.machine.errors import SimulationError
 from runtime_sim.tool.launches import NetRun
 from runtime_sim.tool.verify import Suspect
@@ -182,7 +184,7 @@ def without_padding(run: NetRun) -> list[Array]:
 
     As no token sees those after it, results for the others stay what they were.
     """
-    if len(run.inputs) != 3:
+    if kind_of(run.net.name)[0] != BLOCK or len(run.wanted[0]) == run.inputs[0].shape[1]:
         return run.inputs
     states, positions, mask = (array.copy() for array in run.inputs)
     count, rows = len(run.wanted[0]), states.shape[1]
@@ -197,7 +199,8 @@ def model_of(session: Session, folder: Path) -> tuple[ImportedModel, Weights]:
     sizes, half = session.sizes, session.caches[0].inputs[0].info.dtype
     lengths = sizes.history_rows, sizes.prefill_rows
     shorter = [history_rows(caches[0]) for caches in session.stages[1:]]
-    model, weights = load_model(open_model(folder), *lengths, element(half), shorter)
+    patches = session.tower.patches if isinstance(session.tower, GridTower) else 0
+    model, weights = load_model(open_model(folder), *lengths, element(half), shorter, patches=patches)
     if session.greedy_head is not None:
         model = with_sampling(model, sizes.history_rows)
     return model, weights

@@ -10,7 +10,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import isqrt
+from math import isqrt, prod
 from typing import Any
 
 import numpy as np
@@ -50,8 +50,22 @@ class Tower(ABC):
         """The most patches, or tiles, of a picture that is to have so many tokens; at least one's worth."""
 
     @abstractmethod
+    def parts(self, picture: Picture) -> list[Picture]:
+        """What the net takes of it in each call."""
+
+    @abstractmethod
+    def give(self, part: Picture) -> None:
+        """Write all inputs of a call."""
+
     def features(self, picture: Picture) -> Array:
         """The rows of the embedding that stand for it, as bytes."""
+        return np.concatenate([self._part(part) for part in self.parts(picture)])
+
+    def _part(self, part: Picture) -> Array:
+        self.give(part)
+        self.runtime.launch(self.net)
+        output, rows = self.net.outputs[0], prod(self.token_grid(part))
+        return output.data[: rows * output.info.size // output.info.shape[0]].copy()
 
 
 @dataclass(frozen=True)
@@ -75,13 +89,11 @@ class TileTower(Tower):
     def most(self, tokens: int) -> int:
         return max(1, tokens // self.tile_tokens)
 
-    def features(self, picture: Picture) -> Array:
-        return np.concatenate([self._tile(pixels) for pixels in picture.pixels])
+    def parts(self, picture: Picture) -> list[Picture]:
+        return [Picture(pixels[None]) for pixels in picture.pixels]
 
-    def _tile(self, pixels: Array) -> Array:
-        self.net.inputs[0].array[0] = pixels
-        self.runtime.launch(self.net)
-        return self.net.outputs[0].data.copy()
+    def give(self, part: Picture) -> None:
+        self.net.inputs[0].array[...] = part.pixels
 
 
 @dataclass(frozen=True)
@@ -117,20 +129,16 @@ class GridTower(Tower):
     def most(self, tokens: int) -> int:
         return min(self.patches, max(1, tokens) * self.merge**2)
 
-    def features(self, picture: Picture) -> Array:
-        self.give(picture)
-        self.runtime.launch(self.net)
-        rows, columns = self.token_grid(picture)
-        output = self.net.outputs[0]
-        return output.data[: rows * columns * output.info.size // output.info.shape[0]].copy()
+    def parts(self, picture: Picture) -> list[Picture]:
+        return [picture]
 
-    def give(self, picture: Picture) -> None:
-        """Write all inputs; rows behind the picture are zeros that nobody sees, and see nothing."""
-        grid = self.grid(picture)
+    def give(self, part: Picture) -> None:
+        """Rows behind the picture are zeros that nobody sees, and see nothing."""
+        grid = self.grid(part)
         pixels, positions, *masks = (buffer.array for buffer in self.net.inputs)
         for array in (pixels, positions):
             array[...] = 0
-        pixels[: grid.patches] = picture.pixels[grid.patch_order]
+        pixels[: grid.patches] = part.pixels[grid.patch_order]
         positions[: grid.patches] = grid.positions
         if self.window is not None:
             *masks, reverse = masks

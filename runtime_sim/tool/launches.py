@@ -8,12 +8,14 @@
   the same table: all of them, or as many as `POSITIONS` spread over them, where a run of each would take
   time that grows with the square of the length.
 - Embeddings: every token that there is; the head: some states of the conversation.
+- A tower: pictures (`shown`). The first block is given a prompt about one of them too, by itself: of all
+  tokens that it is run on, those with positions of a picture's are too few to tell much.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -24,11 +26,15 @@ from runtime_sim.launch.loader import Region
 from runtime_sim.launch.runtime import NUMPY_TYPES, Buffer, CallableNet, RuntimeNet
 from runtime_sim.launch.sampling import Sampler, Sampling, candidates, penalized
 from runtime_sim.launch.session import Session, history_rows, step_inputs
+from runtime_sim.launch.tower import Picture, Tower
 from runtime_sim.tool.agreement import Agreement, Limits, weight_bits
 from runtime_sim.tool.reference import LayerValues, Reference
+from runtime_sim.tool.shown import Shown, drawn_pictures, prompt_shown
 
 TABLE_ROWS = 4096  # of an embedding, compared at a time
 HEAD_STATES = 8
+ELSEWHERE = slice(0, 0)  # not in the conversation
+PICTURE = " (picture)"  # behind the name of a net that is run on a prompt about one
 BLOCK_OUTPUTS = 3  # of one device, states first
 POSITIONS = 512  # that a cache net is given, at most
 SAMPLING = Sampling(penalty=1.2, temperature=0.9, top_k=0, top_p=1.0)  # leaves no candidate out
@@ -43,7 +49,7 @@ class NetRun:
     """A launch of a net: copies of its inputs, and the reference's values of its outputs' first rows."""
 
     net: CallableNet
-    tokens: slice  # of the reference's run
+    tokens: slice  # of the reference's run; empty for what is not in it. Messages count from its start
     inputs: list[Array]
     wanted: list[Array]
     decided: Array | None = None  # which tokens' states no rounding can make others; None for all
@@ -142,7 +148,13 @@ class ChoiceRun(HeadRun):
 class Verifier:
     """Runs the nets on the reference's values; a prompt is repeated until its tokens fill the caches."""
 
-    def __init__(self, session: Session, reference: Reference, prompt: Sequence[int]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        reference: Reference,
+        prompt: Sequence[int],
+        pictures: Sequence[Picture] = (),
+    ) -> None:
         self.session = session
         self.reference = reference
         check_same_model(session, reference)
@@ -153,21 +165,30 @@ class Verifier:
         kept, here = self.trace.layers[0].keys.shape[1:], session.history(0)[0].info.shape[2:]
         if (len(heads_of(kept[0], session.devices)[0]), kept[1]) != tuple(here):
             raise UserError(f"not the same model: keys of {list(here)}, the reference has {list(kept)}")
+        self.pictures, self.shown = [*pictures], None
+        if session.tower is not None:
+            self.pictures = self.pictures or drawn_pictures(session.tower)
+            self.shown = prompt_shown(session, reference, self.pictures)
 
     @property
     def net_count(self) -> int:
         session = self.session
-        return (1 + len(session.stages)) * session.sizes.layers + 3 + len(session.choices)
+        others = 3 + len(session.choices) + (session.tower is not None) + (self.shown is not None)
+        return (1 + len(session.stages)) * session.sizes.layers + others
 
     def nets(self) -> Iterator[tuple[str, Iterator[NetRun]]]:
         """The runs of each net; a run's outputs stand in the net's buffers until the next is asked for."""
         session = self.session
+        if session.tower is not None:
+            yield session.tower.net.name, self._tower(session.tower)
         for net in (session.embedding, session.embedding_cache):
             if net is not None:
                 yield net.name, self._embedding(net)
         programs: set[object] = set()
         for layer, block in enumerate(session.blocks):
             yield block.name, self._block(layer, block, _is_new(programs, program_of(block)))
+            if layer == 0 and self.shown is not None:
+                yield block.name + PICTURE, self._about_picture(block, self.shown)
         known: set[object] = set()
         for caches in session.stages:
             for layer, cache in enumerate(caches):
@@ -195,13 +216,23 @@ class Verifier:
             rows = table[start : start + TABLE_ROWS]
             yield Agreement.of(rows, self.reference.embedded(range(start, start + len(rows))))
 
+    def _tower(self, tower: Tower) -> Iterator[NetRun]:
+        """All pictures, by tiles where it takes these."""
+        for whole in self.pictures:
+            for picture in tower.parts(whole):
+                wanted = self.reference.features(picture)
+                tower.give(picture)
+                given = [buffer.array.copy() for buffer in tower.net.inputs]
+                self.session.runtime.launch(tower.net)
+                yield NetRun(tower.net, ELSEWHERE, given, [wanted])
+
     def _embedding(self, net: CallableNet) -> Iterator[NetRun]:
         """The conversation, then all tokens if the net takes many at a time, else the first and the last."""
         size, vocabulary = net.inputs[0].array.size, self.reference.vocabulary
         yield self._lookup(net, self.tokens[:size], slice(0, size))
         starts = range(0, vocabulary, size) if size > 1 else (0, vocabulary - 1)
         for start in starts:
-            elsewhere = slice(start, start)  # not in the conversation; messages count from it
+            elsewhere = slice(start, start)
             yield self._lookup(net, range(start, min(start + size, vocabulary)), elsewhere)
 
     def _lookup(self, net: CallableNet, tokens: Sequence[int], place: slice) -> NetRun:
@@ -210,16 +241,24 @@ class Verifier:
         return NetRun(net, place, given, [self.reference.embedded(tokens)] * len(net.outputs))
 
     def _block(self, layer: int, block: CallableNet, with_padding: bool) -> Iterator[NetRun]:
-        rows = self.session.sizes.prefill_rows
+        rows, values = self.session.sizes.prefill_rows, self.trace.layers[layer]
         for count in (rows, -(-rows // 3)) if with_padding and rows > 1 else (rows,):
-            values = self.trace.layers[layer]
-            self.session.set_prompt(count, layer)
-            for x, *_ in self.session.shares(block.inputs):
-                _put(x, values.states_in[:count])
-            given = [buffer.array.copy() for buffer in block.inputs]
-            self.session.runtime.launch(block)
             here = slice(0, count)
-            yield NetRun(block, here, given, self._outputs(values, here), values.decided[here])
+            yield replace(self._prompt(layer, block, values, here), tokens=here)
+
+    def _about_picture(self, block: CallableNet, shown: Shown) -> Iterator[NetRun]:
+        here = slice(0, len(shown.tokens))
+        yield self._prompt(0, block, shown.trace.layers[0], here, shown.positions)
+
+    def _prompt(
+        self, layer: int, block: CallableNet, values: LayerValues, here: slice, ids: Array | None = None
+    ) -> NetRun:
+        self.session.set_prompt(here.stop, layer, ids)
+        for x, *_ in self.session.shares(block.inputs):
+            _put(x, values.states_in[here])
+        given = [buffer.array.copy() for buffer in block.inputs]
+        self.session.runtime.launch(block)
+        return NetRun(block, ELSEWHERE, given, self._outputs(values, here), values.decided[here])
 
     def _cache(self, layer: int, caches: list[CallableNet], positions: Sequence[int]) -> Iterator[NetRun]:
         values = self.trace.layers[layer]

@@ -19,6 +19,7 @@ from compiler.gguf import SUFFIX, read_gguf
 from compiler.gguf_settings import settings_left_out
 from compiler.model_settings import computing
 from runtime_sim.arrays import Array
+from runtime_sim.launch.tower import Picture
 from runtime_sim.tool.choices import Choices
 from runtime_sim.tool.dequantize import dequantized, is_quantized
 
@@ -68,7 +69,8 @@ class Reference:
         """The list of the decoder's layers, whatever its name."""
         from torch.nn import ModuleList
 
-        found = [m for m in self.model.modules() if isinstance(m, ModuleList) and len(m) == count]
+        modules = self.model.get_decoder().modules()  # a tower may have as many layers
+        found = [m for m in modules if isinstance(m, ModuleList) and len(m) == count]
         if not found or self.model.get_output_embeddings() is None:
             kind = type(self.model).__name__
             raise UserError(
@@ -76,12 +78,17 @@ class Reference:
             )
         return found[0]
 
-    def trace(self, tokens: Sequence[int], rows: Sequence[int] | None = None) -> Trace:
-        """All layers on the tokens; the head on some of them, or on all."""
+    def trace(
+        self, tokens: Sequence[int], rows: Sequence[int] | None = None, pictures: Sequence[Picture] = ()
+    ) -> Trace:
+        """All layers on the tokens, of which some may keep the places of pictures; the head on some, or on
+        all.
+        """
         import torch
         from transformers import DynamicCache
 
-        states, head, attended, latest = _Recorder(), _Head(rows), _Attended(), _Latest(self.hidden)
+        states, head, latest = _Recorder(), _Head(rows), _Latest(self.hidden)
+        attended = _Attended(self.layers)
         choices = Choices(self.layers)
         cache: Any = DynamicCache()  # without a config it forgets nothing
         hooks = [layer.register_forward_hook(states, with_kwargs=True) for layer in self.layers]
@@ -89,7 +96,8 @@ class Reference:
         hooks += [self.model.get_output_embeddings().register_forward_pre_hook(head), *choices.hooks()]
         with _hooked(hooks), attended.recording(), torch.no_grad():
             ids = torch.tensor([list(tokens)])
-            logits = self.model(input_ids=ids, use_cache=True, past_key_values=cache).logits
+            given = self._given(ids, pictures) if pictures else {}
+            logits = self.model(input_ids=ids, use_cache=True, past_key_values=cache, **given).logits
         if head.states is None or len(states.outputs) != len(self.layers):
             raise UserError(f"{self.folder}: its layers or its head do not run once for each token")
         as_wide = head.states.shape[-1] == self.hidden
@@ -107,7 +115,8 @@ class Reference:
                 zip(states.inputs, outputs, both, strict=True)
             )
         ]
-        layers[0] = replace(layers[0], states_in=self.embedded(tokens))
+        if not pictures:
+            layers[0] = replace(layers[0], states_in=self.embedded(tokens))
         trace = Trace(layers[0].states_in, layers, _rows(logits))
         if not all(np.isfinite(layer.states_out).all() for layer in layers):
             raise UserError(f"{self.folder}: the model itself computes values that are not finite")
@@ -134,6 +143,24 @@ class Reference:
                 return _rows(self.model(input_ids=torch.tensor([[0]]), use_cache=False).logits)
         finally:
             head.weight = before
+
+    @property
+    def place(self) -> int:
+        """The token that keeps the place of a row of a picture."""
+        return int(self.model.config.image_token_id)
+
+    def _given(self, ids: Any, pictures: Sequence[Picture]) -> dict[str, Any]:
+        """What the model is told of the pictures in a prompt."""
+        kinds = {"mm_token_type_ids": (ids == self.place).int()} if any(pictures[0].grid) else {}
+        return {**_pixels(pictures), **kinds}
+
+    def features(self, picture: Picture) -> Array:
+        """[tokens, hidden]: the rows that take a picture's places."""
+        import torch
+
+        with torch.no_grad():
+            found = self.model.get_image_features(**_pixels([picture])).pooler_output
+        return np.concatenate([part.numpy().reshape(-1, self.hidden) for part in found])
 
     def embedded(self, tokens: Sequence[int]) -> Array:
         """[tokens, hidden]: what the first layer is given, or of that what does not depend on positions."""
@@ -262,7 +289,10 @@ def load(folder: Path) -> Any:
     settings = computing(read_json_object(folder / "config.json"))
     try:
         config = library.AutoConfig.for_model(**settings)
-        model, found = library.MODEL_FOR_CAUSAL_LM_MAPPING[type(config)].from_pretrained(
+        sees = type(config) in library.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
+        kinds = library.MODEL_FOR_CAUSAL_LM_MAPPING
+        kinds = library.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING if sees else kinds
+        model, found = kinds[type(config)].from_pretrained(
             **source_of(folder),
             config=config,
             dtype=torch.float32,
@@ -289,6 +319,14 @@ def source_of(folder: Path) -> dict[str, Any]:
     tensors = {key: _array(file.get_tensor(key)) for key, file in where.items()}
     state = {key: _tensor(array) for key, array in dequantized(tensors, folder).items()}
     return {"pretrained_model_name_or_path": None, "state_dict": state}
+
+
+def _pixels(pictures: Sequence[Picture]) -> dict[str, Any]:
+    """Pictures as models take them: all in one, with their grids."""
+    found = {"pixel_values": _tensor(np.concatenate([picture.pixels for picture in pictures]))}
+    if any(pictures[0].grid):
+        found["image_grid_thw"] = _tensor(np.array([[1, *picture.grid] for picture in pictures]))
+    return found
 
 
 @contextmanager
@@ -326,10 +364,13 @@ class _Recorder:
 
 
 class _Attended:
-    """Keeps the keys and values that each attention reads, which may be more than the cache holds."""
+    """Keeps the keys and values that each attention of the layers reads, which may be more than the cache
+    holds.
+    """
 
-    def __init__(self) -> None:
+    def __init__(self, layers: Any) -> None:
         self.both: list[tuple[Any, Any]] = []
+        self._modules = {id(module) for module in layers.modules()}
 
     @contextmanager
     def recording(self) -> Iterator[None]:
@@ -343,7 +384,8 @@ class _Attended:
 
             def attention(module: Any, query: Any, *others: Any, **keywords: Any) -> Any:
                 key, value = others[:2]
-                self.both.append((key, value))
+                if id(module) in self._modules:
+                    self.both.append((key, value))
                 return function(module, query, *others, **keywords)
 
             return attention

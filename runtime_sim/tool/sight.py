@@ -28,7 +28,7 @@ class Prompt:
 
 
 def open_tower(runtime: Runtime, config: Path) -> Tower:
-    """The net that takes pictures; UserError when there is none."""
+    """The net that takes the pictures of --image; UserError when there is none."""
     if not runtime.has_net(VIT):
         raise UserError(f"--image: it has no net '{VIT}', which takes pictures: compile a model that sees")
     settings = config / "config.json"
@@ -45,14 +45,14 @@ def prompt_about(session: Session, text: Text, prompt: str, files: Sequence[Path
     around = len(places.before) + len(places.after) - 1  # the one place is not counted twice
     room = session.sizes.prefill_rows - len(places.tokens) - around * len(files)
     most = tower.most(room // len(files))
-    pictures = [_picture(tower, file, processor.read(file, most)) for file in files]
+    pictures = [seen(tower, file, processor.read(file, most)) for file in files]
     tokens, starts = places.fill([int(np.prod(tower.token_grid(picture))) for picture in pictures])
     pairs = zip(pictures, starts, strict=True)
     return Prompt(tokens, [Picture(each.pixels, each.grid, start) for each, start in pairs])
 
 
-def _picture(tower: Tower, file: Path, read: Read) -> Picture:
-    """Say what the model sees of a file: it may be much less than the file has."""
+def seen(tower: Tower, file: Path, read: Read) -> Picture:
+    """A file as the model sees it, which is said: it may be much less than the file has."""
     picture = Picture(read.pixels, read.grid)
     try:
         tokens = int(np.prod(tower.token_grid(picture)))

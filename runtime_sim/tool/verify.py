@@ -15,17 +15,20 @@ from pathlib import Path
 
 import numpy as np
 
-from compiler.client_nets import LOOK_UPS
+from compiler.client_nets import LOOK_UPS, VIT
 from compiler.diagnostics import UserError
 from compiler.progress import counter, note, say
 from runtime_sim.arrays import Array
 from runtime_sim.launch.session import Session
+from runtime_sim.launch.tower import Picture
+from runtime_sim.tokens.pictures import Pictures
 from runtime_sim.tokens.text import Text
 from runtime_sim.tool.agreement import EXACT, LIMITS, Agreement, Limits
 from runtime_sim.tool.chat import open_session
-from runtime_sim.tool.launches import HeadRun, NetRun, Verifier, bits_of
+from runtime_sim.tool.launches import PICTURE, HeadRun, NetRun, Verifier, bits_of
 from runtime_sim.tool.reference import Reference
 from runtime_sim.tool.run import drawn_order
+from runtime_sim.tool.sight import open_tower, seen
 
 
 @dataclass(frozen=True)
@@ -86,7 +89,8 @@ def run(arguments: Namespace) -> int:
         raise UserError(f"--bisect {arguments.bisect}: the file has no such net")
     note(f"run {arguments.reference} in float32")
     reference = Reference(arguments.reference)
-    verifier = Verifier(session, reference, _prompt(arguments, reference, session))
+    pictures = _pictures(arguments, session)
+    verifier = Verifier(session, reference, _prompt(arguments, reference, session), pictures)
     results = []
     with counter("verify", verifier.net_count, " nets") as done:
         for result in results_of(verifier, arguments.min_cosine):
@@ -117,13 +121,15 @@ def check_flags(arguments: Namespace) -> None:
 
 def verify_file(file: Path, reference: Path, ir: Path | None = None, bisect_net: Bisect | None = None) -> int:
     """As the command does by default; 0 when the file computes what the reference does."""
-    settings = {"exact": False, "order": None, "prompt": None, "min_cosine": None, "bisect": None}
-    return run(Namespace(file=file, reference=reference, ir=ir, bisect_net=bisect_net, **settings))
+    settings = dict.fromkeys(("order", "prompt", "image", "min_cosine", "bisect"))
+    return run(
+        Namespace(file=file, reference=reference, ir=ir, bisect_net=bisect_net, exact=False, **settings)
+    )
 
 
 def limits_of(net: str, verifier: Verifier, min_cosine: float | None) -> Limits:
     """Of a net by what it is and by its weights; `min_cosine` replaces two of them."""
-    limits = EXACT
+    limits, net = EXACT, net.removesuffix(PICTURE)
     if net not in LOOK_UPS or not verifier.reference.looks_up:
         limits = LIMITS[bits_of(verifier.session.runtime.net(net))]
     if min_cosine is None:
@@ -196,6 +202,18 @@ def _prompt(arguments: Namespace, reference: Reference, session: Session) -> lis
     if max(tokens) >= reference.vocabulary:
         raise UserError(f"--prompt has token {max(tokens)}; the reference knows {reference.vocabulary}")
     return tokens
+
+
+def _pictures(arguments: Namespace, session: Session) -> list[Picture]:
+    """Those to run the tower on; none where it is to be any. Only then must there be one."""
+    config = _config(arguments)
+    if not arguments.image and not session.runtime.has_net(VIT):
+        return []
+    tower = session.tower = open_tower(session.runtime, config)
+    if not arguments.image:
+        return []
+    processor, most = Pictures(config), tower.most(session.sizes.prefill_rows)
+    return [seen(tower, file, processor.read(file, most)) for file in arguments.image]
 
 
 def _config(arguments: Namespace) -> Path:

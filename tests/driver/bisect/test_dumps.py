@@ -31,21 +31,26 @@ def test_a_folder_without_dumps_is_refused(compiled, dumps):
 
 
 def test_padding_is_replaced_by_tokens_which_those_before_do_not_see():
-    """Two tokens of a prompt and three rows of padding."""
+    """Two tokens of a prompt and three rows of padding, in as many positions as there are streams."""
     states = np.arange(10, dtype=np.float32).reshape(1, 5, 2)
     mask = np.zeros((1, 1, 5, 5), np.float32)
     mask[0, 0, 0, 3] = -9984.0
-    given = [states, np.array([[0, 1, 0, 0, 0]], np.int32), mask]
+    given = [states, np.array([[0, 1, 0, 0, 0]] * 3, np.int32), mask]
     before = [array.copy() for array in given]
-    found = without_padding(SimpleNamespace(inputs=given, wanted=[np.zeros((2, 2))]))
+    found = without_padding(run_of("block_3", given, 2))
     assert found[0].tolist() == [[[0, 1], [2, 3], [0, 1], [2, 3], [0, 1]]]
-    assert found[1].tolist() == [[0, 1, 2, 3, 4]]
+    assert found[1].tolist() == [[0, 1, 2, 3, 4]] * 3
     assert ((found[2][0, 0] == 0) == np.tri(5, dtype=bool)).all()
     assert all((one == other).all() for one, other in zip(given, before, strict=True))
 
 
-def test_a_net_of_one_token_has_no_padding():
-    run = SimpleNamespace(inputs=[np.zeros(3)] * 5)
+def run_of(name, inputs, count):
+    return SimpleNamespace(net=SimpleNamespace(name=name), inputs=inputs, wanted=[np.zeros((count, 2))])
+
+
+@pytest.mark.parametrize(("name", "count"), [("block_cache_0", 1), ("vit", 2), ("block_0", 5)])
+def test_what_is_no_prompt_or_fills_the_net_keeps_its_inputs(name, count):
+    run = run_of(name, [np.zeros((1, 5, 2)), np.zeros((1, 5)), np.zeros((1, 1, 5, 5))], count)
     assert without_padding(run) is run.inputs
 
 

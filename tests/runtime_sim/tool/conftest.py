@@ -41,7 +41,7 @@ def report(folder, runtime, monkeypatch, capsys):
 
     def call(runtime=runtime, **changes):
         arguments = {"file": folder / "m.bmodel", "reference": folder, "prompt": None, "min_cosine": 0.99}
-        arguments |= {"ir": None, "bisect": None}
+        arguments |= {"ir": None, "bisect": None, "image": None}
         monkeypatch.setattr(verify, "open_session", lambda *_: Session(runtime))
         code = verify.run(Namespace(exact=False, order=None, **(arguments | changes)))
         return code, capsys.readouterr().out
