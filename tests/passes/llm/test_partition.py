@@ -15,9 +15,11 @@ from dialects import llm
 from dialects.nets import NetPart, net_of
 from frontend.imported import ImportedModel
 from frontend.importer import import_model
+from runtime_sim.interpret.rules import interpret
 from tests.architectures.configs import config_of
 from tests.helpers import check_pass, parse_ir
 from tests.passes.llm.parts import AFTER, after, check_parts, fused, random_weights, run_parts
+from tests.passes.llm_to_tensor.attending import BetweenLinears, segments
 
 X, W = "tensor<1x8x64xbf16>", "tensor<256x64xbf16>"
 LOOSE = 2e-6
@@ -253,6 +255,23 @@ def test_parts_in_lockstep_compute_what_the_whole_does(name, parts):
         split = after(whole, f"partition{{{parts}}}")
         verify(split)
         check_parts(whole, after(split, AFTER), model(name), LOOSE)
+
+
+@pytest.mark.parametrize("visible", ['kind = "all"', 'kind = "band", size = 8'])
+@pytest.mark.parametrize("mask", ["f32", ""])
+@pytest.mark.parametrize("heads", [4, 3])
+def test_queries_that_see_later_keys_are_shared_out_by_heads(visible, mask, heads):
+    """As of a tower, with a mask in f32 or none."""
+    attention = BetweenLinears(24, heads, heads, 20, mask=mask, visible=visible, element="f32")
+    whole = after(attention.module(), "canonicalize")
+    parts = after(whole, "partition{cores=2},canonicalize").functions()
+    shown = segments(24, [8, 5, 7, 4])
+    inputs = attention.inputs(attention.module(), shown)
+    (wanted,) = interpret(whole.functions()[0], inputs, attention.weights.__getitem__, {})
+    (found,) = run_parts(parts, inputs, attention.weights.__getitem__, {})
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-6)
+    held = [op.q.type.shape[1] for part in parts for op in walk(part) if isinstance(op, llm.AttentionOp)]
+    assert sorted(held) == [heads // 2, heads - heads // 2]
 
 
 def test_heads_that_do_not_divide():

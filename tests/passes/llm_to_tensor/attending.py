@@ -13,6 +13,7 @@ import runtime_sim.interpret.tensor  # noqa: F401  (registers the rules)
 from compiler.ir.module import Module
 from compiler.ir.types import I32
 from compiler.target.chips.bm1684x import BM1684X
+from compiler.target.spec import ChipSpec
 from dialects import tensor
 from driver.blob import Materializer
 from passes import load_all
@@ -133,8 +134,8 @@ class Attention:
     def _groups(self) -> str:
         return f"groups = array<i64: {', '.join(map(str, self.groups))}>, " if self.groups else ""
 
-    def module(self) -> Module:
-        module = parse_ir(self.text().replace("bf16", self.element))[0]
+    def module(self, spec: ChipSpec = BM1684X) -> Module:
+        module = parse_ir(self.text().replace("bf16", self.element), target=spec)[0]
         as_net(module, {2: 1, 3: 1})
         return module
 
@@ -185,6 +186,29 @@ class Attention:
         tables, weights = {"first": np.array(self.first, np.float32)[:, None]}, {"sinks": SINKS[: self.heads]}
         inputs = self.inputs(module, mask, position)
         return interpret(module.functions()[0], inputs, weights.__getitem__, tables)[0]
+
+
+@dataclass(frozen=True)
+class BetweenLinears(Attention):
+    """One whose x is what a linear gives of activations [1, tokens, hidden], with a linear behind it."""
+
+    hidden: int = 64
+
+    @property
+    def weights(self) -> dict[str, np.ndarray]:
+        shapes = {"in": (self.all_columns, self.hidden), "out": (self.hidden, self.heads * self.widths["v"])}
+        return {name: random_tensor(*shape, seed=7, scale=shape[1] ** -0.5) for name, shape in shapes.items()}
+
+    def text(self) -> str:
+        def linear(name: str, x: str, y: str) -> list[str]:
+            rows, columns = self.weights[name].shape
+            w, source, target = (f"tensor<{shape}xbf16>" for shape in (f"{rows}x{columns}", f"1x{self.tokens}x{columns}", f"1x{self.tokens}x{rows}"))
+            return [
+                f'%w_{name} = "llm.weight"() <{{name = "{name}"}}> : () -> {w}',
+                f'%{y} = "llm.linear"(%{x}, %w_{name}) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}> : ({source}, {w}) -> {target}',
+            ]
+
+        return "\n".join([*linear("in", "hidden", "x"), super().text(), *linear("out", "y", "z")])
 
 
 def hidden_unless(seen: np.ndarray) -> np.ndarray:
