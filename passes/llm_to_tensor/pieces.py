@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from compiler.ir.core import Value
+from compiler.ir.types import ElementType
 from dialects.tensor import Lanes
 from passes.ranges import Range, even_ranges
 from passes.tensor.build import Build
 
+HEADS_OUTSIDE = (0, 2, 1, 3)  # between [1, tokens, heads, d] and [1, heads, tokens, d]
 HISTORY_SHARE = 8  # of local memory, a piece of the history takes one part in so many at most
 
 
@@ -92,6 +94,52 @@ class History:
             some = self.build.reshape(some, (self.size, heads, width), None)
             self.local = self.build.load(some, Lanes(0))
         return self.local
+
+
+class Stored:
+    """Tokens that lie in DDR, x [1, n, heads, d] by token, for a number of uses; loaded when first asked for,
+    some neighbouring heads at a time, so that products with those of the first need not wait for all.
+
+    element: as which they are read; with `ones`, they are `counted`. Where `whole`, the rows of these heads
+    are loaded as they follow each other, at the highest rate, and taken apart afterwards; otherwise the DMA
+    takes them apart.
+    """
+
+    def __init__(self, build: Build, x: Value, element: ElementType, whole: bool, ones: bool = False):
+        self.build = build
+        self.x = x
+        self.element = element
+        self.whole = whole
+        self.ones = ones
+        self.loaded: dict[Range, Value] = {}  # by heads, [1, heads, n, d]
+
+    @property
+    def size(self) -> int:
+        tokens: int = self.x.type.shape[1]
+        return tokens
+
+    def head(self, index: int, rows: Range) -> Value:
+        some = next(some for some in self._groups() if some.start <= index < some.stop)
+        if some not in self.loaded:
+            self.loaded[some] = self._load(some)
+        return Computed(self.build, self.loaded[some]).head(index - some.start, rows)
+
+    def _groups(self) -> Iterator[Range]:
+        """Heads that are loaded together: as many as take little room."""
+        spec, (_, tokens, heads, width) = self.build.spec, self.x.type.shape
+        head_bytes = -(-tokens // spec.lanes) * width * self.element.bytes
+        return even_ranges(heads, 1, spec.work_bytes // head_bytes)
+
+    def _load(self, heads: Range) -> Value:
+        _, tokens, _, width = self.x.type.shape
+        x = self.build.slice(self.x, (0, 0, heads.start, 0), (1, tokens, heads.size, width))
+        if self.whole:
+            x = self.build.permute(self.build.load(x, Lanes(1)), HEADS_OUTSIDE)
+        else:
+            x = self.build.load(self.build.permute(x, HEADS_OUTSIDE), Lanes(2))
+        x = self.build.cast(x, self.element, x.type.layout)
+        x = self.build.copy(x) if self.whole else x
+        return counted(self.build, x) if self.ones else x
 
 
 def history_pieces(build: Build, x: Value, width: int) -> list[Piece]:

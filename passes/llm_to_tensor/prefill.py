@@ -16,13 +16,11 @@ from dialects.tensor import Lanes, Replicated
 from passes.llm_to_tensor.attend import KeyValues, Mask
 from passes.llm_to_tensor.context import Lowering, Run, TableRows
 from passes.llm_to_tensor.moved import CannotMove, Joined, Moved
-from passes.llm_to_tensor.pieces import Computed, counted
+from passes.llm_to_tensor.pieces import HEADS_OUTSIDE, Computed, Piece, Stored, counted
 from passes.llm_to_tensor.run_attention import RunAttention, most_seen, seen_keys
 from passes.llm_to_tensor.run_mask import RunMask
 from passes.llm_to_tensor.sections import Places, Section, is_rounded, sections_of
 from passes.ranges import Range, even_parts, even_ranges
-
-HEADS_OUTSIDE = (0, 2, 1, 3)  # between [1, tokens, heads, d] and [1, heads, tokens, d]
 
 
 def token_runs(total: int, most: int, tail: int, lanes: int) -> list[Range]:
@@ -63,7 +61,7 @@ class Prefill(Lowering):
         self.places = Places(function)
         self.tokens = 0  # of the section
         self.views: dict[Value, Moved | Joined] = {}  # of what is nothing but moved
-        self.loaded: dict[Value, Value] = {}  # keys and values of all tokens, for this section
+        self.loaded: dict[Value, Stored] = {}  # keys and values of all tokens, for this section
 
     @property
     def count(self) -> int:
@@ -98,7 +96,10 @@ class Prefill(Lowering):
             return self.stored(value)
         self.build.loc = value.owner.loc if isinstance(value.owner, Op) else self.build.loc
         x = self.half(value) if is_rounded(value) else self.get(value)
-        return self.build.add(tensor.StoreOp(self.build.permute(x, self._by_token_first(value))))
+        rows = self.build.permute(x, self._by_token_first(value))
+        if value.type.rank == 4:  # of all heads, side by side
+            rows = self.build.copy(rows)
+        return self.build.add(tensor.StoreOp(rows))
 
     def joined_runs(self, value: Value, parts: Sequence[Value]) -> Value:
         """In the order of the value's axes."""
@@ -312,19 +313,16 @@ class Prefill(Lowering):
 
     def _all_keys(self, op: llm.AttentionOp) -> KeyValues:
         """One piece that serves all runs, or one for each run up to this one, all in local memory."""
+        if self._is_of_others(op.k):
+            for value in (op.k, op.v):
+                if value not in self.loaded:
+                    self.loaded[value] = self._stored_piece(op, value, Range(0, value.type.shape[2]))
+            return KeyValues(op.k.type.shape[1], [self.loaded[op.k]], [self.loaded[op.v]])
+        runs = self.runs if op.visible.sees_later else self.runs[: self.runs.index(self.current) + 1]
         keys, values = (
-            [Computed(self.build, each) for each in self._all_of(value, op.visible.sees_later)]
-            for value in (op.k, op.v)
+            [Computed(self.build, self._half_of(value, run)) for run in runs] for value in (op.k, op.v)
         )
         return KeyValues(op.k.type.shape[1], keys, values)
-
-    def _all_of(self, value: Value, sees_later: bool) -> list[Value]:
-        if self._is_of_others(value):
-            if value not in self.loaded:
-                self.loaded[value] = self._loaded(value, Range(0, value.type.shape[2]))
-            return [self.loaded[value]]
-        runs = self.runs if sees_later else self.runs[: self.runs.index(self.current) + 1]
-        return [self._half_of(value, run) for run in runs]
 
     def _half_of(self, value: Value, run: Run) -> Value:
         """As `half`, for another run."""
@@ -344,23 +342,34 @@ class Prefill(Lowering):
         rests = Range(seen.start, own.start), Range(own.stop, seen.stop)
         others = (part for rest in rests for part in even_parts(rest, self.lanes, self.keys // self.lanes))
         for block in [own, *others] if own.size else others:
-            yield self._some_keys(op, block, are_counted=True)
+            yield self._some_keys(op, block, ones=True)
 
-    def _some_keys(self, op: llm.AttentionOp, tokens: Range, are_counted: bool = False) -> KeyValues:
-        """Of these tokens; perhaps with values that are `counted`."""
-        keys, values = ([*self._arrays(value, tokens)] for value in (op.k, op.v))
-        if are_counted:
-            values = [counted(self.build, each) for each in values]
-        k_pieces, v_pieces = ([Computed(self.build, each) for each in arrays] for arrays in (keys, values))
-        return KeyValues(op.k.type.shape[1], k_pieces, v_pieces, tokens.start)
+    def _some_keys(self, op: llm.AttentionOp, tokens: Range, ones: bool = False) -> KeyValues:
+        """Of these tokens; with `ones`, values that are `counted`."""
+        keys, values = self._pieces(op, op.k, tokens), self._pieces(op, op.v, tokens, ones)
+        return KeyValues(op.k.type.shape[1], [*keys], [*values], tokens.start)
+
+    def _pieces(
+        self, op: llm.AttentionOp, value: Value, tokens: Range, ones: bool = False
+    ) -> Iterator[Piece]:
+        if self._is_of_others(value):
+            yield self._stored_piece(op, value, tokens, ones)
+        else:
+            for array in self._arrays(value, tokens):
+                yield Computed(self.build, counted(self.build, array) if ones else array)
+
+    def _stored_piece(
+        self, op: llm.AttentionOp, value: Value, tokens: Range, ones: bool = False
+    ) -> Stored:
+        """Where each query head has keys of its own, the DMA has no time to take heads apart."""
+        rows = self._tokens_of(self.build.permute(self.whole(value), HEADS_OUTSIDE), 1, tokens)
+        whole = op.q.type.shape[1] == op.k.type.shape[1]
+        return Stored(self.build, rows, value.type.element, whole, ones)
 
     def _arrays(self, value: Value, tokens: Range) -> Iterator[Value]:
         """[1, heads, n, d] in local memory, of all these tokens: those that this run has computed, which
         others are to find, and those that are loaded.
         """
-        if self._is_of_others(value):
-            yield self._loaded(value, tokens)
-            return
         self._in_ddr(value, self.current)
         own = self.current.tokens
         for others in (Range(0, own.start), own, Range(own.stop, tokens.stop)):
@@ -373,19 +382,13 @@ class Prefill(Lowering):
 
         The DMA takes heads apart, at a lower rate than it has for whole rows; it has time.
         """
-        rows = [self.build.permute(rows, HEADS_OUTSIDE) for rows in self._rows_in_ddr(value, tokens)]
-        loaded = self.build.concat([self.build.load(each, Lanes(2)) for each in rows], 2)
-        return self.build.cast(loaded, value.type.element, Lanes(2))
-
-    def _rows_in_ddr(self, value: Value, tokens: Range) -> Iterator[Value]:
-        """Heads of these tokens, by token [1, n, h, d], from wherever they were stored."""
-        if self._is_of_others(value):
-            yield self._tokens_of(self.build.permute(self.whole(value), HEADS_OUTSIDE), 1, tokens)
-            return
+        parts = []
         for run in self.runs:
             part = run.tokens.within(tokens)
             if part.size:
-                yield self._tokens_of(self._in_ddr(value, run), 1, part.moved(-run.tokens.start))
+                rows = self._tokens_of(self._in_ddr(value, run), 1, part.moved(-run.tokens.start))
+                parts.append(self.build.load(self.build.permute(rows, HEADS_OUTSIDE), Lanes(2)))
+        return self.build.concat(parts, 2)
 
     def _in_ddr(self, value: Value, run: Run) -> Value:
         """Heads [1, h, tokens, d] of a run, by token in DDR: a result of the function, or scratch."""

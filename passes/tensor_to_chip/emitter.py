@@ -207,8 +207,10 @@ class Emitter:
         for width in widths:
             tall = x.reshape((*x.shape[:-1], x.shape[-1] // width, width), x.axis)
             x, scale = self._pool(kind, tall, (tall.shape[-2], 1), scale), 1.0
-            if kind == "max" and x.axis is not None and x.lane_rows == 1 and self._is_halved(width, others):
-                return self._halved(x, x.axis)
+            if kind == "max" and self._is_halved(width, others * x.lane_rows):
+                found = self._halved(x)
+                if found is not None:
+                    return found
         return self._pool(kind, x, (1, x.shape[-1]), scale)
 
     def _is_halved(self, width: int, rows: int) -> bool:
@@ -218,15 +220,19 @@ class Emitter:
         halving = sum(starts["ar"] + 2 * -(-rows * part // eu_items) for part in parts)
         return width == 1 << len(parts) and halving < pooling(width, rows, eu_items, starts["pord"])[0]
 
-    def _halved(self, x: Placed, axis: int) -> Placed:
+    def _halved(self, x: Placed) -> Placed | None:
         """The largest of each row: halves of all rows in a lane are compared at once, where windows take a
-        cycle for each of their items.
+        cycle for each of their items. None where rows of lanes are not whole.
         """
-        while x.shape[-1] > 1:
+        if x.lane_rows > 1:
+            beside = x.with_rows_beside()
+            found = None if beside is None else self._halved(beside)
+            return None if found is None else found.with_rows_joined()
+        while x.axis is not None and x.shape[-1] > 1:
             *lead, width = x.shape
             sizes, zeros = (*lead, width // 2), [0] * len(lead)
             first, second = (x.slice((*zeros, start), sizes) for start in (0, width // 2))
-            x = self.ar("max", self.from_lane(x.lane, sizes, F32, Lanes(axis)), first, second)
+            x = self.ar("max", self.from_lane(x.lane, sizes, F32, Lanes(x.axis)), first, second)
         return x
 
     def _pool(self, kind: str, x: Placed, kernel: tuple[int, int], scale: float) -> Placed:

@@ -96,6 +96,25 @@ class Placed:
                 self._regroup(old, new, tuple(shape), strides)
         return self._seen(tuple(shape), tuple(strides), axis, self.offset, self.lane)
 
+    def with_rows_beside(self) -> Placed | None:
+        """[.., n, ..] as [.., rows, lanes, ..], with rows of lanes beside each other as other axes are; None
+        where they are not whole.
+        """
+        if self.axis is None or self.lane or self.shape[self.axis] % self.lanes:
+            return None
+        i, stride = self.axis, self.strides[self.axis]
+        shape = (*self.shape[:i], self.shape[i] // self.lanes, self.lanes, *self.shape[i + 1 :])
+        strides = (*self.strides[:i], stride, *self.strides[i:])
+        return self._seen(shape, strides, i + 1, self.offset, 0)
+
+    def with_rows_joined(self) -> Placed:
+        """What `with_rows_beside` was made of."""
+        assert self.axis
+        i = self.axis
+        shape = (*self.shape[: i - 1], self.shape[i - 1] * self.shape[i], *self.shape[i + 1 :])
+        strides = (*self.strides[: i - 1], *self.strides[i - 1 : i], *self.strides[i + 1 :])
+        return self._seen(shape, strides, i - 1, self.offset, self.lane)
+
     def in_buffer(self, buffer: Value) -> Placed:
         """The same place in another buffer."""
         return Placed(

@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 from compiler.ir.types import BF16, TensorType
 from compiler.target.chips.bm1684x import BM1684X
 from dialects import tensor
-from passes.llm_to_tensor.pieces import Part, history_pieces, parts_within
+from dialects.tensor import Lanes
+from passes.llm_to_tensor.pieces import Part, Stored, history_pieces, parts_within
 from passes.manager import PassManager, parse_pipeline
 from passes.ranges import Range
 from passes.tensor.build import Build
@@ -28,6 +29,26 @@ def test_a_long_history_comes_in_pieces_that_fit(history):
     assert sum(pieces) == 2 * history
     assert max(pieces) * 8 * 128 * 2 // BM1684X.lanes <= BM1684X.lane_bytes // 8
     PassManager(parse_pipeline(f"tensor-to-chip,{LOCATE}")).run(lowered)  # DoesNotFit if it were too large
+
+
+@pytest.mark.parametrize(("whole", "layout"), [(True, Lanes(1)), (False, Lanes(2))])
+def test_heads_that_are_stored_come_when_asked_for_with_as_many_as_take_little_room(whole, layout):
+    """1,024 tokens are 16 rows of lanes, of which a head of 160 bytes takes 2,560 a lane: six fit 16 KiB."""
+    program = Program([np.zeros((1, 1024, 16, 80), BF16.numpy)])
+    piece = Stored(Build(program.builder, BM1684X), program.function.args[0], BF16, whole, ones=True)
+
+    def loaded() -> list[tensor.LoadOp]:
+        return [op for op in program.function.block.ops if isinstance(op, tensor.LoadOp)]
+
+    assert loaded() == []
+    assert piece.head(0, Range(64, 128)).type.shape == (64, 81)
+    piece.head(4, Range(0, 64))
+    assert len(loaded()) == 1
+    piece.head(5, Range(0, 64))
+    piece.head(15, Range(0, 1024))
+    heads = 2 if whole else 1
+    assert [op.value.type.shape[heads] for op in loaded()] == [5, 5, 6]
+    assert {op.value.type.layout for op in loaded()} == {layout}
 
 
 def test_the_first_piece_is_loaded_at_once_and_the_others_when_they_are_asked_for():

@@ -179,6 +179,7 @@ def test_a_part_of_each_row_is_reduced_from_a_copy():
         ((2, 70, 50), slots(1)),
         ((7, 40, 96), slots(1)),
         ((9, 64, 16), slots(1)),
+        ((3, 256, 64), slots(1)),
     ],
 )
 def test_reduce(kind, shape, layout):
@@ -193,7 +194,14 @@ def test_reduce(kind, shape, layout):
 
 @pytest.mark.parametrize(
     ("kind", "heads", "tokens", "pools", "halvings"),
-    [("max", 7, 64, 1, 4), ("max", 2, 64, 3, 0), ("max", 7, 128, 3, 0), ("sum", 7, 64, 2, 0)],
+    [
+        ("max", 7, 64, 1, 4),
+        ("max", 2, 64, 3, 0),
+        ("max", 7, 128, 1, 4),
+        ("max", 1, 512, 1, 4),
+        ("max", 7, 70, 3, 0),
+        ("sum", 7, 64, 2, 0),
+    ],
 )
 def test_maxima_of_many_rows_in_a_lane_are_compared_by_halves(kind, heads, tokens, pools, halvings):
     program = Program([normal(heads, tokens, 512)])

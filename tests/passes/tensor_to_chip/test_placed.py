@@ -44,6 +44,15 @@ def test_slices_agree_with_numpy(place, data):
     np.testing.assert_array_equal(item_offsets(part), item_offsets(place)[window])
 
 
+@given(places())
+def test_rows_of_lanes_beside_each_other_are_the_same_items(place):
+    found = place.with_rows_beside()
+    assert (found is None) == (place.axis is None or place.shape[place.axis] % place.lanes > 0)
+    if found is not None:
+        np.testing.assert_array_equal(item_offsets(found).ravel(), item_offsets(place).ravel())
+        assert found.with_rows_joined().same_place(place)
+
+
 @given(places(), st.data())
 def test_permutes_agree_with_numpy(place, data):
     order = data.draw(st.permutations(range(len(place.shape))))
