@@ -172,7 +172,7 @@ class Session:
         self._check_tokens([token])
         states = self._embed_token(token)
         caches = self.stage_for(row)
-        self.set_step(row, caches)
+        self.set_step(row, caches, row - self.saved)
         for layer, cache in enumerate(caches):
             rows = [self._row(history, row) for history in self.history(layer)]
             given, states = states, [y.data for y, *_ in self.shares(cache.outputs)]
@@ -242,12 +242,12 @@ class Session:
             chosen = caches
         return chosen
 
-    def set_step(self, row: int, caches: Sequence[CallableNet]) -> None:
-        """Position and mask of one token after `row` others, those of the conversation; all layers are given
-        those of the first.
+    def set_step(self, row: int, caches: Sequence[CallableNet], position: int | None = None) -> None:
+        """Position, that of text alone if none is given, and mask of one token after `row` others; all layers
+        are given those of the first.
         """
         for _, positions, mask, *_ in self.shares(caches[0].inputs):
-            positions.array[...] = row - self.saved
+            positions.array[...] = row if position is None else position
             words = mask.data.view(np.uint16)
             words[:] = 0
             words[row : history_rows(caches[0])] = self.masked  # the last column is the new token itself

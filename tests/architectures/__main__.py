@@ -19,7 +19,7 @@ from pathlib import Path
 import torch
 
 import runtime_sim  # noqa: F401  (before numpy: it keeps products to one thread)
-from tests.architectures.configs import CONFIGS
+from tests.architectures.configs import CONFIGS, SEEING
 from tests.architectures.measure import Row, measure
 
 CPU_SECONDS, MEMORY = 120, 12 << 30  # of one row
@@ -36,7 +36,7 @@ def main() -> int:
         "--others", action="store_true", help="all model types that transformers has and no row names"
     )
     arguments = parser.parse_args()
-    names = arguments.names or (others() if arguments.others else list(CONFIGS))
+    names = arguments.names or (others() if arguments.others else [*CONFIGS, *SEEING])
     print(f"{'':20} {'float32':>8} {'cosine':>9} tokens layers    s  ops")
     bad = []
     for name in names:

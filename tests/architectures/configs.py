@@ -5,7 +5,10 @@ Widths are small, and windows are shorter than the conversation that the models 
 
 from __future__ import annotations
 
+import copy
 from typing import Any
+
+from tests.vision import CONFIGS as SEEING
 
 COMMON: dict[str, Any] = {
     "hidden_size": 128,
@@ -114,5 +117,7 @@ CONFIGS: dict[str, tuple[str, dict[str, Any]]] = {
 
 def config_of(name: str) -> dict[str, Any]:
     """config.json of a row; a name that is in no row is a model type with nothing but the common sizes."""
+    if name in SEEING:
+        return {**copy.deepcopy(SEEING[name]), "model_type": name}
     model_type, settings = CONFIGS.get(name, (name, {}))
     return {**COMMON, **settings, "model_type": model_type}
