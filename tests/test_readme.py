@@ -8,7 +8,7 @@ from pathlib import Path
 from compiler.target.chips import CHIPS
 from driver.cli import convert_parser
 from driver.options import MODES
-from frontend.config import TESTED_TYPES
+from frontend.config import SEEING_TYPES, TESTED_TYPES
 
 README = (Path(__file__).parent.parent / "README.md").read_text()
 HIDDEN = {"-h", "--help", "--version", "-v", "--verbose"}  # explain themselves
@@ -36,5 +36,6 @@ def test_every_flag_is_explained_once():
 
 def test_the_table_of_what_it_compiles_is_the_code_s():
     assert code(works_today("models")) == set(TESTED_TYPES)
+    assert code(works_today("that see")) == set(SEEING_TYPES)
     assert code(works_today("weights")) == set(MODES)
     assert code(works_today("chips")) == set(CHIPS)
