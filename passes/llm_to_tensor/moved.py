@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
 
 from compiler.ir.core import Value
 from compiler.ir.types import ElementType
-from dialects.tensor import Lanes
+from dialects.tensor import Lanes, StoreOp
 from passes.ranges import Range, consecutive
 from passes.tensor.build import Build
 
@@ -23,12 +23,13 @@ class Moved:
     """An array that is x, in DDR, seen along other axes.
 
     groups: how many axes of x, all longer than 1, follow each other as each axis of the array; none as one of
-    one item.
+    one item. places: of each axis of x, by which these are sorted from the longest to the shortest strides.
     """
 
     build: Build
     x: Value
     groups: tuple[int, ...]
+    places: tuple[tuple[int, ...], ...]
 
     @classmethod
     def of(cls, build: Build, x: Value) -> Moved:
@@ -36,7 +37,9 @@ class Moved:
         shape = x.type.shape
         longer = tuple(size for size in shape if size > 1) or (1,)
         groups = tuple(int(size > 1) for size in shape)
-        return cls(build, build.reshape(x, longer, None), groups if any(groups) else (*groups[:-1], 1))
+        groups = groups if any(groups) else (*groups[:-1], 1)
+        places = tuple((axis,) for axis in range(len(longer)))
+        return cls(build, build.reshape(x, longer, None), groups, places)
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -55,7 +58,10 @@ class Moved:
     def permute(self, order: Sequence[int]) -> Moved:
         axes = self.axes
         inner = [i for axis in order for i in axes[axis]]
-        return Moved(self.build, self.build.permute(self.x, inner), tuple(self.groups[i] for i in order))
+        places = tuple(self.places[i] for i in inner)
+        return Moved(
+            self.build, self.build.permute(self.x, inner), tuple(self.groups[i] for i in order), places
+        )
 
     def slice(self, axis: int, part: Range) -> Moved:
         """Some items along an axis; of one that several of x make, whole steps of the first of them."""
@@ -67,12 +73,47 @@ class Moved:
             raise CannotMove(f"takes items {part.start}:{part.stop} of {step} and {step}")
         starts, sizes = [0] * len(shape), list(shape)
         starts[axes[0]], sizes[axes[0]] = part.start // step, part.size // step
-        return Moved(self.build, self.build.slice(self.x, starts, sizes), self.groups)
+        return replace(self, x=self.build.slice(self.x, starts, sizes))
 
     def reshape(self, shape: Sequence[int]) -> Moved:
         """The same items in row-major order; axes of x are split as the shape needs it."""
         sizes, groups = finer(self.x.type.shape, shape)
-        return Moved(self.build, self.build.reshape(self.x, sizes, None), groups)
+        places = tuple(split_places(self.x.type.shape, self.places, sizes))
+        return Moved(self.build, self.build.reshape(self.x, sizes, None), groups, places)
+
+    @property
+    def is_scattered(self) -> bool:
+        """Whether what follows each other in the array does so in DDR in pieces that are too short for it."""
+        run = len(self.places) - 1
+        while run and self._follows(run):
+            run -= 1
+        piece = prod(self.x.type.shape[run:]) * self.element.bytes
+        return run > 0 and piece < self.build.spec.costs.short_row
+
+    def _follows(self, axis: int) -> bool:
+        """Whether an axis of x is the one behind the one before, as they lie in DDR."""
+        order = sorted(self.places)
+        return order.index(self.places[axis]) == order.index(self.places[axis - 1]) + 1
+
+    def collected(self, axis: int, element: ElementType) -> Moved:
+        """A copy in DDR in the array's own order, rounded to `element`: read as it lies, put in order in
+        local memory, with the first axis of x that is part of that axis over the lanes, and stored again.
+        """
+        build, lead = self.build, self.axes[axis][0]
+        order = sorted(range(len(self.places)), key=self.places.__getitem__)
+        back = [order.index(i) for i in range(len(order))]
+        source = build.permute(self.x, order)
+        outer = next(i for i in order if i != lead)  # one step of which is in local memory at a time
+        steps = []
+        for step in range(self.x.type.shape[outer]):
+            starts, sizes = [0] * len(order), list(source.type.shape)
+            starts[back[outer]], sizes[back[outer]] = step, 1
+            local = build.load(build.slice(source, starts, sizes), Lanes(back[lead]))
+            turned = build.permute(local, back)
+            steps.append(build.add(StoreOp(rounded(build, turned, element))))
+        whole = build.concat(steps, outer)
+        places = tuple((i,) for i in range(len(order)))
+        return Moved(build, whole, self.groups, places)
 
     def rows(self, axis: int, part: Range) -> Value:
         """Some items along an axis, as they lie in DDR."""
@@ -109,6 +150,24 @@ class Moved:
                 box = self.build.slice(self.x, starts, sizes)
                 behind = shape[lead + len(axes) :]
                 yield self.build.reshape(box, (*shape[:lead], some.size, *behind), None), lead
+
+
+def rounded(build: Build, x: Value, element: ElementType) -> Value:
+    """A copy in the strides of its own shape."""
+    return build.copy(x) if x.type.element == element else build.cast(x, element, x.type.layout)
+
+
+def split_places(
+    sizes: Sequence[int], places: Sequence[tuple[int, ...]], finer: Sequence[int]
+) -> Iterator[tuple[int, ...]]:
+    """The places of the axes that some are split into."""
+    left = list(reversed(finer))
+    for size, place in zip(sizes, places, strict=True):
+        number = 0
+        while size > 1:
+            size //= left.pop()
+            yield (*place, number)
+            number += 1
 
 
 def finer(sizes: Sequence[int], shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:

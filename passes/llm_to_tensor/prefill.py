@@ -130,13 +130,21 @@ class Prefill(Lowering):
         axis = self.axis(value)
         if self.places.is_moved(value):
             try:
-                return self._view(value).load(axis, tokens)
+                return self._readable(value, axis).load(axis, tokens)
             except CannotMove as reason:
                 self.op.fail(f"moves tokens: {reason}")
         if self._is_of_others(value):
             return self.build.load(self._tokens_of(self.whole(value), axis, tokens), Lanes(axis))
         local = self.build.load(self._tokens_of(value, axis, tokens), Lanes(axis))
         return self.build.cast(local, F32, Lanes(axis))
+
+    def _readable(self, value: Value, axis: int) -> Moved | Joined:
+        """What is moved, copied into its own order where it would be read in short pieces."""
+        view = self._view(value)
+        if isinstance(view, Moved) and view.is_scattered:
+            view = view.collected(axis, value.type.element if is_rounded(value) else view.element)
+            self.views[value] = view
+        return view
 
     def _view(self, value: Value) -> Moved | Joined:
         if value not in self.views:
