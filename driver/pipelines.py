@@ -72,11 +72,12 @@ def absorbing(options: ConvertOptions) -> list[str]:
     return ["fuse-residual", "skip-before-argmax", *(["fold-take"] if options.as_stored else [])]
 
 
-def lowering(efforts: Efforts, runs: Sequence[int] = ()) -> str:
-    """From there to instructions in program order; with `runs`, those of some runs of tokens."""
+def lowering(efforts: Efforts, runs: Sequence[int] = (), sections: Sequence[int] = ()) -> str:
+    """From there to instructions in program order; with `runs` or `sections`, those of some of them."""
     tokens, keys, keep = (efforts.map(attrgetter(name)) for name in ("tokens", "keys", "keep"))
     tail = keep.map(lambda kept: int(kept > 0))
-    some = f" runs={','.join(map(str, runs))}" if runs else ""
+    chosen = {"runs": runs, "sections": sections}
+    some = "".join(f" {name}={','.join(map(str, each))}" for name, each in chosen.items() if each)
     passes = [
         f"llm-to-tensor{{tokens={tokens} keys={keys} tail={tail}{some}}}",
         f"tile-weights{{bytes={efforts.usual.tile_bytes}}}",

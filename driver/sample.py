@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from operator import mul
 
 from compiler.ir.module import Function
 from compiler.target.spec import ChipSpec
@@ -12,10 +13,33 @@ from dialects.nets import token_count
 from driver.pipelines import Effort
 from driver.price import Price
 from passes.llm_to_tensor.prefill import token_runs
+from passes.llm_to_tensor.sections import Places, kind_of, sections_of
 from passes.ranges import Range
 
 FEW = 4  # runs that are all compiled
 LEAST_GROUPS = 3  # one that is like no other, and two
+
+
+@dataclass(frozen=True)
+class Some:
+    """The numbers of the runs, and of the sections, that are compiled; none for all."""
+
+    runs: tuple[int, ...] = ()
+    sections: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class SectionSample:
+    """One section of each kind stands for all of its kind, and two of its runs for all of them.
+
+    `times`: how much all take, by what the program of each kind takes.
+    """
+
+    programs: Sequence[Some]
+    times: Sequence[float]
+
+    def price(self, *prices: Price) -> Price:
+        return sum(map(mul, prices, self.times), start=Price(0, 0, 0))
 
 
 @dataclass(frozen=True)
@@ -32,9 +56,9 @@ class Sample:
     far: Sequence[int]
 
     @property
-    def programs(self) -> tuple[tuple[int, ...], ...]:
-        """The numbers of the runs that are compiled together."""
-        return (*self.near,), (*self.far,), (*self.near, *self.far)
+    def programs(self) -> Sequence[Some]:
+        """The runs that are compiled together."""
+        return Some((*self.near,)), Some((*self.far,)), Some((*self.near, *self.far))
 
     def price(self, near: Price, far: Price, both: Price) -> Price:
         """Of all runs, by those of the programs. What a group adds to a program that has another one is what
@@ -48,12 +72,14 @@ class Sample:
         return both + (both - far) * groups + (far - near) * (longer / step if step else 0)
 
 
-def sample_of(function: Function, effort: Effort, spec: ChipSpec) -> Sample | None:
-    """Of a function of the llm dialect; None where its runs are few.
+def sample_of(function: Function, effort: Effort, spec: ChipSpec) -> Sample | SectionSample | None:
+    """Of a function of the llm dialect; None where its runs are few, and no two of its sections alike.
 
     The two groups are an eighth and three eighths of the way, so that what differs between two blocks does
     not grow with the length.
     """
+    if (found := section_sample(function, effort, spec)) is not None:
+        return found
     tokens = token_count(function)
     runs = token_runs(tokens, effort.tokens or tokens, 0, spec.lanes)
     size = max(1, effort.keys // effort.tokens) if effort.tokens else 1
@@ -64,6 +90,27 @@ def sample_of(function: Function, effort: Effort, spec: ChipSpec) -> Sample | No
     far = min(3 * near, groups - 1)
     seen = [seen_keys(function, run) for run in runs]
     return Sample(seen, *(range(group * size, (group + 1) * size) for group in (near, far)))
+
+
+def section_sample(function: Function, effort: Effort, spec: ChipSpec) -> SectionSample | None:
+    """None where there are no more than two sections."""
+
+    def runs_of(tokens: int) -> int:
+        return len(token_runs(tokens, effort.tokens or tokens, 0, spec.lanes))
+
+    sections = sections_of(function, Places(function), runs_of)
+    if len(sections) <= 2:
+        return None
+    alike: dict[Hashable, list[int]] = {}
+    for number, section in enumerate(sections):
+        alike.setdefault(kind_of(section), []).append(number)
+    programs, times = [], []
+    for first, *others in alike.values():
+        runs = runs_of(sections[first].tokens)
+        few = (runs // 2 - 1, runs // 2) if runs > 2 else ()
+        programs.append(Some(few, (first,)))
+        times.append((1 + len(others)) * (runs / 2 if few else 1))
+    return SectionSample(programs, times)
 
 
 def seen_keys(function: Function, run: Range) -> int:

@@ -13,7 +13,7 @@ from dialects.builtin import ModuleOp
 from dialects.nets import token_count
 from driver.pipelines import Effort, lowering, placing
 from driver.price import Price, price_of
-from driver.sample import Sample, sample_of
+from driver.sample import Sample, SectionSample, Some, sample_of
 from passes.options import ByFunction
 
 RunPasses = Callable[[ModuleOp, str], ModuleOp]  # a copy of a module after a pipeline
@@ -32,8 +32,9 @@ class Trials:
         sample = sample_of(module.function(name), effort, target_of(module))
         programs = []
         try:
-            for runs in sample.programs if sample else [()]:
-                programs.append(self.run_passes(module, lowering(ByFunction(effort), runs)))
+            for some in sample.programs if sample else [Some()]:
+                pipeline = lowering(ByFunction(effort), some.runs, some.sections)
+                programs.append(self.run_passes(module, pipeline))
             yield Trial(name, programs, sample, self.run_passes)
         finally:
             for program in programs:
@@ -46,7 +47,7 @@ class Trial:
 
     name: str
     programs: Sequence[ModuleOp]
-    sample: Sample | None
+    sample: Sample | SectionSample | None
     run_passes: RunPasses
 
     @property

@@ -11,10 +11,10 @@ from compiler.ir.module import Function
 from compiler.ir.types import BF16, F32
 from compiler.target.spec import ChipSpec
 from dialects import llm
-from dialects.nets import token_count
 from driver.pipelines import Effort
 from driver.sample import FEW
 from passes.chip.allocate_local import DoesNotFit
+from passes.llm_to_tensor.sections import most_tokens
 
 GUESS = 0.6  # of a lane: where more is known to be alive at once, the rest has hardly any room
 SINGLE = (("keys",), ("tokens",), ("keep",))  # steps along one axis
@@ -26,7 +26,7 @@ class Work:
     """The sizes of a function that matter to how it is cut.
 
     Bytes are those of a lane. `row_bytes`: the least that a row of lanes of tokens takes in activations alive
-    at once; `key_bytes`: what one of keys and values takes, of all KV heads and attentions; `seen_bytes`:
+    at once; `key_bytes`: what one of keys and values takes, of all KV heads of an attention; `seen_bytes`:
     what one of queries takes that meet keys block by block, with what they have seen so far; `weight_bytes`:
     what all weights take that linears multiply by, in 16 bit.
     """
@@ -117,13 +117,13 @@ def run_lengths(total: int, lanes: int) -> list[int]:
 
 def work_of(function: Function, spec: ChipSpec) -> Work:
     """Of a function of the llm dialect, fused."""
-    tokens, attentions = token_count(function), attentions_of(function)
+    tokens, attentions = most_tokens(function), attentions_of(function)
     weights = sum(weight.type.size for weight in weights_of(function))
     return Work(
         tokens=tokens,
         keys=max((op.k.type.shape[2] for op in attentions), default=0),
         row_bytes=max(live_bytes(function)) // tokens,
-        key_bytes=sum(bytes_per_token(value, 2) for op in attentions for value in (op.k, op.v)),
+        key_bytes=max((bytes_per_token(op.k, 2) + bytes_per_token(op.v, 2) for op in attentions), default=0),
         seen_bytes=max((seen_bytes(op) for op in attentions), default=0),
         weight_bytes=BF16.bytes * weights // spec.lanes,
     )

@@ -58,6 +58,8 @@ class LlmToTensor(Pass):
     keys: ByFunction[int] = by_function(at_least(0, 0))
     # of the runs, only those of these numbers, so that a few tell what all take; others store nothing
     runs: tuple[int, ...] = ()
+    # of the sections, only those of these numbers, for the same reason
+    sections: tuple[int, ...] = ()
 
     def run(self, module: Module) -> None:
         for function in module.functions():
@@ -78,5 +80,7 @@ def lowering_of(function: Function, options: LlmToTensor, spec: ChipSpec) -> Low
     tokens, name = token_count(function), function.sym_name
     if tokens == 1:
         return Decode(function, options.keys[name], spec)
-    cut = Cut(options.tokens[name], options.tail[name], options.keys[name], options.runs)
+    cut = Cut(
+        options.tokens[name], options.tail[name], options.keys[name], options.runs, options.sections
+    )
     return Prefill(function, cut, spec)

@@ -8,7 +8,7 @@ from typing import Any
 
 from compiler.ir.core import Op, Value
 from compiler.ir.module import Function
-from compiler.ir.types import F32, Attribute, TensorType
+from compiler.ir.types import F32, Attribute, ElementType, TensorType
 from compiler.sizes import round_up
 from compiler.target.spec import ChipSpec
 from dialects import llm, tensor
@@ -40,6 +40,7 @@ class Cut:
     tail: int = 0
     keys: int = 0
     some: Sequence[int] = ()
+    sections: Sequence[int] = ()
 
     def runs(self, total: int, lanes: int) -> list[Range]:
         return token_runs(total, self.tokens or total, self.tail, lanes)
@@ -69,12 +70,9 @@ class Prefill(Lowering):
         return self.current.tokens.size
 
     def sections(self, ops: list[Op], results: Sequence[Value]) -> list[Section]:
-        return sections_of(self.function, self.places, self._seen_whole)
-
-    def _seen_whole(self, op: Op, tokens: int) -> Sequence[Value]:
-        """Keys of later tokens must be there before an attention that may see them."""
-        some = isinstance(op, llm.AttentionOp) and op.visible.sees_later
-        return op.operands[1:3] if some and len(self.cut.runs(tokens, self.lanes)) > 1 else ()
+        found = sections_of(self.function, self.places, lambda total: len(self.cut.runs(total, self.lanes)))
+        self.givers |= {value: [] for section in found for value in section.results}
+        return [section for number, section in enumerate(found) if number in self.cut.sections] or found
 
     def begin(self, section: Section) -> None:
         self.tokens = section.tokens
@@ -103,10 +101,10 @@ class Prefill(Lowering):
 
     def joined_runs(self, value: Value, parts: Sequence[Value]) -> Value:
         """In the order of the value's axes."""
-        if value in self.function.terminator.operands:
+        if value in self.function.terminator.operands and parts:
             return self.build.concat(parts, self.axis(value))
-        if len(self.lowered) < len(self.runs):
-            raise NotImplementedError
+        if sum(part.type.shape[0] for part in parts) < value.type.shape[self.axis(value)]:
+            return self._left_out(value.type.shape, value.type.element if is_rounded(value) else F32)
         order = self._by_token_first(value)
         whole = self.build.concat(parts, 0)
         return self.build.permute(whole, [order.index(axis) for axis in range(len(order))])
@@ -414,9 +412,13 @@ class Prefill(Lowering):
         return run.histories[value]
 
     def _stand_in(self, value: Value, run: Run) -> Value:
-        """In the place of what a run would store that is left out, something that is as large."""
+        """In the place of what a run would store that is left out."""
         _, heads, _, width = value.type.shape
-        type_ = TensorType((1, run.tokens.size, heads, width), value.type.element)
+        return self._left_out((1, run.tokens.size, heads, width), value.type.element)
+
+    def _left_out(self, shape: tuple[int, ...], element: ElementType) -> Value:
+        """Something that is as large as what is left out."""
+        type_ = TensorType(shape, element)
         return self.build.add(tensor.WeightOp(sources=[f"left out, {type_}"], types=[type_]))
 
     def _by_token(self, heads: Value) -> Value | None:

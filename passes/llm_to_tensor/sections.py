@@ -7,16 +7,18 @@ in no section: those that read its result load it from where its operands lie (`
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
-from typing import Any
+from typing import Any, TypeAlias
 
 from compiler.ir.core import Op, Value
 from compiler.ir.module import Function
+from compiler.ir.types import Type
 from dialects import llm
 from dialects.nets import net_of, token_count
 
+RunsOf: TypeAlias = Callable[[int], int]
 MOVEMENTS = (llm.ReshapeOp, llm.PermuteOp, llm.SliceOp, llm.ConcatOp, llm.NarrowOp)  # or roundings
 
 
@@ -122,10 +124,29 @@ def only_axis(shape: Sequence[int]) -> int | None:
     return None if len(longer) > 1 else next(iter(longer), len(shape) - 2)
 
 
-def sections_of(function: Function, places: Places, reads_all: Any) -> list[Section]:
-    """In program order. `reads_all(op, tokens)` are the operands that an op reads all tokens of."""
+def most_tokens(function: Function) -> int:
+    """Of all that a function computes."""
+    places = Places(function)
+    counts = [places.count(op) or 0 for op in function.block.ops if not places.is_named(op)]
+    return max(counts, default=0) or token_count(function)
+
+
+def kind_of(section: Section) -> Hashable:
+    """Sections of one kind differ in their weights."""
+    return section.tokens, *(
+        (op.opname, *(str(item) for item in op.attributes.items() if item[0] != "name"), *types_of(op))
+        for op in section.ops
+    )
+
+
+def types_of(op: Op) -> Iterator[Type]:
+    yield from (value.type for value in (*op.operands, *op.results))
+
+
+def sections_of(function: Function, places: Places, runs_of: RunsOf) -> list[Section]:
+    """In program order; `runs_of` says into how many runs so many tokens are cut."""
     *ops, terminator = function.block.ops
-    sections, made = _assigned(ops, places, reads_all, token_count(function))
+    sections, made = _assigned(ops, places, runs_of, token_count(function))
     if any(places.is_moved(value) for value in terminator.operands):
         for value in terminator.operands:
             if places.is_moved(value):
@@ -139,7 +160,7 @@ def sections_of(function: Function, places: Places, reads_all: Any) -> list[Sect
 
 
 def _assigned(
-    ops: Sequence[Op], places: Places, reads_all: Any, tokens: int
+    ops: Sequence[Op], places: Places, runs_of: RunsOf, tokens: int
 ) -> tuple[list[Section], dict[Value, int]]:
     """Sections of what is computed, and which of them makes each value."""
     sections, made = [Section(tokens)], dict[Value, int]()
@@ -148,7 +169,7 @@ def _assigned(
             continue
         here = sections[-1]
         count = places.count(op) or here.tokens
-        whole = whole_operands(op, places, reads_all(op, count))
+        whole = whole_operands(op, places, runs_of(count))
         wanted = [source for x in whole for source in places.sources(x)]
         if not here.ops:
             here.tokens = count
@@ -159,10 +180,14 @@ def _assigned(
     return sections, made
 
 
-def whole_operands(op: Op, places: Places, also: Sequence[Value]) -> list[Value]:
-    """What must be there for all tokens before an op reads it."""
-    rows = [op.table] if isinstance(op, llm.GatherRowsOp) else []
-    return [*also, *rows, *(x for x in op.operands if places.is_moved(x))]
+def whole_operands(op: Op, places: Places, runs: int) -> list[Value]:
+    """What must be there for all tokens before an op of so many runs reads it."""
+    found = [x for x in op.operands if places.is_moved(x)]
+    if isinstance(op, llm.GatherRowsOp):
+        found.append(op.table)
+    if isinstance(op, llm.AttentionOp) and op.visible.sees_later and runs > 1:
+        found += [op.k, op.v]
+    return found
 
 
 def _find_results(

@@ -9,12 +9,13 @@ from dialects.llm import AttentionOp, Visible
 from driver import sample
 from driver.pipelines import Effort
 from driver.price import Price
-from driver.sample import Sample, sample_of, seen_keys
+from driver.sample import Sample, SectionSample, Some, sample_of, seen_keys
 from driver.trials import Trials
 from frontend.importer import import_model
 from passes.ranges import Range
-from tests.driver.fused import groups, trial
-from tests.frontend.oracle import SMALL
+from tests.driver.fused import after, groups, trial
+from tests.frontend.oracle import FUSED, SMALL
+from tests.vision import vision_config
 
 BLOCK = "block"
 
@@ -29,12 +30,12 @@ def test_what_is_a_straight_line_in_the_keys_is_priced_exactly(numbers):
     """A program takes 100 to begin with, each run 7 and 2 for each key that it sees."""
     seen = [3, 5, 8, 12, 12, 12]
 
-    def program(runs):
-        cycles = 100.0 + sum(7 + 2 * seen[run] for run in runs)
-        return Price(cycles, 3 * cycles, len(runs))
+    def program(some):
+        cycles = 100.0 + sum(7 + 2 * seen[run] for run in some.runs)
+        return Price(cycles, 3 * cycles, len(some.runs))
 
     found = Sample(seen, *numbers)
-    assert found.price(*map(program, found.programs)) == program(range(6))
+    assert found.price(*map(program, found.programs)) == program(Some((*range(6),)))
 
 
 def test_runs_that_all_see_as_much_take_as_long():
@@ -92,3 +93,18 @@ def test_to_price_a_call_takes_a_part_of_its_program(monkeypatch):
         with Trials(groups(1280)["block_0"].module, trial).lower(BLOCK, Effort(64, keys=64)) as lowered:
             counts.append(lowered.op_count)
     assert counts[0] < counts[1] / 2
+
+
+def test_one_section_of_each_kind_stands_for_all_of_its_kind():
+    """A tower of four layers in three runs: its patches, layers of two kinds, the last, and the merged ones."""
+    settings = vision_config("qwen2_5_vl").to_dict()
+    settings["vision_config"] |= {"fullatt_block_indexes": [2], "depth": 4}
+    group = next(group for group in import_model(settings, 64, patches=192).nets if group.name == "vit")
+    function = after(group.module, FUSED).function("vit")
+    found = sample_of(function, Effort(tokens=64), BM1684X)
+    assert isinstance(found, SectionSample)
+    assert [(some.sections, times) for some, times in zip(found.programs, found.times, strict=True)] == [
+        ((0,), 1.5), ((1,), 3.0), ((3,), 1.5), ((4,), 1.5), ((5,), 1), ((6,), 1),
+    ]
+    assert all(some.runs == ((0, 1) if some.sections[0] < 5 else ()) for some in found.programs)
+    assert found.price(*[Price(10, 20, 1)] * 6) == Price(95, 190, 9.5)
