@@ -35,6 +35,7 @@ from compiler.ir.define import (
 )
 from compiler.ir.types import BF16, F16, F32, I32, Attribute, ElementType, TensorType, attr_def
 from compiler.weights.part import part_of
+from compiler.weights.scaled import weight_and_scale
 from compiler.weights.scheme import scheme_of
 from dialects.activations import Activation
 from dialects.parts import Collective, Gathers, Over
@@ -104,7 +105,8 @@ class WeightOp(IsWeight):
 
     The name is relative to the layer ("self_attn.q_proj.weight"), since one module serves every layer
     with the same graph. A name with a leading "/" is the full name of a parameter outside of any layer. The
-    name may be that of a part of a parameter of experts; see `compiler.weights.part`.
+    name may be that of a part of a parameter of experts, or of rows by factors; see `compiler.weights.part`
+    and `compiler.weights.scaled`.
     Where the type has a `#weights.scheme`, the parameter is stored as codes, and the value is what they
     decode to.
     """
@@ -115,8 +117,9 @@ class WeightOp(IsWeight):
     @property
     def module(self) -> str:
         """The module whose weight it is; the parameter's name, where it is called otherwise."""
-        part = part_of(self.name)
-        return (part.parameter if part else self.name).removeprefix("/").removesuffix(".weight")
+        name, _ = weight_and_scale(self.name)
+        part = part_of(name)
+        return (part.parameter if part else name).removeprefix("/").removesuffix(".weight")
 
     def verify(self) -> None:
         _check_readers(self, self.y)

@@ -69,7 +69,8 @@ def recognizing(options: ConvertOptions, keep: Mapping[str, int]) -> list[str]:
 
 
 def absorbing(options: ConvertOptions) -> list[str]:
-    return ["fuse-residual", "skip-before-argmax", *(["fold-take"] if options.as_stored else [])]
+    taken = ["fold-take"] if options.as_stored else []
+    return ["fold-scale", "fuse-residual", "skip-before-argmax", *taken]
 
 
 def lowering(efforts: Efforts, runs: Sequence[int] = (), sections: Sequence[int] = ()) -> str:

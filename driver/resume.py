@@ -17,6 +17,7 @@ from compiler.target.attribute import set_target
 from compiler.target.spec import ChipSpec
 from compiler.weights.order import weight_and_order
 from compiler.weights.part import part_of
+from compiler.weights.scaled import weight_and_scale
 from dialects.builtin import ModuleOp
 from dialects.chip import GlobalOp
 from dialects.contents import READY, contents
@@ -183,7 +184,7 @@ def parameter(name: str) -> str:
     """The parameter that a name says, whichever of its rows or experts, and in whatever order."""
     tensor = view_of_name(name).tensor
     part = part_of(tensor)
-    return weight_and_order(tensor)[0] if part is None else part.parameter
+    return weight_and_order(weight_and_scale(tensor)[0])[0] if part is None else part.parameter
 
 
 def shape_of(name: str, shapes: Mapping[str, Any]) -> tuple[int, ...]:

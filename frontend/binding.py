@@ -20,6 +20,7 @@ import numpy.typing as npt
 from compiler.diagnostics import UserError, log
 from compiler.weights.order import rows_in, weight_and_order
 from compiler.weights.part import Part, part_of
+from compiler.weights.scaled import rows_scaled, weight_and_scale
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Quantized, Weight
 from frontend.checkpoint import StoredTensor
@@ -110,6 +111,7 @@ class Weights:
         return largest(self.half)
 
     def shape(self, name: str) -> tuple[int, ...]:
+        name, _ = weight_and_scale(name)
         part = part_of(name)
         return self.tensors[name].shape if part is None else part.shape(self.tensors[part.parameter].shape)
 
@@ -120,9 +122,12 @@ class Weights:
     def read(self, name: str, rows: slice = slice(None)) -> Weight:
         """The values, or those of some rows (first axis), in memory of their own; as stored if in range.
 
-        The name may be one of rows in an order (`compiler.weights.order`), or of a part of a parameter
-        (`compiler.weights.part`).
+        The name may be one of rows in an order (`compiler.weights.order`), of rows by factors
+        (`compiler.weights.scaled`), or of a part of a parameter (`compiler.weights.part`).
         """
+        weight, scale = weight_and_scale(name)
+        if scale is not None:
+            return rows_scaled(self.read_floats(weight, rows), self.read_floats(scale, rows))
         weight, order = weight_and_order(name)
         if order is not None:
             return rows_in(self.read(weight), self.read_floats(order))

@@ -9,6 +9,7 @@ import numpy as np
 from compiler.client_nets import stage_name
 from compiler.ir.module import Function
 from compiler.weights.order import in_order, weight_and_order
+from compiler.weights.scaled import scaled, weight_and_scale
 from dialects.builtin import ModuleOp
 from dialects.nets import net_of
 
@@ -25,6 +26,9 @@ class Instance:
 
     def parameter_name(self, name: str) -> str:
         """Full name of what an llm.weight op calls `name`."""
+        weight, scale = weight_and_scale(name)
+        if scale is not None:
+            return scaled(self.parameter_name(weight), self.parameter_name(scale))
         weight, order = weight_and_order(name)
         if order is not None:
             return in_order(self.parameter_name(weight), self.parameter_name(order))

@@ -38,7 +38,7 @@ SMALL = {
     "eos_token_id": 2,
 }
 RECOGNIZED = "canonicalize,recognize-activations,recognize-norms,recognize-rope,canonicalize"
-FUSED = f"{RECOGNIZED},fuse-swiglu,fuse-qkv,fuse-gate-up,fuse-residual,canonicalize"
+FUSED = f"{RECOGNIZED},fuse-swiglu,fuse-qkv,fuse-gate-up,fold-scale,fuse-residual,canonicalize"
 
 
 @dataclass
@@ -124,6 +124,10 @@ class Subject:
 
 def parameter(parameters: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     """A parameter, or what the name says of one."""
+    weight, _, factors = name.partition("*")
+    if factors:
+        values, scale = (parameter(parameters, each) for each in (weight, factors))
+        return values * scale.reshape(-1, *(1,) * (values.ndim - 1))
     part = part_of(name)
     return parameters[name] if part is None else part.of(parameters[part.parameter][part.experts])
 

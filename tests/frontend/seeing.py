@@ -20,7 +20,7 @@ from frontend.importer import import_model
 from passes import load_all
 from passes.manager import PassManager, parse_pipeline
 from runtime_sim.interpret.rules import interpret
-from tests.frontend.oracle import SMALL, reference_model
+from tests.frontend.oracle import SMALL, parameter, reference_model
 
 MASKED = -10000.0  # what a client writes for patches that do not see each other
 PATCH = 14
@@ -96,7 +96,7 @@ class Seeing:
         """What our net makes of what a client gives it."""
         instance = self.imported.find("vit")[2]
         parameters = {name: value.numpy() for name, value in self.reference.state_dict().items()}
-        weights = lambda name: parameters[instance.parameter_name(name)]  # noqa: E731
+        weights = lambda name: parameter(parameters, instance.parameter_name(name))  # noqa: E731
         (found,) = interpret(self.function, inputs, weights, self.imported.tables)
         return found
 
