@@ -40,9 +40,9 @@ NOTHING = Nothing()
 
 @dataclass(frozen=True)
 class PositionIds:
-    """Positions [1, tokens], more by `first`; there are `count` of them."""
+    """Positions [1, tokens], more by `first`; there are `count` of them. Without ids, each is there once."""
 
-    ids: Value
+    ids: Value | None
     first: int
     count: int
 
@@ -164,12 +164,14 @@ def embedding(
 
 
 def learned_positions(emit: Emitter, weight: Value, positions: PositionIds) -> Value:
-    """Rows of a parameter by position, of which a program stores those that it may read."""
+    """Rows of a parameter by position, [1, tokens, width], of which a program stores those that it may read."""
     first, last = positions.first, positions.first + positions.count
     rows = weight.type.shape[0]
     require(last <= rows, f"{last} rows of positions are needed, of {rows}: a shorter sequence has less")
     if last - first < rows:
         weight = emit(llm.SliceWeightsOp, weight, start=first, stop=last)
+    if positions.ids is None:
+        return emit.reshape(weight, (1, *weight.type.shape))
     return emit(llm.GatherRowsOp, weight, positions.ids)
 
 

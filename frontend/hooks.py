@@ -31,6 +31,7 @@ IGNORED_KEYWORDS = frozenset(
         "dropout",
         "is_causal",
         "output_attentions",
+        "output_hidden_states",
         "output_router_logits",
         "position_ids",
         "sliding_window",

@@ -12,7 +12,7 @@ from compiler.ir.types import TensorType, Type
 from dialects.nets import net_of
 from frontend.imported import ImportedModel
 from frontend.streams import told_apart
-from frontend.towers import patch_weight, takes_grid
+from frontend.towers import cell_side, patch_weight, takes_grid
 
 DEFAULT_PIXELS = (672, 896)  # of Qwen2.5-VL in the vendor's llm_convert.py
 MOST_PATCHES = 1 << 16  # numbers of table rows are counted in so many
@@ -27,7 +27,7 @@ def patches_within(model: Any, pixels: Sequence[int]) -> int:
         if pixels:
             raise UserError(f"--max_pixels {given}: the model takes no pictures of any size; leave it out")
         return 0
-    side = model.config.vision_config.spatial_merge_size
+    side = cell_side(model)
     unit = side * patch_weight(model).shape[-1]
     sizes = [max(round(size / unit), 1) * unit for size in pixels or DEFAULT_PIXELS]
     if len(sizes) == 1:

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
+
+import numpy as np
 
 from compiler.diagnostics import UserError
 from compiler.ir.core import Value
 from compiler.ir.types import F32, I32, TensorType
 from dialects import llm
 from dialects.builtin import FuncOp, ModuleOp
-from dialects.nets import NetAttr, net_of
+from dialects.nets import net_of
+from frontend.aten import PositionIds
 from frontend.functions import GraphReader, Types, function_for, numbers
 from frontend.graph import Node
 from frontend.imported import Instance, NetGroup
@@ -35,16 +37,29 @@ class TowerReader(GraphReader):
     tables: Tables = field(default_factory=Tables)
     uses: dict[Node, TableByStreams | None] = field(default_factory=dict)
 
-    def _constant(self, node: Node) -> Value | float:
+    def _constant(self, node: Node) -> Value | PositionIds | float:
         found = self.uses.get(node)
         if found is None:
-            (number,) = numbers([node])
-            assert isinstance(number, float)
-            return number
+            return counted(node.args[0].data) or float_of(node)
         name = self.tables.add(found.rows, by_position=True)
         table = self.emit(llm.TableOp, name=name, types=[TensorType(found.rows.shape, F32)])
         rows = self.emit(llm.GatherRowsOp, table, self.ids, streams=found.streams)
         return self.emit.reshape(rows, node.results[0].shape)
+
+
+def counted(numbers: np.ndarray) -> PositionIds | None:
+    """Whole numbers that count up by one, as those of a picture's patches in their order do."""
+    flat = numbers.reshape(-1)
+    if flat.size < 2 or numbers.shape[-1] != flat.size or numbers.dtype.kind != "i":
+        return None
+    in_order = np.array_equal(flat, np.arange(flat.size) + flat[0])
+    return PositionIds(None, int(flat[0]), flat.size) if in_order else None
+
+
+def float_of(node: Node) -> float:
+    (number,) = numbers([node])
+    assert isinstance(number, float)
+    return number
 
 
 def tower_groups(model: Any, rows: int, types: Types, tables: Tables) -> list[NetGroup]:
@@ -68,7 +83,8 @@ def grid_function(model: Any, rows: int, types: Types, tables: Tables) -> FuncOp
     """The tower of `rows` patches; see `signatures` for what it takes."""
     run, uses = capture_grid_tower(model, patches_of(model, rows))
     given = given_types(run, rows)
-    function = function_for(net_for(given), given)
+    net = TOWER_OF_WINDOWS if "reverse_index" in given else TOWER_OF_ROWS
+    function = function_for(net, given)
     reader = TowerReader(function, types, tables=tables, uses=dict(zip(run.constants, uses, strict=True)))
     reader.ids = function.args[1]
     return finished(reader, run)
@@ -77,28 +93,21 @@ def grid_function(model: Any, rows: int, types: Types, tables: Tables) -> FuncOp
 def given_types(run: TowerCapture, rows: int) -> dict[str, TensorType]:
     """What a client gives, by name."""
     keys = {value.node.args[0]: value for value in run.graph.inputs}
-    masks = [value.node.args[1] for value in run.graph.inputs if value.node.args[0] == "mask"]
-    assert run.ids is not None
+    if run.ids is None:
+        raise UserError("cannot import the model: its tower does not say where patches stand")
+    mask = TensorType((1, 1, rows, rows), F32)
     given = {
         "input_states": TensorType(keys["pixels"].shape, F32),
         "position_ids": TensorType(run.ids.shape, I32),
-        **{mask_name(kind): TensorType((1, 1, rows, rows), F32) for kind in sorted(masks, key=mask_name)},
+        "full_attn_mask": mask,
     }
     if "order" in keys:
-        given["reverse_index"] = TensorType(keys["order"].shape, I32)
+        given |= {"window_attn_mask": mask, "reverse_index": TensorType(keys["order"].shape, I32)}
     return given
 
 
 def mask_name(kind: str) -> str:
     return "full_attn_mask" if kind == "full" else "window_attn_mask"
-
-
-def net_for(names: Iterable[str]) -> NetAttr:
-    """Clients tell the kinds of towers by how many inputs they have."""
-    for net in (TOWER_OF_ROWS, TOWER_OF_WINDOWS):
-        if [each.name for each in net.inputs] == list(names):
-            return net
-    raise UserError(f"cannot import the model: no client gives a tower {', '.join(names)}")
 
 
 def narrowed(reader: TowerReader, pixels: Value) -> Value:

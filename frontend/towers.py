@@ -110,8 +110,15 @@ def takes_grid(model: Any) -> bool | None:
 
 def patches_of(model: Any, rows: int) -> Patches:
     """By the convolution that makes states of patches."""
-    kernel = patch_weight(model).shape[1:]
-    return Patches(rows, prod(kernel), model.config.vision_config.spatial_merge_size)
+    return Patches(rows, prod(patch_weight(model).shape[1:]), cell_side(model))
+
+
+def cell_side(model: Any) -> int:
+    """So many patches in height and in width are one feature."""
+    side = getattr(model.config.vision_config, "spatial_merge_size", None)
+    if not isinstance(side, int):
+        raise UserError(f"cannot trace {type(model).__name__}: its tower has no spatial_merge_size")
+    return side
 
 
 def patch_weight(model: nn.Module) -> torch.Tensor:
