@@ -164,7 +164,7 @@ def embedding(
 
 
 def learned_positions(emit: Emitter, weight: Value, positions: PositionIds) -> Value:
-    """Rows of a parameter by position, [1, tokens, width], of which a program stores those that it may read."""
+    """Rows of a parameter by position, of which a program stores those that it may read."""
     first, last = positions.first, positions.first + positions.count
     rows = weight.type.shape[0]
     require(last <= rows, f"{last} rows of positions are needed, of {rows}: a shorter sequence has less")

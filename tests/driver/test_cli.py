@@ -39,6 +39,19 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return module
 
 
+@pytest.mark.parametrize(("text", "pixels"), [("672,896", (672, 896)), ("602112", (602112,)), ("56, 84", (56, 84))])
+def test_a_size_of_pictures_is_height_and_width_or_a_number(driver, text, pixels):
+    assert convert_main([*FLAGS, "--max_pixels", text]) == 0
+    assert driver.seen[0].max_pixels == pixels
+
+
+@pytest.mark.parametrize("text", ["56,0", "1,2,3", "many", "", "-5"])
+def test_other_sizes_of_pictures_are_refused(driver, capsys, text):
+    with pytest.raises(SystemExit):
+        convert_main([*FLAGS, f"--max_pixels={text}"])
+    assert "expected H,W or a number, such as 672,896 or 602112" in capsys.readouterr().err
+
+
 def test_flags_become_options(driver, capsys, tmp_path):
     assert (
         convert_main(["-m", "m", "-s", "384", "-q", "w8f16", "-g", "32", "--symmetric", "-o", str(tmp_path)])

@@ -129,11 +129,14 @@ def difference(found: np.ndarray, wanted: np.ndarray) -> float:
 
 def client_inputs(seeing: Seeing, pixels: np.ndarray, grid: tuple[int, ...], rows: int) -> list[np.ndarray]:
     """A picture's patches by windows, where each stands, who sees whom, and how to undo the order of features;
-    rows without a patch are masked.
+    rows without a patch are masked. Towers without windows take the first three of these.
     """
     config = seeing.reference.config.vision_config
     side, count = config.spatial_merge_size, len(pixels)
     told = torch.tensor([[1, *grid]])
+    if not hasattr(config, "window_size"):
+        places = get_vision_position_ids(told, side).numpy().astype(np.int32)
+        return [filled(pixels, rows), filled(places, rows), seen_in([0, count], rows)]
     order, bounds = (each.numpy() for each in get_vision_window_index(told, side, config.window_size, PATCH))
     patches = (order[:, None] * side**2 + np.arange(side**2)).reshape(-1)
     places = get_vision_position_ids(told, side).numpy()

@@ -9,11 +9,15 @@ import pytest
 
 from compiler.diagnostics import UserError
 from compiler.ir.module import walk
+from compiler.ir.types import F32
 from dialects import llm
 from frontend.build import native_model
+from frontend.functions import Types
+from frontend.tables import Tables
+from frontend.tower_net import tower_groups
 from frontend.towers import Patches, takes_grid
 from tests.frontend.models import config
-from tests.frontend.oracle import FUSED
+from tests.frontend.oracle import FUSED, SMALL
 from tests.frontend.seeing import INTERNVL, QWEN2_5_VL, Seeing, client_inputs
 
 TOLERANCE = 1e-5
@@ -93,3 +97,54 @@ def with_vision(model_config, **settings):
 def test_what_a_tower_has_that_is_not_understood_is_refused(model_config, message):
     with pytest.raises(UserError, match=message):
         Seeing.make(model_config)
+
+
+# Families that come for nothing, as the tracer carries them. The towers of llava and of cohere2_vision count
+# their patches, and give what a layer before the last one makes of them, or a shuffle of pixels.
+PICTURE = {"hidden_size": 64, "intermediate_size": 96, "num_hidden_layers": 2, "num_attention_heads": 2}
+PICTURE |= {"image_size": 56, "patch_size": 14}
+FAMILIES = {
+    "llava": {"text_config": {**SMALL, "model_type": "llama"}, "vision_config": {**PICTURE, "model_type": "clip_vision_model"}},
+    "cohere2_vision": {
+        "text_config": {**SMALL, "model_type": "cohere2"},
+        "vision_config": {**PICTURE, "model_type": "siglip_vision_model"},
+    },
+}
+ROPE = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}
+ROWS = {"depth": 2, "hidden_size": 64, "num_heads": 2}
+
+
+@pytest.mark.parametrize("model_type", FAMILIES)
+def test_other_towers_of_pictures_are_carried(model_type):
+    assert Seeing.make({"model_type": model_type, **FAMILIES[model_type]}, pipeline=FUSED).image_error() < TOLERANCE
+
+
+@pytest.mark.parametrize("grid", [(8, 8), (4, 10)])
+def test_a_tower_of_grids_without_windows_is_carried(grid):
+    vision = {**ROWS, "embed_dim": 64, "mlp_ratio": 2}
+    text = {**SMALL, "rope_parameters": ROPE}
+    seeing = Seeing.make({"model_type": "qwen2_vl", "text_config": text, "vision_config": vision}, pipeline=FUSED)
+    assert len(seeing.function.args) == 3
+    assert seeing.grid_error(*grid) < TOLERANCE
+
+
+REFUSED = {
+    "qwen3_vl": (
+        {**ROWS, "intermediate_size": 96, "out_hidden_size": 64, "num_position_embeddings": 16},
+        r"its tower gives more than features for tokens \(deepstack_features\)",
+    ),
+    "gemma3": ({**PICTURE, "model_type": "siglip_vision_model"}, r"cannot import aten\.avg_pool2d\.default"),
+    "smolvlm": (PICTURE, "cannot trace the model: ValueError: not enough values to unpack"),
+    "llava_next": ({**PICTURE, "model_type": "clip_vision_model"}, "missing 1 required positional argument: 'image_sizes'"),
+}
+
+
+@pytest.mark.parametrize("model_type", REFUSED)
+def test_towers_that_are_not_carried_are_refused_by_what_they_do(model_type):
+    vision, message = REFUSED[model_type]
+    text = {**SMALL, "num_hidden_layers": 1, "head_dim": 16}
+    text |= {"qwen3_vl": {"rope_parameters": ROPE}, "gemma3": {"model_type": "gemma3_text"}}.get(model_type, {"model_type": "llama"})
+    extra = {"mm_tokens_per_image": 4} if model_type == "gemma3" else {}
+    model = native_model({"model_type": model_type, "text_config": text, "vision_config": vision, **extra}, 64)
+    with pytest.raises(UserError, match=message):
+        tower_groups(model, 64, Types(F32), Tables())
