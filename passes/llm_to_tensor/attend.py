@@ -79,6 +79,10 @@ class KeyValues:
     values: Sequence[Piece]
     start: int = 0
 
+    def __post_init__(self) -> None:
+        sizes = [[piece.size for piece in pieces] for pieces in (self.keys, self.values)]
+        assert sizes[0] == sizes[1], f"pieces of keys and values have {sizes} tokens"
+
     @property
     def tokens(self) -> Range:
         return Range(self.start, self.start + sum(piece.size for piece in self.keys))

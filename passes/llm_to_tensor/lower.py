@@ -42,7 +42,8 @@ class LlmToTensor(Pass):
     are read once per run. With `tail`, the last rows of tokens are a run of their own: nothing overlaps with
     what it stores. With `keys`, attention meets so many keys of other runs, or of the history, at a time,
     which are loaded for it from where they were stored; keys and values then take no more local memory than
-    those of a run and a block.
+    those of a run and a block. Where no row of lanes of queries sees more keys than these, as in a window or
+    band, it meets just what it sees, at once.
     """
 
     name: ClassVar[str] = "llm-to-tensor"

@@ -318,17 +318,17 @@ class Prefill(Lowering):
         return seen_keys(op.visible, self.current.tokens, op.k.type.shape[2], self.lanes)
 
     def _all_keys(self, op: llm.AttentionOp) -> KeyValues:
-        """One piece that serves all runs, or one for each run up to this one, all in local memory."""
-        if self._is_of_others(op.k):
-            for value in (op.k, op.v):
-                if value not in self.loaded:
-                    self.loaded[value] = self._stored_piece(op, value, Range(0, value.type.shape[2]))
-            return KeyValues(op.k.type.shape[1], [self.loaded[op.k]], [self.loaded[op.v]])
-        runs = self.runs if op.visible.sees_later else self.runs[: self.runs.index(self.current) + 1]
-        keys, values = (
-            [Computed(self.build, self._half_of(value, run)) for run in runs] for value in (op.k, op.v)
-        )
+        keys, values = (self._all_pieces(op, value) for value in (op.k, op.v))
         return KeyValues(op.k.type.shape[1], keys, values)
+
+    def _all_pieces(self, op: llm.AttentionOp, value: Value) -> Sequence[Piece]:
+        """One that serves all runs, or one for each run up to this one, all in local memory."""
+        if self._is_of_others(value):
+            if value not in self.loaded:
+                self.loaded[value] = self._stored_piece(op, value, Range(0, value.type.shape[2]))
+            return [self.loaded[value]]
+        runs = self.runs if op.visible.sees_later else self.runs[: self.runs.index(self.current) + 1]
+        return [Computed(self.build, self._half_of(value, run)) for run in runs]
 
     def _half_of(self, value: Value, run: Run) -> Value:
         """As `half`, for another run."""
