@@ -1,39 +1,45 @@
-"""Attention of towers on the vendor's runtime, on one core and on two: the bits of the simulator."""
+"""Towers on the vendor's runtime with its C-model: the bits of the simulator, whatever a client gives."""
 
 from __future__ import annotations
 
-import ml_dtypes
 import numpy as np
 import pytest
 
-from compiler.target.chips import chip
-from driver.pipelines import Effort
-from passes.manager import PassManager, parse_pipeline
+from driver.convert import convert
+from driver.options import ConvertOptions
 from tests.conformance.same import assert_same_on_vendor
-from tests.conformance.written import write_module
-from tests.passes.llm_to_tensor.attending import BetweenLinears, segments
+from tests.vision import make_vision_checkpoint
 
-TOKENS, SEGMENTS = 150, [40, 64, 9, 20]  # the rest is padding
-FORMS = {
-    "a band": ('kind = "band", size = 64', "f32", Effort(64, keys=192)),
-    "all keys in blocks": ('kind = "all"', "f32", Effort(64, keys=64)),
-    "all keys at once and no mask": ('kind = "all"', "", Effort(64)),
-}
+PATCHES, WINDOW = 96, 16
+RNG = np.random.default_rng(3)
 
 pytestmark = [pytest.mark.vendor, pytest.mark.usefixtures("vendor")]
 
 
-@pytest.mark.parametrize("form", FORMS)
-@pytest.mark.parametrize("width", [72, 80])
-def test_towers_attend_with_the_same_bits(tmp_path, target, form, width):
-    visible, mask, effort = FORMS[form]
-    attention = BetweenLinears(TOKENS, 2, 2, width, mask=mask, visible=visible)
-    spec = chip(target["chip"])
-    module = attention.module(spec)
-    cores = target.get("num_core", spec.cores)
-    if cores > 1:
-        PassManager(parse_pipeline(f"partition{{cores={cores}}}")).run(module)
-    weights = {name: each.astype(ml_dtypes.bfloat16) for name, each in attention.weights.items()}
-    arrays = attention.inputs(attention.module(), segments(TOKENS, SEGMENTS))
-    path = write_module(module, tmp_path / "tower.bmodel", weights, effort=effort)
-    assert_same_on_vendor(path, {"test": {f"input_{i}": np.asarray(each) for i, each in enumerate(arrays)}})
+def segments(size: int, used: int) -> np.ndarray:
+    """What a client hides where patches see those of their own segment; the last are padding."""
+    number = np.where(np.arange(PATCHES) < used, np.arange(PATCHES) // size, -1)
+    seen = (number[:, None] == number) & (number >= 0)
+    return np.where(seen, 0, -10000).astype(np.float32)[None, None]
+
+
+def given(name: str) -> dict[str, np.ndarray]:
+    if name == "internvl":
+        return {"pixel_value": RNG.standard_normal((1, 3, 56, 56)).astype(np.float32)}
+    return {
+        "input_states": RNG.standard_normal((PATCHES, 1176)).astype(np.float32),
+        "position_ids": RNG.integers(0, 12, (PATCHES, 2), dtype=np.int32),
+        "full_attn_mask": segments(PATCHES, PATCHES - 8),
+        "window_attn_mask": segments(WINDOW, PATCHES - 8),
+        "reverse_index": RNG.permutation(PATCHES // 4).astype(np.int32),
+    }
+
+
+@pytest.mark.parametrize("target", ["bm1684x", "both_cores"], indirect=True)
+@pytest.mark.parametrize("name", ["qwen2_5_vl", "internvl"])
+def test_a_tower_gives_the_same_bits(name, tmp_path, target):
+    folder = make_vision_checkpoint(tmp_path / "model", name)
+    pixels = {"max_pixels": (112, 168)} if name == "qwen2_5_vl" else {}
+    file = convert(ConvertOptions(folder, 64, "bf16", out_dir=tmp_path / "out", **pixels, **target))
+    assert file is not None
+    assert_same_on_vendor(file, {"vit": given(name)})
