@@ -44,12 +44,12 @@ class NetGroup:
     """Functions that are compiled together, as they share weights, and all that they are bound to.
 
     What each function is, and what of its arguments, its `bm.net` says. M is the prefill length, S the
-    sequence length, E the hidden size, h the KV heads, D the head size:
+    sequence length, E the hidden size, h the KV heads, D the head size, n how many positions a token has:
       @embedding        ids [1, M] i32 -> [1, M, E]
       @embedding_cache  ids [1, 1] i32 -> [1, 1, E]
       @lm_head          hidden [1, E] -> token [1, 1] i32
-      @block            x [1, M, E], position_ids [1, M] i32, mask [1, 1, M, M] -> x, k [1, M, h, D], v
-      @block_cache      x [1, 1, E], position_ids [1, 1] i32, mask [1, 1, 1, S + 1], history_k [1, S, h, D],
+      @block            x [1, M, E], position_ids [n, M] i32, mask [1, 1, M, M] -> x, k [1, M, h, D], v
+      @block_cache      x [1, 1, E], position_ids [n, 1] i32, mask [1, 1, 1, S + 1], history_k [1, S, h, D],
                         history_v -> x, k [1, 1, h, D], v of the new token
       @block_cache.1    the same for a shorter history, and so on
     Distinct layers are groups of their own, and so is the last one, since the final norm stands at its end.

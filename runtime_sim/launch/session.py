@@ -2,7 +2,7 @@
 
 What a client knows: nets by name, sizes from tensor shapes, inputs and outputs by index. What it does is in
 `prefill` and `decode`, step by step; the nets must work under exactly this: which buffers survive, which
-foreign ones are passed. Text families only: position_ids are [1, rows].
+foreign ones are passed.
 
 With several devices, a net has the inputs of all of them, one device's after the other's, and the same for
 outputs; each has its own caches. The head has those of the first device only. Source: python_demo_parallel

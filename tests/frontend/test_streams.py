@@ -15,12 +15,24 @@ from tests.frontend.oracle import COUNTED, PROMPT, SEQ_LENGTH, SMALL, Subject, o
 TOLERANCE = 1e-5  # of the largest logit
 VISION = {"depth": 1, "num_hidden_layers": 1, "hidden_size": 32, "num_heads": 2, "out_hidden_size": 64}
 SECTIONS = {"rope_type": "default", "rope_theta": 1e6, "mrope_section": [2, 3, 3]}
+EXPERTS = {"num_experts": 4, "num_experts_per_tok": 2, "moe_intermediate_size": 32}
 SEEING = {
     "qwen2_5_vl": {},
     "qwen2_vl": {},
     "qwen3_vl": {"head_dim": 16},  # streams take turns, column by column
     "glm4v": {},  # neighbours turn together
     "hunyuan_vl": {"head_dim": 16},  # sections of both halves at once
+    "glm_ocr": {"head_dim": 16},
+    "paddleocr_vl": {"head_dim": 16},
+    "qwen3_vl_moe": {"head_dim": 16, **EXPERTS, "decoder_sparse_step": 1},
+    "glm4v_moe": {  # a part of each head
+        **EXPERTS, "head_dim": 32, "n_routed_experts": 4, "n_group": 1, "topk_group": 1, "first_k_dense_replace": 0,
+        "rope_parameters": SECTIONS | {"partial_rotary_factor": 0.5},
+    },
+    "ernie4_5_vl_moe": {  # height and width take turns, and time has the rest
+        "head_dim": 16, "moe_num_experts": 4, "moe_k": 2, "moe_intermediate_size": [32, 32],
+        "rope_parameters": SECTIONS | {"mrope_section": [3, 3, 2]},
+    },
 }
 
 
