@@ -15,6 +15,7 @@ from driver.pipelines import default_pipeline
 from tests import packers
 from tests.checkpoints import make_checkpoint
 from tests.fuzz.harness import call
+from tests.vision import make_vision_checkpoint
 
 TINY = {"layers": 1, "hidden": 128, "heads": 2, "kv_heads": 1, "intermediate": 128, "vocab": 512}
 FAMILIES = ("llama", "qwen2", "qwen3")
@@ -25,6 +26,7 @@ PACKED = {  # checkpoints that are quantized: packer, settings, how their weight
 }
 LENGTH = 16  # tokens
 CHAT, CHAT_LENGTH = "chat", 192  # the file that chat uses takes a template's text, at a token a byte
+SEEING, SEEING_LENGTH = "seeing", 64  # a model that sees, whose prompts have room for some tiles
 FLAGS = ("-m", "model", "-s", str(LENGTH), "-j", "1", "-o", "out")
 TOOL = {  # each command of bmodel_tool.py on what `copy_bmodel` copies
     "info": ["info", "model.bmodel"],
@@ -45,7 +47,7 @@ MODES = ("bf16", "w4bf16", "w8f16", "f16")
 @dataclass(frozen=True)
 class Samples:
     """`folder` holds checkpoints/FAMILY, those of PACKED and sharded/; for each mode default/MODE, and compiled/MODE with
-    its dumps in ir/MODE, made without the search for the fastest program; and compiled/chat.
+    its dumps in ir/MODE, made without the search for the fastest program; and compiled/chat and compiled/seeing.
     """
 
     folder: Path
@@ -73,6 +75,11 @@ class Samples:
 
     def copy_checkpoint(self, folder: Path, family: str = "llama") -> Path:
         return Path(shutil.copytree(self.checkpoint(family), folder / "model"))
+
+    def copy_seeing(self, folder: Path) -> None:
+        """The file of a model that sees, and its config/."""
+        shutil.copytree(self.config(SEEING), folder / "config")
+        shutil.copy(self.bmodel(SEEING), folder / "model.bmodel")
 
     def copy_bmodel(self, folder: Path, mode: str = "bf16") -> Path:
         """A compiled file and all that TOOL names beside it."""
@@ -109,6 +116,7 @@ def _make(folder: Path) -> None:
     for name, (pack, settings, options) in PACKED.items():
         make_checkpoint(samples.checkpoint(name), "llama", **TINY, tokenizer=True, dtype="float16")
         packers.quantize_checkpoint(samples.checkpoint(name), pack, settings, **options)
+    make_vision_checkpoint(samples.checkpoint(SEEING), "internvl")
     make_checkpoint(samples.sharded, "llama", **TINY, shards=3, tokenizer=True)
     np.savez(folder / "in.npz", hidden_states=np.ones((1, TINY["hidden"]), np.float32))
     shutil.copytree(samples.checkpoint(), folder / "work" / "model")
@@ -125,3 +133,6 @@ def _make(folder: Path) -> None:
         length = ("-s", str(CHAT_LENGTH), "--passes", pipeline("bf16"))
         assert call("llm_convert", [*FLAGS, "-q", "bf16", *length]) == 0
         shutil.move("out", f"../compiled/{CHAT}")
+        flags = ("-m", f"../checkpoints/{SEEING}", "-s", str(SEEING_LENGTH), "-j", "1", "-o", "out", "-q", "bf16")
+        assert call("llm_convert", [*flags, "--passes", pipeline("bf16")]) == 0
+        shutil.move("out", f"../compiled/{SEEING}")
