@@ -9,9 +9,9 @@ from math import gcd
 from pathlib import Path
 from typing import Any
 
+from compiler.aliases import native_settings
 from compiler.diagnostics import UserError, shown
 from compiler.files import checkpoint_root, read_json_object
-from frontend.aliases import native_settings
 from frontend.folder import check_folder
 from frontend.rules import check_numbers
 from frontend.sources.settings import Settings, read_settings

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, redirect_stderr
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from compiler.aliases import ALIASES, Alias, native_keys, native_settings
 from compiler.command import not_installed
 from compiler.diagnostics import UserError
 from compiler.files import checkpoint_root, open_file, read_json_object
@@ -286,14 +287,16 @@ def load(folder: Path) -> Any:
     library = quiet_library()
     import torch
 
-    settings = computing(read_json_object(folder / "config.json"))
+    stored = read_json_object(folder / "config.json")
+    settings = computing(native_settings(stored, folder / "config.json"))
+    alias = ALIASES.get(str(stored.get("model_type")))
     try:
         config = library.AutoConfig.for_model(**settings)
         sees = type(config) in library.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING
         kinds = library.MODEL_FOR_CAUSAL_LM_MAPPING
         kinds = library.MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING if sees else kinds
         model, found = kinds[type(config)].from_pretrained(
-            **source_of(folder),
+            **source_of(folder, alias),
             config=config,
             dtype=torch.float32,
             output_loading_info=True,
@@ -308,17 +311,29 @@ def load(folder: Path) -> Any:
     return model.eval()
 
 
-def source_of(folder: Path) -> dict[str, Any]:
-    """Where the library finds the weights: in the folder, or read here where they are codes."""
+def source_of(folder: Path, alias: Alias | None) -> dict[str, Any]:
+    """Where the library finds the weights: in the folder, or read here where they are codes, or have other
+    keys than its own.
+    """
     from safetensors import safe_open
 
     opened: list[Any] = [safe_open(path, "pt") for path in sorted(folder.glob("*.safetensors"))]
     where = {key: file for file in opened for key in file.keys()}
-    if not is_quantized(where):
+    coded = is_quantized(where)
+    if not coded and alias is None:
         return {"pretrained_model_name_or_path": folder}
     tensors = {key: _array(file.get_tensor(key)) for key, file in where.items()}
-    state = {key: _tensor(array) for key, array in dequantized(tensors, folder).items()}
+    arrays = dequantized(tensors, folder) if coded else tensors
+    arrays = renamed(arrays, alias) if alias else arrays
+    state = {key: _tensor(array) for key, array in arrays.items()}
     return {"pretrained_model_name_or_path": None, "state_dict": state}
+
+
+def renamed(arrays: Mapping[str, Array], alias: Alias) -> dict[str, Array]:
+    """By the keys of the native model, of which one tensor may be several, in blocks of rows."""
+    pairs = [(native_keys(alias, key), array) for key, array in arrays.items()]
+    parts = [(names, np.split(array, len(names)) if len(names) > 1 else [array]) for names, array in pairs]
+    return {name: part for names, each in parts for name, part in zip(names, each, strict=True)}
 
 
 def _pixels(pictures: Sequence[Picture]) -> dict[str, Any]:

@@ -52,12 +52,14 @@ def grids_of(patches: int, merge: int) -> list[tuple[int, int]]:
 
 
 def prompt_shown(session: Session, reference: Reference, pictures: Sequence[Picture]) -> Shown | None:
-    """About the largest of the pictures that leaves room for text; None where none does."""
+    """About the largest of the pictures that leaves room for text; None where none does, or where the model's
+    settings do not know the token that keeps places.
+    """
     assert session.tower is not None
     room = session.sizes.prefill_rows - 2 * AROUND
     sizes = [prod(session.tower.token_grid(picture)) for picture in pictures]
     fitting = [(size, index) for index, size in enumerate(sizes) if size <= room]
-    if not fitting:
+    if not fitting or reference.place >= reference.vocabulary:
         return None
     size, index = max(fitting)
     picture = replace(pictures[index], start=AROUND)

@@ -7,10 +7,10 @@ import copy
 import numpy as np
 import pytest
 
+from compiler.aliases import ALIASES, native_keys
 from compiler.diagnostics import UserError
 from compiler.ir.printer import print_module
 from compiler.ir.types import BF16
-from frontend.aliases import ALIASES, native_keys
 from frontend.load import load_model, open_model
 from tests.frontend.seeing import INTERNVL, QWEN2_5_VL
 from tests.pictures import make_original_internvl, make_seeing_checkpoint, old_qwen_key

@@ -9,6 +9,8 @@ from PIL import Image
 
 from runtime_sim.tool.reference import Reference
 from runtime_sim.tool.shown import drawn_pictures, grids_of, prompt_shown
+from tests.frontend.seeing import INTERNVL
+from tests.pictures import make_original_internvl, make_seeing_checkpoint
 from tests.runtime_sim.launch.fake_vision import FakeVision
 from tests.runtime_sim.launch.test_vision_session import CASES, given
 from tests.vision import PATCH, make_vision_checkpoint, vision_model
@@ -119,3 +121,15 @@ def test_grids_fill_the_patches_or_leave_some(patches):
     assert patches * 0.9 < math.prod(large) <= patches
     assert math.prod(small) <= math.prod(large)
     assert all(side % 2 == 0 and side for side in (*large, *small))
+
+
+def test_an_original_checkpoint_is_the_same_model(tmp_path):
+    """In the layout of InternVL3's own, where queries, keys and values of the tower are one tensor."""
+    original = Reference(make_original_internvl(tmp_path / "original", INTERNVL))
+    native = Reference(make_seeing_checkpoint(tmp_path / "native", INTERNVL))
+    (picture,) = drawn_pictures(FakeVision("internvl").session().tower)
+    np.testing.assert_array_equal(original.features(picture), native.features(picture))
+    tokens = [5, 17, 99, 41]
+    np.testing.assert_array_equal(original.trace(tokens).logits, native.trace(tokens).logits)
+    assert original.place >= original.vocabulary
+    assert prompt_shown(FakeVision("internvl").session(), original, [picture]) is None
