@@ -157,7 +157,7 @@ class Attention:
         options: str = "",
         on_chip: bool = True,
         position: int = 0,
-        rows: slice = slice(None),
+        rows: slice | np.ndarray = slice(None),
     ) -> Module:
         """The lowered arrays, and the chip, agree with the llm dialect in these rows, and all are finite; gives
         the module before the chip.

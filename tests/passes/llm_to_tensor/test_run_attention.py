@@ -179,10 +179,15 @@ def test_queries_of_all_tokens_see_all_keys(element, options):
 
 
 @pytest.mark.parametrize("options", ALL_WAYS)
-@pytest.mark.parametrize("sizes", [[64, 64, 64], [40, 64, 9, 31, 50], [64, 30]])
+@pytest.mark.parametrize("sizes", [[64, 64, 64], [40, 64, 9, 31, 50], [63, 64, 64], [64, 30]])
 def test_segments_that_fit_a_band_are_met_wherever_they_begin(sizes, options):
-    """A client's mask rules in the band, and rows of padding see nothing; see `llm.Visible`."""
+    """A client's mask rules in the band, and rows of padding see nothing; see `llm.Visible`. The first and last
+    row of each segment see the farthest.
+    """
     mask, real = segments(200, sizes), slice(0, sum(sizes))
+    stops = np.cumsum(sizes)
+    for edges in (stops - sizes, stops - 1):
+        BAND.check(mask, options, on_chip=False, rows=edges)
     BAND.check(mask, options, rows=real)
     assert compare(BAND.llm_result(mask)[:, real], TOWER.llm_result(mask)[:, real]).differing == 0
 
