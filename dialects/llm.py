@@ -1266,8 +1266,8 @@ class IndexOfLargestOp(Op):
 def is_weight(x: Value) -> bool:
     """Whether the value is computed from weights alone, so that it is known at compile time."""
     owner = x.owner
-    if not isinstance(owner, Op):
-        return False
+    if not isinstance(owner, Op) or isinstance(owner, RoundsOperands):
+        return False  # what activations are read for is never known, however long it would take to find out
     return isinstance(owner, WeightOp) or (bool(owner.operands) and all(map(is_weight, owner.operands)))
 
 

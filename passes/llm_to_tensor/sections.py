@@ -39,11 +39,13 @@ class Places:
         self.function = function
         self._axes: dict[Value, int | None] = {arg: each.tokens for arg, each in stated}
         self._moved: set[Value] = set()
+        self._named: set[Op] = set()
         for op in function.block.ops:
             self._visit(op)
 
     def _visit(self, op: Op) -> None:
-        if self.is_named(op):
+        if self._is_known(op):
+            self._named.add(op)
             return
         if isinstance(op, MOVEMENTS) and self._moves(op):
             self._moved.update(op.results)
@@ -59,6 +61,9 @@ class Places:
 
     def is_named(self, op: Op) -> bool:
         """Whether it gives what is known at compile time, or rows of that by position, which runs look up."""
+        return op in self._named
+
+    def _is_known(self, op: Op) -> bool:
         if isinstance(op, llm.WeightOp | llm.TableOp | llm.IndicesOp):
             return True
         if isinstance(op, llm.GatherRowsOp):

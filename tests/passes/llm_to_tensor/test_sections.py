@@ -5,7 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from tests.helpers import random_tensor
+from passes.llm_to_tensor.sections import Places, sections_of
+from passes.manager import PassManager, parse_pipeline
+from tests.helpers import as_net, parse_ir, random_tensor
 from tests.passes.llm_to_tensor.levels import check_levels
 
 P, E = 150, 96
@@ -178,3 +180,20 @@ def test_activations_of_products_are_computed_tile_by_tile(kind):
     module = check_levels(text, [bf16(130, 64)], weights=weights, axes=STATES, cosine=0.9999)
     sums = [op.results[0].type for op in module.functions()[0].block.ops if op.opname == "tensor.act_linear"]
     assert [type_.element.bits for type_ in sums] == [16]
+
+
+def test_a_function_may_be_as_long_as_a_tower_is():
+    """What is known at compile time is found without a look at all that comes before."""
+    x = w = "tensor<64x64xbf16>"
+    lines = [f'%w = "llm.weight"() <{{name = "w"}}> : () -> {w}']
+    for number in range(600):
+        before = f"%y{number - 1}" if number else "%x"
+        lines += [
+            f'%n{number} = "llm.rms_norm"({before}) <{{eps = 1.0e-6 : f64}}> : ({x}) -> {x}',
+            f'%y{number} = "llm.linear"(%n{number}, %w) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}> : ({x}, {w}) -> {x}',
+        ]
+    module, _ = parse_ir("\n".join(lines))
+    as_net(module, STATES)
+    (section,) = sections_of(module.functions()[0], Places(module.functions()[0]), lambda tokens: 1)
+    assert len(section.ops) == len(lines)
+    PassManager(parse_pipeline("llm-to-tensor"), verify_each=False).run(module)
