@@ -32,7 +32,7 @@ class Lowered(Protocol):
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is left out."""
+        """Whether nothing is left out that may need more room."""
 
     def price(self, effort: Effort) -> Price:
         """What it takes with addresses; raises DoesNotFit."""

@@ -56,7 +56,8 @@ class Trial:
 
     @property
     def is_whole(self) -> bool:
-        return self.sample is None
+        """Sections that stand for others of their kind need as much room as these."""
+        return not isinstance(self.sample, Sample)
 
     def price(self, effort: Effort) -> Price:
         """With the loads ahead, addresses and waits of this effort; raises DoesNotFit."""

@@ -10,7 +10,7 @@ from driver import sample
 from driver.pipelines import Effort
 from driver.price import Price
 from driver.sample import Sample, SectionSample, Some, sample_of, seen_keys
-from driver.trials import Trials
+from driver.trials import Trial, Trials
 from frontend.importer import import_model
 from passes.ranges import Range
 from tests.driver.fused import after, groups, trial
@@ -108,3 +108,4 @@ def test_one_section_of_each_kind_stands_for_all_of_its_kind():
     ]
     assert all(some.runs == ((0, 1) if some.sections[0] < 5 else ()) for some in found.programs)
     assert found.price(*[Price(10, 20, 1)] * 6) == Price(95, 190, 9.5)
+    assert Trial("vit", [], found, trial).is_whole
