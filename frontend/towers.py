@@ -35,7 +35,6 @@ from frontend.tables import TOLERANCE
 from frontend.trace import Recorder, Traced
 
 GRID = "image_grid_thw"  # the parameter of those that take patches of any grid
-PIXELS = "pixel_values"
 OUTPUTS = {"last_hidden_state", "pooler_output", "hidden_states", "attentions"}  # of what a tower returns
 # What is done to each row by itself, until rows are put in the order of windows.
 BY_ROW = ("aten.convolution.default", "aten.view.default", "aten._unsafe_view.default", "linear")
@@ -93,9 +92,9 @@ class Segments:
     largest: int = 0  # rows of a window of any grid
     masks: dict[str, Traced] = field(default_factory=dict)
 
-    def mask_for(self, bounds: torch.Tensor) -> Traced:
-        """The mask that a client writes for these bounds."""
-        kind = f"{BAND}{self.largest}" if bounds is self.windows else "full"
+    def mask_for(self, bounds: torch.Tensor | None) -> Traced:
+        """The mask that a client writes for these bounds; that of whole pictures without any."""
+        kind = f"{BAND}{self.largest}" if bounds is not None and bounds is self.windows else "full"
         if kind not in self.masks:
             shape = (1, 1, self.rows, self.rows)
             self.masks[kind] = self.recorder.input(shape, torch.float32, "mask", kind)
@@ -212,7 +211,7 @@ def given_by_clients(
     replaced = {
         "get_vision_position_ids": position_ids,
         "get_vision_window_index": window_index,
-        "is_flash_attention_requested": lambda original, *args: True,  # which is told the bounds of segments
+        "is_flash_attention_requested": lambda *_, **__: True,  # which is told the bounds of segments
     }
     with ExitStack() as stack:
         for module in {type(m).__module__: None for m in recorder.model.modules()}:

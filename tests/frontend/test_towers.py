@@ -13,9 +13,10 @@ from compiler.ir.types import F32
 from dialects import llm
 from frontend.build import native_model
 from frontend.functions import Types
+from frontend.graph import Constant, Graph, Node
 from frontend.tables import Tables
 from frontend.tower_net import tower_groups
-from frontend.towers import Patches, takes_grid
+from frontend.towers import Patches, TowerCapture, check_order, some_far_away, table_of, takes_grid
 from tests.frontend.models import config
 from tests.frontend.oracle import FUSED, SMALL
 from tests.frontend.seeing import INTERNVL, QWEN2_5_VL, Seeing, client_inputs
@@ -148,3 +149,40 @@ def test_towers_that_are_not_carried_are_refused_by_what_they_do(model_type):
     model = native_model({"model_type": model_type, "text_config": text, "vision_config": vision, **extra}, 64)
     with pytest.raises(UserError, match=message):
         tower_groups(model, 64, Types(F32), Tables())
+
+
+def graph_of(*names: str) -> TowerCapture:
+    """Pixels through functions of these names, one after the other, "order" being rows in an order."""
+    graph = Graph()
+    (order,) = graph.add(Node("input", ("order",)), [((2,), "int64")])
+    (value,) = graph.add(Node("input", ("pixels",)), [((2, 4), "float32")])
+    graph.inputs = [order, value]
+    for name in names:
+        operands = (value, [order]) if name == "order" else (value, value)
+        (value,) = graph.add(Node("aten.index.Tensor" if name == "order" else name, operands), [((2, 4), "float32")])
+    return TowerCapture(graph, value)
+
+
+def test_rows_must_not_meet_before_they_are_in_order():
+    check_order(graph_of("linear", "order", "llm.attention"))
+    for names in (("llm.attention", "order"), ("linear", "aten.add.Tensor", "order")):
+        with pytest.raises(UserError, match="it mixes patches before they are in order"):
+            check_order(graph_of(*names))
+
+
+def constants(first: np.ndarray, second: np.ndarray) -> list[Node]:
+    return [Node("constant", (Constant(each.astype(np.float32)),), path="visual") for each in (first, second)]
+
+
+def test_a_constant_is_a_table_only_if_places_pick_its_rows():
+    """Sines of rows and columns; the second run has them at other places."""
+    ids = some_far_away(np.random.default_rng(0).integers(0, 16, (16, 2)))
+    rows = np.arange(16)[:, None] * [0.5, 0.25]
+    found = table_of(*constants(np.sin(rows), np.sin(ids * [0.5, 0.25])), ids)
+    assert found.streams == llm.Streams((0, 1), (1, 1), axis=1)
+    np.testing.assert_array_equal(found.rows, np.sin(rows).astype(np.float32))
+    assert table_of(*constants(rows, rows), ids) is None
+    with pytest.raises(UserError, match="its tables are not by rows and columns, in visual"):
+        table_of(*constants(np.sin(rows) + 1e-3, np.sin(ids * [0.5, 0.25])), ids)
+    with pytest.raises(UserError, match=r"a constant of shape \[16, 2\] depends on the grid, in visual"):
+        table_of(*constants(np.sin(rows), np.cos(rows)), None)
