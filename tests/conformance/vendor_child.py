@@ -275,9 +275,14 @@ class Client:
         return part_of(outputs[0], (count - 1) * self.hidden_bytes, self.hidden_bytes)
 
     def positions(self, count: int, rows: int) -> bytes:
-        positions = np.zeros(rows, np.int32)
-        positions[:count] = np.arange(count)
+        """Of text: the same in each stream."""
+        positions = np.zeros((self.streams, rows), np.int32)
+        positions[:, :count] = np.arange(count)
         return positions.tobytes()
+
+    @property
+    def streams(self) -> int:
+        return int(self.blocks[0].inputs[1].dims[0])
 
     def causal_mask(self, count: int, rows: int) -> bytes:
         mask = np.full((rows, rows), self.masked, np.uint16)
@@ -296,7 +301,7 @@ class Client:
         rt.write(token_at, np.int32(token).tobytes())
         rt.launch(self.embedding_cache, [token_at], [state])
         first = caches[0].inputs
-        rt.write(first[1].mem, np.int32(length - 1).tobytes())
+        rt.write(first[1].mem, np.full(self.streams, length - 1, np.int32).tobytes())
         mask = np.zeros(history_rows + 1, np.uint16)
         mask[length - 1 : history_rows] = self.masked
         rt.write(first[2].mem, mask.tobytes())

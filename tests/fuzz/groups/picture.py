@@ -13,7 +13,7 @@ from tests.fuzz.case import Case, write_text
 from tests.fuzz.mutate import NUMBERS, cut, spoil_bytes, spoil_json
 from tests.fuzz.samples import Samples
 
-KINDS = ("png", "jpeg", "webp", "gif", "bmp", "tiff", "ppm", "ico")  # the last is one that is not read
+KINDS = ("png", "jpeg", "webp", "gif", "bmp", "tiff", "ppm", "tga")  # the last is one that is not read
 MODES = {"L": (), "RGB": (3,), "RGBA": (4,)}
 SIDES = (1, 3, 40, 56, 200, 700)
 HEADER = 64  # bytes, where spoiling says most
