@@ -44,6 +44,9 @@ class LlmToTensor(Pass):
     which are loaded for it from where they were stored; keys and values then take no more local memory than
     those of a run and a block. Where no row of lanes of queries sees more keys than these, as in a window or
     band, it meets just what it sees, at once.
+
+    A section ends where tokens come to be others, or keys of later ones are read (`sections.py`): all its
+    runs are lowered before any of the next one, which has runs of its own; what these read of it is in DDR.
     """
 
     name: ClassVar[str] = "llm-to-tensor"
