@@ -8,21 +8,28 @@ from dataclasses import dataclass, field
 from compiler.ir.core import Value
 from dialects import llm, tensor
 from passes.llm_to_tensor.context import Lowering, lowers
+from passes.llm_to_tensor.elementwise import column_ranges
 from passes.tensor.build import Build
+
+Scaled = tuple[Value, Value]  # an array, and a number for each of its rows to multiply it by
 
 
 @lowers(llm.RmsNormOp)
 def rms_norm(low: Lowering, op: llm.RmsNormOp) -> Value:
     """x * rsqrt(mean(x**2) + eps) * (w + offset) in f32."""
     rows = Rows(low, op.weight, None, op.offset)
-    return in_parts(low, op, lambda x: normalized(low.build, x, op.eps), rows)
+    return in_parts(low, op, lambda x: (x, root_of(low.build, x, op.eps)), rows)
 
 
 @lowers(llm.LayerNormOp)
 def layer_norm(low: Lowering, op: llm.LayerNormOp) -> Value:
     """c * rsqrt(mean(c**2) + eps) * w + bias in f32, where c is x - mean(x)."""
-    rows = Rows(low, op.weight, op.bias)
-    return in_parts(low, op, lambda x: normalized(low.build, centred(low.build, x), op.eps), rows)
+
+    def norm(x: Value) -> Scaled:
+        centre = centred(low.build, x)
+        return centre, root_of(low.build, centre, op.eps)
+
+    return in_parts(low, op, norm, Rows(low, op.weight, op.bias))
 
 
 @dataclass
@@ -66,16 +73,20 @@ class Rows:
 
 
 def in_parts(
-    low: Lowering, op: llm.RmsNormOp | llm.LayerNormOp, norm: Callable[[Value], Value], rows: Rows
+    low: Lowering, op: llm.RmsNormOp | llm.LayerNormOp, norm: Callable[[Value], Scaled], rows: Rows
 ) -> Value:
-    """The norm of the operand part by part, scaled and shifted."""
-    parts = []
+    """The norm of the operand part by part, scaled and shifted some columns at a time."""
+    build, parts = low.build, []
     for x in low.parts(op.x):
-        gain, bias = rows.beside(x)
-        y = norm(x)
-        y = y if gain is None else low.build.binary(tensor.MulOp, y, gain)
-        y = y if bias is None else low.build.binary(tensor.AddOp, y, bias)
-        parts.append(low.kept(y, op.y))
+        beside, (centre, root) = rows.beside(x), norm(x)
+        columns = []
+        for part in column_ranges(build, x):
+            gain, bias = (row and build.part(row, -1, part) for row in beside)
+            y = build.binary(tensor.MulOp, build.part(centre, -1, part), root)
+            y = build.binary(tensor.MulOp, y, gain) if gain else y
+            y = build.binary(tensor.AddOp, y, bias) if bias else y
+            columns.append(low.kept(y, op.y))
+        parts.append(build.concat(columns, x.type.rank - 1))
     return low.joined(parts, op.x)
 
 
@@ -83,11 +94,10 @@ def centred(build: Build, x: Value) -> Value:
     return build.binary(tensor.SubOp, x, mean(build, x))
 
 
-def normalized(build: Build, x: Value, eps: float) -> Value:
-    """x scaled to unit mean square over its last axis."""
+def root_of(build: Build, x: Value, eps: float) -> Value:
+    """What scales x to unit mean square over its last axis."""
     square = build.binary(tensor.MulOp, x, x)
-    root = build.add(tensor.RsqrtOp(build.scalar(tensor.AddOp, mean(build, square), eps)))
-    return build.binary(tensor.MulOp, x, root)
+    return build.add(tensor.RsqrtOp(build.scalar(tensor.AddOp, mean(build, square), eps)))
 
 
 def mean(build: Build, x: Value) -> Value:

@@ -12,6 +12,7 @@ from compiler.ir.types import Attribute, ElementType, TensorType
 from compiler.target.spec import ChipSpec
 from dialects import tensor
 from dialects.tensor import Lanes
+from passes.ranges import Range
 
 
 class Build:
@@ -70,6 +71,12 @@ class Build:
         if tuple(sizes) == x.type.shape:
             return x
         return self.add(tensor.SliceOp(x, starts=tuple(starts), sizes=tuple(sizes)))
+
+    def part(self, x: Value, axis: int, part: Range) -> Value:
+        """Some items along one axis."""
+        starts, sizes = [0] * x.type.rank, list(x.type.shape)
+        starts[axis], sizes[axis] = part.start, part.size
+        return self.slice(x, starts, sizes)
 
     def reshape(self, x: Value, shape: Sequence[int], layout: Attribute | None) -> Value:
         if tuple(shape) == x.type.shape:

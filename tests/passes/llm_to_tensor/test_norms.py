@@ -8,7 +8,9 @@ import pytest
 
 import runtime_sim.interpret.llm
 import runtime_sim.interpret.tensor  # noqa: F401  (registers the rules)
+from compiler.ir.module import Module
 from compiler.target.chips.bm1684x import BM1684X
+from dialects import tensor
 from driver.blob import Materializer
 from passes import load_all
 from passes.manager import PassManager, parse_pipeline
@@ -58,6 +60,10 @@ def test_a_norm_of_heads_is_right_on_either_side_of_the_permute(tokens, permute_
 @pytest.mark.parametrize("weights", ["", "w", "wb"])
 @pytest.mark.parametrize("tokens", [1, 70])
 def test_a_norm_about_the_mean(tokens, weights):
+    check(*mean_norm(tokens, weights))
+
+
+def mean_norm(tokens: int, weights: str) -> tuple[str, int, dict[str, np.ndarray]]:
     row, width = f"tensor<1x{tokens}x128xbf16>", "tensor<128xbf16>"
     named = "".join(f'%{name} = "llm.weight"() <{{name = "{name}"}}> : () -> {width}\n' for name in weights)
     segments = f"1, {int('w' in weights)}, {int('b' in weights)}"
@@ -66,7 +72,17 @@ def test_a_norm_about_the_mean(tokens, weights):
       %y = "llm.layer_norm"({", ".join(["%x", *(f"%{name}" for name in weights)])})
         <{{eps = 1.0e-05 : f64, operandSegmentSizes = array<i32: {segments}>}}> : ({", ".join([row, *(width for _ in weights)])}) -> {row}
     """
-    check(text, tokens, {"w": random_tensor(128, seed=1, scale=0.2) + 1, "b": random_tensor(128, seed=2, scale=0.2)})
+    parameters = {"w": random_tensor(128, seed=1, scale=0.2) + 1, "b": random_tensor(128, seed=2, scale=0.2)}
+    return text, tokens, parameters
+
+
+@pytest.mark.parametrize("weights", ["", "w", "wb"])
+def test_long_rows_are_scaled_some_columns_at_a_time(weights, monkeypatch):
+    """Where the room of a row is that of 40 numbers; the mean is that of the whole row."""
+    monkeypatch.setattr(type(BM1684X), "work_bytes", 160)
+    module = check(*mean_norm(70, weights))
+    scaled = [op for op in module.functions()[0].block.ops if isinstance(op, tensor.MulOp) and op.rhs is not op.lhs]
+    assert len(scaled) == 2 * 4 * (2 if "w" in weights else 1)
 
 
 @pytest.mark.parametrize("permute_first", [False, True])
@@ -100,6 +116,6 @@ def test_each_head_may_have_weights_of_its_own(tokens, heads, kind, permute_firs
     check(text, tokens, {"w": random_tensor(heads, 64, seed=1, scale=0.2) + 1}, heads * 64)
 
 
-def check(text: str, tokens: int, weights: dict[str, np.ndarray], width: int = 128) -> None:
+def check(text: str, tokens: int, weights: dict[str, np.ndarray], width: int = 128) -> Module:
     x = (random_tensor(1, tokens, width, seed=9) + 3).astype(ml_dtypes.bfloat16)
-    check_levels(text, [x], weights=weights)
+    return check_levels(text, [x], weights=weights)
