@@ -1182,13 +1182,22 @@ class SendOp(TensorOp, Collective):
 
 @op("tensor.receive", effects=True)
 class ReceiveOp(TensorOp):
-    """What each part sent, in the order of the parts: arrays that lie as this part's own does."""
+    """What each part sent, in the order of the parts: arrays that lie as this part's own does, or in DDR, of
+    which some may be loaded at a time; a vector is there in no order of its own.
+    """
 
     sent: Operand[SentType]
     arrays: VariadicResult[TensorType]
 
-    def infer_types(self) -> tuple[Type, ...]:
-        return (self.own.type,) * self.sent.type.parts
+    def verify(self) -> None:
+        sent = self.sent.type
+        if len(self.arrays) != sent.parts:
+            self.fail(f"receives {len(self.arrays)} arrays of {sent.parts} parts")
+        own = self.own.type
+        right = (own,) if is_vector(own) else (own, replace(own, layout=None))
+        for array in self.arrays:
+            if array.type not in right:
+                self.fail(f"receives {array.type} where this part sent {own}")
 
     @property
     def own(self) -> Value:

@@ -90,7 +90,7 @@ def split_commands(ops: list[Op]) -> tuple[list[tuple[int, int]], deque[int]]:
     A load may that is the first to touch its buffer, or is only preceded there by such loads. One of what
     other cores store has its place behind the wait for them, where it would hold up the loads behind it.
     """
-    awaited = {value for op in ops if isinstance(op, WaitOp) for value in op.awaited if is_shared(value)}
+    awaited: set[Value] = set()  # since the last compute
     moving: dict[Value, bool] = {}  # of each local buffer: whether all so far are loads that may move
     loads, others = [], deque[int]()
     for position, op in enumerate(ops):
@@ -98,6 +98,10 @@ def split_commands(ops: list[Op]) -> tuple[list[tuple[int, int]], deque[int]]:
             loads.append((position, 0 if buffer in moving else buffer.type.bytes))
             moving[buffer] = True
         elif isinstance(op, Instruction):
+            if isinstance(op, WaitOp):
+                awaited |= {value for value in op.awaited if is_shared(value)}
+            elif not isinstance(op, DmaOp):
+                awaited.clear()
             moving |= dict.fromkeys(op.operands, False)
             if isinstance(op, DmaOp):
                 others.append(position)

@@ -9,7 +9,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from math import prod
 from typing import Any, ClassVar
 
 from compiler.ir.core import Op, Value
@@ -22,14 +21,13 @@ from dialects.tensor import Lanes, Replicated
 from passes.conversion import Rules
 from passes.llm_to_tensor.attend import Mask, score_unit, sink_offset
 from passes.llm_to_tensor.formulas import FUNCTIONS, KINDS, with_number
-from passes.llm_to_tensor.phases import phases_of, runs_at_once
+from passes.llm_to_tensor.phases import in_turn, phases_of, runs_at_once
 from passes.llm_to_tensor.sections import Section
+from passes.llm_to_tensor.sums import Terms, fetched
 from passes.ranges import Range
 from passes.tensor.build import Build
 
 lowers = Rules("the tensor dialect")
-
-FETCHED_SHARE = 3  # of local memory, terms that are received ahead take one part in so many at most
 
 
 @dataclass(frozen=True)
@@ -61,7 +59,7 @@ class TableRows:
         return self.parameter.shape
 
 
-Lowered = Value | Parameter | TableRows
+Lowered = Value | Parameter | TableRows | Terms
 RopeRows = tuple[Value, Value, str, float | None]  # cos, sin, how pairs are turned, and a factor
 
 
@@ -76,8 +74,8 @@ class Run:
     places: dict[tuple[int, ...], Value] = field(default_factory=dict)  # 0, 1, 2, ... by shape
     histories: dict[Value, Value] = field(default_factory=dict)  # keys and values of other runs, in DDR
     stored: dict[Value, Value] = field(default_factory=dict)  # results that were stored for other runs
-    sent: dict[Op, Value] = field(default_factory=dict)  # terms of sums that are not added up yet
-    received: dict[Op, tuple[Value, ...]] = field(default_factory=dict)  # those of them that are there
+    sent: dict[llm.AllReduceOp, Value] = field(default_factory=dict)  # terms of sums not added up yet
+    received: dict[llm.AllReduceOp, Terms] = field(default_factory=dict)  # those of them that are there
     results: dict[Value, Value] = field(default_factory=dict)  # of the function, in DDR
 
     def forget(self, arguments: Iterable[Value]) -> None:
@@ -148,7 +146,7 @@ class Lowering(ABC):
         made = {value: number for number, phase in enumerate(phases) for op in phase for value in op.results}
         for first in range(0, len(self.lowered), size):
             runs = self.lowered[first : first + size]
-            steps = [(number, run) for number in range(len(phases)) for run in runs]
+            steps = in_turn(len(phases), runs)
             for (number, run), (_, following) in zip(steps, [*steps[1:], steps[-1]], strict=True):
                 self.fetch(following)
                 there = [value for value in results if made.get(value, 0) == number]
@@ -165,23 +163,19 @@ class Lowering(ABC):
             run.results[value] = self.given(value)
 
     def fetch(self, run: Run) -> None:
-        """Receive the terms of a run that are under way, if they take little room: another run computes."""
+        """Receive the terms of a run that are under way, while another run computes."""
         for op, sent in run.sent.items():
-            room = sent.type.parts * self.lane_bytes_of(sent)
-            if op not in run.received and room <= self.build.spec.lane_bytes // FETCHED_SHARE:
+            if op not in run.received:
                 self.build.loc = op.loc
-                run.received[op] = self.build.add_all(tensor.ReceiveOp(sent))
+                run.received[op] = fetched(self.build, op, sent, self.is_alone(op))
 
-    def lane_bytes_of(self, sent: Value) -> int:
-        """Of an array of tokens that is exchanged."""
-        sender = sent.defining(tensor.SendOp)
-        assert sender is not None
-        type_, lanes = sender.x.type, self.build.spec.lanes
-        axis = tensor.axis_over_lanes(type_)
-        sizes = (-(-size // lanes) if i == axis else size for i, size in enumerate(type_.shape))
-        return prod(sizes) * int(type_.element.bytes)
+    def is_alone(self, op: llm.AllReduceOp) -> bool:
+        """Whether the terms of no other sum are under way."""
+        return sum(len(run.sent.keys() - run.received.keys()) for run in self.lowered) == 1
 
     def lower(self, op: Op) -> None:
+        if op.results and op.results[0] in self.current.values:
+            return  # the columns of a sum that alone are read
         self.op, self.build.loc = op, op.loc
         found: Lowered | tuple[Lowered, ...] | None = lowers.find(op)(self, op)
         if found is None:
@@ -322,6 +316,8 @@ class Lowering(ABC):
         found = values[value]
         if isinstance(found, TableRows):
             values[value] = found = self.gathered(found, value.type.shape)
+        if isinstance(found, Terms):
+            values[value] = found = found.total(self.build)
         if not isinstance(found, Value):
             self.op.fail(f"takes weights or a table, {value.type}, where it needs an array")
         return found
@@ -366,6 +362,8 @@ class Lowering(ABC):
         found = self.current.values.get(value)
         if isinstance(found, Value) and found.type.layout is None:
             return found
+        if isinstance(found, Terms):
+            return found.stored(self.build, value.type.element, self.client_layout(found.layout))
         self.build.loc = value.owner.loc if isinstance(value.owner, Op) else self.build.loc
         return self.build.add(tensor.StoreOp(self._for_client(value)))
 

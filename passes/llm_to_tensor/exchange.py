@@ -11,20 +11,23 @@ from dialects import llm, tensor
 from dialects.parts import Collective, place_of
 from dialects.tensor import Lanes, SentType
 from passes.llm_to_tensor.context import Lowering, lowers
-from passes.llm_to_tensor.terms import ONE_LANE, index_of, total
+from passes.llm_to_tensor.sums import read_of, receive, received
+from passes.llm_to_tensor.terms import ONE_LANE, index_of
 
 
 @lowers(llm.AllReduceOp)
-def all_reduce(low: Lowering, op: llm.AllReduceOp) -> Value | None:
-    """The first time, this core's term is sent; the second time, all terms are added, in the order of the
-    cores: the sum has the same bits on each.
+def all_reduce(low: Lowering, op: llm.AllReduceOp) -> None:
+    """The first time, this core's term is sent; the second time, the terms of all are there to be added, in
+    the order of the cores: the sum has the same bits on each.
     """
-    sent = low.current.sent
-    if op not in sent:
-        sent[op] = send(low, op, low.f32(op.x))
-        return None
-    term, there = sent.pop(op), low.current.received.pop(op, None)
-    return total(low.build, there or received(low, term))
+    run = low.current
+    if op not in run.sent:
+        run.sent[op] = send(low, op, low.f32(op.x))
+        return
+    if op not in run.received:
+        run.received[op] = received(low.build, op, run.sent[op], low.is_alone(op))
+    del run.sent[op]
+    run.values[read_of(op)] = run.received.pop(op)
 
 
 @lowers(llm.AllGatherOp)
@@ -41,7 +44,7 @@ def all_reduce_argmax(low: Lowering, op: llm.AllReduceArgmaxOp) -> Value:
     nothing = build.scalar(tensor.MulOp, index, 0.0)  # but on the one lane that the value is wanted on
     value = build.binary(tensor.AddOp, nothing, low.get(op.value), compact=False)
     pair = build.concat([value, index], 1)
-    pairs = received(low, send(low, op, pair))
+    pairs = receive(build, send(low, op, pair), pair.type)
     values, indices = ([build.slice(each, (0, column), (1, 1)) for each in pairs] for column in range(2))
     return build.cast(index_of(build, values, indices), I32, ONE_LANE)
 
@@ -58,6 +61,3 @@ def send(low: Lowering, op: Collective, x: Value) -> Value:
     type_ = SentType(count, x.type.shape, x.type.element)
     return low.build.add(tensor.SendOp(x, over=op.over, types=[type_]))
 
-
-def received(low: Lowering, sent: Value) -> tuple[Value, ...]:
-    return low.build.add_all(tensor.ReceiveOp(sent))

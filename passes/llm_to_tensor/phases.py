@@ -1,15 +1,20 @@
 """The phases of a program that meets those of other cores: what is between two sums over all of them.
 
 Each run of tokens sends its terms at the end of a phase, and adds up those of all cores at the start of the
-next. All runs go through one phase before any goes through the next, so that others compute while one waits.
+next. All runs go through one phase before any goes through the next, so that others compute while one waits;
+see `in_turn` for the last phase.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
+from typing import TypeVar
 
 from compiler.ir.core import Op, Value
 from dialects import llm
+
+RunT = TypeVar("RunT")
 
 AT_ONCE = 40  # terms that are sent and not received: each takes two messages, of which there are a hundred
 NAMED = (llm.TableOp, llm.GatherRowsOp)  # rows that are loaded where they are read
@@ -50,3 +55,16 @@ def keep_nothing(phases: Sequence[Sequence[Op]]) -> bool:
         if not isinstance(op, llm.AllReduceOp)
         for value in op.operands
     )
+
+
+def in_turn(phases: int, runs: Sequence[RunT]) -> list[tuple[int, RunT]]:
+    """The number of a phase and the run that goes through it, phase by phase. What is behind the last sum of
+    a run comes as soon as the next run has computed, which then has time for it in between.
+    """
+
+    def place(step: tuple[int, int]) -> tuple[int, int, int]:
+        number, index = step
+        return (number - 1, index + 1, 1) if 0 < number == phases - 1 else (number, index, 0)
+
+    steps = product(range(phases), range(len(runs)))
+    return [(number, runs[index]) for number, index in sorted(steps, key=place)]

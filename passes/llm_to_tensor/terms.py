@@ -9,6 +9,7 @@ from compiler.ir.types import F32, I32
 from dialects import llm, tensor
 from dialects.tensor import Lanes
 from passes.llm_to_tensor.context import Lowering, lowers
+from passes.llm_to_tensor.sums import total
 from passes.tensor.build import Build
 
 ONE_LANE = Lanes(0)  # of an array whose first axis is 1
@@ -28,14 +29,6 @@ def largest(low: Lowering, op: llm.LargestOp) -> tuple[Value, Value]:
 @lowers(llm.AddTermsOp)
 def add_terms(low: Lowering, op: llm.AddTermsOp) -> Value:
     return total(low.build, [low.f32(term) for term in op.terms])
-
-
-def total(build: Build, terms: Sequence[Value]) -> Value:
-    """The sum in the order of the terms, in whole slots, as it may be accumulated upon."""
-    sum_ = terms[0]
-    for term in terms[1:]:
-        sum_ = build.binary(tensor.AddOp, sum_, term, compact=False)
-    return sum_
 
 
 @lowers(llm.IndexOfLargestOp)

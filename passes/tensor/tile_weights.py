@@ -134,11 +134,13 @@ def feeds_from_gate(op: tensor.LinearOp) -> bool:
 
 def is_term(op: tensor.LinearOp) -> bool:
     """Whether its products are added to others: to an accumulator, or where parts of a net meet."""
-    users = op.y.users
-    while len(users) == 1 and isinstance(users[0], tensor.CastOp):
-        users = users[0].y.users
-    sent = len(users) == 1 and isinstance(users[0], tensor.SendOp)
-    return sent or op.accumulator is not None
+    return op.accumulator is not None or is_sent(op.y)
+
+
+def is_sent(x: Value) -> bool:
+    """Whether other parts are given x, maybe in another layout; this one may add it up itself as well."""
+    casts = [user.y for user in x.users if isinstance(user, tensor.CastOp)]
+    return any(isinstance(user, tensor.SendOp) for user in x.users) or any(map(is_sent, casts))
 
 
 def added_row(op: tensor.LinearOp, spec: ChipSpec) -> tensor.AddOp | None:

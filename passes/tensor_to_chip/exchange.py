@@ -8,14 +8,18 @@ but the first reads an input, and at the end, before the first is done: it alone
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import prod
 
 from compiler.ir.core import Value
 from compiler.ir.types import TensorType
 from dialects import chip, tensor
 from dialects.tensor import Lanes
+from passes.ranges import even_ranges
 from passes.tensor_to_chip.context import Lowering, lowers
 from passes.tensor_to_chip.cores import Meeting
 from passes.tensor_to_chip.placed import Placed
+
+LARGE_SHARE = 4  # of local memory, what takes more than one part in so many is sent row by row
 
 
 def meet(low: Lowering, published: Sequence[Value], awaited: Sequence[Value]) -> None:
@@ -56,9 +60,19 @@ def send(low: Lowering, op: tensor.SendOp) -> None:
     type_ = TensorType(x.shape, x.dtype)
     regions = [shared(low, type_) for _ in range(cores.part.cores)]
     own = regions[cores.part.core]
-    low.emit.dma(low.row_major(own, type_), x)
+    _store(low, low.row_major(own, type_), x)
     cores.open[op.sent] = meeting = Meeting(cores.next_message(), regions)
     _send(low, meeting.message, [own])
+
+
+def _store(low: Lowering, target: Placed, x: Placed) -> None:
+    """A row of lanes at a time where all take much room, of which what is next has that of those sent."""
+    axis = x.axis or 0
+    is_large = x.lane_rows * prod(x.shape[axis + 1 :]) * x.dtype.bytes > low.spec.lane_bytes // LARGE_SHARE
+    for rows in even_ranges(x.shape[axis], x.lanes, 1 if is_large else x.lane_rows):
+        starts, sizes = [0] * len(x.shape), list(x.shape)
+        starts[axis], sizes[axis] = rows.start, rows.size
+        low.emit.dma(target.slice(starts, sizes), x.slice(starts, sizes))
 
 
 def shared(low: Lowering, type_: TensorType) -> Value:
@@ -76,7 +90,9 @@ def receive(low: Lowering, op: tensor.ReceiveOp) -> None:
     for core, (result, region) in enumerate(zip(op.arrays, meeting.regions, strict=True)):
         if not result.has_uses():
             continue
-        if core == number and not low.cores.open and op.own in low.placed:
+        if tensor.in_ddr(result.type):
+            low.set(result, low.row_major(region, result.type))
+        elif core == number and not low.cores.open and op.own in low.placed:
             low.set(result, low.get(op.own))
         else:
             low.set(result, loaded(low, result.type, region))

@@ -248,6 +248,7 @@ def test_malformed_ir_is_refused_at_its_op(case):
         verify(parse_ir(text)[0])
 
 
+SENT = '%s = "tensor.send"(%l) <{over = "core"}> : (!local) -> !sent\n'
 PART = '{bm.net = #bm.net<name = "n", inputs = [#bm.input<name = "x">], part = #bm.part<core = 1, cores = 2, writes = []>>}'
 
 
@@ -264,6 +265,8 @@ PART = '{bm.net = #bm.net<name = "n", inputs = [#bm.input<name = "x">], part = #
          "expected an array in DDR"),
         ('%y = "tensor.join"(%x) <{over = "core", axis = 0 : i64, sizes = array<i64: 4, 3>}> : (!x) -> tensor<7x64xf32>',
          "where number 1 of 2 has 4"),
+        (SENT + '%a = "tensor.receive"(%s) : (!sent) -> !local', "receives 1 arrays of 2 parts"),
+        (SENT + '%a, %b = "tensor.receive"(%s) : (!sent) -> (!local, tensor<4x32xf32>)', "receives tensor<4x32xf32> where"),
     ],
 )  # fmt: skip
 def test_exchanges_that_do_not_fit_the_part_are_refused(text, message):
@@ -272,6 +275,7 @@ def test_exchanges_that_do_not_fit_the_part_are_refused(text, message):
 
 
 def part_text(text: str) -> str:
+    text = text.replace("!sent", "!tensor.sent<parts = 2, shape = [4, 64], element = f32>")
     whole = f"""
       "builtin.module"() ({{
         "func.func"() <{{sym_name = "n", function_type = (!x) -> ()}}> ({{
@@ -285,10 +289,16 @@ def part_text(text: str) -> str:
     return whole.replace("!x", "tensor<4x64xf32>").replace("!local", "tensor<4x64xf32, #tensor.lanes<axis = 0>>")
 
 
-def test_all_parts_receive_arrays_as_their_own():
-    text = """%s = "tensor.send"(%l) <{over = "core"}> : (!local) -> !tensor.sent<parts = 2, shape = [4, 64], element = f32>
-      %a, %b = "tensor.receive"(%s) : (!tensor.sent<parts = 2, shape = [4, 64], element = f32>) -> (!local, !local)"""
+@pytest.mark.parametrize("there", ["!local", "tensor<4x64xf32>"])
+def test_all_parts_receive_arrays_as_their_own_or_in_ddr(there):
+    text = SENT + f'%a, %b = "tensor.receive"(%s) : (!sent) -> ({there}, {there})'
     module, _ = parse_ir(part_text(text))
     verify(module)
     load, _, receive, _ = module.functions()[0].block.ops
     assert receive.own is load.value
+
+
+def test_a_vector_has_no_order_in_ddr():
+    text = part_text(SENT + '%a, %b = "tensor.receive"(%s) : (!sent) -> (tensor<4x64xf32>, tensor<4x64xf32>)')
+    with pytest.raises(CompileError, match="receives tensor<4x64xf32> where this part sent"):
+        verify(parse_ir(text.replace("axis = 0", "axis = 1"))[0])

@@ -327,3 +327,17 @@ def test_loads_pass_a_wait_for_other_cores_unless_they_read_what_it_awaits(early
     before = head + WORK + meeting + (own + other if early else other + own) + use
     after = head + (own + WORK + meeting + other if early else WORK + meeting + other + own) + use
     check_pass("hoist-loads", before=before, after=after)
+
+
+def test_a_load_moves_up_to_a_wait_that_came_long_before():
+    """Loads behind it do not wait for longer, as work stands between. One right behind the wait stays there, and
+    others pass it.
+    """
+    head = HEAD + region("s", "shared") + local("e") + local("f") + load("%a", "%x")
+    wait, other, own, use = message("wait", "%s"), load("%c", "%s"), load("%e", "%x"), copy("%d", "%c") + copy("%f", "%e")
+    check_pass(
+        "hoist-loads",
+        before=head + WORK + wait + WORK + other + own + use,
+        after=head + WORK + wait + other + own + WORK + use,
+    )
+    check_pass("hoist-loads", before=head + WORK + wait + other + own + use, after=head + own + WORK + wait + other + use)
