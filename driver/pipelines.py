@@ -83,6 +83,7 @@ def lowering(efforts: Efforts, runs: Sequence[int] = (), sections: Sequence[int]
         f"llm-to-tensor{{tokens={tokens} keys={keys} tail={tail}{some}}}",
         f"tile-weights{{bytes={efforts.usual.tile_bytes}}}",
         f"share-constants{{keep={keep}}}",
+        "spread-sums",
         f"tensor-to-chip{{bytes={efforts.usual.tile_bytes}}}",
         "hoist-stores",
     ]

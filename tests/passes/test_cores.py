@@ -16,6 +16,8 @@ from dialects.nets import net_of
 from driver.blob import Materializer
 from frontend.imported import ImportedModel
 from frontend.importer import import_model
+from passes.llm_to_tensor import sums
+from passes.tensor_to_chip import exchange
 from runtime_sim.check.waits import Moved, find_race
 from runtime_sim.interpret.chip import core_programs, run_cores
 from tests.architectures.configs import config_of
@@ -38,7 +40,7 @@ def model(name: str, **settings: int) -> ImportedModel:
 def levels(module: Module, options: str) -> tuple[Module, Module, Module]:
     """Arrays, instructions and programs with addresses of a module in parts."""
     arrays = after(module, f"llm-to-tensor{options}")
-    instructions = after(arrays, "tile-weights,tensor-to-chip")
+    instructions = after(arrays, "tile-weights,spread-sums,tensor-to-chip")
     return arrays, instructions, after(instructions, PLACING)
 
 
@@ -54,7 +56,20 @@ def levels(module: Module, options: str) -> tuple[Module, Module, Module]:
 )
 def test_cores_compute_at_each_level_what_they_do_at_the_one_before(name, settings, options):
     """One run of tokens, and several that are under way at once; gemma2 has norms behind its sums."""
-    imported = model(name, **settings)
+    check_model(model(name, **settings), options)
+
+
+@pytest.mark.parametrize("name", ["llama", "gemma2"])
+@pytest.mark.parametrize("options", ["", "{tokens=64}", "{tokens=32 keys=32}"])
+def test_terms_that_take_much_room_go_in_parts(name, options, monkeypatch):
+    """As all do where there is little; rows of lanes are sent one by one, and loaded where they are added."""
+    monkeypatch.setattr(sums, "FETCHED_SHARE", BM1688.lane_bytes)
+    monkeypatch.setattr(exchange, "LARGE_SHARE", BM1688.lane_bytes)
+    monkeypatch.setattr(type(BM1688), "work_bytes", 256)
+    check_model(model(name), options)
+
+
+def check_model(imported: ImportedModel, options: str) -> None:
     for group in imported.nets:
         whole = fused(group.module, BM1688)
         parts = after(whole, f"partition{{cores=2}},{AFTER}")
@@ -107,10 +122,12 @@ def block(options: str, **settings: int) -> list[Function]:
 
 
 def test_terms_are_received_one_run_ahead_of_where_they_are_added():
-    """Three runs send, each twice; while terms are under way, another run computes."""
+    """Three runs send, each twice; while terms are under way, another run computes. The last sum of a run is
+    received in time to be stored while the next run computes.
+    """
     for function in block("{tokens=32}"):
         ops = [op for op in function.block.ops if isinstance(op, tensor.SendOp | tensor.ReceiveOp)]
-        assert "".join("s" if isinstance(op, tensor.SendOp) else "r" for op in ops) == "ssrsrsrsrsrr"
+        assert "".join("s" if isinstance(op, tensor.SendOp) else "r" for op in ops) == "ssrsrsrsrrsr"
 
 
 def test_as_many_messages_as_terms_may_be_ahead_of_others():
