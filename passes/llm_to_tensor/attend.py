@@ -142,7 +142,7 @@ def masked_scores(
     if rules.added is None:
         return scores
     masks = split(build, rules.added, [part.rows.size for part in parts], unit)
-    return build.binary(tensor.AddOp, scores, aligned(build, masks, unit, 0.0))
+    return build.binary(tensor.AddOp, scores, aligned(build, masks, unit, 0.0), compact=False)
 
 
 def products(build: Build, queries: Sequence[Queries], keys: Piece, rows: Range) -> Value:

@@ -212,6 +212,11 @@ def test_towers_of_all_sizes(data):
     attention.check(segments(tokens, sizes), f"{{tokens={runs} keys={keys}}}", on_chip=False, rows=slice(0, sum(sizes)))
 
 
+def test_a_block_may_be_one_key():
+    attention = Attention(65, 2, 2, 16, mask="f32", visible='kind = "all"')
+    attention.check(segments(65, [65]), "{keys=64}")
+
+
 def test_a_row_of_lanes_meets_the_keys_of_a_band_at_once():
     """Four rows of lanes, those in the middle with 64 + 2 * 63 keys, those at the ends with fewer."""
     module = replace(BAND, tokens=256).check(segments(256, [64] * 4), "{tokens=128 keys=192}")
