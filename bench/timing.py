@@ -3,9 +3,10 @@
 python bench/timing.py SMOLLM2 OUTPUT [--skip-large]
 
 SMOLLM2 is the folder of SmolLM2-135M. The others have the shapes of Qwen2-0.5B, Qwen3-1.7B and Qwen2-7B,
-but two layers of random weights and a small vocabulary; their checkpoints, of 1.5 GB, are made in OUTPUT. The
-vendor's cycles are those of what its compiler, tpu_mlir 1.30.2, makes of the same models, by the same two
-estimates.
+but two layers of random weights and a small vocabulary, or towers of Qwen2.5-VL-3B, one windowed layer and
+one full, and of InternVL3, one layer, before a small model of text; their checkpoints, of 2 GB, are made in
+OUTPUT. The vendor's cycles are those of what its compiler, tpu_mlir 1.30.2, makes of the same models, by the
+same two estimates.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from collections.abc import Iterable
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -35,6 +37,30 @@ SHAPES: dict[str, tuple[str, dict[str, int]]] = {
     MEDIUM: ("qwen3", {"hidden": 2048, "heads": 16, "kv_heads": 8, "head_dim": 128, "intermediate": 6144}),
     LARGE: ("qwen2", {"hidden": 3584, "heads": 28, "kv_heads": 4, "head_dim": 128, "intermediate": 18944}),
 }
+GRID_TOWER, TILE_TOWER = "qwen2.5-vl-3b-tower", "internvit-300m-tower"
+HEADS_OF_TEXT = {"num_hidden_layers": 1, "num_key_value_heads": 2, "intermediate_size": 1024}
+# What differs in the settings of `tests.vision`, of the tower and of the text.
+TOWERS: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    GRID_TOWER: (
+        "qwen2_5_vl",
+        {
+            "hidden_size": 1280, "num_heads": 16, "intermediate_size": 3420, "out_hidden_size": 2048,
+            "window_size": 112,
+        },
+        {
+            **HEADS_OF_TEXT, "hidden_size": 2048, "num_attention_heads": 16, "max_position_embeddings": 4096,
+            "rope_scaling": {"rope_type": "default", "type": "mrope", "mrope_section": [16, 24, 24]},
+        },
+    ),
+    TILE_TOWER: (
+        "internvl",
+        {
+            "hidden_size": 1024, "num_attention_heads": 16, "num_hidden_layers": 1, "intermediate_size": 4096,
+            "image_size": [448, 448],
+        },
+        {**HEADS_OF_TEXT, "hidden_size": 896, "num_attention_heads": 14},
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -46,6 +72,7 @@ class Build:
     tokens: int
     group: int = 64
     chip: str = "bm1684x"  # all of its cores
+    pixels: str | None = None  # --max_pixels
 
     def __str__(self) -> str:
         group = f" g{self.group}" if self.mode.startswith("w4") else ""
@@ -67,6 +94,7 @@ BIG, BIG_LONG = (Build(LARGE, "w4bf16", tokens, 128) for tokens in (384, 4096))
 HALF_LONG, HALF_LONGER = (Build(HALF, "w4bf16", tokens) for tokens in (4096, 8192))
 MEDIUM_LONG = Build(MEDIUM, "w4bf16", 4096)
 TWO, ONE = (Build(SMALL, "w4bf16", 512, chip=chip) for chip in ("bm1688", "cv186ah"))
+GRIDS, TILES = Build(GRID_TOWER, "bf16", 1024, pixels="672,896"), Build(TILE_TOWER, "bf16", 320)
 BIG_TWO, BIG_ONE = (Build(LARGE, "w4bf16", 384, 128, chip) for chip in ("bm1688", "cv186ah"))
 ROWS = (
     Row(W4, "block_cache_0", (75_688, 112_762), (42_500, 49_500)),
@@ -96,6 +124,8 @@ ROWS = (
     Row(ONE, "lm_head", (2_299_517, None), (2_160_000, None)),
     Row(BIG_ONE, "block_cache_0", (None, None), (4_900_000, None)),
     Row(BIG_ONE, "block_0", (None, None), (100_000_000, None)),
+    Row(GRIDS, "vit", (60_873_445, None), (26_000_000, None)),
+    Row(TILES, "vit", (4_339_968, None), (2_400_000, None)),
 )
 HEAD = (
     "program", "vendor", "cautious", "goal", "cautious", "ours", "cautious", "to goal", "roofline",
@@ -112,6 +142,7 @@ def main() -> None:
     models = {SMALL: arguments.model}
     if not arguments.skip_large:
         models |= {name: random_checkpoint(arguments.output / name, *SHAPES[name]) for name in SHAPES}
+        models |= {name: random_tower(arguments.output / name, *TOWERS[name]) for name in TOWERS}
     rows = [row for row in ROWS if row.build.model in models]
     files = {
         build: compile_(build, models[build.model], arguments.output)
@@ -131,11 +162,24 @@ def random_checkpoint(folder: Path, family: str, shape: dict[str, int]) -> Path:
     return folder
 
 
+def random_tower(folder: Path, family: str, tower: dict[str, Any], text: dict[str, Any]) -> Path:
+    """As `random_checkpoint`, of a model that sees."""
+    if not (folder / "config.json").exists():
+        from tests.vision import CONFIGS, make_vision_checkpoint
+
+        parts = {"vision_config": tower, "text_config": text}
+        settings = {key: CONFIGS[family][key] | changed for key, changed in parts.items()}
+        with ProcessPoolExecutor(1) as pool:
+            pool.submit(make_vision_checkpoint, folder, family, **settings).result()
+    return folder
+
+
 def compile_(build: Build, model: Path, output: Path) -> Path:
     """The compiled file; prints seconds and peak memory."""
     folder = output / str(build).replace(" ", "_")
     what = ["-m", model, "-s", build.tokens, "-q", build.mode, "-g", build.group]
-    flags = [*what, "-c", build.chip, "-o", folder]
+    pixels = ["--max_pixels", build.pixels] if build.pixels else []
+    flags = [*what, *pixels, "-c", build.chip, "-o", folder]
     start = time.monotonic()
     process = subprocess.Popen(
         [sys.executable, ROOT / "llm_convert.py", *map(str, flags)], stdout=subprocess.DEVNULL
