@@ -44,6 +44,8 @@ from passes.manager import PassManager, parse_pipeline
 from passes.options import ByFunction
 from runtime_sim.tokens.notes import tokenizer_noted
 
+LESS_AHEAD = (0.8, 0.75, *FILLS[1:])  # shares of local memory, where what was chosen does not fit
+
 
 @dataclass
 class Job:
@@ -155,15 +157,15 @@ class Job:
     def attempts(self, group: NetGroup) -> Iterator[Efforts]:
         """Layers that differ little want one tuning: a search is made where no earlier one serves.
 
-        What fits in a few runs may not in all of them, as buffers come to lie in other ways; it then loads
-        less ahead.
+        What fits in a few runs, or on the first core, may not in all of them, as buffers come to lie in other
+        ways; it then loads less ahead, in small steps: with much less, each run of tokens waits for weights.
         """
         known = self._efforts.pop(self.kind(group), None)
         if known is not None:
             yield known
         found = self.efforts(group)
         yield found
-        for fill in FILLS[1:]:
+        for fill in LESS_AHEAD:
             yield found.map(partial(less_ahead, fill=fill))
 
     def kind(self, group: NetGroup) -> Hashable:

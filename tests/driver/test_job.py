@@ -10,10 +10,9 @@ import pytest
 from compiler.bmodel import AddrMode, Net
 from compiler.diagnostics import UserError
 from dialects.nets import net_of
-from driver.job import Job, for_all_functions, kind_of
+from driver.job import LESS_AHEAD, Job, for_all_functions, kind_of
 from driver.options import ConvertOptions
 from driver.pipelines import Effort, Efforts
-from driver.search import FILLS
 from frontend.binding import Weights
 from frontend.imported import NetGroup
 from frontend.importer import import_model
@@ -149,11 +148,11 @@ def test_what_fits_in_a_few_runs_but_not_in_all_loads_less_ahead(job, blocks, mo
         job.compiled(group)
     assert runs.searched == ["block_0"]
     fills = [re.findall(r"hoist-loads{fill=(.*?)}", pipeline)[0] for _, pipeline in runs.compiled]
-    assert fills == ["0.85", "0.7", "0.5", "0.5"], "the next layer begins with what fits"
+    assert fills == ["0.85", "0.8", "0.75", "0.75"], "the next layer begins with what fits"
 
 
 def test_what_fits_with_no_tuning_is_told_by_what_the_user_can_change(job, blocks, monkeypatch):
-    Runs(monkeypatch, *range(2 * len(FILLS)))
+    Runs(monkeypatch, *range(2 * (1 + len(LESS_AHEAD))))
     problem = "hidden_size is 64: too large; use a narrower model on bm1684x"
     with pytest.raises(UserError, match=f"^{Path(job.options.model_path)}: {problem}$"):
         job.compiled(blocks[0])
