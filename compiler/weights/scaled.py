@@ -1,4 +1,4 @@
-"""Names of weights whose rows a program wants multiplied, by what follows the linear: "proj.weight*scale".
+"""Names of weights whose rows a program wants multiplied, by what follows the linear: "proj.weight^*scale".
 
 The factors are named as a parameter is, and there is one for each row.
 """
@@ -9,7 +9,7 @@ import numpy as np
 
 from compiler.weights.stored import Array, to_float32
 
-MARK = "*"
+MARK = "^*"  # "*" by itself stands for every expert
 
 
 def scaled(weight: str, scale: str) -> str:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from compiler.ir.core import Value
+from compiler.ir.location import Location
 from compiler.ir.types import ElementType, TensorType
 from dialects import llm, tensor
 from dialects.parts import place_of
@@ -19,10 +21,13 @@ FETCHED_SHARE = 3  # of local memory, terms that are loaded ahead take one part 
 
 @dataclass(frozen=True)
 class Terms:
-    """Arrays of one shape in f32, in the order of the parts, and how they lie in local memory."""
+    """Arrays of one shape in f32, in the order of the parts, and how they lie in local memory; their sum is
+    what the place `loc` in the model computes, wherever it is read.
+    """
 
     arrays: Sequence[Value]
     layout: Lanes
+    loc: Location
 
     def loaded(self, build: Build) -> Terms:
         arrays = [build.load(x, self.layout) if tensor.in_ddr(x.type) else x for x in self.arrays]
@@ -34,16 +39,18 @@ class Terms:
 
     def total(self, build: Build) -> Value:
         """The sum; of terms in DDR, so many tokens at a time as take little room."""
-        parts = [total(build, part.loaded(build).arrays) for part in self.parts(build)]
-        return build.concat(parts, self.layout.axis)
+        with placed(build, self.loc):
+            parts = [total(build, part.loaded(build).arrays) for part in self.parts(build)]
+            return build.concat(parts, self.layout.axis)
 
     def stored(self, build: Build, element: ElementType, layout: Lanes) -> Value:
         """The sum in DDR, rounded before."""
         parts = []
-        for part in self.parts(build):
-            rounded = build.cast(total(build, part.loaded(build).arrays), element, layout)
-            parts.append(build.add(tensor.StoreOp(rounded)))
-        return build.concat(parts, self.layout.axis)
+        with placed(build, self.loc):
+            for part in self.parts(build):
+                rounded = build.cast(total(build, part.loaded(build).arrays), element, layout)
+                parts.append(build.add(tensor.StoreOp(rounded)))
+            return build.concat(parts, self.layout.axis)
 
     def parts(self, build: Build) -> list[Terms]:
         """Some tokens of each; all where none are in DDR."""
@@ -53,6 +60,16 @@ class Terms:
         row = TensorType((*type_.shape[:axis], 1, *type_.shape[axis + 1 :]), type_.element)
         ranges = even_ranges(type_.shape[axis], lanes, build.spec.work_bytes // row.bytes)
         return [self.part(build, axis, part) for part in ranges]
+
+
+@contextmanager
+def placed(build: Build, loc: Location) -> Iterator[None]:
+    """Ops that are added meanwhile belong to that place in the model."""
+    before, build.loc = build.loc, loc
+    try:
+        yield
+    finally:
+        build.loc = before
 
 
 def fetched(build: Build, op: llm.AllReduceOp, sent: Value, alone: bool) -> Terms:
@@ -76,7 +93,7 @@ def received(build: Build, op: llm.AllReduceOp, sent: Value, alone: bool) -> Ter
         arrays = receive(build, sent, replace(own.type, layout=None))
         arrays[number] = own if alone else arrays[number]
     assert isinstance(own.type.layout, Lanes)
-    return Terms(arrays, own.type.layout).part(build, -1, columns_read(op))
+    return Terms(arrays, own.type.layout, op.loc).part(build, -1, columns_read(op))
 
 
 def sender(sent: Value) -> tensor.SendOp:

@@ -45,8 +45,8 @@ class PlacedSession(Session):
     def positions(self, count: int, pictures: Sequence[object] = ()) -> np.ndarray:
         return self.places[:, :count]
 
-    def set_step(self, row, caches):
-        super().set_step(row, caches)
+    def set_step(self, row, caches, position=None):
+        super().set_step(row, caches, position)
         for _, positions, *_ in self.shares(caches[0].inputs):
             positions.array[...] = self.places[:, row : row + 1]
 

@@ -124,7 +124,7 @@ class Subject:
 
 def parameter(parameters: Mapping[str, np.ndarray], name: str) -> np.ndarray:
     """A parameter, or what the name says of one."""
-    weight, _, factors = name.partition("*")
+    weight, _, factors = name.partition("^*")
     if factors:
         values, scale = (parameter(parameters, each) for each in (weight, factors))
         return values * scale.reshape(-1, *(1,) * (values.ndim - 1))

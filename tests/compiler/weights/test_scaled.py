@@ -16,7 +16,7 @@ def test_a_name_says_the_weight_and_the_factors():
 
 def test_both_are_named_in_full_by_what_they_are_bound_to():
     layer = Instance(3, "model.layers.3.")
-    assert layer.parameter_name("proj.weight*/norm") == "model.layers.3.proj.weight*norm"
+    assert layer.parameter_name("proj.weight^*/norm") == "model.layers.3.proj.weight^*norm"
 
 
 @pytest.mark.parametrize("shape", [(3, 4), (3,)])

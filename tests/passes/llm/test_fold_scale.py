@@ -23,8 +23,8 @@ LINEAR = f"""
 def test_factors_of_outputs_are_part_of_the_weight(operands):
     types = f'"llm.mul"{operands} -> {Y}'
     after = f"""
-    %w = "llm.weight"() <{{name = "proj.weight*/scale"}}> : () -> {W}
-    %b = "llm.weight"() <{{name = "proj.bias*/scale"}}> : () -> {B}
+    %w = "llm.weight"() <{{name = "proj.weight^*/scale"}}> : () -> {W}
+    %b = "llm.weight"() <{{name = "proj.bias^*/scale"}}> : () -> {B}
     %y = "llm.linear"(%x, %w, %b) <{{{SEGMENTS}}}> : ({X}, {W}, {B}) -> {Y}
 """
     check_pass("fold-scale,canonicalize", before=f"{WEIGHTS}{LINEAR}    %y = {types}\n", after=after)
