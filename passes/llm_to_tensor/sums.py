@@ -115,9 +115,12 @@ def columns_read(op: llm.AllReduceOp) -> Range:
 
 def read_of(op: llm.AllReduceOp) -> Value:
     """What is read of a sum: all of it, or some columns that alone are."""
-    (user, *others) = op.y.users
-    is_columns = isinstance(user, llm.SliceOp) and user.axis == op.y.type.rank - 1 and user.step == 1
-    return user.results[0] if is_columns and not others else op.y
+    columns = [user.y for user in op.y.users if isinstance(user, llm.SliceOp) and is_columns(user)]
+    return columns[0] if len(columns) == len(op.y.users) == 1 else op.y
+
+
+def is_columns(op: llm.SliceOp) -> bool:
+    return op.axis == op.x.type.rank - 1 and op.step == 1
 
 
 def total(build: Build, terms: Sequence[Value]) -> Value:

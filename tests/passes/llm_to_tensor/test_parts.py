@@ -30,6 +30,7 @@ MODELS = {
     "qwen3": {},
     "gemma3_text": {},
     "qwen2_moe": {},
+    "opt": {"word_embed_proj_dim": 64},  # the head is cut twice: its sum is what one core alone reads
 }
 
 
