@@ -10,7 +10,7 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any, NoReturn
 
@@ -18,9 +18,9 @@ from compiler import __version__
 from compiler.diagnostics import CompileError, UserError, log, printable
 from compiler.files import FULL_DISK
 from compiler.interrupt import MESSAGE, interruptible
+from compiler.versions import OURS, versions
 
 INTERRUPTED = 128 + signal.SIGINT
-OURS = ("compiler", "dialects", "frontend", "passes", "runtime_sim", "driver")
 TORCH = "pip install torch --index-url https://download.pytorch.org/whl/cpu"
 
 
@@ -30,13 +30,34 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *, example: str, **settings: Any) -> None:
         epilog, form = f"example:\n  {example}", argparse.RawDescriptionHelpFormatter
         super().__init__(epilog=epilog, formatter_class=form, allow_abbrev=False, **settings)
+        self.given: Sequence[str] = ()  # the arguments
 
     def add_version(self) -> None:
-        text = f"bmllm {__version__}"
-        self.add_argument("--version", action="version", version=text, help="print it and stop")
+        text = "print it and stop; with -v, also those of libraries and system, for a report"
+        self.add_argument("--version", action=Version, help=text)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        self.given = sys.argv[1:] if args is None else args
+        return super().parse_known_args(args, namespace)
 
     def error(self, message: str) -> NoReturn:
         self.exit(2, printable(f"error: {message}\nsee {self.prog} --help\n"))
+
+
+class Version(argparse.Action):
+    """A flag that takes no value, prints the version, or with -v many, and ends."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **settings: Any) -> None:
+        super().__init__(option_strings, argparse.SUPPRESS, nargs=0, default=argparse.SUPPRESS, **settings)
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        given = parser.given if isinstance(parser, Parser) else ()
+        verbose = "-v" in given or "--verbose" in given
+        try:
+            print("\n".join(versions()) if verbose else f"bmllm {__version__}", flush=True)
+        except OSError:  # whoever read our output has stopped
+            drop_output()
+        parser.exit()
 
 
 def run_command(action: Callable[[], object]) -> int:
