@@ -12,7 +12,7 @@ from dialects import llm
 from dialects.nets import token_count
 from driver.pipelines import Effort
 from driver.price import Price
-from passes.llm_to_tensor.prefill import token_runs
+from passes.llm_to_tensor.in_sections import token_runs
 from passes.llm_to_tensor.sections import Places, kind_of, sections_of
 from passes.ranges import Range
 

@@ -96,7 +96,7 @@ def load_model(
     """
     from frontend.build import native_model
     from frontend.importer import import_model
-    from frontend.pictures import check_prompt, patches_within
+    from frontend.max_pixels import check_prompt, patches_within
 
     native = native_model(dict(opened.config.values), seq_length)
     weights = opened.weights(native, half)

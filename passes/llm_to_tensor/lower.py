@@ -24,7 +24,8 @@ from passes.llm_to_tensor import (
 )
 from passes.llm_to_tensor.context import Lowering
 from passes.llm_to_tensor.decode import Decode
-from passes.llm_to_tensor.prefill import Cut, Prefill
+from passes.llm_to_tensor.in_sections import Cut
+from passes.llm_to_tensor.prefill import Prefill
 from passes.manager import Pass
 from passes.options import ByFunction, at_least, by_function
 

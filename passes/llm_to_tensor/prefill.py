@@ -3,187 +3,41 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from compiler.ir.core import Op, Value
 from compiler.ir.module import Function
-from compiler.ir.types import F32, Attribute, ElementType, TensorType
+from compiler.ir.types import F32, Attribute
 from compiler.sizes import round_up
 from compiler.target.spec import ChipSpec
 from dialects import llm, tensor
 from dialects.tensor import Lanes, Replicated
 from passes.llm_to_tensor.attend import KeyValues, Mask
-from passes.llm_to_tensor.context import Lowering, Run, TableRows
-from passes.llm_to_tensor.moved import CannotMove, Joined, Moved
+from passes.llm_to_tensor.context import Run, TableRows
+from passes.llm_to_tensor.in_sections import Cut, InSections
 from passes.llm_to_tensor.pieces import HEADS_OUTSIDE, Computed, Piece, Stored, counted
 from passes.llm_to_tensor.run_attention import RunAttention, most_seen, seen_keys
 from passes.llm_to_tensor.run_mask import RunMask
-from passes.llm_to_tensor.sections import Places, Section, is_rounded, sections_of
-from passes.ranges import Range, even_parts, even_ranges
+from passes.llm_to_tensor.sections import Section
+from passes.ranges import Range, even_parts
 
 
-def token_runs(total: int, most: int, tail: int, lanes: int) -> list[Range]:
-    """Even runs of at most `most` tokens; with `tail`, so many rows of lanes at the end are a run as well."""
-    body = (-(-total // lanes) - tail) * lanes if tail else total
-    if body <= 0:
-        return [Range(0, total)]
-    runs = [*even_ranges(body, lanes, -(-most // lanes))]
-    return [*runs, Range(body, total)] if body < total else runs
-
-
-@dataclass(frozen=True)
-class Cut:
-    """How the tokens of a section are cut into runs; see `LlmToTensor`."""
-
-    tokens: int = 0
-    tail: int = 0
-    keys: int = 0
-    some: Sequence[int] = ()
-    sections: Sequence[int] = ()
-
-    def runs(self, total: int, lanes: int) -> list[Range]:
-        return token_runs(total, self.tokens or total, self.tail, lanes)
-
-
-class Prefill(Lowering):
-    """Lowers a function with many tokens, some of them at a time; see `token_runs`.
-
-    What a section reads of an earlier one lies in DDR, by token: it is loaded for each run, as arguments are.
-    """
-
-    has_many_tokens = True
+class Prefill(InSections):
+    """Lowers a function with many tokens, some of them at a time."""
 
     def __init__(self, function: Function, cut: Cut, spec: ChipSpec):
-        super().__init__(function, spec)
-        self.cut = cut
-        self.lanes = spec.lanes
+        super().__init__(function, cut, spec)
         self.keys = cut.keys
-        self.places = Places(function)
-        self.tokens = 0  # of the section
-        self.views: dict[Value, Moved | Joined] = {}  # of what is nothing but moved
         self.loaded: dict[Value, Stored] = {}  # keys and values of all tokens, for this section
 
-    @property
-    def count(self) -> int:
-        """Tokens of this run."""
-        return self.current.tokens.size
-
-    def sections(self, ops: list[Op], results: Sequence[Value]) -> list[Section]:
-        found = sections_of(self.function, self.places, lambda total: len(self.cut.runs(total, self.lanes)))
-        self.givers |= {value: [] for section in found for value in section.results}
-        return [section for number, section in enumerate(found) if number in self.cut.sections] or found
-
     def begin(self, section: Section) -> None:
-        self.tokens = section.tokens
-        self.runs = [Run(part) for part in self.cut.runs(section.tokens, self.lanes)]
-        self.lowered = [run for number, run in enumerate(self.runs) if number in self.cut.some] or self.runs
+        super().begin(section)
         self.loaded.clear()
-
-    # ---- from section to section ----
-
-    def axis(self, value: Value) -> int:
-        axis = self.places.axis(value)
-        if axis is None:
-            self.op.fail(f"reads {value.type}, of which nothing says where its tokens are")
-        return axis
-
-    def given(self, value: Value) -> Value:
-        """As the client has it; for other sections by token, in f32 where some of them reads it so."""
-        if value in self.function.terminator.operands:
-            return self.stored(value)
-        self.build.loc = value.owner.loc if isinstance(value.owner, Op) else self.build.loc
-        x = self.half(value) if is_rounded(value) else self.get(value)
-        rows = self.build.permute(x, self._by_token_first(value))
-        if value.type.rank == 4:  # of all heads, side by side
-            rows = self.build.copy(rows)
-        return self.build.add(tensor.StoreOp(rows))
-
-    def joined_runs(self, value: Value, parts: Sequence[Value]) -> Value:
-        """In the order of the value's axes."""
-        if value in self.function.terminator.operands and parts:
-            return self.build.concat(parts, self.axis(value))
-        if sum(part.type.shape[0] for part in parts) < value.type.shape[self.axis(value)]:
-            return self._left_out(value.type.shape, value.type.element if is_rounded(value) else F32)
-        order = self._by_token_first(value)
-        whole = self.build.concat(parts, 0)
-        return self.build.permute(whole, [order.index(axis) for axis in range(len(order))])
-
-    def _by_token_first(self, value: Value) -> list[int]:
-        axis = self.axis(value)
-        return [axis, *(i for i in range(value.type.rank) if i != axis)]
-
-    def is_stored(self, value: Value) -> bool:
-        argument = value.owner is self.function.block
-        return argument or self.places.is_moved(value) or self._is_of_others(value)
-
-    def _is_of_others(self, value: Value) -> bool:
-        """Whether an earlier section gave it."""
-        return value in self.givers and self.givers[value] is not self.lowered
-
-    def load_stored(self, value: Value) -> Value:
-        return self._load(value, self.current.tokens)
-
-    def _load(self, value: Value, tokens: Range) -> Value:
-        axis = self.axis(value)
-        if self.places.is_moved(value):
-            try:
-                return self._readable(value, axis).load(axis, tokens)
-            except CannotMove as reason:
-                self.op.fail(f"moves tokens: {reason}")
-        if self._is_of_others(value):
-            return self.build.load(self._tokens_of(self.whole(value), axis, tokens), Lanes(axis))
-        local = self.build.load(self._tokens_of(value, axis, tokens), Lanes(axis))
-        return self.build.cast(local, F32, Lanes(axis))
-
-    def _readable(self, value: Value, axis: int) -> Moved | Joined:
-        """What is moved, copied into its own order where it would be read in short pieces."""
-        view = self._view(value)
-        if isinstance(view, Moved) and view.is_scattered:
-            view = view.collected(axis, value.type.element if is_rounded(value) else view.element)
-            self.views[value] = view
-        return view
-
-    def _view(self, value: Value) -> Moved | Joined:
-        if value not in self.views:
-            self.views[value] = self._made_view(value)
-        return self.views[value]
-
-    def _made_view(self, value: Value) -> Moved | Joined:
-        op: Any = value.owner
-        if not self.places.is_moved(value):
-            return Moved.of(self.build, self._in_order(value))
-        if isinstance(op, llm.ConcatOp):
-            return Joined(tuple(self._moved(x) for x in op.parts))
-        x = self._moved(op.x)
-        if isinstance(op, llm.PermuteOp):
-            return x.permute(op.order)
-        if isinstance(op, llm.SliceOp):
-            return x.slice(op.axis, Range(op.start, op.stop))
-        return x.reshape(op.shape) if isinstance(op, llm.ReshapeOp) else x
-
-    def _moved(self, value: Value) -> Moved:
-        found = self._view(value)
-        if isinstance(found, Joined):
-            self.op.fail("moves tokens that were joined, which has no lowering to the tensor dialect")
-        return found
-
-    def _in_order(self, value: Value) -> Value:
-        """All items of what is not moved, in DDR; those of weights in f32, as what they are joined to."""
-        if value.owner is self.function.block:
-            return value
-        return self.whole(value) if value in self.givers else self.weight(value, F32)
-
-    def picked(self, op: llm.GatherRowsOp) -> Value:
-        rows = self._moved(op.ids).rows(op.ids.type.rank - 1, self.current.tokens)
-        table = self.whole(op.table)
-        type_ = TensorType((1, self.count, table.type.shape[1]), table.type.element, Lanes(1))
-        return self.build.add(tensor.GatherOp(table, rows, types=[type_]))
 
     def weight_rows(self, value: Value, shape: Sequence[int], axis: int) -> Value:
         """As they are stored, since they are as many as the activations."""
         rows = self.build.reshape(self.weight(value, value.type.element), shape, None)
-        local = self.build.load(self._tokens_of(rows, axis, self.current.tokens), Lanes(axis))
+        local = self.build.load(self.tokens_of(rows, axis, self.current.tokens), Lanes(axis))
         return self.build.cast(local, F32, Lanes(axis))
 
     # ---- values ----
@@ -205,15 +59,6 @@ class Prefill(Lowering):
 
     def mixes_tokens(self, x: Value, axis: int) -> bool:
         return tensor.is_over_lanes(x.type, axis)
-
-    def token_rows(self, value: Value) -> Value:
-        return self._tokens_of(value, self.axis(value), self.current.tokens)
-
-    def _tokens_of(self, x: Value, axis: int, tokens: Range) -> Value:
-        """Those tokens of an array with tokens on that axis."""
-        starts, sizes = [0] * len(x.type.shape), list(x.type.shape)
-        starts[axis], sizes[axis] = tokens.start, tokens.size
-        return self.build.slice(x, starts, sizes)
 
     def accumulator(self, value: Value) -> Value:
         """What is stored is loaded anew rather than kept in local memory for so long."""
@@ -250,9 +95,9 @@ class Prefill(Lowering):
         for start in range(0, self.count, size):
             part = Range(start, min(start + size, self.count))
             if self.is_loaded(value):
-                yield self._tokens_of(self.f32(value), axis, part)
+                yield self.tokens_of(self.f32(value), axis, part)
             else:
-                yield self.wide(self._load(value, part.moved(first)))
+                yield self.wide(self.load_tokens(value, part.moved(first)))
 
     def _head_parts(self, x: Value) -> Iterator[Value]:
         """[1, heads, tokens, d] in f32, so many heads at a time as take, twice over, little room."""
@@ -323,7 +168,7 @@ class Prefill(Lowering):
 
     def _all_pieces(self, op: llm.AttentionOp, value: Value) -> Sequence[Piece]:
         """One that serves all runs, or one for each run up to this one, all in local memory."""
-        if self._is_of_others(value):
+        if self.is_of_others(value):
             if value not in self.loaded:
                 self.loaded[value] = self._stored_piece(op, value, Range(0, value.type.shape[2]))
             return [self.loaded[value]]
@@ -343,7 +188,7 @@ class Prefill(Lowering):
     def _blocks(self, op: llm.AttentionOp) -> Iterator[KeyValues]:
         """This run's keys and values, and those of others that its queries may see, which lie in DDR."""
         seen, own = self._keys_seen(op), self.current.tokens
-        if self._is_of_others(op.k) and not op.visible.is_placed:
+        if self.is_of_others(op.k) and not op.visible.is_placed:
             own = Range(seen.start, seen.start)
         rests = Range(seen.start, own.start), Range(own.stop, seen.stop)
         others = (part for rest in rests for part in even_parts(rest, self.lanes, self.keys // self.lanes))
@@ -358,7 +203,7 @@ class Prefill(Lowering):
     def _pieces(
         self, op: llm.AttentionOp, value: Value, tokens: Range, ones: bool = False
     ) -> Iterator[Piece]:
-        if self._is_of_others(value):
+        if self.is_of_others(value):
             yield self._stored_piece(op, value, tokens, ones)
         else:
             for array in self._arrays(value, tokens):
@@ -368,7 +213,7 @@ class Prefill(Lowering):
         self, op: llm.AttentionOp, value: Value, tokens: Range, ones: bool = False
     ) -> Stored:
         """Where each query head has keys of its own, the DMA has no time to take heads apart."""
-        rows = self._tokens_of(self.build.permute(self.whole(value), HEADS_OUTSIDE), 1, tokens)
+        rows = self.tokens_of(self.build.permute(self.whole(value), HEADS_OUTSIDE), 1, tokens)
         whole = op.q.type.shape[1] == op.k.type.shape[1]
         return Stored(self.build, rows, value.type.element, whole, ones)
 
@@ -392,7 +237,7 @@ class Prefill(Lowering):
         for run in self.runs:
             part = run.tokens.within(tokens)
             if part.size:
-                rows = self._tokens_of(self._in_ddr(value, run), 1, part.moved(-run.tokens.start))
+                rows = self.tokens_of(self._in_ddr(value, run), 1, part.moved(-run.tokens.start))
                 parts.append(self.build.load(self.build.permute(rows, HEADS_OUTSIDE), Lanes(2)))
         return self.build.concat(parts, 2)
 
@@ -414,12 +259,7 @@ class Prefill(Lowering):
     def _stand_in(self, value: Value, run: Run) -> Value:
         """In the place of what a run would store that is left out."""
         _, heads, _, width = value.type.shape
-        return self._left_out((1, run.tokens.size, heads, width), value.type.element)
-
-    def _left_out(self, shape: tuple[int, ...], element: ElementType) -> Value:
-        """Something that is as large as what is left out."""
-        type_ = TensorType(shape, element)
-        return self.build.add(tensor.WeightOp(sources=[f"left out, {type_}"], types=[type_]))
+        return self.left_out((1, run.tokens.size, heads, width), value.type.element)
 
     def _by_token(self, heads: Value) -> Value | None:
         """The result of the function, or this part's piece of one, that has these heads in the order of

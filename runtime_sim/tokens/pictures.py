@@ -8,18 +8,17 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from compiler.diagnostics import UserError
-from compiler.files import checkpoint_root, open_file, read_json_object, reason
+from compiler.files import checkpoint_root, open_file, read_json_object
 from runtime_sim.arrays import Array
-from runtime_sim.tokens.confined import Confined, Limits, Refused
+from runtime_sim.tokens.confined import Limits
+from runtime_sim.tokens.library import LibraryPart
 from runtime_sim.tokens.processor import SETTINGS, read_pixels
-from runtime_sim.tokens.text import ENVIRONMENT
 
-LOADING = Limits(seconds=30, megabytes=2048)
 REQUEST = Limits(seconds=60, megabytes=4096)
 OF_PROCESSOR = (SETTINGS, "processor_config.json")  # any one of them
 PACKAGES = {"transformers": "transformers", "PIL": "pillow"}  # that it needs, by what is imported
@@ -38,40 +37,16 @@ class Pictures:
     """The image processor of a model. Loading goes on until first used."""
 
     def __init__(self, config: Path) -> None:
-        self.config = config
-        try:
-            self._links = TemporaryDirectory(prefix="bmllm-pictures-")
-            folder = self._links.name
-            _link_settings(config, Path(folder))
-            module = "runtime_sim.tokens.processor"
-            self._process = Confined(module, folder, LOADING, REQUEST, HF_HOME=folder, **ENVIRONMENT)
-        except OSError as error:
-            raise UserError(f"{self._processor} cannot be loaded: {reason(error)}") from None
-        self._is_loaded = False
+        name, link = f"the image processor of {config}", partial(_link_settings, config)
+        self._part = LibraryPart(name, "processor", link, REQUEST, _advice)
 
     def read(self, path: Path, most: int) -> Read:
         """A picture of at most so many patches, or tiles; UserError for a file that is none."""
         open_file(path).close()
-        self._load()
-        try:
-            made: dict[str, Any] = self._process.ask("read", os.path.abspath(path), most)
-        except Refused as error:
-            raise UserError(f"{path} cannot be read as a picture: {error}") from None
+        failure = f"{path} cannot be read as a picture"
+        made: dict[str, Any] = self._part.ask(failure, "read", os.path.abspath(path), most)
         (rows, columns), (height, width) = made["grid"], made["size"]
-        return Read(read_pixels(Path(self._links.name)), (rows, columns), (height, width))
-
-    def _load(self) -> None:
-        if self._is_loaded:
-            return
-        try:
-            self._process.answer()
-        except Refused as error:
-            raise UserError(f"{self._processor} cannot be loaded: {_advice(str(error))}") from None
-        self._is_loaded = True
-
-    @property
-    def _processor(self) -> str:
-        return f"the image processor of {self.config}"
+        return Read(read_pixels(self._part.folder), (rows, columns), (height, width))
 
 
 def _advice(problem: str) -> str:

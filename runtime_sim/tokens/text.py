@@ -10,15 +10,15 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 from compiler.diagnostics import UserError
-from compiler.files import JSON_BYTES, checkpoint_root, open_file, read_json_object, read_text, reason
-from runtime_sim.tokens.confined import Confined, Limits, Refused
+from compiler.files import JSON_BYTES, checkpoint_root, open_file, read_json_object, read_text
+from runtime_sim.tokens.confined import Limits
+from runtime_sim.tokens.library import LibraryPart
 
-LOADING = Limits(seconds=30, megabytes=2048)  # 262,144 tokens take 3 s and 0.6 GB
 REQUEST = Limits(seconds=10, megabytes=512)
 TEMPLATE_BYTES = 1 << 20  # the longest template seen has 20 KB
 TEMPLATE = "chat_template.jinja"
@@ -40,12 +40,6 @@ VOCABULARIES = (  # any one of them
     "sentencepiece.bpe.model",
     "vocab.txt",
 )
-ENVIRONMENT = {
-    "HF_HUB_OFFLINE": "1",
-    "TRANSFORMERS_VERBOSITY": "error",
-    "TOKENIZERS_PARALLELISM": "false",
-    "OPENBLAS_NUM_THREADS": "1",
-}
 
 
 @dataclass(frozen=True)
@@ -76,15 +70,8 @@ class Text:
     def __init__(self, config: Path) -> None:
         self.config = config
         self._settings = _settings(config)
-        try:
-            self._links = TemporaryDirectory(prefix="bmllm-tokenizer-")
-            folder = self._links.name
-            link_tokenizer(config, Path(folder))
-            module = "runtime_sim.tokens.tokenizer"
-            self._process = Confined(module, folder, LOADING, REQUEST, HF_HOME=folder, **ENVIRONMENT)
-        except OSError as error:
-            raise UserError(f"{self._tokenizer} cannot be loaded: {reason(error)}") from None
-        self._is_loaded = False
+        link = partial(link_tokenizer, config)
+        self._part = LibraryPart(self._tokenizer, "tokenizer", link, REQUEST, self._advice)
 
     def encode(self, text: str) -> list[int]:
         """Tokens of plain text, with those the tokenizer puts around it."""
@@ -120,21 +107,7 @@ class Text:
         return [(number, word) for number, word in self._ask(self._tokenizer, "beyond", rows)]
 
     def _ask(self, part: str, name: str, *arguments: Any) -> Any:
-        self._load()
-        try:
-            return self._process.ask(name, *arguments)
-        except Refused as error:
-            raise UserError(f"{part} fails: {error}") from None
-
-    def _load(self) -> None:
-        """Wait until the tokenizer is loaded."""
-        if self._is_loaded:
-            return
-        try:
-            self._process.answer()
-        except Refused as error:
-            raise UserError(f"{self._tokenizer} cannot be loaded: {self._advice(str(error))}") from None
-        self._is_loaded = True
+        return self._part.ask(f"{part} fails", name, *arguments)
 
     @property
     def _tokenizer(self) -> str:
@@ -150,7 +123,7 @@ class Text:
         if "No module named 'transformers'" in problem:
             return "transformers is not installed (pip install transformers)"
         if any((self.config / name).exists() for name in ("tokenizer.json", "vocab.json", "vocab.txt")):
-            return problem.replace(f"{self._links.name}/", "")
+            return problem.replace(f"{self._part.folder}/", "")
         return (
             "it has no tokenizer.json, only a form that sentencepiece and protobuf, or tiktoken, read: "
             "install these packages, or write a tokenizer.json with AutoTokenizer and save_pretrained"

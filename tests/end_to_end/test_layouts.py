@@ -13,7 +13,7 @@ from driver.cli import convert_main
 from runtime_sim.launch.runtime import Runtime
 from tests.compare import compare
 from tests.frontend.seeing import INTERNVL, QWEN2_5_VL, Seeing, client_inputs
-from tests.pictures import make_original_internvl, make_seeing_checkpoint, old_qwen_key
+from tests.vision_layouts import make_original_internvl, make_seeing_checkpoint, old_qwen_key
 
 ROUNDING = 0.9999  # cosine of features in bf16 and in f32
 

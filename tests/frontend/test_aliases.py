@@ -13,7 +13,7 @@ from compiler.ir.printer import print_module
 from compiler.ir.types import BF16
 from frontend.load import load_model, open_model
 from tests.frontend.seeing import INTERNVL, QWEN2_5_VL
-from tests.pictures import make_original_internvl, make_seeing_checkpoint, old_qwen_key
+from tests.vision_layouts import make_original_internvl, make_seeing_checkpoint, old_qwen_key
 
 
 def loaded(folder):

@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-import itertools
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from dialects import tensor
-from passes.llm_to_tensor.prefill import token_runs
 from passes.manager import PassManager, parse_pipeline
 from tests.helpers import as_net, check_pass, parse_ir, random_tensor
 from tests.passes.llm_to_tensor.attending import Attention, causal, hidden_unless, loads_of
@@ -64,44 +60,6 @@ def test_runs_of_tokens_are_lowered_one_after_the_other(tokens, options, runs):
     assert [op.opname.removeprefix("tensor.") for op in ops] == [*one, *one, "concat", "func.return"]
     slices = [op for op in ops if isinstance(op, tensor.SliceOp)]
     assert [(op.starts[1], op.starts[1] + op.sizes[1]) for op in slices] == runs
-
-
-@pytest.mark.parametrize(
-    ("total", "most", "tail", "bounds"),
-    [
-        (1, 1, 0, [0, 1]),
-        (1, 64, 1, [0, 1]),
-        (64, 64, 1, [0, 64]),
-        (70, 70, 0, [0, 70]),
-        (70, 70, 1, [0, 64, 70]),
-        (70, 64, 0, [0, 64, 70]),
-        (320, 192, 0, [0, 128, 320]),  # even, not 192 and 128
-        (320, 192, 1, [0, 128, 256, 320]),
-        (512, 512, 1, [0, 448, 512]),
-        (512, 512, 2, [0, 384, 512]),
-        (512, 256, 1, [0, 192, 448, 512]),
-        (500, 128, 1, [0, 64, 192, 320, 448, 500]),
-    ],
-)
-def test_runs_are_even_and_the_tail_is_one_of_its_own(total, most, tail, bounds):
-    runs = token_runs(total, most, tail, 64)
-    assert [(run.start, run.stop) for run in runs] == list(itertools.pairwise(bounds))
-
-
-@given(
-    total=st.integers(1, 1500),
-    rows=st.integers(1, 12),
-    tail=st.integers(0, 2),
-    lanes=st.sampled_from([8, 32, 64]),
-)
-def test_runs_cover_all_tokens_once_in_whole_rows_of_lanes(total, rows, tail, lanes):
-    runs = token_runs(total, rows * lanes, tail, lanes)
-    assert [token for run in runs for token in range(run.start, run.stop)] == list(range(total))
-    assert all(run.size > 0 and run.start % lanes == 0 for run in runs)
-    last = runs.pop() if tail else None
-    assert last is None or -(-last.size // lanes) == min(tail, -(-total // lanes))
-    assert all(run.size <= rows * lanes for run in runs)
-
 
 
 @pytest.mark.parametrize(("tokens", "options"), [(5, ""), (64, ""), (150, "{tokens=64}"), (130, "{tail=1}")])

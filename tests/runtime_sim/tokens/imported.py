@@ -3,7 +3,7 @@
 import os
 import sys
 
-from runtime_sim.tokens.text import ENVIRONMENT
+from runtime_sim.tokens.library import ENVIRONMENT
 
 os.environ.update(ENVIRONMENT)
 sys.modules["torch"] = None  # type: ignore[assignment]

@@ -10,10 +10,10 @@ from PIL import Image
 from runtime_sim.tool.reference import Reference
 from runtime_sim.tool.shown import drawn_pictures, grids_of, prompt_shown
 from tests.frontend.seeing import INTERNVL
-from tests.pictures import make_original_internvl, make_seeing_checkpoint
 from tests.runtime_sim.launch.fake_vision import FakeVision
 from tests.runtime_sim.launch.test_vision_session import CASES, given
 from tests.vision import PATCH, make_vision_checkpoint, vision_model
+from tests.vision_layouts import make_original_internvl, make_seeing_checkpoint
 
 NAMES = ["qwen2_5_vl", "internvl"]
 

@@ -10,7 +10,7 @@ import pytest
 from compiler.diagnostics import UserError
 from frontend.build import native_model
 from frontend.importer import import_model
-from frontend.pictures import check_prompt, patches_within
+from frontend.max_pixels import check_prompt, patches_within
 from tests.frontend.models import config
 from tests.frontend.seeing import INTERNVL, QWEN2_5_VL
 

@@ -1,0 +1,151 @@
+"""A function of many tokens, section by section, each in runs of its own: what goes from one to another."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from compiler.ir.core import Op, Value
+from compiler.ir.module import Function
+from compiler.ir.types import F32, ElementType, TensorType
+from compiler.target.spec import ChipSpec
+from dialects import llm, tensor
+from dialects.tensor import Lanes
+from passes.llm_to_tensor.context import Lowering, Run
+from passes.llm_to_tensor.moved import CannotMove
+from passes.llm_to_tensor.sections import Places, Section, is_rounded, sections_of
+from passes.llm_to_tensor.views import Views
+from passes.ranges import Range, even_ranges
+
+
+def token_runs(total: int, most: int, tail: int, lanes: int) -> list[Range]:
+    """Even runs of at most `most` tokens; with `tail`, so many rows of lanes at the end are a run as well."""
+    body = (-(-total // lanes) - tail) * lanes if tail else total
+    if body <= 0:
+        return [Range(0, total)]
+    runs = [*even_ranges(body, lanes, -(-most // lanes))]
+    return [*runs, Range(body, total)] if body < total else runs
+
+
+@dataclass(frozen=True)
+class Cut:
+    """How the tokens of a section are cut into runs; see `LlmToTensor`."""
+
+    tokens: int = 0
+    tail: int = 0
+    keys: int = 0
+    some: Sequence[int] = ()
+    sections: Sequence[int] = ()
+
+    def runs(self, total: int, lanes: int) -> list[Range]:
+        return token_runs(total, self.tokens or total, self.tail, lanes)
+
+
+class InSections(Lowering):
+    """What a section reads of an earlier one lies in DDR, by token: it is loaded for each run, as arguments
+    are.
+    """
+
+    has_many_tokens = True
+
+    def __init__(self, function: Function, cut: Cut, spec: ChipSpec):
+        super().__init__(function, spec)
+        self.cut = cut
+        self.lanes = spec.lanes
+        self.places = Places(function)
+        self.views = Views(self, self.places)
+        self.tokens = 0  # of the section
+
+    @property
+    def count(self) -> int:
+        """Tokens of this run."""
+        return self.current.tokens.size
+
+    def sections(self, ops: list[Op], results: Sequence[Value]) -> list[Section]:
+        found = sections_of(self.function, self.places, lambda total: len(self.cut.runs(total, self.lanes)))
+        self.givers |= {value: [] for section in found for value in section.results}
+        return [section for number, section in enumerate(found) if number in self.cut.sections] or found
+
+    def begin(self, section: Section) -> None:
+        self.tokens = section.tokens
+        self.runs = [Run(part) for part in self.cut.runs(section.tokens, self.lanes)]
+        self.lowered = [run for number, run in enumerate(self.runs) if number in self.cut.some] or self.runs
+
+    def axis(self, value: Value) -> int:
+        axis = self.places.axis(value)
+        if axis is None:
+            self.op.fail(f"reads {value.type}, of which nothing says where its tokens are")
+        return axis
+
+    # ---- what a section gives ----
+
+    def given(self, value: Value) -> Value:
+        """As the client has it; for other sections by token, in f32 where some of them reads it so."""
+        if value in self.function.terminator.operands:
+            return self.stored(value)
+        self.build.loc = value.owner.loc if isinstance(value.owner, Op) else self.build.loc
+        x = self.half(value) if is_rounded(value) else self.get(value)
+        rows = self.build.permute(x, self._by_token_first(value))
+        if value.type.rank == 4:  # of all heads, side by side
+            rows = self.build.copy(rows)
+        return self.build.add(tensor.StoreOp(rows))
+
+    def joined_runs(self, value: Value, parts: Sequence[Value]) -> Value:
+        """In the order of the value's axes."""
+        if value in self.function.terminator.operands and parts:
+            return self.build.concat(parts, self.axis(value))
+        if sum(part.type.shape[0] for part in parts) < value.type.shape[self.axis(value)]:
+            return self.left_out(value.type.shape, value.type.element if is_rounded(value) else F32)
+        order = self._by_token_first(value)
+        whole = self.build.concat(parts, 0)
+        return self.build.permute(whole, [order.index(axis) for axis in range(len(order))])
+
+    def _by_token_first(self, value: Value) -> list[int]:
+        axis = self.axis(value)
+        return [axis, *(i for i in range(value.type.rank) if i != axis)]
+
+    def left_out(self, shape: tuple[int, ...], element: ElementType) -> Value:
+        """Something that is as large as what a run would store that is left out."""
+        type_ = TensorType(shape, element)
+        return self.build.add(tensor.WeightOp(sources=[f"left out, {type_}"], types=[type_]))
+
+    # ---- what it reads ----
+
+    def is_stored(self, value: Value) -> bool:
+        argument = value.owner is self.function.block
+        return argument or self.places.is_moved(value) or self.is_of_others(value)
+
+    def is_of_others(self, value: Value) -> bool:
+        """Whether an earlier section gave it."""
+        return value in self.givers and self.givers[value] is not self.lowered
+
+    def load_stored(self, value: Value) -> Value:
+        return self.load_tokens(value, self.current.tokens)
+
+    def load_tokens(self, value: Value, tokens: Range) -> Value:
+        """Of what `is_stored`."""
+        axis = self.axis(value)
+        if self.places.is_moved(value):
+            try:
+                return self.views.readable(value, axis).load(axis, tokens)
+            except CannotMove as reason:
+                self.op.fail(f"moves tokens: {reason}")
+        if self.is_of_others(value):
+            return self.build.load(self.tokens_of(self.whole(value), axis, tokens), Lanes(axis))
+        local = self.build.load(self.tokens_of(value, axis, tokens), Lanes(axis))
+        return self.build.cast(local, F32, Lanes(axis))
+
+    def picked(self, op: llm.GatherRowsOp) -> Value:
+        rows = self.views.moved(op.ids).rows(op.ids.type.rank - 1, self.current.tokens)
+        table = self.whole(op.table)
+        type_ = TensorType((1, self.count, table.type.shape[1]), table.type.element, Lanes(1))
+        return self.build.add(tensor.GatherOp(table, rows, types=[type_]))
+
+    def token_rows(self, value: Value) -> Value:
+        return self.tokens_of(value, self.axis(value), self.current.tokens)
+
+    def tokens_of(self, x: Value, axis: int, tokens: Range) -> Value:
+        """Those tokens of an array with tokens on that axis."""
+        starts, sizes = [0] * len(x.type.shape), list(x.type.shape)
+        starts[axis], sizes[axis] = tokens.start, tokens.size
+        return self.build.slice(x, starts, sizes)
