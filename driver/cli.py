@@ -10,8 +10,9 @@ from typing import Any
 
 from compiler.command import Parser, not_installed, run_command, show_log
 from compiler.diagnostics import printable
+from compiler.sizes import parse_bytes
 from compiler.target.chips import CHIPS
-from driver.options import AUTO, CALIBRATIONS, GROUP, MODES, ConvertOptions
+from driver.options import AUTO, CALIBRATIONS, DEVICE_MEMORY, GROUP, MODES, ConvertOptions
 from driver.rules import BITS
 
 EXAMPLE = "llm_convert.py -m ./Qwen2-7B-Instruct -s 384 -q w4bf16 -g 128 -c bm1684x -o qwen2_7b"
@@ -80,6 +81,14 @@ def pixels(text: str) -> tuple[int, ...]:
     return tuple(map(int, numbers))
 
 
+def memory(text: str) -> int:
+    """Bytes of a size as people write it."""
+    try:
+        return parse_bytes(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(str(error)) from None
+
+
 def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
     text = "folder with config.json and safetensors, or a GGUF file"
@@ -124,7 +133,10 @@ def _add_output_flags(group: argparse._ArgumentGroup) -> None:
     add("--embedding_disk", action="store_true", help=text)
     text = "a head that gives logits, and nets that take the largest or draw by them"
     add("--do_sample", action="store_true", help=text)
-    add("--dry_run", action="store_true", help="say what it would cost; write nothing")
+    text = "say what it would cost: sizes, memory, time, speed; read no weights, write nothing"
+    add("--dry_run", action="store_true", help=text)
+    text = "memory of a device that --dry_run compares with, such as 16GB or 8GiB (default: 16GB)"
+    add("--device_memory", type=memory, default=DEVICE_MEMORY, metavar="SIZE", help=text)
     add("--verify", action="store_true", help="run each net of the result and compare it with the model")
 
 

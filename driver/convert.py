@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from time import process_time
 
 from compiler.bmodel import BModel
 from compiler.diagnostics import CompileError, UserError, log
@@ -13,12 +14,13 @@ from compiler.progress import note
 from dialects.contents import READY, Content
 from driver.calibrate import measured
 from driver.client_files import copy_client_files
+from driver.dry_run import cost_of
 from driver.job import Job
 from driver.modes import resolved
 from driver.options import MAX_DEVICES, ConvertOptions
 from driver.output import CONFIG, staged_output
 from driver.pipelines import default_pipeline
-from driver.write import file_bytes, write
+from driver.write import write
 from frontend.binding import Weights
 from frontend.config import ModelConfig
 from frontend.gguf import is_gguf
@@ -28,7 +30,6 @@ from passes import load_all
 from passes.manager import HEADER, check_order, parse_pipeline, passes_that_end
 from runtime_sim.check.contract import check_file
 from runtime_sim.launch.loader import Program
-from runtime_sim.tool.timing import report
 from runtime_sim.tool.verify import verify_file
 
 
@@ -45,7 +46,9 @@ def convert(options: ConvertOptions) -> Path | None:
         compiled_job(options, opened)
         return None
     if options.dry_run:
-        print(cost_of(proven(compiled_job(options, opened))))
+        job = compiled_job(options, opened)
+        bmodel = proven(job)
+        print("\n".join(cost_of(job, bmodel, opened.config, process_time())))
         return None
     name = options.bmodel_name
     with staged_output(options.out_dir, name) as output:
@@ -134,12 +137,6 @@ def note_conversion(options: ConvertOptions, weights: Weights) -> None:
     stored = {"bfloat16": "bf16", "float16": "f16"}.get(weights.dtype.name, weights.dtype.name)
     if stored != options.half:
         log.warning("the checkpoint is %s; activations and weights are converted to %s", stored, options.half)
-
-
-def cost_of(bmodel: BModel) -> str:
-    """What the file would take, on disk and in time."""
-    lines = [f"{file_bytes(bmodel) / 1e6:.1f} MB", *report(Program(bmodel))]
-    return "\n".join(lines)
 
 
 def verify(path: Path, options: ConvertOptions) -> None:

@@ -19,6 +19,7 @@ AUTO = "auto"  # the mode that the checkpoint is in; `driver.modes` says which
 GROUP = 64  # the default
 MAX_JOBS = 1024
 MAX_DEVICES = 8
+DEVICE_MEMORY = 16 * 10**9  # bytes that boards have for the most part
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class ConvertOptions:
     jobs: int = 0  # weights quantized at the same time; 0: one per CPU
     verify: bool = False
     dry_run: bool = False
+    device_memory: int = DEVICE_MEMORY  # bytes, for the dry run
     as_stored: bool = False  # weights of blocks are codes or in 16 bits already, and stay so; no flag
 
     def __post_init__(self) -> None:

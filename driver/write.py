@@ -6,13 +6,14 @@ import hashlib
 from pathlib import Path
 
 from compiler.bmodel import BModel, write_bmodel
-from compiler.bmodel.schema import PAGE_BYTES
+from compiler.bmodel.writer import size_of_file
 from compiler.client_nets import stage_name
 from compiler.ir.types import ElementType, element
 from compiler.progress import counter
 from compiler.weights.stored import convert
 from driver.groups import embedding_of, table_of
 from driver.job import Job
+from driver.options import ConvertOptions
 from driver.output import EMBEDDING, LOG, Output, require_space
 from frontend.binding import Weights
 from frontend.imported import ImportedModel
@@ -23,12 +24,12 @@ EMBEDDING_ROWS = 4096  # converted at a time
 def write(job: Job, bmodel: BModel, output: Output) -> None:
     """The embedding, the bmodel and its list of nets."""
     options = job.options
-    embedding = table_of(job.model).y.type.bytes if options.embedding_disk else 0
-    require_space(options.out_dir, output.folder, file_bytes(bmodel) + embedding)
+    needed = size_of_file(named_embedding(bmodel, options)) + embedding_bytes(job)
+    require_space(options.out_dir, output.folder, needed)
     if options.embedding_disk:
         table = output.folder / EMBEDDING
         sha256 = write_embedding(job.model, job.weights, element(options.half), table)
-        bmodel = bmodel.with_embedding(sha256)
+        bmodel = named_embedding(bmodel, options, sha256)
         output.check_config()
     with counter("write", len(job.blobs), " layers") as done:
         for blob in job.blobs:
@@ -54,12 +55,14 @@ def write_embedding(model: ImportedModel, weights: Weights, half: ElementType, p
     return digest.hexdigest()
 
 
-def file_bytes(bmodel: BModel) -> int:
-    """About what the file takes: its weights and instructions, and a page for what else a stage has."""
-    stages = [stage for net in bmodel.nets for stage in net.stages]
-    blobs = {stage.coeff.blob.key: stage.coeff.size for stage in stages if stage.coeff}
-    streams = {data for stage in stages for core in stage.cores for data in (core.tiu, core.dma)}
-    return sum(blobs.values()) + sum(map(len, streams)) + PAGE_BYTES * len(stages)
+def named_embedding(bmodel: BModel, options: ConvertOptions, sha256: str = "0" * 64) -> BModel:
+    """The model as its file knows the embedding on disk, if that is asked for."""
+    return bmodel.with_embedding(sha256) if options.embedding_disk else bmodel
+
+
+def embedding_bytes(job: Job) -> int:
+    """Of the embedding on disk."""
+    return table_of(job.model).y.type.bytes if job.options.embedding_disk else 0
 
 
 def listing(bmodel: BModel) -> str:

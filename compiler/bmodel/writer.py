@@ -51,7 +51,7 @@ def write_bmodel(path: str | os.PathLike[str], bmodel: BModel) -> None:
     _check(bmodel)
     with atomic_file(Path(path)) as file:
         places = _Places()
-        reserved = round_up(HEADER_BYTES + len(encode(_model(bmodel, places))), PAGE_BYTES) - HEADER_BYTES
+        reserved = _reserved_bytes(bmodel)
         section = _BinarySection(file, HEADER_BYTES + reserved, places)
         for net in bmodel.nets:
             for stage in net.stages:
@@ -64,6 +64,21 @@ def write_bmodel(path: str | os.PathLike[str], bmodel: BModel) -> None:
         file.write(_header(reserved, section.size))
         file.write(encode(model).ljust(reserved, b"\0"))
         _write_digest(file, weight_ranges(model))
+
+
+def size_of_file(bmodel: BModel) -> int:
+    """Bytes that `write_bmodel` will write; fewer where blobs of different keys turn out to be equal."""
+    stages = [stage for net in bmodel.nets for stage in net.stages]
+    cores = [core for stage in stages for core in (*stage.cores, *stage.idle)]
+    streams = {data for core in cores for data in (core.tiu, core.dma)}
+    blobs = {stage.coeff.blob.key: stage.coeff.size for stage in stages if stage.coeff}
+    pages = sum(round_up(size, PAGE_BYTES) for size in (*map(len, streams), *blobs.values()))
+    return HEADER_BYTES + _reserved_bytes(bmodel) + pages
+
+
+def _reserved_bytes(bmodel: BModel) -> int:
+    """Of the flatbuffer, whose length does not depend on its numbers, up to a whole page with the header."""
+    return round_up(HEADER_BYTES + len(encode(_model(bmodel, _Places()))), PAGE_BYTES) - HEADER_BYTES
 
 
 @contextmanager

@@ -10,7 +10,9 @@ from itertools import groupby
 from typing import Any
 
 from compiler.bmodel import AddrMode, BModel, Net, Stage, TensorInfo, read_bmodel
-from runtime_sim.launch.loader import io_bytes, stage_names
+from compiler.bmodel.memory import device_memory
+from compiler.sizes import human
+from runtime_sim.launch.loader import stage_names
 
 
 def run(arguments: Namespace) -> int:
@@ -28,22 +30,9 @@ def as_dict(bmodel: BModel) -> dict[str, Any]:
         "version": bmodel.version,
         "file_bytes": bmodel.file_bytes,
         "has_digest": bmodel.has_digest,
-        "memory": _memory(bmodel),
-        "devices": [_memory(bmodel, device) for device in range(bmodel.device_num)],
+        "memory": dataclasses.asdict(device_memory(bmodel)),
+        "devices": [dataclasses.asdict(device_memory(bmodel, n)) for n in range(bmodel.device_num)],
         "nets": [_net_dict(net) for net in bmodel.nets],
-    }
-
-
-def _memory(bmodel: BModel, device: int = 0) -> dict[str, int]:
-    """Memory of a device in bytes, as a client of the runtime gets it: one scratch memory for all nets."""
-    nets = [net for net in bmodel.nets if net.device == device]
-    stages = [stage for net in nets for stage in net.stages]
-    blobs = {(stage.coeff.check_code, stage.coeff.size) for stage in stages if stage.coeff}
-    return {
-        "weights": sum(size for _, size in blobs),
-        "blobs": len(blobs),
-        "scratch": max((stage.ctx_size for stage in stages), default=0),
-        "io": sum(map(io_bytes, nets)),
     }
 
 
@@ -88,11 +77,12 @@ def _lines(bmodel: BModel) -> Iterator[str]:
     digest = "" if bmodel.has_digest else ", no digest of its instructions"
     yield f"{bmodel.chip}, {len(bmodel.nets)} nets, {human(bmodel.file_bytes)}{digest}"
     for device in range(bmodel.device_num):
-        memory = _memory(bmodel, device)
+        memory = device_memory(bmodel, device)
         yield (
-            f"device memory{f' {device}' if bmodel.device_num > 1 else ''}: "
-            f"weights {human(memory['weights'])} in {memory['blobs']} blobs, "
-            f"scratch {human(memory['scratch'])}, I/O of their own {human(memory['io'])}"
+            f"device memory{f' {device}' if bmodel.device_num > 1 else ''}: {human(memory.total)}, "
+            f"weights {human(memory.weights)} in {memory.blobs} blobs, caches {human(memory.caches)}, "
+            f"other I/O of their own {human(memory.io)}, scratch {human(memory.scratch)}, "
+            f"instructions {human(memory.instructions)}"
         )
     for nets in _alike(bmodel.nets):
         yield ""
@@ -150,13 +140,3 @@ def _counts(stage: Stage) -> str:
 
 def _weights(stage: Stage) -> str:
     return human(stage.coeff.size) if stage.coeff else "none"
-
-
-def human(size: int) -> str:
-    """Bytes in the unit that leaves at least one digit before the point."""
-    value = float(size)
-    for unit in ("bytes", "KB", "MB"):
-        if value < 1000:
-            return f"{value:.3g} {unit}"
-        value /= 1000
-    return f"{value:.2f} GB"

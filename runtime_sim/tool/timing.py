@@ -89,9 +89,9 @@ def run(arguments: Namespace) -> int:
     return 0
 
 
-def report(program: Program) -> list[str]:
-    """The figures of a model's nets, as lines of text."""
-    return list(_lines(measure_file(program), details=False))
+def text_of(measured: Measured) -> list[str]:
+    """The figures of a model's nets and of the whole of it, as lines of text."""
+    return [*_summary(measured), *_model_lines(measured)]
 
 
 def measure_file(program: Program, only: str | None = None) -> Measured:
@@ -160,16 +160,24 @@ def _histories(program: Program) -> list[int]:
 
 
 def _lines(measured: Measured, details: bool) -> Iterator[str]:
-    yield f"{measured.spec.chip} at {measured.spec.mhz} MHz; estimates, not measurements"
-    yield ""
-    costs = measured.spec.costs
-    yield from _table([_HEAD, *(row for group in measured.groups for row in _rows(group, costs))])
+    yield from _summary(measured)
     for group in measured.groups:
         yield ""
         yield from _work_lines(group)
         if details:
             yield ""
             yield from _table(_by_kind(group, measured.spec))
+    yield from _model_lines(measured)
+
+
+def _summary(measured: Measured) -> Iterator[str]:
+    yield f"{measured.spec.chip} at {measured.spec.mhz} MHz; estimates, not measurements"
+    yield ""
+    costs = measured.spec.costs
+    yield from _table([_HEAD, *(row for group in measured.groups for row in _rows(group, costs))])
+
+
+def _model_lines(measured: Measured) -> Iterator[str]:
     for name, reason in measured.incomplete.items():
         yield f"\n{'only in part' if name in measured.model.nets else 'not measured'}: {reason}"
     if measured.model.is_whole:

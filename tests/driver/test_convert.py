@@ -11,12 +11,14 @@ import numpy as np
 import pytest
 
 from compiler.bmodel import read_bmodel
+from compiler.bmodel.memory import device_memory
 from compiler.diagnostics import CompileError
 from driver import convert as stages
 from driver import write
 from driver.convert import convert
 from driver.options import ConvertOptions
 from driver.pipelines import default_pipeline
+from frontend.binding import Weights
 from frontend.checkpoint import Checkpoint
 from tests.checkpoints import LONGROPE
 
@@ -54,9 +56,21 @@ def test_a_dry_run_tells_what_the_file_would_take_and_writes_nothing(options, ca
     assert convert(replace(options, dry_run=True)) is None
     assert not options.out_dir.exists()
     told = capsys.readouterr().out
-    size = convert(options).stat().st_size
-    assert float(told.split()[0]) == pytest.approx(size / 1e6, abs=0.1)
+    path = convert(options)
+    assert f"\nfile: {path.stat().st_size:,} bytes\n" in told
+    assert f"\ndevice memory: {device_memory(read_bmodel(path)).total:,} bytes" in told
     assert "tokens" in told
+
+
+@pytest.mark.parametrize("changes", [{"embedding_disk": True}, {"quantize": "w4bf16"}])
+def test_a_dry_run_reads_no_weight(options, capsys, monkeypatch, changes):
+    monkeypatch.setattr(Weights, "read", lambda *_: pytest.fail("a weight was read"))
+    given = replace(options, passes=None, dry_run=True, **changes)
+    convert(replace(given, passes=default_pipeline(given)))
+    monkeypatch.undo()
+    told = capsys.readouterr().out
+    path = convert(replace(given, passes=default_pipeline(given), dry_run=False))
+    assert f"\nfile: {path.stat().st_size:,} bytes\n" in told
 
 
 @pytest.mark.parametrize("last", ["recognize-rope", "llm-to-tensor"])

@@ -15,7 +15,7 @@ from bmodel_tool import main
 from compiler.bmodel import BModel, read_bmodel, write_bmodel
 from compiler.bmodel.flatbuffer import decode, encode
 from runtime_sim.launch.loader import Program
-from runtime_sim.tool.timing import measure_file, report
+from runtime_sim.tool.timing import measure_file, text_of
 from tests.runtime_sim.check.changes import with_net
 from tests.runtime_sim.check.cores import sum_model
 from tests.runtime_sim.check.programs import add_model, toy_model
@@ -101,10 +101,10 @@ def test_decode_is_told_for_each_stage():
     nets = measured.model.nets
     cycles = [nets[each].cycles for each in ("embedding_cache", "block_cache_0.1", "lm_head")]
     assert by_history[6]["cycles"] == pytest.approx(1e9 / sum(cycles))
-    text = "\n".join(report(Program(model)))
+    text = "\n".join(text_of(measure_file(Program(model))))
     assert "decode, up to 12 tokens " in text
     assert "decode, up to 6 tokens " in text
-    assert "decode  " in "\n".join(report(Program(toy_model())))
+    assert "decode  " in "\n".join(text_of(measure_file(Program(toy_model()))))
 
 
 def with_other(model: BModel, **stage: Any) -> Program:
