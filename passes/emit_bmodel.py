@@ -59,12 +59,13 @@ def decoded(function: Function) -> dict[str, list[Decoded]]:
     bodies = PerPlace(function, lambda op, fields: isa.complete(op.family, op.isa_kind(), fields))
     for op in instructions_of(function):
         body = bodies(op)
-        queues[op.engine].append(replace(body, fields={**body.fields, **order_of(op, spec)}))
+        fields = {**body.fields, **order_of(op, spec)}
+        queues[op.engine].append(Decoded(body.name, body.kind, fields, body.size))
     return queues
 
 
 def instructions_of(function: Function) -> Iterator[Instruction]:
-    return (op for op in function.block.ops if isinstance(op, Instruction))
+    return (op for op in function.block.ops.listed() if isinstance(op, Instruction))
 
 
 def order_of(op: Instruction, spec: ChipSpec) -> Fields:
@@ -79,7 +80,7 @@ class PerPlace(Generic[Found]):
 
     def __init__(self, function: Function, found: Callable[[Instruction, Fields], Found]) -> None:
         spec = target_of(function)
-        buffers = (op.results[0] for op in function.block.ops if isinstance(op, LocalOp | GlobalOp))
+        buffers = (op.results[0] for op in function.block.ops.listed() if isinstance(op, LocalOp | GlobalOp))
         self._addresses = {buffer: address_of(buffer) for buffer in buffers}
         self._place = Placement(spec, self._addresses.__getitem__, spec.lane_bytes)
         self._found = found

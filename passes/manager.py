@@ -16,7 +16,7 @@ from compiler.ir.core import Op
 from compiler.ir.location import FileLoc
 from compiler.ir.module import Module, walk
 from compiler.ir.printer import print_module
-from compiler.ir.verify import verify
+from compiler.ir.verify import States, verify
 from compiler.target.attribute import TARGET
 from dialects.contents import Content, contents, contents_of
 from passes.options import check_option, option_text, parse_option, usage
@@ -35,7 +35,8 @@ class Pass:
     The docstring begins with the dialects that it reads and leaves, such as ``llm -> tensor.`` For the order
     of passes, ``takes`` is all that a module may hold when the pass runs, ``ends`` what is gone afterwards,
     and ``leaves`` what is there instead. ``changes`` are the classes of ops that it makes or changes, beyond
-    moving them: of the others only the order is verified after it, and all of them after the last pass.
+    moving them: of the others only the order is verified after it. Those that are as they were before the
+    pass are not verified again either, and all of them are after the last pass.
     """
 
     name: ClassVar[str] = ""
@@ -203,7 +204,7 @@ class PassManager:
 
     def run(self, module: Module) -> list[Pass]:
         """Run the passes on one module; returns those left undone by ``stop_after``."""
-        self.verify(module)
+        states = self.verify(module)
         check_order(self.passes, contents(module), self.source or "the module")
         dump = _Dump(self, module)
         dump.write(0, "input")
@@ -211,7 +212,7 @@ class PassManager:
             before = print_module(module) if self.print_after_change else ""
             is_last = index + 1 == len(self.passes) or step.name == self.stop_after
             try:
-                self._run_pass(step, module, (Op,) if is_last else step.changes)
+                states = self._run_pass(step, module, {} if is_last else states, is_last)
             except CompileError as error:
                 dump.place(error)
                 error.notes.append(self._reproducer(index, module, dump.path))
@@ -226,18 +227,20 @@ class PassManager:
                 return list(self.passes[index + 1 :])
         return []
 
-    def _run_pass(self, step: Pass, module: Module, changed: tuple[type[Op], ...]) -> None:
+    def _run_pass(self, step: Pass, module: Module, before: States, is_last: bool) -> States:
         start = time.perf_counter()
         step.run(module)
         self.seconds[step.name] = self.seconds.get(step.name, 0.0) + time.perf_counter() - start
-        self.verify(module, changed)
+        states = self.verify(module, (Op,) if is_last else step.changes, before)
         if self.verify_each:
             check_ended(step, module)
+        return states
 
-    def verify(self, module: Module, changed: tuple[type[Op], ...] = (Op,)) -> None:
-        """CompileError at the first op that is wrong, unless verification is off."""
-        if self.verify_each:
-            verify(module, changed)
+    def verify(
+        self, module: Module, changed: tuple[type[Op], ...] = (Op,), before: States | None = None
+    ) -> States:
+        """CompileError at the first op that is wrong, unless this is off; see `compiler.ir.verify`."""
+        return verify(module, changed, before) if self.verify_each else {}
 
     def _reproducer(self, index: int, module: Module, dumped: Path | None) -> str:
         step = self.passes[index]

@@ -70,10 +70,10 @@ class Builder:
 
 
 def walk(root: Op) -> Iterator[Op]:
-    """The op and everything inside it, outer before inner, in order. The current op may be erased."""
+    """The op and everything inside it, outer before inner, in order; of a block what is in it at first."""
     yield root
     for region in root.regions:
-        for op in region.block.ops:
+        for op in region.block.ops.listed():
             if op.regions:
                 yield from walk(op)
             else:

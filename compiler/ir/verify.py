@@ -14,35 +14,84 @@ from compiler.ir.values import described
 SHOWN = 60  # characters of a wrong value in a message
 
 Sound = set[tuple[Hashable, ...]]  # ids of what was found to suit each other, which many ops share
+States = dict[Op, tuple[Any, ...]]  # what ops without regions were like when they were verified
 Changed = tuple[type[Op], ...]
 
 
-def verify(root: Op, changed: Changed = (Op,)) -> None:
+def verify(root: Op, changed: Changed = (Op,), before: States | None = None) -> States:
     """Check an op and everything inside it; CompileError at the first op that is wrong.
 
-    Of ops of other classes than `changed` only the order is checked: each stands behind what it reads.
+    Of ops of other classes than `changed`, and of those that are as they were `before`, only the order is
+    checked: each stands behind what it reads. Returned is what they are like now.
     """
-    _verify_op(root, set(), set(), changed)
+    check = _Check(changed, before or {})
+    check.op(root, set())
+    return check.states
 
 
-def _verify_op(op: Op, visible: set[Value], sound: Sound, changed: Changed) -> None:
-    if not visible.issuperset(op.operands):
-        _fail_undefined(op, visible)
-    is_changed = isinstance(op, changed)
-    if is_changed and op.verifies_form:
+class _Check:
+    """One walk over some IR."""
+
+    def __init__(self, changed: Changed, before: States) -> None:
+        self.changed = changed
+        self.before = before
+        self.states: States = {}
+        self.sound: Sound = set()
+
+    def op(self, op: Op, visible: set[Value]) -> None:
+        if not visible.issuperset(op.operands):
+            _fail_undefined(op, visible)
+        is_changed = isinstance(op, self.changed)
+        if op.regions:
+            self.with_regions(op, visible, is_changed)
+        elif is_changed and op.verifies_form:
+            self.form(op)
+        elif is_changed:
+            self.alone(op)
+
+    def form(self, op: Op) -> None:
         form = _form(op)
-        if form not in sound:
-            _verify_parts(op, sound)
+        if form not in self.sound:
+            _verify_parts(op, self.sound)
             _verify_whole(op)
-            sound.add(form)
+            self.sound.add(form)
         op.verify_place()
-        return
-    if is_changed:
-        _verify_parts(op, sound)
-    for region in op.regions:
-        _verify_region(op, region, set() if op.is_isolated else set(visible), sound, changed)
-    if is_changed:
-        _verify_whole(op)
+
+    def alone(self, op: Op) -> None:
+        state = self.states[op] = _state(op)
+        if self.before.get(op) != state:
+            _verify_parts(op, self.sound)
+            _verify_whole(op)
+
+    def with_regions(self, op: Op, visible: set[Value], is_changed: bool) -> None:
+        if is_changed:
+            _verify_parts(op, self.sound)
+        for region in op.regions:
+            self.region(op, region, set() if op.is_isolated else set(visible))
+        if is_changed:
+            _verify_whole(op)
+
+    def region(self, op: Op, region: Region, visible: set[Value]) -> None:
+        block = region.block
+        for arg in block.args:
+            if problem := arg.type.problem():
+                op.fail(f"argument {arg.index} is {arg.type}, which {problem}")
+        visible.update(block.args)
+        for inner in block.ops.listed():
+            if inner.is_terminator and inner is not block.ops.last:
+                inner.fail("ends its block, but other ops follow")
+            self.op(inner, visible)
+            visible.update(inner.results)
+
+
+def _state(op: Op) -> tuple[Any, ...]:
+    """All that its `verify` looks at: of other ops, which make the operands, and which read the results.
+
+    Its parts are replaced where they change, so that most are told to be equal by identity.
+    """
+    types = [value.type for value in (*op.operands, *op.results)]
+    uses = [value.uses for value in op.results]
+    return op.attributes, op.operands, op.results, op.segments, types, uses
 
 
 def _form(op: Op) -> tuple[Hashable, ...]:
@@ -70,20 +119,6 @@ def _fail_undefined(op: Op, visible: set[Value]) -> None:
     if isinstance(maker, Op) and maker.parent is None:
         op.fail(f"operand {index} is a result of '{maker.opname}', which was erased or never inserted")
     op.fail(f"operand {index} is used before its definition or outside of its region")
-
-
-def _verify_region(
-    op: Op, region: Region, visible: set[Value], sound: Sound, changed: Changed
-) -> None:
-    for arg in region.block.args:
-        if problem := arg.type.problem():
-            op.fail(f"argument {arg.index} is {arg.type}, which {problem}")
-    visible.update(region.block.args)
-    for inner in region.block.ops:
-        if inner.is_terminator and inner is not region.block.ops.last:
-            inner.fail("ends its block, but other ops follow")
-        _verify_op(inner, visible, sound, changed)
-        visible.update(inner.results)
 
 
 def _verify_operands(op: Op) -> None:

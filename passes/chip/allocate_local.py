@@ -47,13 +47,13 @@ class AllocateLocal(Pass):
 
 
 def erase_unused(function: Function) -> None:
-    for op in function.block.ops:
+    for op in function.block.ops.listed():
         if isinstance(op, LocalOp) and op.is_dead():
             op.erase()
 
 
 def allocate(function: Function, spec: ChipSpec) -> None:
-    *ops, _ = function.block.ops
+    *ops, _ = function.block.ops.listed()
     found = lives(ops, spec)
     packing = Packing(found, on_their_way(ops, spec), Banks(ops, spec), spec)
     if packing.run():
@@ -130,7 +130,7 @@ def require_room(function: Function, live: np.ndarray, spec: ChipSpec) -> None:
 def refuse(function: Function, live: np.ndarray, spec: ChipSpec) -> NoReturn:
     """DoesNotFit, of the bytes that are alive at each position at the least."""
     position = int(live.argmax())
-    op = list(function.block.ops)[position]
+    op = function.block.ops.listed()[position]
     raise DoesNotFit(
         f"{function.sym_name} needs {live[position]} bytes of local memory per lane at one point, "
         f"in pieces that do not fit the {spec.lane_bytes} of {spec.name}",

@@ -58,7 +58,7 @@ class AssignAddresses(Pass):
 
 def globals_of(function: Function, *spaces: str) -> Iterator[GlobalOp]:
     """The DDR regions of some spaces; inputs and outputs in the order of the signature."""
-    found = [op for op in function.block.ops if isinstance(op, GlobalOp) and op.space in spaces]
+    found = [op for op in function.block.ops.listed() if isinstance(op, GlobalOp) and op.space in spaces]
     yield from sorted(found, key=lambda op: (spaces.index(op.space), op.index or 0))
 
 

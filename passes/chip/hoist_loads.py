@@ -49,7 +49,7 @@ class HoistLoads(Pass):
 
 def hoist_loads(function: Function, spec: ChipSpec, capacity: int) -> None:
     """Definitions of buffers, which no order binds, come first."""
-    *ops, _ = function.block.ops
+    *ops, _ = function.block.ops.listed()
     found = lives(ops, spec)
     require_room(function, live_bytes(shortest(found), len(ops)), spec)
     places = load_places(ops, live_bytes(found, len(ops)), spec, capacity)

@@ -32,7 +32,7 @@ class HoistStores(Pass):
 
 def hoist_stores(function: Function, spec: ChipSpec) -> None:
     """Stores that move up behind the same op keep their order."""
-    *ops, _ = function.block.ops
+    *ops, _ = function.block.ops.listed()
     places = store_places(ops, spec)
     reorder(function, lambda position: places.get(position, position))
 

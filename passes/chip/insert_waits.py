@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -43,7 +43,7 @@ def insert_waits(function: Function, spec: ChipSpec) -> None:
     footprint = PerForm(lambda op: footprint_of(op, spec))
     count = {"tiu": 0, "dma": 0}
     waited = {"tiu": 0, "dma": 0}
-    for op in function.block.ops:
+    for op in function.block.ops.listed():
         if not isinstance(op, Instruction):
             continue
         engine = op.engine
@@ -51,17 +51,18 @@ def insert_waits(function: Function, spec: ChipSpec) -> None:
         if any(part.stop > op.operands[part.operand].type.bytes for part in parts):
             checked_accesses(op, spec)  # says what is wrong; a form is only checked for the first of its ops
         count[engine] += 1
-        wait = memory.newest_conflict(op, parts, OTHER[engine])
+        cells = memory.cells_of(op, parts)
+        wait = memory.newest_conflict(cells, OTHER[engine])
         is_covered = wait <= waited[engine]
         op.attributes = Ordered(op.attributes, count[engine], 0 if is_covered else wait)
         waited[engine] = max(wait, waited[engine])
-        memory.record(op, parts, engine, count[engine])
+        memory.record(cells, engine, count[engine])
 
 
 def local_offsets(function: Function, spec: ChipSpec) -> dict[Value, int]:
     """Where each local buffer lies; CompileError when one ends beyond its lane."""
     found = {}
-    for op in function.block.ops:
+    for op in function.block.ops.listed():
         if isinstance(op, LocalOp):
             assert op.offset is not None, "local buffers have no offsets yet"
             if op.offset + op.buffer.type.bytes > spec.lane_bytes:
@@ -87,6 +88,9 @@ def footprint_of(op: Instruction, spec: ChipSpec) -> list[Part]:
     ]
 
 
+Cells: TypeAlias = Sequence[tuple[bool, slice]]
+
+
 class Touched:
     """The id of each engine's last access and last write of every cell of local memory.
 
@@ -101,21 +105,23 @@ class Touched:
             {engine: np.zeros(cells, np.int64) for engine in OTHER} for _ in range(2)
         )
 
-    def newest_conflict(self, op: Instruction, parts: Sequence[Part], engine: str) -> int:
-        """The highest id of that engine's instructions that must not overlap with this one; 0 if none."""
-        newest = 0
-        for part in parts:
-            ids = (self.touched if part.write else self.written)[engine]
-            newest = max(newest, int(ids[self._cells(op, part)].max()))
-        return newest
+    def cells_of(self, op: Instruction, parts: Iterable[Part]) -> Cells:
+        """The cells that an instruction touches, and whether it writes to them."""
+        found = []
+        for operand, write, start, stop in parts:
+            offset = self.offsets[op.operands[operand]]
+            found.append((write, slice((offset + start) // self.cell, -(-(offset + stop) // self.cell))))
+        return found
 
-    def record(self, op: Instruction, parts: Sequence[Part], engine: str, number: int) -> None:
-        for part in parts:
-            cells = self._cells(op, part)
-            self.touched[engine][cells] = number
-            if part.write:
-                self.written[engine][cells] = number
+    def newest_conflict(self, cells: Cells, engine: str) -> int:
+        """The highest id of that engine's instructions that must not overlap with these cells; 0 if none."""
+        written, touched = self.written[engine], self.touched[engine]
+        newest = [np.maximum.reduce((touched if write else written)[part]) for write, part in cells]
+        return int(max(newest, default=0))
 
-    def _cells(self, op: Instruction, part: Part) -> slice:
-        offset = self.offsets[op.operands[part.operand]]
-        return slice((offset + part.start) // self.cell, -(-(offset + part.stop) // self.cell))
+    def record(self, cells: Cells, engine: str, number: int) -> None:
+        written, touched = self.written[engine], self.touched[engine]
+        for write, part in cells:
+            touched[part] = number
+            if write:
+                written[part] = number

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -22,10 +22,10 @@ class Life:
     last: int
     loads: list[int] = field(default_factory=list)  # that come before all other uses
     due: int = 0  # the last position in front of which these may be issued; `first` where there are none
+    bytes: int = field(init=False)
 
-    @property
-    def bytes(self) -> int:
-        return self.op.buffer.type.bytes
+    def __post_init__(self) -> None:
+        self.bytes = self.op.results[0].type.bytes
 
 
 def lives(ops: Sequence[Op], spec: ChipSpec) -> list[Life]:
@@ -43,7 +43,7 @@ def lives(ops: Sequence[Op], spec: ChipSpec) -> list[Life]:
                     continue
                 life = found[value] = loading[value] = Life(value.owner, position, position, due=position)
             life.last = position
-            if value in loading:
+            if loading and value in loading:
                 if is_load:
                     life.loads.append(position)
                     life.due = position
@@ -71,13 +71,13 @@ def limit_to_overwrites(found: Iterable[Life], ops: Sequence[Op], spec: ChipSpec
 
 def shortest(found: Iterable[Life]) -> list[Life]:
     """The lives if all loads were issued as late as they may be."""
-    return [replace(life, first=life.due) for life in found]
+    return [Life(life.op, life.due, life.last, life.loads, life.due) for life in found]
 
 
 def live_bytes(found: Iterable[Life], length: int) -> np.ndarray:
     """Bytes of the buffers alive at each position of a program of this length."""
-    change = np.zeros(length + 1, np.int64)
+    change = [0] * (length + 1)
     for life in found:
         change[life.first] += life.bytes
         change[life.last + 1] -= life.bytes
-    return np.cumsum(change[:-1])
+    return np.cumsum(np.array(change[:-1], np.int64))

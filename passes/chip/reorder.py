@@ -10,6 +10,6 @@ from compiler.ir.module import Function
 
 def reorder(function: Function, key: Callable[[int], Any]) -> None:
     """Sort the ops by a key of their positions, all but the terminator; equal ones keep their order."""
-    *ops, terminator = function.block.ops
+    *ops, terminator = function.block.ops.listed()
     places = sorted(range(len(ops)), key=key)
     function.block.ops.arrange([*map(ops.__getitem__, places), terminator])
