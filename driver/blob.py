@@ -247,6 +247,7 @@ class WeightBlob:
     key: Hashable
     jobs: int = 1
     done: Callable[[], object] = lambda: None  # called when all bytes were taken
+    make: Callable[[Sequence[Piece], Materializer], list[Array]] | None = None  # pieces of one weight
 
     @property
     def size(self) -> int:
@@ -275,6 +276,8 @@ class WeightBlob:
                 yield from zip(group, waiting.popleft().result(), strict=True)
 
     def _bytes_of(self, pieces: Sequence[Piece]) -> list[Array]:
+        if self.make is not None:
+            return self.make(pieces, self.materializer)
         return list(self.materializer.pieces([piece.source for piece in pieces]))
 
 

@@ -12,7 +12,7 @@ from compiler.command import Parser, not_installed, run_command, show_log
 from compiler.diagnostics import printable
 from compiler.sizes import parse_bytes
 from compiler.target.chips import CHIPS
-from driver.options import AUTO, CALIBRATIONS, DEVICE_MEMORY, GROUP, MODES, ConvertOptions
+from driver.options import AUTO, CACHE_SIZE, CALIBRATIONS, DEVICE_MEMORY, GROUP, MODES, ConvertOptions
 from driver.rules import BITS
 
 EXAMPLE = "llm_convert.py -m ./Qwen2-7B-Instruct -s 384 -q w4bf16 -g 128 -c bm1684x -o qwen2_7b"
@@ -149,4 +149,8 @@ def _add_developer_flags(group: argparse._ArgumentGroup) -> None:
     add("--passes", metavar="PIPELINE", help="run these passes instead of the chip's: 'a,b{option=value}'")
     text = "weights quantized at once (default: one per CPU)"
     add("-j", "--jobs", type=int, default=0, metavar="N", help=text)
+    text = "keep finished programs and weights in DIR, and take those that are there (default: neither)"
+    add("--cache", type=folder, metavar="DIR", help=text)
+    text = "of the cache at most; what was used longest ago goes first (default: 20GB)"
+    add("--cache_size", type=memory, default=CACHE_SIZE, metavar="SIZE", help=text)
     add("-v", "--verbose", action="store_true", help="say what is being done")

@@ -12,6 +12,7 @@ from compiler.garbage import uncollected
 from compiler.ir.types import element
 from compiler.progress import note
 from dialects.contents import READY, Content
+from driver.cache import Cache
 from driver.calibrate import measured
 from driver.client_files import copy_client_files
 from driver.dry_run import cost_of
@@ -93,7 +94,8 @@ def compiled_job(options: ConvertOptions, opened: OpenedModel) -> Job:
     if options.do_sample:
         model = with_sampling(model, options.seq_length)
     note_conversion(options, weights)
-    job = Job(options, model, weights)
+    cache = None if options.cache is None else Cache(options.cache, options.cache_size)
+    job = Job(options, model, weights, cache=cache)
     job.compile()
     return job
 

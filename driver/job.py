@@ -25,6 +25,8 @@ from dialects.nets import net_of, programs_of, stages_of
 from dialects.parts import part_name
 from dialects.weights import view_of_name
 from driver.blob import Materializer, Piece, WeightBlob
+from driver.cache import Cache
+from driver.cached import CachedWeights, Compiled, get_program, program_key, put_program
 from driver.devices import by_device, completed, renamed
 from driver.groups import groups_to_compile, named_of, table_of
 from driver.options import ConvertOptions
@@ -62,6 +64,7 @@ class Job:
     blobs: list[WeightBlob] = field(default_factory=list)
     dumps: dict[str, Path] = field(default_factory=dict)  # of modules that do not come from the model
     keeps_instructions: bool = False
+    cache: Cache | None = None
     importance: dict[str, Floats] = field(default_factory=dict)  # of inputs, by parameter; see `quantize`
     _efforts: dict[Hashable, Efforts] = field(default_factory=dict)
     _streams: dict[Function, CommandStreams] = field(default_factory=dict)
@@ -75,12 +78,31 @@ class Job:
             groups = self.groups()
             self.dumps = dumps_by_module(self.options.resume_ir or (), [group.name for group in groups])
             for group in track(groups, "compile", " modules"):
-                module = self.compiled(group)
-                self.nets.append(NetGroup(module, group.instances))
-                if not (self.options.stop_after or self.keeps_instructions):
-                    self.encode(module)
+                self.nets.append(NetGroup(self.finished(group), group.instances))
         if not self.options.stop_after:
             set_apart([function for group in self.nets for function in group.module.functions()])
+
+    def finished(self, group: NetGroup) -> ModuleOp:
+        """The module compiled and encoded, or as the cache has it."""
+        options = self.options
+        if options.stop_after or self.keeps_instructions:
+            return self.compiled(group)
+        kind = self.kind(group)
+        if self.cache is None or options.dump_ir or self.dumps:
+            module = self.compiled(group)
+            self.encode(module)
+            return module
+        key = program_key(group.module, options.for_programs, kind, self._efforts.get(kind))
+        if (found := get_program(self.cache, key)) is None:
+            module = self.compiled(group)
+            self.encode(module)
+            streams = {each: self._streams[each] for each in module.functions() if each in self._streams}
+            found = Compiled(module, streams, self._efforts.get(kind))
+            put_program(self.cache, key, found)
+        self._streams.update(found.streams)
+        if found.efforts is not None:
+            self._efforts[kind] = found.efforts
+        return found.module
 
     def encode(self, module: ModuleOp) -> None:
         """Encode what depends on no other module, and let go of what nothing else looks at."""
@@ -104,6 +126,10 @@ class Job:
         pipeline = sharing_out(self.options, self.precision.kept(group))
         shared = self.run_passes(group.name, group.module, pipeline)
         return by_device(NetGroup(shared, group.instances), self.options.num_device)
+
+    @cached_property
+    def cached_weights(self) -> CachedWeights | None:
+        return None if self.cache is None else CachedWeights(self.cache)
 
     @cached_property
     def precision(self) -> Precision:
@@ -240,6 +266,7 @@ class Job:
         """
         key, jobs = (id(module), instance), self.options.job_count
         blob = WeightBlob(self.pieces(module, instance), self.materializer(instance), key, jobs)
+        blob.make = self.cached_weights.pieces if self.cached_weights else None
         self.blobs.append(blob)
         source = blob if blob.size else None
         for functions in stages_of(module.functions()):

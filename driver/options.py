@@ -19,7 +19,13 @@ AUTO = "auto"  # the mode that the checkpoint is in; `driver.modes` says which
 GROUP = 64  # the default
 MAX_JOBS = 1024
 MAX_DEVICES = 8
+CACHE_SIZE = 20 * 10**9  # bytes
 DEVICE_MEMORY = 16 * 10**9  # bytes that boards have for the most part
+# What no program depends on: where things are, what is done with them, and the values of weights.
+WITHOUT_PROGRAMS = (
+    *("model_path", "out_dir", "dump_ir", "jobs", "verify", "dry_run"),
+    *("device_memory", "cache", "cache_size", "calibrate", "calibration_text"),
+)
 
 
 @dataclass(frozen=True)
@@ -55,6 +61,8 @@ class ConvertOptions:
     verify: bool = False
     dry_run: bool = False
     device_memory: int = DEVICE_MEMORY  # bytes, for the dry run
+    cache: Path | None = None  # folder of what earlier runs made
+    cache_size: int = CACHE_SIZE  # bytes
     as_stored: bool = False  # weights of blocks are codes or in 16 bits already, and stay so; no flag
 
     def __post_init__(self) -> None:
@@ -72,6 +80,11 @@ class ConvertOptions:
     def core_count(self) -> int:
         """Cores of the chip that share a model."""
         return self.num_core or self.spec.cores
+
+    @property
+    def for_programs(self) -> dict[str, object]:
+        """What programs may depend on."""
+        return {name: value for name, value in vars(self).items() if name not in WITHOUT_PROGRAMS}
 
     @property
     def half(self) -> str:
@@ -202,6 +215,10 @@ class ConvertOptions:
             _check_outside("--dump-ir", self.dump_ir, "the checkpoint", self.model_path)
             _check_outside("--dump-ir", self.dump_ir, "-o", self.out_dir)
             _check_writable("--dump-ir", self.dump_ir)
+        if self.cache is not None:
+            _check_outside("--cache", self.cache, "the checkpoint", self.model_path)
+            _check_outside("--cache", self.cache, "-o", self.out_dir)
+            _check_writable("--cache", self.cache)
 
 
 def _require(holds: bool, message: str) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from compiler.bmodel import BModel, write_bmodel
 from compiler.bmodel.writer import size_of_file
 from compiler.client_nets import stage_name
+from compiler.diagnostics import log
 from compiler.ir.types import ElementType, element
 from compiler.progress import counter
 from compiler.weights.stored import convert
@@ -36,6 +37,8 @@ def write(job: Job, bmodel: BModel, output: Output) -> None:
             blob.done = done
         write_bmodel(output.folder / output.name, bmodel)
     job.weights.note_limited()
+    if job.cache is not None:
+        log.info("cache: %d found, %d made", job.cache.hits, job.cache.misses)
     (output.folder / LOG).write_text(listing(bmodel))
 
 
