@@ -113,6 +113,8 @@ def _add_quality(commands: Commands) -> None:
     text = "text to run on (default: some prose, and some code)"
     quality.add_argument("--text", type=Path, metavar="FILE", help=text)
     quality.add_argument("--tokens", type=_count, metavar="N", help="no more than so many of a text")
+    text = "write a page with the error over the layers, and those that add most"
+    quality.add_argument("--html", type=Path, metavar="OUT", help=text)
     quality.add_argument("--json", action="store_true", help="everything, for programs")
 
 

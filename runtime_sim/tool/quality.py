@@ -26,7 +26,9 @@ from runtime_sim.tokens.text import Text
 from runtime_sim.tool.agreement import Agreement
 from runtime_sim.tool.chat import open_session
 from runtime_sim.tool.launches import check_same_model
+from runtime_sim.tool.quality_page import write_quality
 from runtime_sim.tool.reference import Reference
+from runtime_sim.tool.run import check_output
 from runtime_sim.tool.stored import matrix
 
 # The first two chapters of Alice's Adventures in Wonderland, Lewis Carroll, 1865, in the public domain; and
@@ -74,6 +76,8 @@ class Loss:
 
 def run(arguments: Namespace) -> int:
     config = arguments.file.parent / "config"
+    if arguments.html:
+        check_output(arguments.html)
     session = open_session(arguments.file, config, exact=False)
     check_one_device(session, arguments.file)
     note(f"load {arguments.reference} in float32")
@@ -90,6 +94,8 @@ def run(arguments: Namespace) -> int:
                 measure(losses[name], session, reference, head, window)
                 done()
     found = {name: loss.as_dict() for name, loss in losses.items()}
+    if arguments.html:
+        write_quality(arguments.html, arguments.file.name, found, reference.name_of_layers)
     print(json.dumps(found, indent=2) if arguments.json else "\n".join(lines(found)))
     return 0
 

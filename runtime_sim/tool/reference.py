@@ -79,6 +79,11 @@ class Reference:
             )
         return found[0]
 
+    @property
+    def name_of_layers(self) -> str:
+        """What the list is called among the model's modules, as in a checkpoint."""
+        return str(next(name for name, module in self.model.named_modules() if module is self.layers))
+
     def trace(
         self, tokens: Sequence[int], rows: Sequence[int] | None = None, pictures: Sequence[Picture] = ()
     ) -> Trace:

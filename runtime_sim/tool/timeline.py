@@ -5,12 +5,11 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from compiler.bmodel.writer import atomic_file
+from compiler.page import write_page
 from compiler.target.costs import LOAD
 from compiler.target.spec import ChipSpec
 from compiler.target.timing import Timeline
@@ -23,18 +22,11 @@ if TYPE_CHECKING:
     from runtime_sim.tool.timing import Group, Measured
 
 _TEMPLATE = Path(__file__).with_suffix(".html")
-_PLACEHOLDER = "/*DATA*/ null"
 
 
 def write(path: Path, measured: Measured, title: str, ir: Path | None) -> None:
     """The page; `ir` is a folder of dumps that say which module each instruction comes from."""
-    data = page_data(measured, title, Sources.read(ir) if ir else None)
-    text = json.dumps(data, separators=(",", ":"))
-    text = text.replace("<", "\\u003c")  # so that no tag or comment of a name ends the script
-    page = _TEMPLATE.read_text(encoding="utf-8")
-    assert page.count(_PLACEHOLDER) == 1
-    with atomic_file(path) as file:
-        file.write(page.replace(_PLACEHOLDER, text).encode())
+    write_page(path, _TEMPLATE, page_data(measured, title, Sources.read(ir) if ir else None))
 
 
 def page_data(measured: Measured, title: str, sources: Sources | None) -> dict[str, Any]:

@@ -35,6 +35,7 @@ def measured(folder, runtime, monkeypatch, capsys, tmp_path):
         monkeypatch.setattr(quality, "Text", lambda config: encode)
         monkeypatch.setattr(quality, "matrix", lambda *_: weight if head is None else head)
         given = {"file": folder / "m.bmodel", "reference": folder, "text": text, "tokens": None, "json": json}
+        given["html"] = None
         code = quality.run(Namespace(**(given | changes)))
         return code, capsys.readouterr().out
 
