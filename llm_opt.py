@@ -21,6 +21,7 @@ from compiler.ir.parser import parse_module
 from compiler.ir.printer import print_module
 from compiler.target.attribute import set_target
 from compiler.target.chips import chip
+from driver.passes_page import passes_page
 from passes.manager import HEADER, PassManager, list_passes, parse_pipeline, passes_left, pipeline_text
 
 EXAMPLE = "llm_opt.py ir/block_0.05.canonicalize.mlir -p 'fuse-swiglu,fuse-qkv' --print-ir-after-change"
@@ -77,7 +78,8 @@ def run(args: argparse.Namespace) -> None:
     module = parse_module(text, args.file)
     if args.chip is not None:
         set_target(module, chip(args.chip), args.file)
-    left = manager.run(module)
+    with passes_page(args.dump_ir):
+        left = manager.run(module)
     header = f"{HEADER}{pipeline_text(left)}\n" if left else ""
     result = header + print_module(module)
     if args.output is None:

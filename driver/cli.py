@@ -142,7 +142,7 @@ def _add_output_flags(group: argparse._ArgumentGroup) -> None:
 
 def _add_developer_flags(group: argparse._ArgumentGroup) -> None:
     add = group.add_argument
-    add("--dump-ir", type=folder, metavar="DIR", help="write the IR after each pass into DIR")
+    add("--dump-ir", type=folder, metavar="DIR", help="write the IR after each pass into DIR, and a page")
     add("--stop-after", metavar="PASS", help="stop after this pass; write no bmodel")
     text = "a file that --dump-ir wrote, maybe edited: its module goes on from there; again for others"
     add("--resume-ir", type=Path, metavar="FILE", action="append", help=text)

@@ -20,6 +20,7 @@ from driver.job import Job
 from driver.modes import resolved
 from driver.options import MAX_DEVICES, ConvertOptions
 from driver.output import CONFIG, staged_output
+from driver.passes_page import passes_page
 from driver.pipelines import default_pipeline
 from driver.write import write
 from frontend.binding import Weights
@@ -96,7 +97,8 @@ def compiled_job(options: ConvertOptions, opened: OpenedModel) -> Job:
     note_conversion(options, weights)
     cache = None if options.cache is None else Cache(options.cache, options.cache_size)
     job = Job(options, model, weights, cache=cache)
-    job.compile()
+    with passes_page(options.dump_ir):
+        job.compile()
     return job
 
 

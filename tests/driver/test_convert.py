@@ -77,7 +77,7 @@ def test_a_dry_run_reads_no_weight(options, capsys, monkeypatch, changes):
 def test_a_run_that_stops_early_leaves_dumps_alone(options, tmp_path, last):
     assert convert(replace(options, stop_after=last, dump_ir=tmp_path / "ir")) is None
     assert not options.out_dir.exists()
-    modules = {path.name.split(".")[0] for path in (tmp_path / "ir").iterdir()}
+    modules = {path.name.split(".")[0] for path in (tmp_path / "ir").glob("*.mlir")}
     assert modules == {"embedding", "lm_head", "block_0"}
     newest = max((tmp_path / "ir").glob("block_0.*"))
     assert newest.name.split(".")[2] == last
