@@ -1,39 +1,66 @@
-"""How large the inputs of the weights are that become codes, on random tokens or those of a text."""
+"""What is measured before weights become codes, on random tokens, the model's own or those of a text."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from compiler.diagnostics import UserError
+from compiler.diagnostics import UserError, log
 from compiler.files import read_text
 from compiler.progress import note
 from compiler.weights.part import parameter_of
-from compiler.weights.stored import Array, Floats
+from compiler.weights.stored import Array
 from dialects.weights import Packed, view_of_name
+from driver.feedback import Settling, folds_in, stored_plainly
 from driver.groups import table_of
 from driver.job import Job
+from driver.kept import shelf
 from frontend.build import native_model
-from frontend.calibration import mean_squares
+from frontend.calibration import mean_squares, run_layers
 from frontend.gguf import is_gguf
 from frontend.load import OpenedModel
+from frontend.writing import written
 from runtime_sim.tokens.text import Text
 
 RANDOM = (4, 128)  # sequences and tokens: with SmolLM2-135M, four times as many gained nothing
-TEXT_SEQUENCES, TEXT_TOKENS = 16, 512  # spread over a longer text
+WRITTEN = (128, 64)  # by the model itself, for products of inputs, which random ones misjudge
+TEXT_SEQUENCES, TEXT_TOKENS = {"search": 16, "gptq": 48}, 512  # at most, spread over a longer text
 TEXT_BYTES = 64 << 20
 
 
-def measured(job: Job, opened: OpenedModel) -> dict[str, Floats]:
-    """The mean square of the inputs of each parameter by its full name; nothing where none becomes codes."""
+@contextmanager
+def calibrated(job: Job, opened: OpenedModel, folder: Path) -> Iterator[None]:
+    """With a job that knows how its weights become codes; what memory does not hold lies in `folder`."""
     options = job.options
-    if options.calibrate == "none" or not any(rounded(job)):
-        return {}
-    tokens = sequences(job, opened.config.max_positions or TEXT_TOKENS)
-    note(f"run {options.model_path} on {tokens.size} tokens")
+    if options.calibrate == "none" or nothing_to_choose(job):
+        yield
+        return
     native = native_model(dict(opened.config.values), options.seq_length, "eager", "eager")
-    return mean_squares(native, job.weights, tokens, options.job_count)
+    tokens = sequences(job, native, opened.config.max_positions or TEXT_TOKENS)
+    note(f"run {options.model_path} on {tokens.size} tokens")
+    if options.calibrate == "search":
+        job.importance = mean_squares(native, job.weights, tokens, options.job_count)
+        yield
+        return
+    with shelf(folder) as kept:
+        schemes, folds = stored_plainly(job), folds_in(job)
+        settling = Settling(job.weights, schemes, folds, kept, options.job_count, job.importance)
+        run_layers(native, job.weights, tokens, options.job_count, settling.measure_of, settling.settle)
+        yield
+
+
+def nothing_to_choose(job: Job) -> bool:
+    """Whether all weights stay as the checkpoint has them, which is told."""
+    if any(rounded(job)):
+        return False
+    options = job.options
+    why = "its codes stay as they are" if job.weights.schemes else "all weights have 16 bits"
+    log.warning("--calibrate %s changes nothing of %s: %s", options.calibrate, options.model_path, why)
+    return True
 
 
 def rounded(job: Job) -> Iterator[str]:
@@ -47,27 +74,36 @@ def rounded(job: Job) -> Iterator[str]:
                     yield from sorted(made - job.weights.schemes.keys())
 
 
-def sequences(job: Job, longest: int) -> Array:
-    """Token numbers [sequences, tokens], each of at most `longest`: random ones unless there is a text."""
-    vocabulary = table_of(job.model).y.type.shape[0]
-    path, model_path = job.options.calibration_text, job.options.model_path
-    if path is None:
-        count, length = RANDOM
-        return np.random.default_rng(0).integers(0, vocabulary, (count, min(length, longest)), np.int64)
+def sequences(job: Job, native: Any, longest: int) -> Array:
+    """Token numbers [sequences, tokens], each of at most `longest`: those of the text if there is one."""
+    options, vocabulary = job.options, table_of(job.model).y.type.shape[0]
+    if options.calibration_text is not None:
+        tokens = of_text(options.model_path, options.calibration_text, vocabulary)
+        return spread(tokens, min(TEXT_TOKENS, longest), TEXT_SEQUENCES[options.calibrate])
+    count, length = RANDOM if options.calibrate == "search" else WRITTEN
+    length = min(length, longest)
+    random = np.random.default_rng(0).integers(0, vocabulary, (count, length), np.int64)
+    if options.calibrate == "search":
+        return random
+    note(f"have {options.model_path} write {random.size} tokens")
+    return written(native, job.weights, random[:, 0], length, options.job_count)
+
+
+def of_text(model_path: Path, path: Path, vocabulary: int) -> Array:
     if is_gguf(model_path):
         raise UserError(f"--calibration_text: {model_path} is a GGUF file, whose tokenizer is not read")
     tokens = np.array(Text(model_path).encode(read_text(path, TEXT_BYTES)), np.int64)
     if len(tokens) < 2 or tokens.max() >= vocabulary:
         problem = f"{len(tokens)} tokens, of which the largest is {tokens.max(initial=0)}"
         raise UserError(f"--calibration_text {path}: has {problem}; expected 2 or more, below {vocabulary}")
-    return spread(tokens, min(TEXT_TOKENS, longest))
+    return tokens
 
 
-def spread(tokens: Array, length: int) -> Array:
+def spread(tokens: Array, length: int, most: int) -> Array:
     """Some of the whole sequences of a text, as many from each part of it; the text where it has none."""
     count = len(tokens) // length
     if count == 0:
         return tokens[None]
     whole = tokens[: count * length].reshape(count, length)
-    chosen: Array = whole[np.linspace(0, count - 1, min(count, TEXT_SEQUENCES)).astype(int)]
+    chosen: Array = whole[np.linspace(0, count - 1, min(count, most)).astype(int)]
     return chosen

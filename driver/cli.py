@@ -111,9 +111,9 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     add("--lm_head_quantize", type=int, choices=BITS[::-1], default=16, metavar="BITS", help=text)
     text = "bits of modules with such names, as in 'model.layers.*.mlp.down_proj=8'; again for others"
     add("--keep", action="append", metavar="PATTERN=BITS", help=text)
-    text = "how w4 and w8 are chosen: by range, or by what errors do to outputs (default: none)"
+    text = "how w4 and w8 are chosen: none by range, others by what errors do to outputs (default: none)"
     add("--calibrate", choices=CALIBRATIONS, default="none", metavar="METHOD", help=text)
-    text = "text that the model runs on to calibrate (default: random tokens)"
+    text = "text that the model runs on to calibrate (default: tokens of its own)"
     add("--calibration_text", type=Path, metavar="FILE", help=text)
 
 

@@ -13,7 +13,7 @@ from compiler.ir.types import element
 from compiler.progress import note
 from dialects.contents import READY, Content
 from driver.cache import Cache
-from driver.calibrate import measured
+from driver.calibrate import calibrated
 from driver.client_files import copy_client_files
 from driver.dry_run import cost_of
 from driver.job import Job
@@ -58,8 +58,8 @@ def convert(options: ConvertOptions) -> Path | None:
         output.check_config()
         job = compiled_job(options, opened)
         bmodel = proven(job)
-        job.importance = measured(job, opened)
-        write(job, bmodel, output)
+        with calibrated(job, opened, output.work):
+            write(job, bmodel, output)
         if options.verify:
             verify(output.folder / name, options)
     return options.out_dir / name

@@ -14,7 +14,7 @@ from compiler.target.spec import ChipSpec
 from driver.rules import BITS, Rule, head_rule
 
 MODES = ("bf16", "w8bf16", "w4bf16", "f16", "w8f16", "w4f16")
-CALIBRATIONS = ("none", "search")  # how codes are chosen, by what it costs; see the README
+CALIBRATIONS = ("none", "search", "gptq")  # how codes are chosen, by what it costs; see the README
 AUTO = "auto"  # the mode that the checkpoint is in; `driver.modes` says which
 GROUP = 64  # the default
 MAX_JOBS = 1024
@@ -46,7 +46,7 @@ class ConvertOptions:
     lm_head_quantize: int = 16  # bits of the head's weights
     keep: Sequence[str] | None = None  # PATTERN=BITS: modules with bits of their own
     calibrate: str = "none"  # or another of CALIBRATIONS
-    calibration_text: Path | None = None  # what the model runs on to calibrate; None: random tokens
+    calibration_text: Path | None = None  # what the model runs on to calibrate; None: its own or random
     max_input_length: int = 0  # 0: seq_length
     chunk_length: int = 0  # tokens of the shortest stage of decode; 0: only one, for seq_length
     max_pixels: Sequence[int] = ()  # of pictures of any size: a number, or height and width; () as the vendor

@@ -90,6 +90,7 @@ class Weights:
     half: npt.DTypeLike = ml_dtypes.bfloat16
     orders: Mapping[str, str] = field(default_factory=dict)  # of inputs, by weight: also among the tensors
     beyond: set[str] = field(default_factory=set)  # parameters read so far that had to be clipped
+    made: dict[str, Source] = field(default_factory=dict)  # what calibration puts in the place of tensors
 
     @property
     def dtype(self) -> np.dtype[Any]:
@@ -132,7 +133,8 @@ class Weights:
         if order is not None:
             return rows_in(self.read(weight), self.read_floats(order))
         part = part_of(name)
-        source = self.tensors[name if part is None else part.parameter]
+        parameter = name if part is None else part.parameter
+        source = self.made.get(parameter) or self.tensors[parameter]
         values = source.read(rows) if part is None else read_part(source, part)
         if isinstance(values, Quantized) or values.dtype.kind == "i" or not exceeds(values, self.limit):
             return values
@@ -140,7 +142,7 @@ class Weights:
             check_finite(source, values, rows.start or 0)
         else:
             check_experts(source, part)
-        self.beyond.add(name if part is None else part.parameter)
+        self.beyond.add(parameter)
         return limited(values, self.limit)
 
     def read_floats(self, name: str, rows: slice = slice(None)) -> npt.NDArray[Any]:

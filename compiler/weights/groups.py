@@ -26,10 +26,7 @@ def quantize(weight: Array, scheme: Scheme, importance: Floats | None = None) ->
     over, a weight is not finite or out of all bounds, or what the codes stand for would not be finite in the
     type of the scales.
     """
-    if problem := scheme.problem_in(weight.shape):
-        raise ValueError(f"{scheme} {problem}")
-    if scheme.minimum:
-        raise ValueError(f"{scheme} has minimums, which only checkpoints bring")
+    check_scheme(scheme, weight.shape)
     rows, columns = weight.shape
     across = columns // scheme.group
     codes = np.empty((rows * across, scheme.group), scheme.codes)
@@ -38,7 +35,7 @@ def quantize(weight: Array, scheme: Scheme, importance: Floats | None = None) ->
     groups = np.ascontiguousarray(weight).reshape(codes.shape)
     step = across * min(max(1, CHUNK_WEIGHTS // columns), rows)
     roots = None if importance is None else roots_of(importance).reshape(across, -1).T
-    search = _Search(scheme, step, None if roots is None else np.tile(roots, step // across))
+    search = GridSearch(scheme, step, None if roots is None else np.tile(roots, step // across))
     for start in range(0, len(codes), step):
         chunk = slice(start, start + step)
         search.run(groups[chunk])
@@ -49,8 +46,16 @@ def quantize(weight: Array, scheme: Scheme, importance: Floats | None = None) ->
     shape = (rows, columns // scheme.group)
     zeros = None if zeros is None else zeros.reshape(shape)
     quantized = Quantized(codes.reshape(rows, columns), scales.reshape(shape), zeros, scheme)
-    _check_decodes(quantized)
+    check_decodes(quantized)
     return quantized
+
+
+def check_scheme(scheme: Scheme, shape: tuple[int, ...]) -> None:
+    """ValueError for what no floats are stored as."""
+    if problem := scheme.problem_in(shape):
+        raise ValueError(f"{scheme} {problem}")
+    if scheme.minimum:
+        raise ValueError(f"{scheme} has minimums, which only checkpoints bring")
 
 
 def roots_of(importance: Floats) -> Floats:
@@ -59,7 +64,7 @@ def roots_of(importance: Floats) -> Floats:
     return np.sqrt(importance / mean, dtype=np.float32) if mean > 0 else np.ones_like(importance, np.float32)
 
 
-def _check_decodes(quantized: Quantized) -> None:
+def check_decodes(quantized: Quantized) -> None:
     """The chip decodes in the type of the scales, and rounding can carry a large weight beyond its end."""
     limit = float(ml_dtypes.finfo(quantized.scales.dtype).max)  # type: ignore[no-untyped-call]
     steps = quantized.scheme.highest
@@ -71,17 +76,17 @@ def _check_decodes(quantized: Quantized) -> None:
         raise ValueError(f"decoded, it goes up to {peak:g}, which is beyond {name} ({limit:g})")
 
 
-class _Search:
+class GridSearch:
     """The best scale and zero point of each group of a chunk, among ranges clipped by a few ratios.
 
     Groups are columns here ([group, count]): numpy then works along contiguous rows with one scale per
     column, and reduces over the first axis, ten times as fast as over short rows.
     """
 
-    def __init__(self, scheme: Scheme, count: int, roots: Floats | None):
+    def __init__(self, scheme: Scheme, count: int, roots: Floats | None = None):
         """For chunks of up to `count` groups, which all use the same arrays: fresh ones would cost more.
 
-        `roots` [group, count] multiply the errors.
+        `roots`, [group, count] or [group, 1], multiply the errors.
         """
         self.roots = roots
         self.buffers = np.empty((3, scheme.group * count), np.float32)
@@ -161,6 +166,11 @@ class _Search:
         better = error < self.error
         for old, new in ((self.error, error), (self.scale, scale), (self.zero, zero)):
             np.copyto(old, new, where=better)
+
+    def nearest(self, values: Floats) -> Floats:
+        """The codes, as floats, of one value of each group, by the group's scale and zero."""
+        codes = np.rint(values / self.scale + self.zero)
+        return np.clip(codes, self.lowest, self.highest, out=codes)
 
     def codes(self) -> Array:
         return self._round(self.scale, self.zero).astype(self.code_dtype)

@@ -10,7 +10,7 @@ import pytest
 
 from compiler.diagnostics import UserError
 from driver import calibrate
-from driver.calibrate import measured, rounded, sequences, spread
+from driver.calibrate import calibrated, rounded, sequences, spread
 from driver.convert import compiled_job, convert
 from driver.job import Job
 from driver.options import ConvertOptions
@@ -33,21 +33,29 @@ def job_of(options: ConvertOptions) -> Job:
     return compiled_job(options, open_model(options.model_path))
 
 
-def test_what_becomes_codes_is_measured(options):
+def test_what_becomes_codes_is_measured(options, tmp_path):
     job = job_of(options)
     names = {*rounded(job)}
     assert len(names) == 2 * 7
     assert "model.layers.1.mlp.down_proj.weight" in names
-    assert names <= measured(job, open_model(options.model_path)).keys()
+    with calibrated(job, open_model(options.model_path), tmp_path):
+        assert names <= job.importance.keys()
 
 
-def test_nothing_runs_where_nothing_becomes_codes(options, monkeypatch):
-    monkeypatch.setattr(calibrate, "mean_squares", None)
+def test_nothing_runs_where_nothing_becomes_codes(options, monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(calibrate, "sequences", None)
     for given in (replace(options, calibrate="none"), replace(options, quantize="bf16", passes=None)):
-        assert measured(job_of(given), open_model(given.model_path)) == {}
+        job = job_of(given)
+        with calibrated(job, open_model(given.model_path), tmp_path):
+            assert (job.importance, job.weights.made) == ({}, {})
+    assert "--calibrate search changes nothing of" in caplog.text
+    assert "all weights have 16 bits" in caplog.text
 
 
-def test_the_file_is_another_and_does_not_depend_on_jobs(options, tmp_path):
+@pytest.mark.parametrize("method", ["search", "gptq"])
+def test_the_file_is_another_and_does_not_depend_on_jobs(options, tmp_path, method):
+    options = replace(options, calibrate=method)
+
     def made(**settings: object) -> bytes:
         return convert(replace(options, out_dir=tmp_path / str(settings), **settings)).read_bytes()
 
@@ -59,27 +67,27 @@ def test_the_file_is_another_and_does_not_depend_on_jobs(options, tmp_path):
 
 
 def test_a_text_is_what_the_model_runs_on(options, tmp_path, forked_tokenizers):
-    assert sequences(job_of(options), 16).shape == (4, 16)
+    assert sequences(job_of(options), None, 16).shape == (4, 16)
     text = tmp_path / "text"
     text.write_text("some words to read " * 30)
-    found = sequences(job_of(replace(options, calibration_text=text)), 16)
+    found = sequences(job_of(replace(options, calibration_text=text)), None, 16)
     assert found.shape[1] == 16
-    assert 2 <= len(found) <= calibrate.TEXT_SEQUENCES
+    assert 2 <= len(found) <= calibrate.TEXT_SEQUENCES["search"]
     text.write_text("")
     with pytest.raises(UserError, match=f"--calibration_text {text}: has 0 tokens"):
-        sequences(job_of(replace(options, calibration_text=text)), 16)
+        sequences(job_of(replace(options, calibration_text=text)), None, 16)
 
 
 def test_a_gguf_file_has_no_tokenizer_for_a_text(options):
     job = job_of(options)
     job.options = replace(options, model_path=Path("model.gguf"), calibration_text=Path("text"))
     with pytest.raises(UserError, match=r"model\.gguf is a GGUF file"):
-        sequences(job, 16)
+        sequences(job, None, 16)
 
 
 def test_sequences_are_spread_over_a_long_text():
-    assert spread(np.arange(10), 16).tolist() == [[*range(10)]]
-    assert spread(np.arange(9), 4).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
-    found = spread(np.arange(4000), 4)
-    assert found.shape == (calibrate.TEXT_SEQUENCES, 4)
+    assert spread(np.arange(10), 16, 5).tolist() == [[*range(10)]]
+    assert spread(np.arange(9), 4, 5).tolist() == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    found = spread(np.arange(4000), 4, 16)
+    assert found.shape == (16, 4)
     assert (found[0, 0], found[-1, -1]) == (0, 3999)

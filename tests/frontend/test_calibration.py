@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,13 +12,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
-from compiler.diagnostics import UserError
 from compiler.ir.types import BF16
-from compiler.weights.scheme import Scheme
-from compiler.weights.stored import Quantized
+from driver.kept import Vector
 from frontend.binding import Weights
 from frontend.build import native_model
-from frontend.calibration import Outer, mean_squares, values_of
+from frontend.calibration import Measure, in_order, mean_squares, run_layers
 from frontend.load import open_model
 from tests.architectures.configs import COMMON, CONFIGS
 
@@ -92,23 +92,47 @@ def test_the_number_of_threads_is_what_it_was(tmp_path):
     assert torch.get_num_threads() == before
 
 
-def test_layers_that_are_given_something_else_are_refused(tmp_path, monkeypatch):
+def test_what_follows_is_given_what_a_layer_makes_with_changed_parameters(tmp_path):
+    """Here the first layer's are put to zero, so that it hands on what it is given."""
     saved(tmp_path, "llama")
     native, weights = opened(tmp_path)
-    monkeypatch.setattr(Outer, "_run", lambda self, ids, stub: [stub(None, torch.zeros(1)) for _ in range(2)])
-    with pytest.raises(UserError, match="layers of LlamaForCausalLM do not hand states"):
-        mean_squares(native, weights, TOKENS, 1)
+    seen: list[Any] = []
+
+    def settle(sums: Any) -> bool:
+        seen.append(sums)
+        assert all(value.device.type == "meta" for value in native.parameters())
+        for name in ("self_attn.o_proj.weight", "mlp.down_proj.weight"):
+            source = weights.tensors[f"model.layers.0.{name}"]
+            weights.made[f"model.layers.0.{name}"] = Vector(source, np.zeros(source.shape, np.float32))
+        return len(seen) == 1
+
+    run_layers(native, weights, TOKENS, 2, lambda name: Measure(8), settle)
+    first, second = (each[f"model.layers.{i}.self_attn.q_proj.weight"] for i, each in enumerate(seen[:2]))
+    scales = [weights.read_floats(f"model.layers.{i}.input_layernorm.weight").astype(np.float32) for i in (0, 1)]
+    np.testing.assert_allclose(second.mean / scales[1] ** 2, first.mean / scales[0] ** 2, rtol=1e-4)
+    assert "lm_head.weight" in seen[-1]
 
 
-def test_codes_with_an_order_of_inputs_stand_for_a_weight_in_the_model_s():
-    scheme = Scheme(4, 2, True, BF16)
-    codes = Quantized(
-        np.arange(4, dtype=np.uint8)[None], np.ones((1, 2), BF16.numpy), np.zeros((1, 2), np.uint8), scheme
-    )
+def test_linears_of_one_input_share_its_moments(tmp_path):
+    saved(tmp_path, "llama")
+    seen: list[Any] = []
+    run_layers(*opened(tmp_path), TOKENS, 3, lambda name: Measure(8), lambda sums: bool(seen.append(sums)))
+    by = {name.rpartition(".layers.0.")[2]: each for name, each in seen[0].items()}
+    assert by["self_attn.q_proj.weight"] is by["self_attn.v_proj.weight"]
+    assert by["self_attn.q_proj.weight"] is not by["mlp.up_proj.weight"]
+    moments = by["mlp.down_proj.weight"]
+    assert moments.rows == TOKENS.size
+    np.testing.assert_allclose(moments.squares[0], moments.squares[0].T, rtol=1e-4, atol=1e-6)
 
-    class Stored(Weights):
-        def read(self, name: str, rows: slice = slice(None)) -> Any:
-            return codes if name == "w" else np.array([2, 0, 3, 1])
 
-    found = values_of(Stored({}, orders={"w": "w.order"}), "w")
-    np.testing.assert_array_equal(found, [[1, 3, 0, 2]])
+def test_no_more_calls_are_under_way_than_asked_for():
+    begun: list[int] = []
+
+    def call(number: int) -> int:
+        begun.append(number)
+        return number
+
+    with ThreadPoolExecutor(4) as pool:
+        for number in in_order(pool, 2, [partial(call, number) for number in range(9)]):
+            assert len(begun) <= number + 3
+    assert sorted(begun) == [*range(9)]

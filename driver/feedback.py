@@ -1,0 +1,150 @@
+"""Codes that make up for each other's errors, for one layer after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from compiler.diagnostics import UserError
+from compiler.ir.module import discard
+from compiler.weights.equalize import Reader, best_factors, divided
+from compiler.weights.feedback import Feedback, Map
+from compiler.weights.moments import Moments
+from compiler.weights.scheme import Scheme
+from compiler.weights.stored import Floats, Quantized, to_float32
+from dialects.weights import Joined, LaneRecord, Packed, WeightSource, view_of_name
+from driver.folds import Fold, folds_of
+from driver.job import Job
+from driver.kept import Shelf, Vector
+from driver.pipelines import recognizing
+from frontend.binding import Weights
+from frontend.calibration import SQUARES, Measure, Sums
+
+
+@dataclass
+class Factors:
+    """What a weight is multiplied by before it is stored, where that is not one."""
+
+    rows: Floats | None = None
+    columns: Floats | None = None
+
+    def of(self, weight: Floats) -> Floats:
+        weight = weight if self.rows is None else weight * self.rows[:, None]
+        return weight if self.columns is None else weight * self.columns
+
+
+@dataclass
+class Settling:
+    """Takes what was measured of a layer, and puts codes in the place of its weights.
+
+    `schemes` says which weights become codes here, and how they are stored; of others `importance` gets the
+    mean squares of their inputs.
+    """
+
+    weights: Weights
+    schemes: Mapping[str, Scheme]
+    folds: list[Fold]
+    shelf: Shelf
+    jobs: int
+    importance: dict[str, Floats] = field(default_factory=dict)
+
+    def measure_of(self, name: str) -> Measure:
+        scheme = self.schemes.get(name)
+        return SQUARES if scheme is None else Measure(scheme.group)
+
+    def settle(self, sums: Sums) -> bool:
+        """Whether something has changed."""
+        moments = {name: each for name, each in sums.items() if isinstance(each, Moments)}
+        moments = {name: each for name, each in moments.items() if name in self.schemes}
+        rest = sums.keys() - moments.keys()
+        self.importance.update((name, sums[name].mean) for name in sorted(rest))
+        factors = {name: Factors() for name in moments}
+        for fold in self.folds:
+            if set(fold.readers) <= moments.keys() and fold.matrix in (None, *moments):
+                moments = self.folded(fold, moments, factors)
+        with ThreadPoolExecutor(self.jobs) as pool:
+            for names in alike(moments):
+                feedback = Feedback.of(moments[names[0]], self.schemes[names[0]].group)
+                for name in names:
+                    codes = self.quantized(name, factors[name], feedback, pool.map)
+                    self.weights.made[name] = self.shelf.put(self.weights.tensors[name], codes)
+        return bool(moments)
+
+    def folded(
+        self, fold: Fold, moments: Mapping[str, Moments], factors: Mapping[str, Factors]
+    ) -> dict[str, Moments]:
+        """Divide the inputs of the readers by the factors that serve these best."""
+        before = moments[fold.readers[0]]
+        readers = [Reader(self.weights.read_floats(name), self.schemes[name]) for name in fold.readers]
+        by = best_factors(readers, before)
+        if fold.matrix is not None:
+            factors[fold.matrix].rows = 1 / by
+        for place, name in enumerate(fold.vectors):
+            exact = self.divide(name, by, fold.offset)
+            by = exact if place == 0 and fold.matrix is None else by
+        for name in fold.readers:
+            factors[name].columns = by
+        return {**moments, **dict.fromkeys(fold.readers, before.times(1 / by))}
+
+    def divide(self, name: str, by: Floats, offset: float) -> Floats:
+        """Put a vector that is divided in the place of another; by what it is, as 16 bits cannot hold all."""
+        before, half = to_float32(self.weights.read_floats(name)), np.dtype(self.weights.half)
+        values, exact = divided(before, by, half, offset)
+        self.weights.made[name] = Vector(self.weights.tensors[name], values)
+        return exact
+
+    def quantized(self, name: str, factors: Factors, feedback: Feedback, run: Map) -> Quantized:
+        weight = factors.of(to_float32(self.weights.read_floats(name)))
+        try:
+            return feedback.quantize(weight, self.schemes[name], run)
+        except ValueError as error:
+            raise UserError(f"{name} cannot be quantized: {error}") from error
+
+
+def alike(moments: Mapping[str, Moments]) -> list[list[str]]:
+    """Names by what is one object."""
+    found: dict[int, list[str]] = {}
+    for name, each in moments.items():
+        found.setdefault(id(each), []).append(name)
+    return list(found.values())
+
+
+def stored_plainly(job: Job) -> dict[str, Scheme]:
+    """The parameters that the programs read as codes of one scheme wherever they do, and as they are."""
+    found: dict[str, set[Scheme | None]] = {}
+    for group in job.nets:
+        for instance in group.instances:
+            for piece in job.pieces(group.module, instance):
+                for name, scheme in read_by(piece.source):
+                    found.setdefault(instance.parameter_name(name), set()).add(scheme)
+    known = {name: [*schemes] for name, schemes in found.items() if name in job.weights.tensors}
+    once = {name: schemes[0] for name, schemes in known.items() if len(schemes) == 1}
+    coded = job.weights.schemes
+    return {name: scheme for name, scheme in once.items() if scheme is not None and name not in coded}
+
+
+def read_by(source: WeightSource) -> Iterator[tuple[str, Scheme | None]]:
+    """What a region is made of; with the scheme where it has codes of rows as they are."""
+    if isinstance(source, LaneRecord):
+        for part in source.parts:
+            yield from read_by(part.source)
+    for name in source.names if isinstance(source, Packed | Joined) else ():
+        view = view_of_name(name)
+        plain = isinstance(source, Packed) and not (view.transposed or view.matrix)
+        yield view.tensor, source.tile.scheme if isinstance(source, Packed) and plain else None
+
+
+def folds_in(job: Job) -> list[Fold]:
+    """Those of all layers, by full names."""
+    found = []
+    for group in job.model.nets:
+        if group.of_layers:
+            kept = job.precision.kept(group)
+            module = job.run_passes(group.name, group.module, ",".join(recognizing(job.options, kept)), True)
+            for instance in group.instances:
+                found += [fold.bound(instance.parameter_name) for fold in folds_of(module)]
+            discard(module)
+    return found

@@ -1,0 +1,134 @@
+"""What calibration with feedback puts in the place of a layer's weights."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from compiler.diagnostics import UserError
+from compiler.ir.types import BF16
+from compiler.weights.groups import quantize
+from compiler.weights.moments import Moments, Squares
+from compiler.weights.scheme import Scheme
+from driver.convert import compiled_job
+from driver.feedback import Settling, folds_in, stored_plainly
+from driver.folds import Fold
+from driver.kept import shelf
+from driver.options import ConvertOptions
+from driver.pipelines import default_pipeline
+from frontend.binding import Weights
+from frontend.calibration import SQUARES, Measure
+from frontend.load import open_model
+from passes import load_all
+
+SCHEME = Scheme(4, 16, True, BF16)
+RNG = np.random.default_rng(0)
+VALUES = {
+    "norm": RNG.uniform(0.5, 2, 32),
+    "q": RNG.normal(size=(24, 32)),
+    "k": RNG.normal(size=(16, 32)),
+    "up": RNG.normal(size=(48, 32)),
+    "down": RNG.normal(size=(32, 48)),
+    "router": RNG.normal(size=(4, 32)),
+}
+FOLDS = [Fold(("q", "k"), ("norm",)), Fold(("down",), (), "up")]
+
+
+class Given:
+    """A source in memory."""
+
+    key, path, scheme, dtype, nbytes = "key", Path("file"), None, np.dtype(np.float32), 0
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values.astype(BF16.numpy).astype(np.float32)
+        self.shape = values.shape
+
+    def read(self, rows: slice = slice(None)) -> np.ndarray:
+        return self.values[rows].copy()
+
+
+@pytest.fixture
+def settling(tmp_path) -> Iterator[Settling]:
+    weights = Weights({name: Given(values) for name, values in VALUES.items()})
+    with shelf(tmp_path) as kept:
+        yield Settling(weights, dict.fromkeys(("q", "k", "up", "down"), SCHEME), FOLDS, kept, 2)
+
+
+def inputs(width: int) -> np.ndarray:
+    return RNG.normal(size=(200, width)) @ RNG.normal(size=(width, width)) * RNG.uniform(0.05, 4, width)
+
+
+def moments_of(x: np.ndarray) -> Moments:
+    return Moments([(x.T @ x).astype(np.float32)], len(x))
+
+
+def measured(x: np.ndarray, inner: np.ndarray) -> dict[str, Any]:
+    attended, routed, mid = moments_of(x), Squares((x**2).sum(0), len(x)), moments_of(inner)
+    return {"q": attended, "k": attended, "router": routed, "down": mid}
+
+
+def test_parameters_that_become_codes_are_measured_by_moments(settling):
+    assert settling.measure_of("q") == Measure(16)
+    assert settling.measure_of("router") == SQUARES
+
+
+def test_products_stay_when_inputs_are_divided(settling):
+    """Those of what the norm makes, with codes, are closer to the floats' than codes are that were chosen alone."""
+    before = {name: settling.weights.read_floats(name) for name in VALUES}
+    x = inputs(32)
+    sums = {**measured(x * before["norm"], inputs(48)), "up": moments_of(x)}
+    assert settling.settle(sums)
+    norm = settling.weights.read_floats("norm")
+    assert not np.array_equal(norm, before["norm"])
+    for name in ("q", "k"):
+        wanted = (x * before["norm"]) @ before[name].T
+        found = (x * norm) @ settling.weights.read(name).dequantize().T
+        alone = (x * before["norm"]) @ quantize(before[name], SCHEME).dequantize().T
+        assert np.sum((found - wanted) ** 2) < 0.5 * np.sum((alone - wanted) ** 2)
+    np.testing.assert_array_equal(settling.importance["router"], sums["router"].mean)
+    assert settling.importance.keys() == {"router"}
+
+
+def test_rows_before_a_gate_are_divided_as_columns_behind_it_are_multiplied(settling):
+    before = {name: settling.weights.read_floats(name) for name in VALUES}
+    x = inputs(32)
+    mid = x @ before["up"].T
+    settling.settle({"up": moments_of(x), "down": moments_of(mid)})
+    up, down = (settling.weights.read(name).dequantize() for name in ("up", "down"))
+    wanted, found = mid @ before["down"].T, x @ up.T @ down.T
+    assert np.sum((found - wanted) ** 2) < 0.02 * np.sum(wanted**2)
+
+
+def test_factors_stay_away_where_the_other_side_keeps_its_floats(settling):
+    settling.schemes = {"q": SCHEME, "down": SCHEME}
+    x = inputs(32)
+    settling.settle(measured(x, inputs(48)))
+    assert settling.weights.made.keys() == {"q", "down"}
+
+
+def test_a_weight_that_no_code_holds_is_named(settling):
+    settling.weights.tensors["q"].values[:] = 1e30
+    with pytest.raises(UserError, match="q cannot be quantized: the weight holds"):
+        settling.settle({"q": moments_of(inputs(32))})
+
+
+def test_nothing_changes_where_nothing_becomes_codes(settling):
+    assert not settling.settle({"router": Squares(np.ones(32), 1)})
+
+
+def test_folds_and_schemes_are_those_of_the_program(tiny_checkpoint, tmp_path):
+    folder = tiny_checkpoint("llama", layers=2, hidden=128, heads=2, kv_heads=1, intermediate=128, vocab=320)
+    load_all()
+    options = ConvertOptions(folder, 64, "w4bf16", out_dir=tmp_path / "out", jobs=1)
+    job = compiled_job(replace(options, passes=default_pipeline(options)), open_model(folder))
+    schemes = stored_plainly(job)
+    assert len(schemes) == 2 * 7
+    assert set(schemes.values()) == {Scheme(4, 64, True, BF16)}
+    folds = folds_in(job)
+    assert len(folds) == 2 * 3
+    assert all(name in job.weights.tensors for fold in folds for name in fold.names)

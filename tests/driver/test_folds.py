@@ -1,0 +1,57 @@
+"""Where factors of a linear's inputs can go."""
+
+from __future__ import annotations
+
+from driver.folds import Fold, folds_of
+from tests.helpers import parse_ir
+
+NORM = """
+  %w = "llm.weight"() <{name = "norm.weight"}> : () -> tensor<8xbf16>
+  %n = "llm.rms_norm"(%x, %w) <{eps = 1.0e-06 : f64, offset = 1.0 : f64}> : (tensor<1x4x8xbf16>, tensor<8xbf16>) -> tensor<1x4x8xbf16>
+"""
+
+
+def linear(result: str, x: str, name: str) -> str:
+    return f"""
+  %w_{result} = "llm.weight"() <{{name = "{name}"}}> : () -> tensor<8x8xbf16>
+  %{result} = "llm.linear"(%{x}, %w_{result}) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}> : (tensor<1x4x8xbf16>, tensor<8x8xbf16>) -> tensor<1x4x8xbf16>
+"""
+
+
+def other(result: str, x: str) -> str:
+    return f'\n  %{result} = "llm.act"(%{x}) <{{kind = "silu"}}> : (tensor<1x4x8xbf16>) -> tensor<1x4x8xbf16>\n'
+
+
+GATED = """
+  %s = "llm.swiglu"(%gate, %up) : (tensor<1x4x8xbf16>, tensor<1x4x8xbf16>) -> tensor<1x4x8xbf16>
+"""
+
+
+def folds(text: str) -> list[Fold]:
+    return folds_of(parse_ir(text)[0])
+
+
+def test_all_linears_behind_a_norm_read_what_it_makes():
+    found = folds(NORM + linear("a", "n", "q.weight") + linear("b", "n", "k.weight"))
+    assert [*map(set, (each.readers for each in found))] == [{"q.weight", "k.weight"}]
+    assert (found[0].vectors, found[0].matrix, found[0].offset) == (("norm.weight",), None, 1.0)
+
+
+def test_a_gate_passes_factors_of_the_other_linear():
+    gate, up, down = linear("gate", "x", "gate.weight"), linear("up", "x", "up.weight"), linear("y", "s", "down.weight")
+    assert folds(gate + up + GATED + down) == [Fold(("down.weight",), (), "up.weight")]
+    assert folds(gate + up + other("z", "up") + GATED + down) == []
+
+
+def test_nothing_is_divided_that_something_else_reads():
+    assert folds(NORM + linear("a", "n", "q.weight") + other("b", "n")) == []
+    assert folds(NORM + linear("a", "n", "q.weight{0:8:1}")) == []
+    assert folds(NORM.replace("norm.weight", "/model.norm.weight") + linear("a", "n", "q.weight")) == []
+    twice = linear("a", "n", "q.weight") + linear("b", "x", "q.weight")
+    assert folds(NORM + twice) == []
+
+
+def test_names_are_bound_to_a_layer():
+    bound = Fold(("down",), ("bias",), "up").bound(lambda name: f"layers.3.{name}")
+    assert bound == Fold(("layers.3.down",), ("layers.3.bias",), "layers.3.up")
+    assert bound.names == ("layers.3.down", "layers.3.bias", "layers.3.up")
