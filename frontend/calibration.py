@@ -1,7 +1,7 @@
 """What a model's linears are given, measured by running it layer by layer.
 
-Sequences are run apart from each other, each on one thread, and what is measured of them is added in order:
-the result does not depend on how many run at once.
+Some sequences are run together, on one thread, and what is measured of these batches is added in order: the
+result does not depend on how many run at once.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from itertools import repeat
 from typing import Any, TypeAlias, TypeVar
 
 import numpy as np
@@ -36,6 +37,7 @@ FACTORS: Mapping[Callable[..., Any], tuple[int, int]] = {
 Sum: TypeAlias = Squares | Moments
 Sums: TypeAlias = Mapping[str, Sum]  # by parameter; one object for those with the same inputs
 Item = TypeVar("Item")
+BATCH_TOKENS = 1024  # run at once: sums of products are as large however few they are of
 
 
 @dataclass(frozen=True)
@@ -125,26 +127,29 @@ def run_layers(
 
     It says whether it changed parameters of the layer in `weights`: what follows is then given what the layer
     makes with these. `model` is a native one that computes by the library's own functions; `tokens` are
-    [sequences, tokens], of which `jobs` sequences are run at the same time. UserError for a model whose
+    [sequences, tokens], of which `jobs` batches are run at the same time. UserError for a model whose
     layers do not hand states from one to the next.
     """
     paths = {id(module): path for path, module in model.named_modules()}
+    batches = min(len(tokens), -(-tokens.size // BATCH_TOKENS))
     with one_thread(), unwarned(), ThreadPoolExecutor(jobs) as pool:
         outer = Outer(model, weights, paths)
-        ids = [torch.from_numpy(row[None]) for row in tokens.astype(np.int64)]
-        states = [outer.before_layers(each) for each in ids]
-        for call in track(outer.calls, "calibrate", " layers"):
-            path = paths[id(call.layer)]
-            with loaded(call.layer, path, weights) as names:
-                run = partial(watched, call, names, measure_of)
+        states, calls = [], []
+        for batch in np.array_split(tokens.astype(np.int64), batches):
+            states.append(outer.before_layers(torch.from_numpy(batch)))
+            calls.append(outer.calls)
+        for layer, *at in track([*zip(outer.layers, *calls, strict=True)], "calibrate", " layers"):
+            path = paths[id(layer)]
+            with loaded(layer, path, weights) as names:
+                run = partial(watched, names, measure_of)
                 sums: Sums = {}
                 results = []
-                for state, more in in_order(pool, jobs, [partial(run, state) for state in states]):
+                for state, more in in_order(pool, jobs, [*map(partial, repeat(run), at, states)]):
                     results.append(state)
                     sums = added(sums, more)
             if settle(sums):
-                with loaded(call.layer, path, weights):
-                    results = [*in_order(pool, jobs, [partial(unwatched, call, each) for each in states])]
+                with loaded(layer, path, weights):
+                    results = [*in_order(pool, jobs, [*map(partial, repeat(Call.run), at, states)])]
             states = results
         name = head_weight_name(model)
         sums = {}
@@ -155,16 +160,11 @@ def run_layers(
 
 @torch.no_grad()
 def watched(
-    call: Call, names: Mapping[int, str], measure_of: MeasureOf, state: torch.Tensor
+    names: Mapping[int, str], measure_of: MeasureOf, call: Call, state: torch.Tensor
 ) -> tuple[torch.Tensor, Sums]:
     """What a layer makes of a state, and what is measured of what it multiplies by."""
     with Watch(names, measure_of) as watch:
         return call.run(state), watch.found
-
-
-@torch.no_grad()
-def unwatched(call: Call, state: torch.Tensor) -> torch.Tensor:
-    return call.run(state)
 
 
 def in_order(pool: Executor, ahead: int, calls: Sequence[Callable[[], Item]]) -> Iterator[Item]:
