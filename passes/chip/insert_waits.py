@@ -40,7 +40,7 @@ class InsertWaits(Pass):
 
 def insert_waits(function: Function, spec: ChipSpec) -> None:
     memory = Touched(local_offsets(function, spec), spec)
-    footprint = PerForm(lambda op: footprint_of(op, spec))
+    footprint = PerForm(footprint_of, spec)
     count = {"tiu": 0, "dma": 0}
     waited = {"tiu": 0, "dma": 0}
     for op in function.block.ops.listed():

@@ -19,7 +19,7 @@ NEVER = float("inf")
 
 def durations(ops: Sequence[Op], spec: ChipSpec) -> list[int]:
     """Cautious cycles of each instruction, 0 for other ops; buffers count as lying apart."""
-    known = PerForm(lambda op: duration(op, spec))
+    known = PerForm(duration, spec)
     return [known(op) if isinstance(op, Instruction) else 0 for op in ops]
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import replace
 
 from compiler.ir.types import F32
+from compiler.target.chips.bm1684x import BM1684X
+from compiler.target.spec import ChipSpec
 from dialects.chip import ArOp, Instruction, LocalOp, LocalType, Ordered, View
 from passes.chip.forms import PerForm
 
@@ -23,11 +25,11 @@ def local() -> LocalOp:
 def counted() -> tuple[PerForm[int], list[Instruction]]:
     seen: list[Instruction] = []
 
-    def function(op: Instruction) -> int:
+    def function(op: Instruction, spec: ChipSpec) -> int:
         seen.append(op)
         return len(seen)
 
-    return PerForm(function), seen
+    return PerForm(function, BM1684X), seen
 
 
 def test_one_form_is_worked_out_once_whether_attributes_are_one_object_or_equal():
