@@ -233,7 +233,7 @@ class _Memory:
         shape = (queues, 2, max(len(self.lanes) - 1, 0), max(len(self.bytes) - 1, 0))
         self.last = np.zeros(shape, np.int32)  # number of the last [queue, read or write] of a cell
         self.cells: dict[Box, tuple[slice, slice]] = {}
-        self.touched: dict[int, _Touched] = {}  # by the id of the access
+        self.touched: dict[tuple[int, int], _Touched] = {}  # by the queue and the id of the access
 
     def _cells(self, box: Box) -> tuple[slice, slice]:
         cells = self.cells.get(box)
@@ -245,8 +245,7 @@ class _Memory:
 
     def conflict(self, step: Step, access: Access, clock: Clock) -> _Conflict | None:
         """The newest conflicting access of another queue that is not known to be complete."""
-        hulls = enumerate(self._touched(access).hulls)
-        if all(queue == step.queue or _newest(hull) <= clock[queue] for queue, hull in hulls):
+        if all(_newest(hull) <= clock[queue] for queue, hull in self._touched(step, access).hulls):
             return None
         kinds = _kinds(access)
         for box in access.boxes:
@@ -267,18 +266,22 @@ class _Memory:
         return _Conflict(queue, int(last.max()), bool(first_kind + int(kind)), met)
 
     def record(self, step: Step, access: Access) -> None:
-        for cells in self._touched(access).cells[step.queue]:
+        for cells in self._touched(step, access).cells:
             cells.fill(step.number)
 
-    def _touched(self, access: Access) -> _Touched:
-        found = self.touched.get(id(access))
+    def _touched(self, step: Step, access: Access) -> _Touched:
+        key = step.queue, id(access)
+        found = self.touched.get(key)
         if found is None:
-            boxes = [self._cells(box) for box in access.boxes]
-            hull = [_hull(slices) for slices in zip(*boxes, strict=True)] or [slice(0, 0)] * 2
-            hulls = [last[(_kinds(access), *hull)] for last in self.last]
-            cells = [[last[(int(access.write), *box)] for box in boxes] for last in self.last]
-            found = self.touched[id(access)] = _Touched([each for each in hulls if each.size], cells)
+            found = self.touched[key] = self._find(step.queue, access)
         return found
+
+    def _find(self, own: int, access: Access) -> _Touched:
+        boxes = [self._cells(box) for box in access.boxes]
+        lanes, parts = [_hull(slices) for slices in zip(*boxes, strict=True)] or [slice(0, 0)] * 2
+        hulls = enumerate(self.last[:, _kinds(access), lanes, parts])
+        cells = [self.last[(own, int(access.write), *box)] for box in boxes]
+        return _Touched([(queue, hull) for queue, hull in hulls if queue != own and hull.size], cells)
 
 
 def _newest(cells: Array) -> int:
@@ -297,7 +300,9 @@ def _hull(slices: Sequence[slice]) -> slice:
 
 @dataclass(frozen=True)
 class _Touched:
-    """Views of the cells of an access, for each queue: of all that lie between, if any, and of each box."""
+    """Views of the cells of an access by a queue: for each other queue of all that lie between, if any, and
+    for its own of each box.
+    """
 
-    hulls: list[Array]
-    cells: list[list[Array]]
+    hulls: list[tuple[int, Array]]
+    cells: list[Array]
