@@ -1,10 +1,10 @@
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 
 from compiler.diagnostics import CompileError
 from compiler.ir.core import Block, Op, Region
-from compiler.ir.define import Attr, Operand, op
+from compiler.ir.define import Attr, Operand, Result, op
 from compiler.ir.location import NameLoc
 from compiler.ir.types import BF16, F32, TensorType
 from compiler.ir.verify import verify
@@ -220,3 +220,64 @@ def test_an_op_is_verified_behind_others_of_its_class(function, changes, message
     function.block.insert_before(function.terminator, FormedOp.build(**parts))
     with pytest.raises(CompileError, match=message):
         verify(function.parent_op)
+
+
+@op("toy.noted")
+class NotedOp(Op):
+    """Tells when it is verified."""
+
+    verified: ClassVar[list[int]] = []
+
+    x: Operand[TensorType]
+    size: Attr[int]
+    y: Result[TensorType]
+
+    def infer_types(self) -> tuple[TensorType]:
+        return (self.x.type,)
+
+    def verify(self) -> None:
+        self.verified.append(self.size)
+
+
+def change_nothing(first: NotedOp, second: NotedOp) -> None:
+    pass
+
+
+def change_attribute(first: NotedOp, second: NotedOp) -> None:
+    second.size = 3
+
+
+def change_operand(first: NotedOp, second: NotedOp) -> None:
+    second.x = first.x
+
+
+def change_types(first: NotedOp, second: NotedOp) -> None:
+    first.x.type = first.y.type = second.y.type = TensorType((8,), BF16)
+
+
+def add_reader(first: NotedOp, second: NotedOp) -> None:
+    assert second.parent
+    second.parent.insert_before(second, SiluOp(first.y))
+
+
+@pytest.mark.parametrize(
+    ("change", "again"),
+    [
+        (change_nothing, []),
+        (change_attribute, [3]),
+        (change_operand, [1, 2]),  # the first has a reader less
+        (change_types, [1, 2]),
+        (add_reader, [1]),
+    ],
+)
+def test_what_is_as_before_is_not_verified_again(function, change, again):
+    first = function.block.append(NotedOp(function.args[0], size=1))
+    second = function.block.append(NotedOp(first.y, size=2))
+    function.block.append(ReturnOp())
+    module = ModuleOp.of(function)
+    before = verify(module)
+    change(first, second)
+    function.update_type()
+    NotedOp.verified.clear()
+    verify(module, before=before)
+    assert NotedOp.verified == again
