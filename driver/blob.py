@@ -187,6 +187,10 @@ class Materializer:
         return record
 
 
+# Pieces of one weight by what computes them: from elsewhere.
+Make = Callable[[Sequence[Piece], Materializer], list[Array]]
+
+
 def over_lanes(values: Array, lanes: int) -> Array:
     """[lanes, rows]: item i in lane i mod lanes, and zeros behind the last."""
     return np.pad(values.reshape(-1), (0, -values.size % lanes)).reshape(-1, lanes).T
@@ -247,7 +251,7 @@ class WeightBlob:
     key: Hashable
     jobs: int = 1
     done: Callable[[], object] = lambda: None  # called when all bytes were taken
-    make: Callable[[Sequence[Piece], Materializer], list[Array]] | None = None  # pieces of one weight
+    make: Make | None = None
 
     @property
     def size(self) -> int:

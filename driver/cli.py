@@ -12,7 +12,16 @@ from compiler.command import Parser, not_installed, run_command, show_log
 from compiler.diagnostics import printable
 from compiler.sizes import parse_bytes
 from compiler.target.chips import CHIPS
-from driver.options import AUTO, CACHE_SIZE, CALIBRATIONS, DEVICE_MEMORY, GROUP, MODES, ConvertOptions
+from driver.options import (
+    ADDRESS,
+    AUTO,
+    CACHE_SIZE,
+    CALIBRATIONS,
+    DEVICE_MEMORY,
+    GROUP,
+    MODES,
+    ConvertOptions,
+)
 from driver.rules import BITS
 
 EXAMPLE = "llm_convert.py -m ./Qwen2-7B-Instruct -s 384 -q w4bf16 -g 128 -c bm1684x -o qwen2_7b"
@@ -79,6 +88,13 @@ def pixels(text: str) -> tuple[int, ...]:
     if len(numbers) > 2 or not all(each.strip().isdecimal() and int(each) for each in numbers):
         raise argparse.ArgumentTypeError(f"expected H,W or a number, such as 672,896 or 602112, not {text!r}")
     return tuple(map(int, numbers))
+
+
+def scheduler(text: str) -> str:
+    """The address of a scheduler."""
+    if not ADDRESS.fullmatch(text) or int(text.rpartition(":")[2]) > 65535:
+        raise argparse.ArgumentTypeError(f"expected dask://HOST:PORT, not {text!r}")
+    return text
 
 
 def memory(text: str) -> int:
@@ -149,6 +165,8 @@ def _add_developer_flags(group: argparse._ArgumentGroup) -> None:
     add("--passes", metavar="PIPELINE", help="run these passes instead of the chip's: 'a,b{option=value}'")
     text = "weights quantized at once (default: one per CPU)"
     add("-j", "--jobs", type=int, default=0, metavar="N", help=text)
+    text = "have the workers of this scheduler of dask make the weights, as dask://HOST:PORT"
+    add("--executor", type=scheduler, metavar="ADDRESS", help=text)
     text = "keep finished programs and weights in DIR, and take those that are there (default: neither)"
     add("--cache", type=folder, metavar="DIR", help=text)
     text = "of the cache at most; what was used longest ago goes first (default: 20GB)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from time import process_time
 
@@ -22,6 +23,7 @@ from driver.options import MAX_DEVICES, ConvertOptions
 from driver.output import CONFIG, staged_output
 from driver.passes_page import passes_page
 from driver.pipelines import default_pipeline
+from driver.remote import Executor
 from driver.write import write
 from frontend.binding import Weights
 from frontend.config import ModelConfig
@@ -41,6 +43,8 @@ def convert(options: ConvertOptions) -> Path | None:
 
     Whether the output folder can be written is known before the model is traced.
     """
+    if options.executor is not None:  # workers may run in other folders
+        options = replace(options, model_path=options.model_path.absolute())
     opened = open_model(options.model_path)
     options = resolved(options, opened.form)
     check_model(options, opened.config)
@@ -96,7 +100,9 @@ def compiled_job(options: ConvertOptions, opened: OpenedModel) -> Job:
         model = with_sampling(model, options.seq_length)
     note_conversion(options, weights)
     cache = None if options.cache is None else Cache(options.cache, options.cache_size)
-    job = Job(options, model, weights, cache=cache)
+    writes = not (options.dry_run or options.stop_after)
+    executor = Executor(options.executor) if options.executor and writes else None
+    job = Job(options, model, weights, cache=cache, executor=executor)
     with passes_page(options.dump_ir):
         job.compile()
     return job

@@ -24,7 +24,7 @@ from dialects.chip import Instruction, LocalOp
 from dialects.nets import net_of, programs_of, stages_of
 from dialects.parts import part_name
 from dialects.weights import view_of_name
-from driver.blob import Materializer, Piece, WeightBlob
+from driver.blob import Make, Materializer, Piece, WeightBlob
 from driver.cache import Cache
 from driver.cached import CachedWeights, Compiled, get_program, program_key, put_program
 from driver.devices import by_device, completed, renamed
@@ -32,6 +32,7 @@ from driver.groups import groups_to_compile, named_of, table_of
 from driver.options import ConvertOptions
 from driver.pipelines import Effort, Efforts, default_pipeline, fusing, sharing_out
 from driver.precision import Precision
+from driver.remote import Executor
 from driver.resume import check_sources, dumps_by_module, resume
 from driver.search import FILLS, fastest
 from driver.trials import Trials
@@ -65,8 +66,10 @@ class Job:
     dumps: dict[str, Path] = field(default_factory=dict)  # of modules that do not come from the model
     keeps_instructions: bool = False
     cache: Cache | None = None
+    executor: Executor | None = None
     importance: dict[str, Floats] = field(default_factory=dict)  # of inputs, by parameter; see `quantize`
     _efforts: dict[Hashable, Efforts] = field(default_factory=dict)
+    _digests: dict[str, bytes] = field(default_factory=dict)  # of tensors, for the cache
     _streams: dict[Function, CommandStreams] = field(default_factory=dict)
 
     def compile(self) -> None:
@@ -127,9 +130,10 @@ class Job:
         shared = self.run_passes(group.name, group.module, pipeline)
         return by_device(NetGroup(shared, group.instances), self.options.num_device)
 
-    @cached_property
-    def cached_weights(self) -> CachedWeights | None:
-        return None if self.cache is None else CachedWeights(self.cache)
+    def maker(self, instance: Instance) -> Make | None:
+        """How weights are made but by this process: taken from the cache, or by workers."""
+        remote = None if self.executor is None else self.executor.make(self.weights, instance)
+        return remote if self.cache is None else CachedWeights(self.cache, self._digests, remote).pieces
 
     @cached_property
     def precision(self) -> Precision:
@@ -265,8 +269,10 @@ class Job:
         encoded once.
         """
         key, jobs = (id(module), instance), self.options.job_count
+        if self.executor is not None:
+            jobs = self.executor.slots + 1
         blob = WeightBlob(self.pieces(module, instance), self.materializer(instance), key, jobs)
-        blob.make = self.cached_weights.pieces if self.cached_weights else None
+        blob.make = self.maker(instance)
         self.blobs.append(blob)
         source = blob if blob.size else None
         for functions in stages_of(module.functions()):

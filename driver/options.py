@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,13 @@ AUTO = "auto"  # the mode that the checkpoint is in; `driver.modes` says which
 GROUP = 64  # the default
 MAX_JOBS = 1024
 MAX_DEVICES = 8
+ADDRESS = re.compile(r"dask://([\w.\-]+|\[[0-9a-fA-F:]+\]):(\d{1,5})", re.ASCII)  # of a scheduler
 CACHE_SIZE = 20 * 10**9  # bytes
 DEVICE_MEMORY = 16 * 10**9  # bytes that boards have for the most part
 # What no program depends on: where things are, what is done with them, and the values of weights.
 WITHOUT_PROGRAMS = (
     *("model_path", "out_dir", "dump_ir", "jobs", "verify", "dry_run"),
-    *("device_memory", "cache", "cache_size", "calibrate", "calibration_text"),
+    *("device_memory", "executor", "cache", "cache_size", "calibrate", "calibration_text"),
 )
 
 
@@ -61,6 +63,7 @@ class ConvertOptions:
     verify: bool = False
     dry_run: bool = False
     device_memory: int = DEVICE_MEMORY  # bytes, for the dry run
+    executor: str | None = None  # dask://HOST:PORT, whose workers make the weights
     cache: Path | None = None  # folder of what earlier runs made
     cache_size: int = CACHE_SIZE  # bytes
     as_stored: bool = False  # weights of blocks are codes or in 16 bits already, and stay so; no flag

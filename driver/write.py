@@ -36,6 +36,8 @@ def write(job: Job, bmodel: BModel, output: Output) -> None:
         for blob in job.blobs:
             blob.done = done
         write_bmodel(output.folder / output.name, bmodel)
+    if job.executor is not None:
+        job.executor.close()
     job.weights.note_limited()
     if job.cache is not None:
         log.info("cache: %d found, %d made", job.cache.hits, job.cache.misses)

@@ -33,6 +33,7 @@ OPTIONS: dict[str, dict[str, tuple[str, ...]]] = {
         "-c": ("bm1684x", "BM1684X", "bm1688", "cv186x", "bm1690", "bm1684"),
         "--num_device": ("0", "1", "2"),
         "--num_core": ("0", "1", "2"),
+        "--executor": ("dask://", "tcp://127.0.0.1:1", "dask://127.0.0.1:1", "x"),
         "--cache": ("cache", *PATHS),
         "--cache_size": ("1GB", "0", "x"),
         "--device_memory": ("16GB", "8 GiB", "1", "0", "-1GB", "x", "9" * 40),
