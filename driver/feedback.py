@@ -25,18 +25,6 @@ from frontend.calibration import SQUARES, Measure, Sums
 
 
 @dataclass
-class Factors:
-    """What a weight is multiplied by before it is stored, where that is not one."""
-
-    rows: Floats | None = None
-    columns: Floats | None = None
-
-    def of(self, weight: Floats) -> Floats:
-        weight = weight if self.rows is None else weight * self.rows[:, None]
-        return weight if self.columns is None else weight * self.columns
-
-
-@dataclass
 class Settling:
     """Takes what was measured of a layer, and puts codes in the place of its weights.
 
@@ -61,32 +49,30 @@ class Settling:
         moments = {name: each for name, each in moments.items() if name in self.schemes}
         rest = sums.keys() - moments.keys()
         self.importance.update((name, sums[name].mean) for name in sorted(rest))
-        factors = {name: Factors() for name in moments}
+        factors: dict[str, Floats] = {}
         for fold in self.folds:
-            if set(fold.readers) <= moments.keys() and fold.matrix in (None, *moments):
+            if set(fold.readers) <= moments.keys():
                 moments = self.folded(fold, moments, factors)
         with ThreadPoolExecutor(self.jobs) as pool:
             for names in alike(moments):
                 feedback = Feedback.of(moments[names[0]], self.schemes[names[0]].group)
                 for name in names:
-                    codes = self.quantized(name, factors[name], feedback, pool.map)
+                    codes = self.quantized(name, factors.get(name), feedback, pool.map)
                     self.weights.made[name] = self.shelf.put(self.weights.tensors[name], codes)
         return bool(moments)
 
     def folded(
-        self, fold: Fold, moments: Mapping[str, Moments], factors: Mapping[str, Factors]
+        self, fold: Fold, moments: Mapping[str, Moments], factors: dict[str, Floats]
     ) -> dict[str, Moments]:
         """Divide the inputs of the readers by the factors that serve these best."""
         before = moments[fold.readers[0]]
         readers = [Reader(self.weights.read_floats(name), self.schemes[name]) for name in fold.readers]
         by = best_factors(readers, before)
-        if fold.matrix is not None:
-            factors[fold.matrix].rows = 1 / by
-        for place, name in enumerate(fold.vectors):
-            exact = self.divide(name, by, fold.offset)
-            by = exact if place == 0 and fold.matrix is None else by
-        for name in fold.readers:
-            factors[name].columns = by
+        first, *others = fold.vectors
+        by = self.divide(first, by, fold.offset)
+        for name in others:
+            self.divide(name, by, fold.offset)
+        factors.update(dict.fromkeys(fold.readers, by))
         return {**moments, **dict.fromkeys(fold.readers, before.times(1 / by))}
 
     def divide(self, name: str, by: Floats, offset: float) -> Floats:
@@ -96,8 +82,9 @@ class Settling:
         self.weights.made[name] = Vector(self.weights.tensors[name], values)
         return exact
 
-    def quantized(self, name: str, factors: Factors, feedback: Feedback, run: Map) -> Quantized:
-        weight = factors.of(to_float32(self.weights.read_floats(name)))
+    def quantized(self, name: str, factors: Floats | None, feedback: Feedback, run: Map) -> Quantized:
+        weight = to_float32(self.weights.read_floats(name))
+        weight = weight if factors is None else weight * factors
         try:
             return feedback.quantize(weight, self.schemes[name], run)
         except ValueError as error:

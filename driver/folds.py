@@ -14,23 +14,24 @@ from dialects.weights import TensorView, view_of_name
 
 @dataclass(frozen=True)
 class Fold:
-    """Parameters by name: what `readers` multiply by is divided when the `vectors`, and the rows of `matrix`,
-    are. `offset` is added to a vector before it is used.
+    """Parameters by name: what `readers` multiply by is divided when the `vectors` are. `offset` is added to
+    these before they are used.
+
+    Rows of an up projection could be divided as well: with SmolLM2-135M, that left KL on prose as it was, and
+    raised it from 0.177 to 0.191 on code.
     """
 
     readers: tuple[str, ...]
     vectors: tuple[str, ...]
-    matrix: str | None = None
     offset: float = 0.0
 
     @property
     def names(self) -> tuple[str, ...]:
-        return (*self.readers, *self.vectors, *([] if self.matrix is None else [self.matrix]))
+        return (*self.readers, *self.vectors)
 
     def bound(self, full_name: Callable[[str], str]) -> Fold:
         """With the full names of parameters."""
-        matrix = None if self.matrix is None else full_name(self.matrix)
-        return Fold((*map(full_name, self.readers),), (*map(full_name, self.vectors),), matrix, self.offset)
+        return Fold((*map(full_name, self.readers),), (*map(full_name, self.vectors),), self.offset)
 
 
 def folds_of(module: Module) -> list[Fold]:
@@ -44,11 +45,7 @@ def folds_in(function: Function) -> Iterator[Fold]:
     names = [view_of_name(op.name).tensor for op in walk(function) if isinstance(op, llm.WeightOp)]
     own = {name for name, count in Counter(names).items() if count == 1 and not name.startswith("/")}
     for op in walk(function):
-        fold = None
-        if isinstance(op, llm.RmsNormOp | llm.LayerNormOp):
-            fold = after_norm(op)
-        elif isinstance(op, llm.SwigluOp):
-            fold = after_gate(op)
+        fold = after_norm(op) if isinstance(op, llm.RmsNormOp | llm.LayerNormOp) else None
         if fold is not None and own.issuperset(fold.names):
             yield fold
 
@@ -57,16 +54,7 @@ def after_norm(op: llm.RmsNormOp | llm.LayerNormOp) -> Fold | None:
     """linear(norm(x, w, b), u)"""
     vectors, readers = names_of(op.operands[1:]), readers_of(op.y)
     offset = op.offset if isinstance(op, llm.RmsNormOp) else 0.0
-    return Fold(readers, vectors, offset=offset) if vectors and readers else None
-
-
-def after_gate(op: llm.SwigluOp) -> Fold | None:
-    """linear(act(gate) * linear(x, w, b), u)"""
-    up, readers = op.up.defining(llm.LinearOp), readers_of(op.y)
-    if up is None or not up.y.has_one_use() or up.residual is not None:
-        return None
-    names = names_of(up.operands[1:])
-    return Fold(readers, names[1:], names[0]) if names and readers else None
+    return Fold(readers, vectors, offset) if vectors and readers else None
 
 
 def readers_of(value: Value) -> tuple[str, ...]:

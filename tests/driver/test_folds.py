@@ -22,11 +22,6 @@ def other(result: str, x: str) -> str:
     return f'\n  %{result} = "llm.act"(%{x}) <{{kind = "silu"}}> : (tensor<1x4x8xbf16>) -> tensor<1x4x8xbf16>\n'
 
 
-GATED = """
-  %s = "llm.swiglu"(%gate, %up) : (tensor<1x4x8xbf16>, tensor<1x4x8xbf16>) -> tensor<1x4x8xbf16>
-"""
-
-
 def folds(text: str) -> list[Fold]:
     return folds_of(parse_ir(text)[0])
 
@@ -34,13 +29,7 @@ def folds(text: str) -> list[Fold]:
 def test_all_linears_behind_a_norm_read_what_it_makes():
     found = folds(NORM + linear("a", "n", "q.weight") + linear("b", "n", "k.weight"))
     assert [*map(set, (each.readers for each in found))] == [{"q.weight", "k.weight"}]
-    assert (found[0].vectors, found[0].matrix, found[0].offset) == (("norm.weight",), None, 1.0)
-
-
-def test_a_gate_passes_factors_of_the_other_linear():
-    gate, up, down = linear("gate", "x", "gate.weight"), linear("up", "x", "up.weight"), linear("y", "s", "down.weight")
-    assert folds(gate + up + GATED + down) == [Fold(("down.weight",), (), "up.weight")]
-    assert folds(gate + up + other("z", "up") + GATED + down) == []
+    assert (found[0].vectors, found[0].offset) == (("norm.weight",), 1.0)
 
 
 def test_nothing_is_divided_that_something_else_reads():
@@ -52,6 +41,6 @@ def test_nothing_is_divided_that_something_else_reads():
 
 
 def test_names_are_bound_to_a_layer():
-    bound = Fold(("down",), ("bias",), "up").bound(lambda name: f"layers.3.{name}")
-    assert bound == Fold(("layers.3.down",), ("layers.3.bias",), "layers.3.up")
-    assert bound.names == ("layers.3.down", "layers.3.bias", "layers.3.up")
+    bound = Fold(("q", "k"), ("norm",), 1.0).bound(lambda name: f"layers.3.{name}")
+    assert bound == Fold(("layers.3.q", "layers.3.k"), ("layers.3.norm",), 1.0)
+    assert bound.names == ("layers.3.q", "layers.3.k", "layers.3.norm")
