@@ -15,6 +15,8 @@ from tests.conformance.same import assert_same_on_vendor
 from tests.conformance.vendor_runtime import VendorFailed, VendorRuntime
 from tests.passes.two_cores import SHAPE, SPEC, one_core, placed, two_cores
 
+LAUNCHES = 30  # one in eight goes well
+
 pytestmark = [pytest.mark.vendor, pytest.mark.usefixtures("vendor")]
 
 
@@ -58,10 +60,11 @@ def test_a_core_without_work_needs_no_meeting(tmp_path):
 
 
 def test_a_message_used_twice_in_a_row_aborts(tmp_path):
-    """As the proof says, see `runtime_sim.check.waits`."""
+    """As the proof says, see `runtime_sim.check.waits`; not at each launch, since cores race for it."""
     path = written(tmp_path, net_for_two(middle=30))
     with (
         pytest.raises(VendorFailed, match=r"(?s)running sum .* ended with status"),
         VendorRuntime(path, time_limit=60) as vendor,
     ):
-        vendor.run("sum", inputs(0))
+        for seed in range(LAUNCHES):
+            vendor.run("sum", inputs(seed))
