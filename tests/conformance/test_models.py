@@ -56,6 +56,7 @@ def compiled(
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("target", ["bm1684x", "cv186ah", "both_cores"], indirect=True)
 def test_a_session_gives_the_same_bits_and_tokens(compiled, family, mode):
     folder, bmodel = compiled(family, mode)
     tokens = assert_same_session(bmodel, PROMPT, TOKENS)

@@ -35,7 +35,6 @@ def given(name: str) -> dict[str, np.ndarray]:
     }
 
 
-@pytest.mark.parametrize("target", ["bm1684x", "both_cores"], indirect=True)
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "internvl"])
 def test_a_tower_gives_the_same_bits(name, tmp_path, target):
     folder = make_vision_checkpoint(tmp_path / "model", name)

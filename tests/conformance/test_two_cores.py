@@ -66,5 +66,9 @@ def test_a_message_used_twice_in_a_row_aborts(tmp_path):
         pytest.raises(VendorFailed, match=r"(?s)running sum .* ended with status"),
         VendorRuntime(path, time_limit=60) as vendor,
     ):
-        for seed in range(LAUNCHES):
-            vendor.run("sum", inputs(seed))
+        launch_often(vendor)
+
+
+def launch_often(vendor: VendorRuntime) -> None:
+    for seed in range(LAUNCHES):
+        vendor.run("sum", inputs(seed))
