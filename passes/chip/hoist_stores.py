@@ -31,14 +31,18 @@ class HoistStores(Pass):
 
 
 def hoist_stores(function: Function, spec: ChipSpec) -> None:
-    """Stores that move up behind the same op keep their order."""
+    """Definitions of buffers, which no order binds, come first. Stores that move up behind the same op keep
+    their order.
+    """
     *ops, _ = function.block.ops.listed()
     places = store_places(ops, spec)
-    reorder(function, lambda position: places.get(position, position))
+    reorder(
+        function, lambda position: (isinstance(ops[position], Instruction), places.get(position, position))
+    )
 
 
 def store_places(ops: Sequence[Op], spec: ChipSpec) -> dict[int, int]:
-    """Behind which position each store goes, -1 for the front."""
+    """Behind which instruction each store goes, by position; -1 for the front."""
     earlier = _Earlier(ops, spec)
     places = {}
     for position, op in enumerate(ops):
@@ -57,7 +61,6 @@ class _Earlier:
         self._accesses = commands_on(self._stored, ops, spec)
         ddr = [access for accesses in self._accesses.values() for access in accesses if in_ddr(access)]
         self._written, self._touched = LastTouch(ddr), LastTouch(ddr)
-        self._defined: dict[Value, int] = {}
         # What was written of each local buffer.
         self._parts: dict[Value, list[tuple[Access, int]]] = {
             value: [] for value in self._stored if isinstance(value.owner, LocalOp)
@@ -67,14 +70,12 @@ class _Earlier:
         return max(map(self._newest, self._accesses[store]))
 
     def _newest(self, access: Access) -> int:
-        defined = self._defined[access.buffer]
         if in_ddr(access):
-            return max(defined, (self._touched if access.write else self._written).newest(access))
+            return (self._touched if access.write else self._written).newest(access)
         parts = reversed(self._parts[access.buffer])
-        return next((place for part, place in parts if part.conflicts(access)), defined)
+        return next((place for part, place in parts if part.conflicts(access)), -1)
 
     def record(self, op: Op, place: int) -> None:
-        self._defined |= dict.fromkeys(op.results, place)
         for access in self._accesses.get(op, ()):
             if in_ddr(access):
                 self._touched.record(access, place)

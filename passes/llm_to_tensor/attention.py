@@ -123,8 +123,15 @@ def attention(low: Lowering, op: llm.AttentionOp) -> Value:
         op.fail("without a mask, of which some keys are hidden, has no lowering to the tensor dialect")
     element = op.q.type.element
     mask = None if op.mask is None else mask_of(low, op.mask, score_unit(element))
-    q = low.get(op.q)
-    if op.q not in low.scaled:
-        q = low.build.scalar(tensor.MulOp, low.f32(op.q), query_factor(op.scale, op.softcap, element))
-    q = low.build.cast(q, element, q.type.layout)
-    return low.attention(op, q, mask)
+    return low.attention(op, queries(low, op), mask)
+
+
+def queries(low: Lowering, op: llm.AttentionOp) -> Value:
+    """q in 16 bit, in units of the scores."""
+    element = op.q.type.element
+    if op.q in low.scaled:
+        q = low.get(op.q)
+        return low.build.cast(q, element, q.type.layout)
+    factor = query_factor(op.scale, op.softcap, element)
+    parts = [low.build.scalar(tensor.MulOp, part, factor) for part in low.parts(op.q)]
+    return low.joined([low.build.cast(part, element, part.type.layout) for part in parts], op.q)

@@ -8,6 +8,7 @@ from dialects import llm, tensor
 from dialects.tensor import Lanes
 from passes.llm_to_tensor.context import Lowering, lowers
 from passes.llm_to_tensor.elementwise import column_parts, function
+from passes.llm_to_tensor.sections import is_rounded
 from passes.tensor.formulas import ACTIVATIONS
 
 
@@ -19,7 +20,8 @@ def linear(low: Lowering, op: llm.LinearOp) -> Value | None:
     low.check_tokens(op.x, len(op.x.type.shape) - 2)
     w = low.weight(op.weight, element)
     if op.residual is None:
-        return product(low, x, w, op.bias)
+        y = product(low, x, w, op.bias)
+        return low.build.cast(y, element, y.type.layout) if low.has_many_tokens and is_rounded(op.y) else y
     start = low.accumulator(op.residual)
     if op.bias is not None:
         start = low.build.binary(tensor.AddOp, start, low.row(op.bias, start), compact=False)

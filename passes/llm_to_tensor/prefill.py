@@ -20,6 +20,9 @@ from passes.llm_to_tensor.run_attention import RunAttention, most_seen, seen_key
 from passes.llm_to_tensor.run_mask import RunMask
 from passes.llm_to_tensor.sections import Section
 from passes.ranges import Range, even_parts
+from passes.tensor_to_chip.placed import buffer_bytes
+
+WAITING_SHARE = 1 / 4  # of local memory
 
 
 class Prefill(InSections):
@@ -62,15 +65,28 @@ class Prefill(InSections):
 
     def accumulator(self, value: Value) -> Value:
         """What is stored is loaded anew rather than kept in local memory for so long."""
-        return self.wide(self.load_stored(value)) if self.is_stored(value) else self.f32(value)
+        if self.is_stored(value):
+            return self.wide(self.load_stored(value))
+        x = self.f32(value)
+        if not self._waits_long(value, x):
+            return x
+        return self.build.load(self.build.add(tensor.StoreOp(x)), x.type.layout)
+
+    def _waits_long(self, value: Value, x: Value) -> bool:
+        """Whether it takes much room that an attention between its maker and its reader needs."""
+        op: Op | None = value.owner if isinstance(value.owner, Op) else None
+        share = buffer_bytes(x.type, self.build.spec) / self.build.spec.lane_bytes
+        while op is not None and op is not self.op and not isinstance(op, llm.AttentionOp):
+            op = op.next_op
+        return share > WAITING_SHARE and isinstance(op, llm.AttentionOp)
 
     def parts(self, value: Value) -> Iterator[Value]:
         if len(value.type.shape) < 4:
             return self._token_parts(value, self.check_tokens(value, 0, 1))
-        x = self.f32(value)
+        x = self.get(value)
         if self.check_tokens(value, 1, 2) == 1:
             x = self.build.permute(x, HEADS_OUTSIDE)
-        return self._head_parts(x)
+        return map(self.wide, self._head_parts(x))
 
     def joined(self, parts: Sequence[Value], value: Value) -> Value:
         if len(value.type.shape) < 4:
@@ -100,7 +116,7 @@ class Prefill(InSections):
                 yield self.wide(self.load_tokens(value, part.moved(first)))
 
     def _head_parts(self, x: Value) -> Iterator[Value]:
-        """[1, heads, tokens, d] in f32, so many heads at a time as take, twice over, little room."""
+        """[1, heads, tokens, d], so many heads at a time as take, in f32 and twice over, little room."""
         _, heads, tokens, width = x.type.shape
         head_bytes = 2 * F32.bytes * width * -(-tokens // self.lanes)
         parts = -(-heads // max(1, self.build.spec.work_bytes // head_bytes))

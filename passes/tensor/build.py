@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from compiler.ir.core import Op, Value
@@ -55,7 +55,7 @@ class Build:
         op.results[0].type = self._packed(x.type, compact)
         return self.add(op)
 
-    def unary(self, kind: type[tensor.Unary], x: Value) -> Value:
+    def unary(self, kind: Callable[[Value], tensor.Unary], x: Value) -> Value:
         """Vectors over the lanes are packed, as those of `binary`."""
         op = kind(x)
         op.results[0].type = self._packed(x.type, True)

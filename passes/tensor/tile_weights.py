@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, TypeGuard
 
-from compiler.ir.core import Value
+from compiler.ir.core import Op, Value
 from compiler.ir.module import Module
 from compiler.ir.rewrite import Rewriter, apply_patterns, rewrite
 from compiler.ir.types import F32
@@ -63,15 +64,10 @@ class Tiling:
         What is added to all rows of outputs alike is added to each part where these are large, so that sums
         without it never exist whole.
         """
-        if not tensor.in_ddr(op.w.type) or feeds_from_gate(op):
+        if not tensor.in_ddr(op.w.type) or is_cut_with_source(op):
             return
         if not is_term(op):
-            bias = added_row(op, target_of(op))
-            tiler = Tiler(bias or op, self.bytes, self.looked_up)
-            parts = [self.part(tiler, op, bias, rows) for rows in tiler.row_ranges(op.w)]
-            rw.replace(bias or op, [tiler.build.concat(parts, len(op.x.type.shape) - 1)])
-            if bias is not None:
-                rw.erase(op)
+            self.tile_outputs(op, rw)
             return
         tiler = Tiler(op, self.bytes, self.looked_up)
         total = op.accumulator
@@ -80,40 +76,72 @@ class Tiling:
         assert total is not None, "a weight without inputs"
         rw.replace(op, [total])
 
-    def part(self, tiler: Tiler, op: tensor.LinearOp, bias: tensor.AddOp | None, rows: Range) -> Value:
+    def tile_outputs(self, op: tensor.LinearOp, rw: Rewriter) -> None:
+        """linear(x, W) and what is done to each of its outputs alike -> concat of that of linear(x, tile)."""
+        alike = done_alike(op, target_of(op))
+        tiler = Tiler(alike[-1] if alike else op, self.bytes, self.looked_up)
+        limit = tiler.row_limit(op.w) // (2 if alike else 1)
+        ranges = [*even_ranges(op.w.type.shape[0], tiler.lanes, limit)]
+        parts = [self.part(tiler, op, alike, rows) for rows in ranges]
+        last = alike[-1] if alike else op
+        apart = read_apart(last.results[0], ranges) if alike else []
+        for columns in apart:
+            found = zip(parts, ranges, strict=True)
+            some = [part for part, rows in found if rows.within(columns_of(columns)).size]
+            rw.replace(columns, [tiler.build.concat(some, len(op.x.type.shape) - 1)])
+        if not apart:
+            rw.replace(last, [tiler.build.concat(parts, len(op.x.type.shape) - 1)])
+
+    def part(self, tiler: Tiler, op: tensor.LinearOp, alike: Sequence[Op], rows: Range) -> Value:
         """Some outputs."""
-        product = tiler.linear(op.x, op.w, rows=rows)
-        if bias is not None and bias.rhs is not None:
-            return tiler.build.binary(tensor.AddOp, product, tiler.columns(bias.rhs, rows))
-        return packed(tiler.build, product) if is_wide(op.y, tiler.build.spec) else product
+        y = tiler.linear(op.x, op.w, rows=rows)
+        for each in alike:
+            if isinstance(each, tensor.AddOp):
+                assert each.rhs is not None
+                y = tiler.build.binary(tensor.AddOp, y, tiler.columns(each.rhs, rows))
+            else:
+                y = tiler.build.cast(y, each.results[0].type.element, y.type.layout)
+        return packed(tiler.build, y) if is_wide(op.y, tiler.build.spec) else y
 
     @rewrite(tensor.GatedLinearOp)
     def tile_gated(self, op: tensor.GatedLinearOp, rw: Rewriter) -> None:
         """gated_linear, and the linear it feeds, tile by tile."""
-        down = op.y.users[0] if op.y.has_one_use() else None
         tiler = Tiler(op, self.bytes, self.looked_up)
-        if not isinstance(down, tensor.LinearOp) or not is_term(down):
-            ranges = even_ranges(op.gate.type.shape[0], tiler.lanes, tiler.row_limit(op.gate) // 2)
-            biases = tiler.biases(op.x, op.biases)
-            parts = [tiler.gated(op, rows, biases) for rows in ranges]
-            rw.replace(op, [tiler.build.concat(parts, len(op.x.type.shape) - 1)])
-            return
-        total, tiler = down.accumulator, Tiler(down, self.bytes, self.looked_up)
-        limit, biases = max(1, tiler.row_limit(op.gate) // 2), tiler.biases(op.x, op.biases)
-        for part in tiler.column_ranges(down.w, limit):
-            tiler.build.loc = op.loc
-            gated = tiler.gated(op, part, biases)
-            tiler.build.loc = down.loc
-            total = tiler.linear(gated, down.w, columns=part, start=total)
-        assert total is not None, "a weight without inputs"
-        rw.replace(down, [total])
+        limit = tiler.row_limit(op.gate) // 2
+        biases = tiler.biases(op.x, op.biases)
+        self.tile_source(op, op.gate, limit, lambda tiler, rows: tiler.gated(op, rows, biases), rw)
 
     @rewrite(tensor.ActLinearOp)
     def tile_activated(self, op: tensor.ActLinearOp, rw: Rewriter) -> None:
-        """act_linear -> concat of act(linear(x, tile)): sums never exist whole."""
-        tiler = Tiler(op, self.bytes, self.looked_up)
-        parts = [tiler.activated_linear(op, rows) for rows in tiler.row_ranges(op.w)]
-        rw.replace(op, [tiler.build.concat(parts, len(op.x.type.shape) - 1)])
+        """act_linear, and the linear it feeds, tile by tile: sums never exist whole."""
+        limit = Tiler(op, self.bytes, self.looked_up).row_limit(op.w) // 2
+        self.tile_source(op, op.w, limit, lambda tiler, rows: tiler.activated_linear(op, rows), rw)
+
+    def tile_source(
+        self,
+        op: tensor.GatedLinearOp | tensor.ActLinearOp,
+        w: Value,
+        limit: int,
+        outputs: Callable[[Tiler, Range], Value],
+        rw: Rewriter,
+    ) -> None:
+        """Some `outputs` of op after the other, `limit` rows of lanes of w at most; each is multiplied at once
+        where the op feeds a sum.
+        """
+        down = fed_sum(op)
+        if down is None:
+            tiler = Tiler(op, self.bytes, self.looked_up)
+            parts = [outputs(tiler, rows) for rows in even_ranges(w.type.shape[0], tiler.lanes, limit)]
+            rw.replace(op, [tiler.build.concat(parts, len(op.x.type.shape) - 1)])
+            return
+        total, tiler = down.accumulator, Tiler(down, self.bytes, self.looked_up)
+        for part in tiler.column_ranges(down.w, max(1, limit)):
+            tiler.build.loc = op.loc
+            columns = outputs(tiler, part)
+            tiler.build.loc = down.loc
+            total = tiler.linear(columns, down.w, columns=part, start=total)
+        assert total is not None, "a weight without inputs"
+        rw.replace(down, [total])
 
     @rewrite(tensor.ExpertsOp)
     def tile_experts(self, op: tensor.ExpertsOp, rw: Rewriter) -> None:
@@ -126,10 +154,16 @@ class Tiling:
         erase_dead([*stacks, *tiler.made])
 
 
-def feeds_from_gate(op: tensor.LinearOp) -> bool:
-    """Whether `tile_gated` will cut this op, from the gated linear it alone reads."""
-    gate = op.x.defining(tensor.GatedLinearOp)
-    return gate is not None and gate.y.has_one_use() and is_term(op)
+def fed_sum(op: tensor.GatedLinearOp | tensor.ActLinearOp) -> tensor.LinearOp | None:
+    """The linear that alone reads the op, and is cut along its inputs."""
+    user = op.y.users[0] if op.y.has_one_use() else None
+    return user if isinstance(user, tensor.LinearOp) and is_term(user) else None
+
+
+def is_cut_with_source(op: tensor.LinearOp) -> bool:
+    """Whether it will be cut together with what makes its inputs."""
+    source = op.x.owner
+    return isinstance(source, tensor.GatedLinearOp | tensor.ActLinearOp) and fed_sum(source) is op
 
 
 def is_term(op: tensor.LinearOp) -> bool:
@@ -143,14 +177,47 @@ def is_sent(x: Value) -> bool:
     return any(isinstance(user, tensor.SendOp) for user in x.users) or any(map(is_sent, casts))
 
 
-def added_row(op: tensor.LinearOp, spec: ChipSpec) -> tensor.AddOp | None:
-    """The sum of a large y and one row for all of its rows, if nothing else reads y."""
-    if buffer_bytes(op.y.type, spec) <= BESIDE_SHARE * spec.lane_bytes:
-        return None
-    add = op.y.users[0] if op.y.has_one_use() else None
-    if not isinstance(add, tensor.AddOp) or add.lhs is not op.y or add.rhs is None:
-        return None
-    return add if add.rhs.type.layout == Replicated() and not tensor.is_column(op.y.type) else None
+def done_alike(op: tensor.LinearOp, spec: ChipSpec) -> list[tensor.AddOp | tensor.CastOp]:
+    """What is done to all rows of a large y alike before anything else reads it: one row is added to them,
+    they are rounded.
+    """
+    if buffer_bytes(op.y.type, spec) <= BESIDE_SHARE * spec.lane_bytes or tensor.is_column(op.y.type):
+        return []
+    found: list[tensor.AddOp | tensor.CastOp] = []
+    y = op.y
+    while y.has_one_use() and (adds_row(user := y.users[0], y) or rounds(user, y)):
+        found.append(user)
+        y = user.results[0]
+    return found
+
+
+def adds_row(op: Op, y: Value) -> TypeGuard[tensor.AddOp]:
+    return (
+        isinstance(op, tensor.AddOp)
+        and op.lhs is y
+        and op.rhs is not None
+        and op.rhs.type.layout == Replicated()
+    )
+
+
+def rounds(op: Op, y: Value) -> TypeGuard[tensor.CastOp]:
+    return isinstance(op, tensor.CastOp) and op.results[0].type.layout == y.type.layout
+
+
+def read_apart(y: Value, parts: Sequence[Range]) -> list[tensor.SliceOp]:
+    """The slices along its last axis that alone read y, if each is some of these parts."""
+    slices = [user for user in y.users if isinstance(user, tensor.SliceOp)]
+    bounds = {part.start for part in parts} | {part.stop for part in parts}
+    whole = y.type.shape[:-1]
+    apart = len(slices) == len(y.users) and all(
+        each.sizes[:-1] == whole and {columns_of(each).start, columns_of(each).stop} <= bounds for each in slices
+    )
+    return slices if apart else []
+
+
+def columns_of(op: tensor.SliceOp) -> Range:
+    """Along the last axis."""
+    return Range(op.starts[-1], op.starts[-1] + op.sizes[-1])
 
 
 def is_wide(y: Value, spec: ChipSpec) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from math import lcm
 from typing import TypeAlias
 
@@ -13,6 +14,7 @@ from compiler.ir.types import BF16, F32, ElementType, TensorType
 from compiler.target.attribute import target_of
 from compiler.weights.scheme import scheme_of
 from dialects import tensor
+from dialects.activations import SWISHES
 from dialects.tensor import Lanes, PackedType, Replicated
 from dialects.weights import view_of_name
 from passes.ranges import Range, even_ranges
@@ -93,7 +95,14 @@ class Tiler:
         biases = self.biases(op.x, [] if op.bias is None else [op.bias])
         (product,) = self.biased([self.linear(op.x, op.w, rows=rows)], biases, rows)
         like = op.x.type
-        return self.build.cast(ACTIVATIONS[op.act](self.build, product), like.element, like.layout)
+        return self.build.cast(self.act(op.act, product, like.element), like.element, like.layout)
+
+    def act(self, act: str, x: Value, to: ElementType) -> Value:
+        """act(x) in f32, which will be rounded to 16 bit."""
+        if to != BF16 or act not in SWISHES:
+            return ACTIVATIONS[act](self.build, x)
+        slope, cubic = SWISHES[act]
+        return self.build.unary(partial(tensor.Bf16SwishOp, slope=slope, cubic=cubic), x)
 
     def activated(self, op: tensor.GatedLinearOp, gate: Value, up: Value) -> Value:
         like = op.x.type
@@ -102,7 +111,7 @@ class Tiler:
     def gate(self, act: str, gate: Value, up: Value, to: ElementType) -> Value:
         """act(gate) * up in f32, which will be rounded to 16 bit."""
         if act != "silu":
-            return self.build.binary(tensor.MulOp, ACTIVATIONS[act](self.build, gate), up)
+            return self.build.binary(tensor.MulOp, self.act(act, gate, to), up)
         type_ = gate.type
         if tensor.is_column(type_):
             type_ = replace(type_, layout=Lanes(type_.layout.axis, compact=True))

@@ -14,6 +14,7 @@ import numpy as np
 from compiler.ir.types import BF16, F16, ElementType
 from compiler.weights.scheme import Scheme, scheme_of
 from dialects import tensor
+from dialects.activations import SWISHES
 from dialects.weights import TensorView, transposed, view_of_name
 from runtime_sim.arrays import Array, DType
 from runtime_sim.interpret.activations import ACTIVATIONS, normal_share, sigmoid
@@ -21,6 +22,7 @@ from runtime_sim.interpret.codes import decoded
 from runtime_sim.interpret.nucleus import nucleus_of
 from runtime_sim.interpret.rules import Data, exchanges, simulates, supplies
 
+UNIT = -512 * np.log2(np.e)  # steps of a power of two in fixed point, of which there are 512
 LEAST_EXPONENT = np.float32(-126)  # of a normal f32
 WHOLE = np.float32(2**23)  # from here on f32 has no fraction
 LOWEST_EXPONENT = np.float32(-126.5)  # what rounds to less has no normal f32
@@ -253,20 +255,47 @@ def bf16_gate(op: tensor.Bf16GateOp, gate: Array, up: Array) -> Array:
 
 def activated(act: str, gate: Array, up: Array, to: DType) -> Array:
     """act(gate) * up, which will be rounded to this type."""
-    return gate_for_bf16(gate, up) if act == "silu" and to == BF16.numpy else ACTIVATIONS[act](gate) * up
+    if act == "silu" and to == BF16.numpy:
+        return gate_for_bf16(gate, up)
+    return activation(act, gate, to) * up
+
+
+def activation(act: str, x: Array, to: DType) -> Array:
+    """act(x), which will be rounded to this type."""
+    return swish_for_bf16(x, *SWISHES[act]) if act in SWISHES and to == BF16.numpy else ACTIVATIONS[act](x)
 
 
 def gate_for_bf16(gate: Array, up: Array) -> Array:
     """As `tensor.bf16_gate` says."""
-    bottom = np.float32(1) + power_of_gate(gate)
-    guess = (0x7EF40000 - bottom.view(np.int32)).view(np.float32)
-    y: Array = gate * (guess * (np.float32(2.0015) - bottom * guess)) * up
+    y: Array = gate * share_for_bf16(gate * np.float32(UNIT)) * up
     return y
 
 
-def power_of_gate(gate: Array) -> Array:
-    """e**-gate."""
-    place = np.rint(gate * np.float32(-512 * np.log2(np.e))).clip(-(2**15), 2**15 - 1).astype(np.int64)
+@simulates(tensor.Bf16SwishOp)
+def bf16_swish(op: tensor.Bf16SwishOp, x: Array) -> Array:
+    return swish_for_bf16(x, op.slope, op.cubic)
+
+
+def swish_for_bf16(x: Array, slope: float, cubic: float) -> Array:
+    """As `tensor.bf16_swish` says."""
+    factor = np.float32(UNIT * slope)
+    if cubic:
+        factor = x * x * np.float32(UNIT * cubic) + factor
+    y: Array = x * share_for_bf16(factor * x)
+    return y
+
+
+def share_for_bf16(steps: Array) -> Array:
+    """1 / (1 + 2**(steps / 512))."""
+    bottom = np.float32(1) + power_of_steps(steps)
+    guess = (0x7EF40000 - bottom.view(np.int32)).view(np.float32)
+    y: Array = guess * (np.float32(2.0015) - bottom * guess)
+    return y
+
+
+def power_of_steps(steps: Array) -> Array:
+    """2**(steps / 512)."""
+    place = np.rint(steps).clip(-(2**15), 2**15 - 1).astype(np.int64)
     fraction = place % 512 >> 1
     curve = np.minimum(halves_up(fraction * (256 - fraction), 6), 255)
     bend = halves_up(curve * halves_up(fraction + 1280, 3), 10)
@@ -331,7 +360,7 @@ def gated_linear(op: tensor.GatedLinearOp, x: Array, gate: Array, up: Array, bia
 @simulates(tensor.ActLinearOp)
 def act_linear(op: tensor.ActLinearOp, x: Array, w: Array, bias: Array | None) -> Array:
     products = project(x, w)
-    return ACTIVATIONS[op.act](products if bias is None else products + bias).astype(x.dtype)
+    return activation(op.act, products if bias is None else products + bias, x.dtype).astype(x.dtype)
 
 
 def project(x: Array, w: Array) -> Array:
