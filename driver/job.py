@@ -47,7 +47,7 @@ from passes.manager import PassManager, parse_pipeline
 from passes.options import ByFunction
 from runtime_sim.tokens.notes import tokenizer_noted
 
-LESS_AHEAD = (0.8, 0.75, *FILLS[1:])  # shares of local memory, where what was chosen does not fit
+LESS_AHEAD = (0.8, *FILLS[1:])  # shares of local memory, where what was chosen does not fit
 
 
 @dataclass

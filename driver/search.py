@@ -18,7 +18,7 @@ from passes.chip.allocate_local import DoesNotFit
 from passes.options import ByFunction
 
 TILES = (0, 2, 4)  # times `work_bytes`, 0 for the default; larger ones are fewer commands, waited for longer
-FILLS = (0.85, 0.7, 0.5, 0.0)  # loads further ahead hide more, and leave less room
+FILLS = (0.85, 0.75, 0.7, 0.5, 0.0)  # loads further ahead hide more, and leave less room
 BUDGET = 200_000  # instructions to place in trials before the best so far is taken
 COMMAND = 1e-7  # of the cycles, to have one command less: long programs take time to compile
 TIE = 0.001  # of the cycles: what differs less is as fast, as the estimates are not better than that
@@ -81,10 +81,25 @@ class Search:
         self._known: dict[tuple[str, Effort], Candidate | DoesNotFit] = {}
 
     def climb(self) -> None:
-        """Try single changes, to the tiles of all or to one function's effort, until none is cheaper."""
+        """Try single changes, to the tiles of all or to one function's effort, until none is cheaper; then
+        fewer loads ahead where tokens are many: for the room that these take, results may have to wait.
+        """
         best = {name: self.first(name) for name in self.works}
         while better := next(self.cheaper(best), None):
             best = better
+        for name, effort in best.items():
+            if self.works[name].tokens > 1:
+                self.thin(name, effort)
+
+    def thin(self, name: str, effort: Effort) -> None:
+        """Load less ahead as long as that is cheaper."""
+        found = self.candidate(name, effort)
+        while isinstance(found, Candidate) and self.op_count <= BUDGET:
+            lower = [fill for fill in FILLS if fill < found.efforts.usual.fill]
+            thinner = self.candidate(name, replace(effort, fill=lower[0])) if lower else None
+            if not isinstance(thinner, Candidate) or thinner.cost >= found.cost:
+                return
+            found = thinner
 
     def first(self, name: str) -> Effort:
         """As much at once as fits."""
@@ -112,7 +127,6 @@ class Search:
         for name, effort in best.items():
             for step in self.works[name].neighbours(effort, self.spec):
                 yield {name: step}
-
     def cost(self, efforts: Mapping[str, Effort]) -> float:
         """Of all these functions; infinite where one does not fit."""
         found = [self.candidate(name, effort) for name, effort in efforts.items()]
@@ -130,7 +144,7 @@ class Search:
         """With as many loads ahead as fit; with fewer where the whole program may need more room."""
         self.works[name].check(effort, self.spec)
         with self.lower(name, effort) as lowered:
-            *fills, last = FILLS if lowered.is_whole else FILLS[1:]
+            *fills, last = [fill for fill in FILLS[not lowered.is_whole :] if fill <= effort.fill]
             for fill in fills:
                 with suppress(DoesNotFit):
                     return self.placed(lowered, replace(effort, fill=fill))

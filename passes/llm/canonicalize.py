@@ -11,6 +11,7 @@ from compiler.ir.module import Module, walk
 from compiler.ir.rewrite import Pattern, Rewriter, apply_patterns, rewrite
 from dialects import llm
 from dialects.contents import Content
+from passes.llm.join_inputs import join_inputs
 from passes.manager import Pass
 
 TOKENWISE = (
@@ -277,5 +278,6 @@ PATTERNS: list[Pattern] = [
     take_one_where_it_lies,
     permute_as_a_batch,
     drop_single_concat,
+    join_inputs,
     drop_double_negation,
 ]

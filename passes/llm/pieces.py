@@ -85,6 +85,10 @@ def concat(op: llm.ConcatOp, axis: int) -> Axes | None:
     return None if axis == op.axis else [axis] * len(op.parts)
 
 
+def put_first(op: llm.PutFirstOp, axis: int) -> Axes | None:
+    return None if axis == op.axis else [axis, axis]
+
+
 AXES: dict[type[Op], Callable[[Any, int], Axes | None]] = {
     **dict.fromkeys(
         (
@@ -117,6 +121,7 @@ AXES: dict[type[Op], Callable[[Any, int], Axes | None]] = {
     llm.PadOp: pad,
     llm.PermuteOp: permute,
     llm.ConcatOp: concat,
+    llm.PutFirstOp: put_first,
 }
 
 

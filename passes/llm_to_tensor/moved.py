@@ -194,11 +194,17 @@ def finer(sizes: Sequence[int], shape: Sequence[int]) -> tuple[tuple[int, ...], 
 
 @dataclass(frozen=True)
 class Joined:
-    """Arrays one after the other along the axis that is loaded."""
+    """Arrays one after the other along the axis that is loaded, from item `first` on."""
 
     parts: tuple[Moved, ...]
+    first: int = 0
+
+    def slice(self, axis: int, part: Range) -> Joined:
+        """Of the axis that they are joined along."""
+        return replace(self, first=self.first + part.start)
 
     def load(self, axis: int, part: Range) -> Value:
+        part = part.moved(self.first)
         sizes = [each.shape[axis] for each in self.parts]
         found = [
             each.load(axis, part.within(place).moved(-place.start))

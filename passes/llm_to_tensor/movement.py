@@ -7,6 +7,7 @@ from compiler.ir.types import F32
 from dialects import llm, tensor
 from dialects.tensor import Lanes
 from passes.llm_to_tensor.context import Lowering, TableRows, history_of, is_some_heads, lowers
+from passes.ranges import Range
 
 
 @lowers(llm.SliceOp)
@@ -52,6 +53,21 @@ def concat(low: Lowering, op: llm.ConcatOp) -> Value:
     if axis is None or any(not tensor.is_over_lanes(part.type, axis) for part in parts):
         op.fail(f"joins {', '.join(str(part.type) for part in parts)}, which lie in different ways")
     return low.build.concat([low.build.cast(part, element, Lanes(axis)) for part in parts], op.axis)
+
+
+@lowers(llm.PutFirstOp)
+def put_first(low: Lowering, op: llm.PutFirstOp) -> Value:
+    """In place of some tokens of this run, which lie on the same lanes."""
+    x, axis = low.f32(op.x), op.axis
+    here = Range(0, op.rows.type.shape[axis]).within(low.current.tokens)
+    if not low.mixes_tokens(x, axis):
+        op.fail("in place of other items than tokens has no lowering to the tensor dialect")
+    if not here.size:
+        return x
+    rows = low.build.reshape(low.weight(op.rows, F32), op.rows.type.shape, None)
+    first = low.build.load(low.build.part(rows, axis, here), x.type.layout)
+    rest = low.build.part(x, axis, Range(here.size, x.type.shape[axis]))
+    return low.build.concat([first, rest] if rest.type.shape[axis] else [first], axis)
 
 
 @lowers(llm.BroadcastOp)

@@ -47,13 +47,17 @@ class Views:
         if not self.places.is_moved(value):
             return Moved.of(self.lowering.build, self._in_order(value))
         if isinstance(op, llm.ConcatOp):
-            return Joined(tuple(self.moved(x) for x in op.parts))
+            return Joined(tuple(self._part(x, op.axis) for x in op.parts))
+        if isinstance(op, llm.SliceOp):
+            return self.of(op.x).slice(op.axis, Range(op.start, op.stop))
         x = self.moved(op.x)
         if isinstance(op, llm.PermuteOp):
             return x.permute(op.order)
-        if isinstance(op, llm.SliceOp):
-            return x.slice(op.axis, Range(op.start, op.stop))
         return x.reshape(op.shape) if isinstance(op, llm.ReshapeOp) else x
+
+    def _part(self, value: Value, axis: int) -> Moved:
+        found = self.readable(value, axis) if self.places.is_moved(value) else self.of(value)
+        return found if isinstance(found, Moved) else self.moved(value)
 
     def _in_order(self, value: Value) -> Value:
         """All items of what is not moved, in DDR; those of weights in f32, as what they are joined to."""

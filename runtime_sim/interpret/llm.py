@@ -442,6 +442,12 @@ def slice_(op: llm.SliceOp, x: Array) -> Array:
     return x[(slice(None),) * op.axis + (slice(op.start, op.stop, op.step),)]
 
 
+@simulates(llm.PutFirstOp)
+def put_first(op: llm.PutFirstOp, x: Array, rows: Array) -> Array:
+    rest = np.arange(rows.shape[op.axis], x.shape[op.axis])
+    return np.concatenate([rows.astype(x.dtype), np.take(x, rest, op.axis)], axis=op.axis)
+
+
 @simulates(llm.ConcatOp)
 def concat(op: llm.ConcatOp, parts: list[Array]) -> Array:
     return np.concatenate(parts, axis=op.axis)

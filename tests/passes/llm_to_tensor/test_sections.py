@@ -125,6 +125,29 @@ def test_a_picture_is_cut_into_patches(options):
 
 
 @pytest.mark.parametrize("options", ["", "{tokens=64}"])
+def test_known_tokens_take_the_place_of_the_first(options):
+    """Three of 133, of a picture's patches of 4 x 4 behind three more."""
+    t = 130
+    text = f"""
+      %a = "llm.reshape"(%x) <{{shape = array<i64: 1, 3, 13, 4, 10, 4>}}> : (tensor<1x3x52x40xf32>) -> tensor<1x3x13x4x10x4xf32>
+      %b = "llm.permute"(%a) <{{order = array<i64: 0, 2, 4, 1, 3, 5>}}> : (tensor<1x3x13x4x10x4xf32>) -> tensor<1x13x10x3x4x4xf32>
+      %p = "llm.reshape"(%b) <{{shape = array<i64: 1, {t}, 48>}}> : (tensor<1x13x10x3x4x4xf32>) -> tensor<1x{t}x48xf32>
+      %h = "llm.narrow"(%p) : (tensor<1x{t}x48xf32>) -> tensor<1x{t}x48xbf16>
+      %t = "llm.concat"(%h, %h) <{{axis = 1 : i64}}> : (tensor<1x{t}x48xbf16>, tensor<1x{t}x48xbf16>) -> tensor<1x{2 * t}x48xbf16>
+      %i = "llm.slice"(%t) <{{axis = 1 : i64, start = {t - 3} : i64, stop = {2 * t} : i64}}> : (tensor<1x{2 * t}x48xbf16>) -> tensor<1x{t + 3}x48xbf16>
+    """ + linear("l", "i", "w", f"1x{t + 3}", 48, 64) + f"""
+      %c = "llm.weight"() <{{name = "c"}}> : () -> tensor<1x3x64xbf16>
+      %f = "llm.put_first"(%l, %c) <{{axis = 1 : i64}}> : (tensor<1x{t + 3}x64xbf16>, tensor<1x3x64xbf16>) -> tensor<1x{t + 3}x64xbf16>
+      %y = "llm.mul"(%f) <{{value = 2.0 : f64}}> : (tensor<1x{t + 3}x64xbf16>) -> tensor<1x{t + 3}x64xbf16>
+    """
+    weights = {"w": weight(64, 48), "c": bf16(1, 3, 64)}
+    module = check_levels(text, [random_tensor(1, 3, 52, 40)], weights=weights, options=options, axes={3: 1})
+    (function,) = module.functions()
+    stored = [op for op in function.block.ops if op.opname == "tensor.store" and op.results[0].type.element.bits == 32]
+    assert not stored, "products are not stored where the next section begins"
+
+
+@pytest.mark.parametrize("options", ["", "{tokens=64}"])
 def test_rows_are_picked_by_numbers(options):
     p = 100
     text = linear("y", "x", "w", f"{p}", 64, 64) + f"""

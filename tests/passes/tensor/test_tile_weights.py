@@ -82,7 +82,7 @@ def test_a_row_that_is_added_to_large_sums_is_added_to_each_part(monkeypatch):
         """
 
     check_pass(
-        "tile-weights{bytes=512}",
+        "tile-weights{bytes=1024}",
         before=f"""
           {weight(256, 128)}
           {linear(f"({X}, tensor<256x128xbf16>) -> {Y}")}
@@ -317,6 +317,59 @@ def test_experts_add_to_the_same_sums_one_after_the_other():
         : ({X}, {rows.format(2)}, tensor<2x64x128xbf16>, tensor<2x64x128xbf16>, tensor<2x128x64xbf16>) -> {rows.format(128)}
     """
     check_pass("tile-weights{bytes=65536}", before=before, after=expert(0, "") + expert(1, ", %y0"))
+
+
+def test_activations_that_feed_a_sum_are_multiplied_tile_by_tile():
+    hidden, x = "tensor<1x64x256xbf16, #tensor.lanes<axis = 1>>", X
+    part, half = "tensor<1x64x128xf32, #tensor.lanes<axis = 1>>", "tensor<1x64x128xbf16, #tensor.lanes<axis = 1>>"
+    y = "tensor<1x64x128xf32, #tensor.lanes<axis = 1>>"
+    packed = "!tensor.packed<rows = 128, columns = 128, element = bf16, local = {}>"
+    segments = "operandSegmentSizes = array<i32: 1, 1, 1>"
+    before = weight(256, 128) + weight(128, 256, "v") + f"""
+      %a = "tensor.act_linear"(%x, %w) <{{act = "gelu", operandSegmentSizes = array<i32: 1, 1, 0>}}> : ({x}, tensor<256x128xbf16>) -> {hidden}
+      %y = "tensor.linear"(%a, %v, %s) <{{{segments}}}> : ({hidden}, tensor<128x256xbf16>, {y}) -> {y}
+    """
+
+    def step(index: int, start: str) -> str:
+        return f"""
+          {tile(index, 128, 128, row=128 * index)}
+          %p{index}s = "tensor.linear"(%x, %t{index}) : ({x}, tensor<128x128xbf16, {LOCAL}>) -> {part}
+          %a{index} = "tensor.bf16_swish"(%p{index}s) <{{slope = 1.6 : f64, cubic = 0.0695 : f64}}> : ({part}) -> {part}
+          %h{index} = "tensor.cast"(%a{index}) : ({part}) -> {half}
+          %q{index} = "tensor.packed_weight"() <{{sources = ["v"], row = 0 : i64, column = {128 * index} : i64, each = false}}> : () -> {packed.format("false")}
+          %k{index} = "tensor.load"(%q{index}) : ({packed.format("false")}) -> {packed.format("true")}
+          %u{index} = "tensor.dequantize"(%k{index}) : ({packed.format("true")}) -> tensor<128x128xbf16, {LOCAL}>
+          %y{index} = "tensor.linear"(%h{index}, %u{index}, {start}) <{{{segments}}}> : ({half}, tensor<128x128xbf16, {LOCAL}>, {y}) -> {y}
+        """
+
+    check_pass("tile-weights{bytes=1024}", before=before, after=step(0, "%s") + step(1, "%y0"))
+
+
+def test_columns_of_large_sums_that_are_read_apart_are_rounded_apart(monkeypatch):
+    monkeypatch.setattr(tile_weights, "BESIDE_SHARE", 0.001)
+    half, local = "tensor<1x64x128xf32, #tensor.lanes<axis = 1>>", f"tensor<128x128xbf16, {LOCAL}>"
+    rounded = half.replace("f32", "bf16")
+    both = Y.replace("f32", "bf16")
+    before = weight(256, 128) + "\n" + linear(f"({X}, tensor<256x128xbf16>) -> {Y}") + f"""
+      %h = "tensor.cast"(%y) : ({Y}) -> {both}
+      %a = "tensor.slice"(%h) <{{starts = array<i64: 0, 0, 0>, sizes = array<i64: 1, 64, 128>}}> : ({both}) -> {rounded}
+      %b = "tensor.slice"(%h) <{{starts = array<i64: 0, 0, 128>, sizes = array<i64: 1, 64, 128>}}> : ({both}) -> {rounded}
+      %z = "tensor.concat"(%b, %a) <{{axis = 2 : i64}}> : ({rounded}, {rounded}) -> {both}
+    """
+
+    def rows(index: int) -> str:
+        return f"""
+          {tile(index, 128, 128, row=128 * index)}
+          %y{index} = "tensor.linear"(%x, %t{index}) : ({X}, {local}) -> {half}
+          %h{index} = "tensor.cast"(%y{index}) : ({half}) -> {rounded}
+        """
+
+    after = f"""
+      {rows(0)}
+      {rows(1)}
+      %z = "tensor.concat"(%h1, %h0) <{{axis = 2 : i64}}> : ({rounded}, {rounded}) -> {both}
+    """
+    check_pass("tile-weights{bytes=1024}", before=before, after=after)
 
 
 @pytest.mark.parametrize(("element", "kind"), [(BF16, tensor.Bf16GateOp), (F16, tensor.GateOp)])
