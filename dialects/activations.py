@@ -9,8 +9,8 @@ from typing import Literal
 
 Activation = Literal["silu", "gelu", "gelu_tanh", "quick_gelu", "relu", "relu2", "sigmoid", "tanh"]
 
-# Slope and cubic of those that are x / (1 + e**-(slope x + cubic x**3)), as `tensor.bf16_swish` has them; gelu
-# is, to within 3e-4, which is little beside what its larger values are rounded by.
+# Slope and cubic of those that are x / (1 + e**-(slope x + cubic x**3)), as `tensor.bf16_swish` has them:
+# gelu is, to within 3e-4, which is little beside what its larger values are rounded by.
 SWISHES: Mapping[str, tuple[float, float]] = MappingProxyType(
     {
         "silu": (1.0, 0.0),

@@ -636,10 +636,10 @@ class Bf16GateOp(Gates):
 
 @op("tensor.bf16_swish")
 class Bf16SwishOp(Unary, MadeAnywhere):
-    """x / (1 + e**-u) for u = slope x + cubic x**3, in f32, to 0.4 %: as near as what is rounded to bf16 needs.
+    """x / (1 + e**-u) for u = slope x + cubic x**3, in f32, to 0.4 %: as near as rounding to bf16 needs.
 
-    The power and the quotient are made as those of `tensor.bf16_gate`, of
-    p = ((x**2) (-512 log2(e) cubic) - 512 log2(e) slope) x, or of p = (-512 log2(e) slope) x where cubic is 0.
+    Power and quotient are made as those of `tensor.bf16_gate`, of p = (x**2 (s cubic) + s slope) x for
+    s = -512 log2(e), or of p = (s slope) x where cubic is 0.
     """
 
     slope: Attr[float]

@@ -106,7 +106,7 @@ def section_sample(function: Function, effort: Effort, spec: ChipSpec) -> Sectio
         alike.setdefault(kind_of(section), []).append(number)
     programs, times = [], []
     for first, *others in alike.values():
-        runs = runs_of(sections[first].tokens)
+        runs = runs_of(sections[first].read.size)
         few = (runs // 2 - 1, runs // 2) if runs > 2 else ()
         programs.append(Some(few, (first,)))
         times.append((1 + len(others)) * (runs / 2 if few else 1))

@@ -15,7 +15,7 @@ from passes.llm_to_tensor.context import Lowering, Run
 from passes.llm_to_tensor.moved import CannotMove
 from passes.llm_to_tensor.sections import Places, Section, is_rounded, sections_of
 from passes.llm_to_tensor.views import Views
-from passes.ranges import Range, even_ranges
+from passes.ranges import Range, even_parts, even_ranges
 
 
 def token_runs(total: int, most: int, tail: int, lanes: int) -> list[Range]:
@@ -55,6 +55,7 @@ class InSections(Lowering):
         self.places = Places(function)
         self.views = Views(self, self.places)
         self.tokens = 0  # of the section
+        self.unread: dict[Value, tuple[int, int]] = {}  # tokens before and behind those that others read
 
     @property
     def count(self) -> int:
@@ -68,7 +69,10 @@ class InSections(Lowering):
 
     def begin(self, section: Section) -> None:
         self.tokens = section.tokens
-        self.runs = [Run(part) for part in self.cut.runs(section.tokens, self.lanes)]
+        parts = self.cut.runs(section.read.size, self.lanes)
+        self.runs = [Run(part.moved(section.read.start)) for part in parts]
+        unread = section.read.start, section.tokens - section.read.stop
+        self.unread |= dict.fromkeys(section.results, unread)
         self.lowered = [run for number, run in enumerate(self.runs) if number in self.cut.some] or self.runs
 
     def axis(self, value: Value) -> int:
@@ -86,7 +90,7 @@ class InSections(Lowering):
         self.build.loc = value.owner.loc if isinstance(value.owner, Op) else self.build.loc
         x = self.half(value) if is_rounded(value) else self.get(value)
         rows = self.build.permute(x, self._by_token_first(value))
-        if value.type.rank == 4:  # of all heads, side by side
+        if value.type.rank == 4 and not is_in_order(rows):  # of all heads, side by side
             rows = self.build.copy(rows)
         return self.build.add(tensor.StoreOp(rows))
 
@@ -94,11 +98,20 @@ class InSections(Lowering):
         """In the order of the value's axes."""
         if value in self.function.terminator.operands and parts:
             return self.build.concat(parts, self.axis(value))
-        if sum(part.type.shape[0] for part in parts) < value.type.shape[self.axis(value)]:
+        before, behind = self.unread.get(value, (0, 0))
+        if sum(part.type.shape[0] for part in parts) + before + behind < value.type.shape[self.axis(value)]:
             return self.left_out(value.type.shape, value.type.element if is_rounded(value) else F32)
         order = self._by_token_first(value)
-        whole = self.build.concat(parts, 0)
+        whole = self.build.concat([*self._any(parts[0], before), *parts, *self._any(parts[0], behind)], 0)
         return self.build.permute(whole, [order.index(axis) for axis in range(len(order))])
+
+    def _any(self, rows: Value, count: int) -> list[Value]:
+        """So many rows that nobody reads, beside those that were stored."""
+        store = rows.defining(tensor.StoreOp)
+        assert store is not None
+        sizes = (part.size for part in even_parts(Range(0, count), 1, rows.type.shape[0]))
+        some = (self.build.part(store.value, 0, Range(0, size)) for size in sizes)
+        return [self.build.add(tensor.StoreOp(x)) for x in some]
 
     def _by_token_first(self, value: Value) -> list[int]:
         axis = self.axis(value)
@@ -149,3 +162,12 @@ class InSections(Lowering):
         starts, sizes = [0] * len(x.type.shape), list(x.type.shape)
         starts[axis], sizes[axis] = tokens.start, tokens.size
         return self.build.slice(x, starts, sizes)
+
+
+def is_in_order(x: Value) -> bool:
+    """Whether permutes have put the items of an array back into the order that they were in before."""
+    order, before = list(range(x.type.rank)), x
+    while (turned := before.defining(tensor.PermuteOp)) is not None:
+        order, before = [turned.order[axis] for axis in order], turned.x
+    longer = [axis for axis in order if before.type.shape[axis] > 1]
+    return before is not x and longer == sorted(longer)

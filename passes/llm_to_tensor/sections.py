@@ -7,7 +7,7 @@ in no section: those that read its result load it from where its operands lie (`
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Container, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
 from math import prod
 from typing import Any, TypeAlias
@@ -17,6 +17,7 @@ from compiler.ir.module import Function
 from compiler.ir.types import Type
 from dialects import llm
 from dialects.nets import net_of, token_count
+from passes.ranges import Range
 
 RunsOf: TypeAlias = Callable[[int], int]
 MOVEMENTS = (llm.ReshapeOp, llm.PermuteOp, llm.SliceOp, llm.ConcatOp, llm.NarrowOp)  # or roundings
@@ -24,11 +25,24 @@ MOVEMENTS = (llm.ReshapeOp, llm.PermuteOp, llm.SliceOp, llm.ConcatOp, llm.Narrow
 
 @dataclass
 class Section:
-    """Ops for `tokens` tokens, with what they know by name; others, or the client, read the `results`."""
+    """Ops for `tokens` tokens, with what they know by name; others, or the client, read the `results`.
+
+    read: those of the tokens that any of them reads.
+    """
 
     tokens: int
     ops: list[Op] = field(default_factory=list)
     results: list[Value] = field(default_factory=list)
+
+    @property
+    def read(self) -> Range:
+        own = {*self.ops}
+        attends = [op for op in self.ops if isinstance(op, llm.AttentionOp)]
+        read = [tokens_read(value, own) for value in self.results]
+        if None in read or any(op.visible.is_placed for op in attends):
+            return Range(0, self.tokens)
+        found = [each for each in read if each is not None]
+        return Range(min(each.start for each in found), max(each.stop for each in found))
 
 
 class Places:
@@ -58,6 +72,10 @@ class Places:
 
     def is_moved(self, value: Value) -> bool:
         return value in self._moved
+
+    def is_computed(self, op: Op) -> bool:
+        """Whether it is neither known by name nor only moves what there is."""
+        return not self.is_named(op) and not any(map(self.is_moved, op.results))
 
     def is_named(self, op: Op) -> bool:
         """Whether it gives what is known at compile time, or rows of that by position, which runs look up."""
@@ -129,10 +147,23 @@ def only_axis(shape: Sequence[int]) -> int | None:
     return None if len(longer) > 1 else next(iter(longer), len(shape) - 2)
 
 
+def tokens_read(value: Value, own: Container[Op]) -> Range | None:
+    """Those of a section's result that others read, where each of them reads a range; None where not."""
+    readers = [user for user in value.users if user not in own]
+    found = [
+        Range(user.start, user.stop)
+        for user in readers
+        if isinstance(user, llm.SliceOp) and user.step == 1 and user.axis == value.type.rank - 2
+    ]
+    if not found or len(found) < len(readers):
+        return None
+    return Range(min(each.start for each in found), max(each.stop for each in found))
+
+
 def most_tokens(function: Function) -> int:
     """Of all that a function computes."""
     places = Places(function)
-    counts = [places.count(op) or 0 for op in function.block.ops if not places.is_named(op)]
+    counts = [places.count(op) or 0 for op in function.block.ops if places.is_computed(op)]
     return max(counts, default=0) or token_count(function)
 
 
@@ -170,7 +201,7 @@ def _assigned(
     """Sections of what is computed, and which of them makes each value."""
     sections, made = [Section(tokens)], dict[Value, int]()
     for op in ops:
-        if places.is_named(op) or any(map(places.is_moved, op.results)):
+        if not places.is_computed(op):
             continue
         here = sections[-1]
         count = places.count(op) or here.tokens

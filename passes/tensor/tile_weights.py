@@ -125,8 +125,8 @@ class Tiling:
         outputs: Callable[[Tiler, Range], Value],
         rw: Rewriter,
     ) -> None:
-        """Some `outputs` of op after the other, `limit` rows of lanes of w at most; each is multiplied at once
-        where the op feeds a sum.
+        """Some `outputs` after the other, of `limit` rows of lanes of w at most; multiplied at once where the
+        op feeds a sum.
         """
         down = fed_sum(op)
         if down is None:
@@ -208,11 +208,12 @@ def read_apart(y: Value, parts: Sequence[Range]) -> list[tensor.SliceOp]:
     """The slices along its last axis that alone read y, if each is some of these parts."""
     slices = [user for user in y.users if isinstance(user, tensor.SliceOp)]
     bounds = {part.start for part in parts} | {part.stop for part in parts}
-    whole = y.type.shape[:-1]
-    apart = len(slices) == len(y.users) and all(
-        each.sizes[:-1] == whole and {columns_of(each).start, columns_of(each).stop} <= bounds for each in slices
-    )
-    return slices if apart else []
+
+    def is_some(op: tensor.SliceOp) -> bool:
+        columns = columns_of(op)
+        return op.sizes[:-1] == y.type.shape[:-1] and {columns.start, columns.stop} <= bounds
+
+    return slices if len(slices) == len(y.users) and all(map(is_some, slices)) else []
 
 
 def columns_of(op: tensor.SliceOp) -> Range:

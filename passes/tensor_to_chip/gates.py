@@ -1,4 +1,4 @@
-"""Gates and activations that are rounded to bf16: fewer instructions than the exact ones take, and most of them narrow.
+"""Gates and activations that are rounded to bf16: fewer instructions than exact ones take, most narrow.
 
 silu(g) = g / (1 + e**-g) needs a power of two and a reciprocal. That of a bf16 result, which is off by
 0.17 % in the root mean square, may be off by 0.12 %, where f16 needs all of `arithmetic.gate`.

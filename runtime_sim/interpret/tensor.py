@@ -278,10 +278,8 @@ def bf16_swish(op: tensor.Bf16SwishOp, x: Array) -> Array:
 
 def swish_for_bf16(x: Array, slope: float, cubic: float) -> Array:
     """As `tensor.bf16_swish` says."""
-    factor = np.float32(UNIT * slope)
-    if cubic:
-        factor = x * x * np.float32(UNIT * cubic) + factor
-    y: Array = x * share_for_bf16(factor * x)
+    square = x * x * np.float32(UNIT * cubic) if cubic else np.float32(0)
+    y: Array = x * share_for_bf16((square + np.float32(UNIT * slope)) * x)
     return y
 
 

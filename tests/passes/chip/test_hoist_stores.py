@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dialects.chip import BufferOp, GlobalOp, Instruction
+from dialects.chip import GlobalOp, Instruction
 from passes.manager import PassManager, parse_pipeline
 from runtime_sim.interpret.chip import run_function
 from tests.helpers import check_pass

@@ -124,6 +124,33 @@ def test_a_picture_is_cut_into_patches(options):
     check_levels(text, [random_tensor(1, 3, 70, 70)], weights={"w": weight(64, width)}, options=options, axes={2: 0})
 
 
+@pytest.mark.parametrize("options", ["{tokens=64}", "{tokens=64 keys=64}"])
+def test_tokens_that_nobody_reads_are_not_computed_behind_attention(options):
+    """All 133 are keys, and the last 130 of the results are read: of three runs none has 64 and 64 and 5."""
+    n, h, d = 133, 2, 32
+    q, split = f"tensor<1x{h}x{n}x{d}xbf16>", f"tensor<1x{n}x{h}x{d}xbf16>"
+    x = f"tensor<1x{n}x64xbf16>"
+    text = "".join(
+        linear(f"{name}0", "x", f"w{name}", f"1x{n}", 64, 64)
+        + f"""
+      %{name}1 = "llm.reshape"(%{name}0) <{{shape = array<i64: 1, {n}, {h}, {d}>}}> : ({x}) -> {split}
+      %{name} = "llm.permute"(%{name}1) <{{order = array<i64: 0, 2, 1, 3>}}> : ({split}) -> {q}
+        """
+        for name in "qkv"
+    ) + f"""
+      %a = "llm.attention"(%q, %k, %v) <{{scale = 0.2 : f64, visible = #llm.visible<kind = "all">, operandSegmentSizes = array<i32: 1, 1, 1, 0, 0>}}>
+         : ({q}, {q}, {q}) -> {split}
+      %r = "llm.reshape"(%a) <{{shape = array<i64: 1, {n}, 64>}}> : ({split}) -> {x}
+    """ + linear("o", "r", "wo", f"1x{n}", 64, 64) + f"""
+      %s = "llm.slice"(%o) <{{axis = 1 : i64, start = 3 : i64, stop = {n} : i64}}> : ({x}) -> tensor<1x{n - 3}x64xbf16>
+      %t = "llm.reshape"(%s) <{{shape = array<i64: 1, {(n - 3) // 2}, 128>}}> : (tensor<1x{n - 3}x64xbf16>) -> tensor<1x{(n - 3) // 2}x128xbf16>
+    """ + linear("y", "t", "wy", f"1x{(n - 3) // 2}", 128, 64)
+    weights = {f"w{name}": weight(64, 64, seed=i) for i, name in enumerate("qkvo")} | {"wy": weight(64, 128)}
+    module = check_levels(text, [bf16(1, n, 64)], weights=weights, options=options, cosine=0.9999)
+    scores = [op.results[0].type.shape for op in module.functions()[0].block.ops if op.opname == "tensor.matmul"]
+    assert {shape[-2] for shape in scores} == {64, 2}
+
+
 @pytest.mark.parametrize("options", ["", "{tokens=64}"])
 def test_known_tokens_take_the_place_of_the_first(options):
     """Three of 133, of a picture's patches of 4 x 4 behind three more."""
