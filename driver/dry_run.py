@@ -38,6 +38,8 @@ def cost_of(job: Job, bmodel: BModel, config: ModelConfig, compile_seconds: floa
     for device in range(bmodel.device_num):
         yield from memory_lines(DeviceUse.of(job, bmodel, device), job, config)
     yield host_line(host_cost(job, compile_seconds, file_bytes), file_bytes + embedding_bytes(job))
+    if job.options.calibrate != "none":
+        yield f"  without what --calibrate {job.options.calibrate} takes to run the model"
     yield ""
     yield from text_of(measured)
     yield from board_lines(measured, job)

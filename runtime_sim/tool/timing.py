@@ -12,6 +12,7 @@ from typing import Any
 from compiler.bmodel import read_bmodel
 from compiler.client_nets import BLOCK, BLOCK_CACHE, EMBEDDING, net_name
 from compiler.diagnostics import UserError
+from compiler.progress import track
 from compiler.target.costs import Costs
 from compiler.target.isa import Instruction
 from compiler.target.spec import ChipSpec
@@ -100,7 +101,7 @@ def measure_file(program: Program, only: str | None = None) -> Measured:
     groups: dict[tuple[int, ...], Group] = {}
     timings: dict[str, NetTiming] = {}
     incomplete: dict[str, str] = {}
-    for name in names:
+    for name in track(names, "measure", " nets"):
         try:
             stage = program.stage(name)
         except UserError as error:

@@ -62,6 +62,13 @@ def test_a_dry_run_tells_what_the_file_would_take_and_writes_nothing(options, ca
     assert "tokens" in told
 
 
+def test_a_dry_run_tells_what_it_does_not_count(options, capsys):
+    for method in ("none", "search"):
+        convert(replace(options, dry_run=True, calibrate=method))
+        told = "without what --calibrate search takes" in capsys.readouterr().out
+        assert told == (method == "search")
+
+
 @pytest.mark.parametrize("changes", [{"embedding_disk": True}, {"quantize": "w4bf16"}])
 def test_a_dry_run_reads_no_weight(options, capsys, monkeypatch, changes):
     monkeypatch.setattr(Weights, "read", lambda *_: pytest.fail("a weight was read"))
