@@ -17,7 +17,7 @@ from driver.work import Work
 from passes.chip.allocate_local import DoesNotFit
 from passes.options import ByFunction
 
-TILES = (0, 2, 4)  # times `work_bytes`, 0 for the default; larger ones are fewer commands, waited for longer
+TILES = (0, 2, 3, 4)  # times `work_bytes`, 0 for the default; larger ones are fewer, and waited for longer
 FILLS = (0.85, 0.75, 0.7, 0.5, 0.0)  # loads further ahead hide more, and leave less room
 BUDGET = 200_000  # instructions to place in trials before the best so far is taken
 COMMAND = 1e-7  # of the cycles, to have one command less: long programs take time to compile

@@ -47,3 +47,13 @@ def even_ranges(total: int, unit: int, most: int) -> Iterator[Range]:
     bounds = [min(total, units * i // count * unit) for i in range(count + 1)]
     for start, stop in itertools.pairwise(bounds):
         yield Range(start, stop)
+
+
+def falling_ranges(total: int, unit: int, most: int) -> Iterator[Range]:
+    """As `even_ranges`, the larger ones first."""
+    units = -(-total // unit)
+    count = -(-units // max(1, most))
+    least, larger = divmod(units, count)
+    sizes = [least + (number < larger) for number in range(count)]
+    for part in consecutive(sizes):
+        yield Range(part.start * unit, min(total, part.stop * unit))

@@ -7,8 +7,9 @@ from compiler.ir.types import F32, TensorType
 from dialects import llm, tensor
 from dialects.tensor import Lanes
 from passes.llm_to_tensor.context import Lowering, lowers
-from passes.llm_to_tensor.elementwise import column_parts, function
+from passes.llm_to_tensor.elementwise import function
 from passes.llm_to_tensor.sections import is_rounded
+from passes.tensor.columns import column_parts
 from passes.tensor.formulas import ACTIVATIONS
 
 

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from compiler.ir.core import Value
 from dialects import llm, tensor
 from passes.llm_to_tensor.context import Lowering, lowers
-from passes.llm_to_tensor.elementwise import column_ranges
 from passes.tensor.build import Build
+from passes.tensor.columns import column_ranges
 
 Scaled = tuple[Value, Value]  # an array, and a number for each of its rows to multiply it by
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, TypeGuard
+from typing import ClassVar, TypeAlias, TypeGuard
 
 from compiler.ir.core import Op, Value
+from compiler.ir.location import Location
 from compiler.ir.module import Module
 from compiler.ir.rewrite import Rewriter, apply_patterns, rewrite
 from compiler.ir.types import F32
@@ -26,6 +27,10 @@ from passes.tensor_to_chip.placed import buffer_bytes
 READS_BOTH_FORMS = (tensor.ArgmaxOp, tensor.TopkOp, tensor.CastOp, tensor.StoreOp)  # of a vector
 BESIDE_SHARE = 1 / 3  # of a lane that sums may take twice over, without what is added and with it
 SLOTS_SHARE = 0.8  # of a lane that a vector may take in whole slots; a longer one is packed part by part
+
+
+# What is made of neighbouring outputs, those of each cut by themselves.
+Outputs: TypeAlias = Callable[[Tiler, Sequence[Range]], list[Value]]
 
 
 @dataclass(frozen=True)
@@ -109,20 +114,20 @@ class Tiling:
         tiler = Tiler(op, self.bytes, self.looked_up)
         limit = tiler.row_limit(op.gate) // 2
         biases = tiler.biases(op.x, op.biases)
-        self.tile_source(op, op.gate, limit, lambda tiler, rows: tiler.gated(op, rows, biases), rw)
+        self.tile_source(op, op.gate, limit, lambda tiler, cuts: tiler.gated(op, cuts, biases), rw)
 
     @rewrite(tensor.ActLinearOp)
     def tile_activated(self, op: tensor.ActLinearOp, rw: Rewriter) -> None:
         """act_linear, and the linear it feeds, tile by tile: sums never exist whole."""
         limit = Tiler(op, self.bytes, self.looked_up).row_limit(op.w) // 2
-        self.tile_source(op, op.w, limit, lambda tiler, rows: tiler.activated_linear(op, rows), rw)
+        self.tile_source(op, op.w, limit, lambda tiler, cuts: tiler.activated_linear(op, cuts), rw)
 
     def tile_source(
         self,
         op: tensor.GatedLinearOp | tensor.ActLinearOp,
         w: Value,
         limit: int,
-        outputs: Callable[[Tiler, Range], Value],
+        outputs: Outputs,
         rw: Rewriter,
     ) -> None:
         """Some `outputs` after the other, of `limit` rows of lanes of w at most; multiplied at once where the
@@ -131,15 +136,14 @@ class Tiling:
         down = fed_sum(op)
         if down is None:
             tiler = Tiler(op, self.bytes, self.looked_up)
-            parts = [outputs(tiler, rows) for rows in even_ranges(w.type.shape[0], tiler.lanes, limit)]
+            ranges = even_ranges(w.type.shape[0], tiler.lanes, limit)
+            parts = [part for rows in ranges for part in outputs(tiler, [rows])]
             rw.replace(op, [tiler.build.concat(parts, len(op.x.type.shape) - 1)])
             return
         total, tiler = down.accumulator, Tiler(down, self.bytes, self.looked_up)
-        for part in tiler.column_ranges(down.w, max(1, limit)):
-            tiler.build.loc = op.loc
-            columns = outputs(tiler, part)
+        for columns, inputs in inputs_of(down, max(1, limit), outputs, tiler, op.loc):
             tiler.build.loc = down.loc
-            total = tiler.linear(columns, down.w, columns=part, start=total)
+            total = tiler.linear(inputs, down.w, columns=columns, start=total)
         assert total is not None, "a weight without inputs"
         rw.replace(down, [total])
 
@@ -152,6 +156,24 @@ class Tiling:
         stacks = [value.owner for value in (op.gate, op.up, op.down, op.gate_bias, op.up_bias) if value]
         rw.replace(op, [total] if total else [])
         erase_dead([*stacks, *tiler.made])
+
+
+def inputs_of(
+    down: tensor.LinearOp, limit: int, outputs: Outputs, tiler: Tiler, loc: Location
+) -> Iterable[tuple[Range, Value]]:
+    """What each tile of `down` is multiplied by, and which of its inputs that are.
+
+    Nothing is loaded while the last of them is multiplied by, so it has as few as may be. Those of one token
+    take no room, and are all made before: then its tile is all that is waited for at the end.
+    """
+    *ranges, last = tiler.column_ranges(down.w, limit)
+
+    def made() -> Iterator[tuple[Range, Value]]:
+        for cuts in (*([each] for each in ranges), tiler.last_apart(down.w, last)):
+            tiler.build.loc = loc
+            yield from zip(cuts, outputs(tiler, cuts), strict=True)
+
+    return [*made()] if tensor.is_column(down.x.type) else made()
 
 
 def fed_sum(op: tensor.GatedLinearOp | tensor.ActLinearOp) -> tensor.LinearOp | None:

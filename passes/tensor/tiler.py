@@ -17,8 +17,9 @@ from dialects import tensor
 from dialects.activations import SWISHES
 from dialects.tensor import Lanes, PackedType, Replicated
 from dialects.weights import view_of_name
-from passes.ranges import Range, even_ranges
+from passes.ranges import Range, even_ranges, falling_ranges
 from passes.tensor.build import Build
+from passes.tensor.columns import column_ranges
 from passes.tensor.formulas import ACTIVATIONS
 
 LookedUp: TypeAlias = Mapping[str, TensorType]  # by the name of a parameter
@@ -48,15 +49,27 @@ class Tiler:
         return even_ranges(w.type.shape[0], self.lanes, self.row_limit(w))
 
     def column_ranges(self, w: Value, limit: int = 1 << 16) -> Iterator[Range]:
-        """Ranges of inputs that split no group; `limit` caps them in multiples of the number of lanes."""
+        """Ranges of inputs that split no group; `limit` caps them in multiples of the number of lanes.
+
+        The last are the smaller ones: what is loaded last is multiplied by while nothing else is loaded.
+        """
         *_, rows, columns = w.type.shape
-        scheme = scheme_of(w.type)
-        unit = lcm(self.lanes, scheme.group) if scheme is not None else self.lanes
-        if scheme is not None and scheme.group > columns // 2:
-            unit = columns
-        slot_bytes = 2 * -(-rows // self.lanes)
+        unit, slot_bytes = self.column_unit(w), 2 * -(-rows // self.lanes)
         most = min(self.bytes // (slot_bytes * unit), limit * self.lanes // unit)
-        return even_ranges(columns, unit, most)
+        return falling_ranges(columns, unit, most)
+
+    def column_unit(self, w: Value) -> int:
+        """As few inputs as are whole rows of lanes and groups."""
+        scheme, columns = scheme_of(w.type), int(w.type.shape[-1])
+        if scheme is None:
+            return self.lanes
+        return columns if scheme.group > columns // 2 else lcm(self.lanes, scheme.group)
+
+    def last_apart(self, w: Value, part: Range) -> list[Range]:
+        """Some inputs without the last of them, and as few of these as may be."""
+        unit = self.column_unit(w)
+        last = part.start + (part.size - 1) // unit * unit
+        return [each for each in (Range(part.start, last), Range(last, part.stop)) if each.size]
 
     def columns(self, x: Value, part: Range) -> Value:
         shape = x.type.shape
@@ -77,25 +90,30 @@ class Tiler:
         pairs = zip(products, local, strict=True)
         return [self.build.binary(tensor.AddOp, product, bias) for product, bias in pairs]
 
-    def gated(self, op: tensor.GatedLinearOp, rows: Range, biases: list[Value]) -> Value:
-        """act(x @ gate.T) * (x @ up.T) for some outputs, rounded to 16 bit as a matrix operand.
-
-        The rows of both weights are one tile, and their products one array.
+    def gated(self, op: tensor.GatedLinearOp, cuts: Sequence[Range], biases: list[Value]) -> list[Value]:
+        """act(x @ gate.T) * (x @ up.T) for neighbouring outputs, those of each cut rounded to 16 bit as a
+        matrix operand.
         """
+        rows = Range(cuts[0].start, cuts[-1].stop)
+        gate, up = self.biased(self.gate_and_up(op, rows), biases, rows)
+        return self.activated(op, gate, up, [cut.moved(-rows.start) for cut in cuts])
+
+    def gate_and_up(self, op: tensor.GatedLinearOp, rows: Range) -> list[Value]:
+        """Some products by both weights, whose rows are one tile, and their products one array."""
         whole = Range(0, op.gate.type.shape[1])
         if rows.size % self.lanes:  # the second half would not start on lane 0
-            products = [self.linear(op.x, w, rows=rows) for w in (op.gate, op.up)]
-            return self.activated(op, *self.biased(products, biases, rows))
+            return [self.linear(op.x, w, rows=rows) for w in (op.gate, op.up)]
         both = self.product(op.x, self.tile([op.gate, op.up], rows, whole), None)
-        products = [self.columns(both, Range(i * rows.size, (i + 1) * rows.size)) for i in (0, 1)]
-        return self.activated(op, *self.biased(products, biases, rows))
+        return [self.columns(both, Range(i * rows.size, (i + 1) * rows.size)) for i in (0, 1)]
 
-    def activated_linear(self, op: tensor.ActLinearOp, rows: Range) -> Value:
-        """act(x @ w.T + bias) for some outputs, rounded to 16 bit as a matrix operand."""
+    def activated_linear(self, op: tensor.ActLinearOp, cuts: Sequence[Range]) -> list[Value]:
+        """act(x @ w.T + bias) for neighbouring outputs, as `gated` gives them."""
+        rows, like = Range(cuts[0].start, cuts[-1].stop), op.x.type
         biases = self.biases(op.x, [] if op.bias is None else [op.bias])
         (product,) = self.biased([self.linear(op.x, op.w, rows=rows)], biases, rows)
-        like = op.x.type
-        return self.build.cast(self.act(op.act, product, like.element), like.element, like.layout)
+        values = self.act(op.act, product, like.element)
+        pieces = [self.columns(values, cut.moved(-rows.start)) for cut in cuts]
+        return [self.build.cast(piece, like.element, like.layout) for piece in pieces]
 
     def act(self, act: str, x: Value, to: ElementType) -> Value:
         """act(x) in f32, which will be rounded to 16 bit."""
@@ -104,9 +122,18 @@ class Tiler:
         slope, cubic = SWISHES[act]
         return self.build.unary(partial(tensor.Bf16SwishOp, slope=slope, cubic=cubic), x)
 
-    def activated(self, op: tensor.GatedLinearOp, gate: Value, up: Value) -> Value:
-        like = op.x.type
-        return self.build.cast(self.gate(op.act, gate, up, like.element), like.element, like.layout)
+    def activated(
+        self, op: tensor.GatedLinearOp, gate: Value, up: Value, cuts: Sequence[Range]
+    ) -> list[Value]:
+        """Some columns at a time, since what lies between takes several times the room of both."""
+        like, made = op.x.type, [list[Value]() for _ in cuts]
+        for part in column_ranges(self.build, gate):
+            values = self.gate(op.act, self.columns(gate, part), self.columns(up, part), like.element)
+            for cut, pieces in zip(cuts, made, strict=True):
+                if (some := part.within(cut)).size:
+                    piece = self.columns(values, some.moved(-part.start))
+                    pieces.append(self.build.cast(piece, like.element, like.layout))
+        return [self.build.concat(pieces, len(like.shape) - 1) for pieces in made]
 
     def gate(self, act: str, gate: Value, up: Value, to: ElementType) -> Value:
         """act(gate) * up in f32, which will be rounded to 16 bit."""

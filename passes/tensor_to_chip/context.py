@@ -20,6 +20,8 @@ from passes.tensor_to_chip.cores import Cores
 from passes.tensor_to_chip.emitter import Emitter
 from passes.tensor_to_chip.placed import CannotView, Placed, default_strides
 
+MOST_WORK = 2  # times `work_bytes` of a chip, what is unpacked at a time of a tile, which takes as much twice
+
 lowers = Rules("the chip")
 
 
@@ -30,7 +32,7 @@ class Lowering:
         self.block = block
         self.spec = spec
         self.emit = emit
-        self.part_bytes = part_bytes or spec.work_bytes  # see the pass tensor-to-chip
+        self.part_bytes = min(part_bytes or spec.work_bytes, MOST_WORK * spec.work_bytes)
         self.placed: dict[Value, Placed] = {}
         self.wanted: dict[Value, Placed] = {}
         self.tables: dict[Attribute, Placed] = {}  # constants in all lanes, by where they come from

@@ -39,7 +39,8 @@ class TensorToChip(Pass):
 
     Arguments and results of a function become DDR regions numbered by `index`. Functions of several cores
     meet by messages where they exchange arrays, and at the start and the end. A tile of more than so many
-    bytes is unpacked and multiplied by part by part, so that it is never in local memory whole.
+    bytes, or a much larger one than a chip's `work_bytes`, is unpacked and multiplied by part by part, so
+    that it is never in local memory whole.
     """
 
     name: ClassVar[str] = "tensor-to-chip"

@@ -18,7 +18,7 @@ from driver.work import Work
 from passes.chip.allocate_local import DoesNotFit
 from passes.options import ByFunction
 
-TILE_BYTES = (0, 32768, 65536)
+TILE_BYTES = (0, 32768, 49152, 65536)
 TOKENS = (0, 256, 128, 64)  # for 512
 KEEP = (0, BM1684X.lane_bytes // 2)
 WEIGHTS = 1  # any at all
@@ -133,10 +133,10 @@ def test_what_cannot_fit_by_its_size_is_not_lowered():
 
 
 def test_what_does_not_fit_is_passed_by_on_the_way():
-    fits = lambda effort: effort.tile_bytes < 65536 and not effort.keep  # noqa: E731
-    found, efforts = of_block(distance(Effort(128, 65536, KEEP[1])), fits)
+    fits = lambda effort: effort.tile_bytes < 49152 and not effort.keep  # noqa: E731
+    found, efforts = of_block(distance(Effort(128, 49152, KEEP[1])), fits)
     assert found == Effort(128, 32768)
-    assert Effort(128, 65536) in efforts
+    assert Effort(128, 49152) in efforts
     assert Effort(128, 32768, KEEP[1]) in efforts
 
 
@@ -197,7 +197,7 @@ def test_functions_are_tuned_apart_but_for_their_tiles():
     found = compiler.search(works)
     assert found == ByFunction(Effort(64, 32768), (("block_cache", Effort(0, 32768)),))
     of_decode = [effort for name, effort in compiler.lowered if name == "block_cache"]
-    assert of_decode == [Effort(), Effort(tile_bytes=32768), Effort(tile_bytes=65536)]
+    assert of_decode == [Effort(), Effort(tile_bytes=32768), Effort(tile_bytes=49152)]
 
 
 def test_each_function_loads_as_far_ahead_as_it_fits():

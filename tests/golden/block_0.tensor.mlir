@@ -10,8 +10,10 @@
 !local_128x128_w4 = !tensor.packed<rows = 128, columns = 128, element = bf16, scheme = #weights.scheme<bits = 4, group = 64, zeros = true, scale = bf16>, local = true>
 !packed_512x128_w4 = !tensor.packed<rows = 512, columns = 128, element = bf16, scheme = #weights.scheme<bits = 4, group = 64, zeros = true, scale = bf16>>
 !local_512x128_w4 = !tensor.packed<rows = 512, columns = 128, element = bf16, scheme = #weights.scheme<bits = 4, group = 64, zeros = true, scale = bf16>, local = true>
-!packed_128x256_w4 = !tensor.packed<rows = 128, columns = 256, element = bf16, scheme = #weights.scheme<bits = 4, group = 64, zeros = true, scale = bf16>>
-!local_128x256_w4 = !tensor.packed<rows = 128, columns = 256, element = bf16, scheme = #weights.scheme<bits = 4, group = 64, zeros = true, scale = bf16>, local = true>
+!packed_128x192_w4 = !tensor.packed<rows = 128, columns = 192, element = bf16, scheme = #weights.scheme<bits = 4, group = 64, zeros = true, scale = bf16>>
+!local_128x192_w4 = !tensor.packed<rows = 128, columns = 192, element = bf16, scheme = #weights.scheme<bits = 4, group = 64, zeros = true, scale = bf16>, local = true>
+!packed_128x64_w4 = !tensor.packed<rows = 128, columns = 64, element = bf16, scheme = #weights.scheme<bits = 4, group = 64, zeros = true, scale = bf16>>
+!local_128x64_w4 = !tensor.packed<rows = 128, columns = 64, element = bf16, scheme = #weights.scheme<bits = 4, group = 64, zeros = true, scale = bf16>, local = true>
 "builtin.module"() ({
   "func.func"() <{sym_name = "block", function_type = (tensor<1x64x128xbf16>, tensor<1x64xi32>, tensor<1x1x64x64xbf16>) -> (tensor<1x64x128xbf16>, tensor<1x64x1x64xbf16>, tensor<1x64x1x64xbf16>)}> ({
   ^bb0(%x: tensor<1x64x128xbf16>, %position_ids: tensor<1x64xi32>, %mask: tensor<1x1x64x64xbf16>):
@@ -115,27 +117,34 @@
     %97 = "tensor.slice"(%96) <{starts = array<i64: 0, 0, 0>, sizes = array<i64: 1, 64, 256>}> : (tensor<1x64x512xf32, #lanes1>) -> tensor<1x64x256xf32, #lanes1> loc(fused["model.layers.0.mlp.gate_proj", "model.layers.0.mlp.up_proj", "model.layers.0.mlp.act_fn", "model.layers.0.mlp"])
     %98 = "tensor.slice"(%96) <{starts = array<i64: 0, 0, 256>, sizes = array<i64: 1, 64, 256>}> : (tensor<1x64x512xf32, #lanes1>) -> tensor<1x64x256xf32, #lanes1> loc(fused["model.layers.0.mlp.gate_proj", "model.layers.0.mlp.up_proj", "model.layers.0.mlp.act_fn", "model.layers.0.mlp"])
     %99 = "tensor.bf16_gate"(%97, %98) : (tensor<1x64x256xf32, #lanes1>, tensor<1x64x256xf32, #lanes1>) -> tensor<1x64x256xf32, #lanes1> loc(fused["model.layers.0.mlp.gate_proj", "model.layers.0.mlp.up_proj", "model.layers.0.mlp.act_fn", "model.layers.0.mlp"])
-    %100 = "tensor.cast"(%99) : (tensor<1x64x256xf32, #lanes1>) -> tensor<1x64x256xbf16, #lanes1> loc(fused["model.layers.0.mlp.gate_proj", "model.layers.0.mlp.up_proj", "model.layers.0.mlp.act_fn", "model.layers.0.mlp"])
-    %101 = "tensor.packed_weight"() <{sources = ["mlp.down_proj.weight"], row = 0 : i64, column = 0 : i64}> : () -> !packed_128x256_w4 loc(fused["model.layers.0.mlp.down_proj", "model.layers.0"])
-    %102 = "tensor.load"(%101) : (!packed_128x256_w4) -> !local_128x256_w4 loc(fused["model.layers.0.mlp.down_proj", "model.layers.0"])
-    %103 = "tensor.dequantize"(%102) : (!local_128x256_w4) -> tensor<128x256xbf16, #lanes0> loc(fused["model.layers.0.mlp.down_proj", "model.layers.0"])
-    %104 = "tensor.linear"(%100, %103, %82) : (tensor<1x64x256xbf16, #lanes1>, tensor<128x256xbf16, #lanes0>, tensor<1x64x128xf32, #lanes1>) -> tensor<1x64x128xf32, #lanes1> loc(fused["model.layers.0.mlp.down_proj", "model.layers.0"])
-    %105 = "tensor.permute"(%54) <{order = array<i64: 0, 2, 1, 3>}> : (tensor<1x1x64x64xbf16, #lanes2>) -> tensor<1x64x1x64xbf16, #lanes1> loc("model.layers.0")
-    %106 = "tensor.weight"() <{sources = ["/model.norm.weight"]}> : () -> tensor<128xf32> loc("model.norm")
-    %107 = "tensor.reshape"(%106) : (tensor<128xf32>) -> tensor<1x1x128xf32> loc("model.norm")
-    %108 = "tensor.load"(%107) : (tensor<1x1x128xf32>) -> tensor<1x1x128xf32, #replicated> loc("model.norm")
-    %109 = "tensor.mul"(%104, %104) : (tensor<1x64x128xf32, #lanes1>, tensor<1x64x128xf32, #lanes1>) -> tensor<1x64x128xf32, #lanes1> loc("model.norm")
-    %110 = "tensor.reduce"(%109) <{kind = "sum", axis = 2 : i64, scale = 0.0078125 : f64}> : (tensor<1x64x128xf32, #lanes1>) -> tensor<1x64x1xf32, #lanes1> loc("model.norm")
-    %111 = "tensor.add"(%110) <{scalar = 1.0e-06 : f64}> : (tensor<1x64x1xf32, #lanes1>) -> tensor<1x64x1xf32, #lanes1_compact> loc("model.norm")
-    %112 = "tensor.rsqrt"(%111) : (tensor<1x64x1xf32, #lanes1_compact>) -> tensor<1x64x1xf32, #lanes1_compact> loc("model.norm")
-    %113 = "tensor.mul"(%104, %112) : (tensor<1x64x128xf32, #lanes1>, tensor<1x64x1xf32, #lanes1_compact>) -> tensor<1x64x128xf32, #lanes1> loc("model.norm")
-    %114 = "tensor.mul"(%113, %108) : (tensor<1x64x128xf32, #lanes1>, tensor<1x1x128xf32, #replicated>) -> tensor<1x64x128xf32, #lanes1> loc("model.norm")
-    %115 = "tensor.cast"(%114) : (tensor<1x64x128xf32, #lanes1>) -> tensor<1x64x128xbf16, #lanes1> loc("model.norm")
-    %116 = "tensor.store"(%115) : (tensor<1x64x128xbf16, #lanes1>) -> tensor<1x64x128xbf16> loc("model.norm")
-    %117 = "tensor.permute"(%54) <{order = array<i64: 0, 2, 1, 3>}> : (tensor<1x1x64x64xbf16, #lanes2>) -> tensor<1x64x1x64xbf16, #lanes1> loc("model.layers.0")
-    %118 = "tensor.store"(%117) : (tensor<1x64x1x64xbf16, #lanes1>) -> tensor<1x64x1x64xbf16> loc("model.layers.0")
-    %119 = "tensor.permute"(%55) <{order = array<i64: 0, 2, 1, 3>}> : (tensor<1x1x64x64xbf16, #lanes2>) -> tensor<1x64x1x64xbf16, #lanes1> loc("model.layers.0.self_attn")
-    %120 = "tensor.store"(%119) : (tensor<1x64x1x64xbf16, #lanes1>) -> tensor<1x64x1x64xbf16> loc("model.layers.0.self_attn")
-    "func.return"(%116, %118, %120) : (tensor<1x64x128xbf16>, tensor<1x64x1x64xbf16>, tensor<1x64x1x64xbf16>) -> ()
+    %100 = "tensor.slice"(%99) <{starts = array<i64: 0, 0, 0>, sizes = array<i64: 1, 64, 192>}> : (tensor<1x64x256xf32, #lanes1>) -> tensor<1x64x192xf32, #lanes1> loc(fused["model.layers.0.mlp.gate_proj", "model.layers.0.mlp.up_proj", "model.layers.0.mlp.act_fn", "model.layers.0.mlp"])
+    %101 = "tensor.cast"(%100) : (tensor<1x64x192xf32, #lanes1>) -> tensor<1x64x192xbf16, #lanes1> loc(fused["model.layers.0.mlp.gate_proj", "model.layers.0.mlp.up_proj", "model.layers.0.mlp.act_fn", "model.layers.0.mlp"])
+    %102 = "tensor.slice"(%99) <{starts = array<i64: 0, 0, 192>, sizes = array<i64: 1, 64, 64>}> : (tensor<1x64x256xf32, #lanes1>) -> tensor<1x64x64xf32, #lanes1> loc(fused["model.layers.0.mlp.gate_proj", "model.layers.0.mlp.up_proj", "model.layers.0.mlp.act_fn", "model.layers.0.mlp"])
+    %103 = "tensor.cast"(%102) : (tensor<1x64x64xf32, #lanes1>) -> tensor<1x64x64xbf16, #lanes1> loc(fused["model.layers.0.mlp.gate_proj", "model.layers.0.mlp.up_proj", "model.layers.0.mlp.act_fn", "model.layers.0.mlp"])
+    %104 = "tensor.packed_weight"() <{sources = ["mlp.down_proj.weight"], row = 0 : i64, column = 0 : i64}> : () -> !packed_128x192_w4 loc(fused["model.layers.0.mlp.down_proj", "model.layers.0"])
+    %105 = "tensor.load"(%104) : (!packed_128x192_w4) -> !local_128x192_w4 loc(fused["model.layers.0.mlp.down_proj", "model.layers.0"])
+    %106 = "tensor.dequantize"(%105) : (!local_128x192_w4) -> tensor<128x192xbf16, #lanes0> loc(fused["model.layers.0.mlp.down_proj", "model.layers.0"])
+    %107 = "tensor.linear"(%101, %106, %82) : (tensor<1x64x192xbf16, #lanes1>, tensor<128x192xbf16, #lanes0>, tensor<1x64x128xf32, #lanes1>) -> tensor<1x64x128xf32, #lanes1> loc(fused["model.layers.0.mlp.down_proj", "model.layers.0"])
+    %108 = "tensor.packed_weight"() <{sources = ["mlp.down_proj.weight"], row = 0 : i64, column = 192 : i64}> : () -> !packed_128x64_w4 loc(fused["model.layers.0.mlp.down_proj", "model.layers.0"])
+    %109 = "tensor.load"(%108) : (!packed_128x64_w4) -> !local_128x64_w4 loc(fused["model.layers.0.mlp.down_proj", "model.layers.0"])
+    %110 = "tensor.dequantize"(%109) : (!local_128x64_w4) -> tensor<128x64xbf16, #lanes0> loc(fused["model.layers.0.mlp.down_proj", "model.layers.0"])
+    %111 = "tensor.linear"(%103, %110, %107) : (tensor<1x64x64xbf16, #lanes1>, tensor<128x64xbf16, #lanes0>, tensor<1x64x128xf32, #lanes1>) -> tensor<1x64x128xf32, #lanes1> loc(fused["model.layers.0.mlp.down_proj", "model.layers.0"])
+    %112 = "tensor.permute"(%54) <{order = array<i64: 0, 2, 1, 3>}> : (tensor<1x1x64x64xbf16, #lanes2>) -> tensor<1x64x1x64xbf16, #lanes1> loc("model.layers.0")
+    %113 = "tensor.weight"() <{sources = ["/model.norm.weight"]}> : () -> tensor<128xf32> loc("model.norm")
+    %114 = "tensor.reshape"(%113) : (tensor<128xf32>) -> tensor<1x1x128xf32> loc("model.norm")
+    %115 = "tensor.load"(%114) : (tensor<1x1x128xf32>) -> tensor<1x1x128xf32, #replicated> loc("model.norm")
+    %116 = "tensor.mul"(%111, %111) : (tensor<1x64x128xf32, #lanes1>, tensor<1x64x128xf32, #lanes1>) -> tensor<1x64x128xf32, #lanes1> loc("model.norm")
+    %117 = "tensor.reduce"(%116) <{kind = "sum", axis = 2 : i64, scale = 0.0078125 : f64}> : (tensor<1x64x128xf32, #lanes1>) -> tensor<1x64x1xf32, #lanes1> loc("model.norm")
+    %118 = "tensor.add"(%117) <{scalar = 1.0e-06 : f64}> : (tensor<1x64x1xf32, #lanes1>) -> tensor<1x64x1xf32, #lanes1_compact> loc("model.norm")
+    %119 = "tensor.rsqrt"(%118) : (tensor<1x64x1xf32, #lanes1_compact>) -> tensor<1x64x1xf32, #lanes1_compact> loc("model.norm")
+    %120 = "tensor.mul"(%111, %119) : (tensor<1x64x128xf32, #lanes1>, tensor<1x64x1xf32, #lanes1_compact>) -> tensor<1x64x128xf32, #lanes1> loc("model.norm")
+    %121 = "tensor.mul"(%120, %115) : (tensor<1x64x128xf32, #lanes1>, tensor<1x1x128xf32, #replicated>) -> tensor<1x64x128xf32, #lanes1> loc("model.norm")
+    %122 = "tensor.cast"(%121) : (tensor<1x64x128xf32, #lanes1>) -> tensor<1x64x128xbf16, #lanes1> loc("model.norm")
+    %123 = "tensor.store"(%122) : (tensor<1x64x128xbf16, #lanes1>) -> tensor<1x64x128xbf16> loc("model.norm")
+    %124 = "tensor.permute"(%54) <{order = array<i64: 0, 2, 1, 3>}> : (tensor<1x1x64x64xbf16, #lanes2>) -> tensor<1x64x1x64xbf16, #lanes1> loc("model.layers.0")
+    %125 = "tensor.store"(%124) : (tensor<1x64x1x64xbf16, #lanes1>) -> tensor<1x64x1x64xbf16> loc("model.layers.0")
+    %126 = "tensor.permute"(%55) <{order = array<i64: 0, 2, 1, 3>}> : (tensor<1x1x64x64xbf16, #lanes2>) -> tensor<1x64x1x64xbf16, #lanes1> loc("model.layers.0.self_attn")
+    %127 = "tensor.store"(%126) : (tensor<1x64x1x64xbf16, #lanes1>) -> tensor<1x64x1x64xbf16> loc("model.layers.0.self_attn")
+    "func.return"(%123, %125, %127) : (tensor<1x64x128xbf16>, tensor<1x64x1x64xbf16>, tensor<1x64x1x64xbf16>) -> ()
   }) {bm.net = #bm.net<name = "block", bound = "layer", quantizable = true, inputs = [#bm.input<name = "input_states", tokens = 1>, #bm.input<name = "position_ids", tokens = 1, kept = "run">, #bm.input<name = "attention_mask", tokens = 2, kept = "run">], outputs = [#bm.output<name = "output_states", tokens = 1>, #bm.output<name = "k_cache", tokens = 1>, #bm.output<name = "v_cache", tokens = 1>]>} : () -> ()
 }) : () -> ()

@@ -9,8 +9,10 @@
 !local_128x128_w4 = !tensor.packed<rows = 128, columns = 128, element = bf16, scheme = #weights.scheme<bits = 4, group = 64, zeros = true, scale = bf16>, local = true>
 !packed_512x128_w4 = !tensor.packed<rows = 512, columns = 128, element = bf16, scheme = #weights.scheme<bits = 4, group = 64, zeros = true, scale = bf16>>
 !local_512x128_w4 = !tensor.packed<rows = 512, columns = 128, element = bf16, scheme = #weights.scheme<bits = 4, group = 64, zeros = true, scale = bf16>, local = true>
-!packed_128x256_w4 = !tensor.packed<rows = 128, columns = 256, element = bf16, scheme = #weights.scheme<bits = 4, group = 64, zeros = true, scale = bf16>>
-!local_128x256_w4 = !tensor.packed<rows = 128, columns = 256, element = bf16, scheme = #weights.scheme<bits = 4, group = 64, zeros = true, scale = bf16>, local = true>
+!packed_128x192_w4 = !tensor.packed<rows = 128, columns = 192, element = bf16, scheme = #weights.scheme<bits = 4, group = 64, zeros = true, scale = bf16>>
+!local_128x192_w4 = !tensor.packed<rows = 128, columns = 192, element = bf16, scheme = #weights.scheme<bits = 4, group = 64, zeros = true, scale = bf16>, local = true>
+!packed_128x64_w4 = !tensor.packed<rows = 128, columns = 64, element = bf16, scheme = #weights.scheme<bits = 4, group = 64, zeros = true, scale = bf16>>
+!local_128x64_w4 = !tensor.packed<rows = 128, columns = 64, element = bf16, scheme = #weights.scheme<bits = 4, group = 64, zeros = true, scale = bf16>, local = true>
 "builtin.module"() ({
   "func.func"() <{sym_name = "block_cache", function_type = (tensor<1x1x128xbf16>, tensor<1x1xi32>, tensor<1x1x1x65xbf16>, tensor<1x64x1x64xbf16>, tensor<1x64x1x64xbf16>) -> (tensor<1x1x128xbf16>, tensor<1x1x1x64xbf16>, tensor<1x1x1x64xbf16>)}> ({
   ^bb0(%x: tensor<1x1x128xbf16>, %position_ids: tensor<1x1xi32>, %mask: tensor<1x1x1x65xbf16>, %history_k: tensor<1x64x1x64xbf16>, %history_v: tensor<1x64x1x64xbf16>):
@@ -118,27 +120,34 @@
     %101 = "tensor.slice"(%100) <{starts = array<i64: 0, 0, 0>, sizes = array<i64: 1, 1, 256>}> : (tensor<1x1x512xf32, #lanes2>) -> tensor<1x1x256xf32, #lanes2> loc(fused["model.layers.0.mlp.gate_proj", "model.layers.0.mlp.up_proj", "model.layers.0.mlp.act_fn", "model.layers.0.mlp"])
     %102 = "tensor.slice"(%100) <{starts = array<i64: 0, 0, 256>, sizes = array<i64: 1, 1, 256>}> : (tensor<1x1x512xf32, #lanes2>) -> tensor<1x1x256xf32, #lanes2> loc(fused["model.layers.0.mlp.gate_proj", "model.layers.0.mlp.up_proj", "model.layers.0.mlp.act_fn", "model.layers.0.mlp"])
     %103 = "tensor.bf16_gate"(%101, %102) : (tensor<1x1x256xf32, #lanes2>, tensor<1x1x256xf32, #lanes2>) -> tensor<1x1x256xf32, #lanes2_compact> loc(fused["model.layers.0.mlp.gate_proj", "model.layers.0.mlp.up_proj", "model.layers.0.mlp.act_fn", "model.layers.0.mlp"])
-    %104 = "tensor.cast"(%103) : (tensor<1x1x256xf32, #lanes2_compact>) -> tensor<1x1x256xbf16, #lanes2> loc(fused["model.layers.0.mlp.gate_proj", "model.layers.0.mlp.up_proj", "model.layers.0.mlp.act_fn", "model.layers.0.mlp"])
-    %105 = "tensor.packed_weight"() <{sources = ["mlp.down_proj.weight"], row = 0 : i64, column = 0 : i64}> : () -> !packed_128x256_w4 loc(fused["model.layers.0.mlp.down_proj", "model.layers.0"])
-    %106 = "tensor.load"(%105) : (!packed_128x256_w4) -> !local_128x256_w4 loc(fused["model.layers.0.mlp.down_proj", "model.layers.0"])
-    %107 = "tensor.dequantize"(%106) : (!local_128x256_w4) -> tensor<128x256xbf16, #lanes0> loc(fused["model.layers.0.mlp.down_proj", "model.layers.0"])
-    %108 = "tensor.linear"(%104, %107, %86) : (tensor<1x1x256xbf16, #lanes2>, tensor<128x256xbf16, #lanes0>, tensor<1x1x128xf32, #lanes2>) -> tensor<1x1x128xf32, #lanes2> loc(fused["model.layers.0.mlp.down_proj", "model.layers.0"])
-    %109 = "tensor.permute"(%50) <{order = array<i64: 0, 2, 1, 3>}> : (tensor<1x1x1x64xbf16, #lanes1>) -> tensor<1x1x1x64xbf16, #lanes2> loc("model.layers.0")
-    %110 = "tensor.weight"() <{sources = ["/model.norm.weight"]}> : () -> tensor<128xf32> loc("model.norm")
-    %111 = "tensor.reshape"(%110) : (tensor<128xf32>) -> tensor<1x1x128xf32> loc("model.norm")
-    %112 = "tensor.load"(%111) : (tensor<1x1x128xf32>) -> tensor<1x1x128xf32, #lanes2_compact> loc("model.norm")
-    %113 = "tensor.mul"(%108, %108) : (tensor<1x1x128xf32, #lanes2>, tensor<1x1x128xf32, #lanes2>) -> tensor<1x1x128xf32, #lanes2_compact> loc("model.norm")
-    %114 = "tensor.reduce"(%113) <{kind = "sum", axis = 2 : i64, scale = 0.0078125 : f64}> : (tensor<1x1x128xf32, #lanes2_compact>) -> tensor<1x1x1xf32, #replicated> loc("model.norm")
-    %115 = "tensor.add"(%114) <{scalar = 1.0e-06 : f64}> : (tensor<1x1x1xf32, #replicated>) -> tensor<1x1x1xf32, #replicated> loc("model.norm")
-    %116 = "tensor.rsqrt"(%115) : (tensor<1x1x1xf32, #replicated>) -> tensor<1x1x1xf32, #replicated> loc("model.norm")
-    %117 = "tensor.mul"(%108, %116) : (tensor<1x1x128xf32, #lanes2>, tensor<1x1x1xf32, #replicated>) -> tensor<1x1x128xf32, #lanes2_compact> loc("model.norm")
-    %118 = "tensor.mul"(%117, %112) : (tensor<1x1x128xf32, #lanes2_compact>, tensor<1x1x128xf32, #lanes2_compact>) -> tensor<1x1x128xf32, #lanes2_compact> loc("model.norm")
-    %119 = "tensor.cast"(%118) : (tensor<1x1x128xf32, #lanes2_compact>) -> tensor<1x1x128xbf16, #lanes2_compact> loc("model.norm")
-    %120 = "tensor.store"(%119) : (tensor<1x1x128xbf16, #lanes2_compact>) -> tensor<1x1x128xbf16> loc("model.norm")
-    %121 = "tensor.permute"(%50) <{order = array<i64: 0, 2, 1, 3>}> : (tensor<1x1x1x64xbf16, #lanes1>) -> tensor<1x1x1x64xbf16, #lanes2> loc("model.layers.0")
-    %122 = "tensor.store"(%121) : (tensor<1x1x1x64xbf16, #lanes2>) -> tensor<1x1x1x64xbf16> loc("model.layers.0")
-    %123 = "tensor.permute"(%55) <{order = array<i64: 0, 2, 1, 3>}> : (tensor<1x1x1x64xbf16, #lanes1>) -> tensor<1x1x1x64xbf16, #lanes2> loc("model.layers.0.self_attn")
-    %124 = "tensor.store"(%123) : (tensor<1x1x1x64xbf16, #lanes2>) -> tensor<1x1x1x64xbf16> loc("model.layers.0.self_attn")
-    "func.return"(%120, %122, %124) : (tensor<1x1x128xbf16>, tensor<1x1x1x64xbf16>, tensor<1x1x1x64xbf16>) -> ()
+    %104 = "tensor.slice"(%103) <{starts = array<i64: 0, 0, 0>, sizes = array<i64: 1, 1, 192>}> : (tensor<1x1x256xf32, #lanes2_compact>) -> tensor<1x1x192xf32, #lanes2_compact> loc(fused["model.layers.0.mlp.gate_proj", "model.layers.0.mlp.up_proj", "model.layers.0.mlp.act_fn", "model.layers.0.mlp"])
+    %105 = "tensor.cast"(%104) : (tensor<1x1x192xf32, #lanes2_compact>) -> tensor<1x1x192xbf16, #lanes2> loc(fused["model.layers.0.mlp.gate_proj", "model.layers.0.mlp.up_proj", "model.layers.0.mlp.act_fn", "model.layers.0.mlp"])
+    %106 = "tensor.slice"(%103) <{starts = array<i64: 0, 0, 192>, sizes = array<i64: 1, 1, 64>}> : (tensor<1x1x256xf32, #lanes2_compact>) -> tensor<1x1x64xf32, #lanes2_compact> loc(fused["model.layers.0.mlp.gate_proj", "model.layers.0.mlp.up_proj", "model.layers.0.mlp.act_fn", "model.layers.0.mlp"])
+    %107 = "tensor.cast"(%106) : (tensor<1x1x64xf32, #lanes2_compact>) -> tensor<1x1x64xbf16, #lanes2> loc(fused["model.layers.0.mlp.gate_proj", "model.layers.0.mlp.up_proj", "model.layers.0.mlp.act_fn", "model.layers.0.mlp"])
+    %108 = "tensor.packed_weight"() <{sources = ["mlp.down_proj.weight"], row = 0 : i64, column = 0 : i64}> : () -> !packed_128x192_w4 loc(fused["model.layers.0.mlp.down_proj", "model.layers.0"])
+    %109 = "tensor.load"(%108) : (!packed_128x192_w4) -> !local_128x192_w4 loc(fused["model.layers.0.mlp.down_proj", "model.layers.0"])
+    %110 = "tensor.dequantize"(%109) : (!local_128x192_w4) -> tensor<128x192xbf16, #lanes0> loc(fused["model.layers.0.mlp.down_proj", "model.layers.0"])
+    %111 = "tensor.linear"(%105, %110, %86) : (tensor<1x1x192xbf16, #lanes2>, tensor<128x192xbf16, #lanes0>, tensor<1x1x128xf32, #lanes2>) -> tensor<1x1x128xf32, #lanes2> loc(fused["model.layers.0.mlp.down_proj", "model.layers.0"])
+    %112 = "tensor.packed_weight"() <{sources = ["mlp.down_proj.weight"], row = 0 : i64, column = 192 : i64}> : () -> !packed_128x64_w4 loc(fused["model.layers.0.mlp.down_proj", "model.layers.0"])
+    %113 = "tensor.load"(%112) : (!packed_128x64_w4) -> !local_128x64_w4 loc(fused["model.layers.0.mlp.down_proj", "model.layers.0"])
+    %114 = "tensor.dequantize"(%113) : (!local_128x64_w4) -> tensor<128x64xbf16, #lanes0> loc(fused["model.layers.0.mlp.down_proj", "model.layers.0"])
+    %115 = "tensor.linear"(%107, %114, %111) : (tensor<1x1x64xbf16, #lanes2>, tensor<128x64xbf16, #lanes0>, tensor<1x1x128xf32, #lanes2>) -> tensor<1x1x128xf32, #lanes2> loc(fused["model.layers.0.mlp.down_proj", "model.layers.0"])
+    %116 = "tensor.permute"(%50) <{order = array<i64: 0, 2, 1, 3>}> : (tensor<1x1x1x64xbf16, #lanes1>) -> tensor<1x1x1x64xbf16, #lanes2> loc("model.layers.0")
+    %117 = "tensor.weight"() <{sources = ["/model.norm.weight"]}> : () -> tensor<128xf32> loc("model.norm")
+    %118 = "tensor.reshape"(%117) : (tensor<128xf32>) -> tensor<1x1x128xf32> loc("model.norm")
+    %119 = "tensor.load"(%118) : (tensor<1x1x128xf32>) -> tensor<1x1x128xf32, #lanes2_compact> loc("model.norm")
+    %120 = "tensor.mul"(%115, %115) : (tensor<1x1x128xf32, #lanes2>, tensor<1x1x128xf32, #lanes2>) -> tensor<1x1x128xf32, #lanes2_compact> loc("model.norm")
+    %121 = "tensor.reduce"(%120) <{kind = "sum", axis = 2 : i64, scale = 0.0078125 : f64}> : (tensor<1x1x128xf32, #lanes2_compact>) -> tensor<1x1x1xf32, #replicated> loc("model.norm")
+    %122 = "tensor.add"(%121) <{scalar = 1.0e-06 : f64}> : (tensor<1x1x1xf32, #replicated>) -> tensor<1x1x1xf32, #replicated> loc("model.norm")
+    %123 = "tensor.rsqrt"(%122) : (tensor<1x1x1xf32, #replicated>) -> tensor<1x1x1xf32, #replicated> loc("model.norm")
+    %124 = "tensor.mul"(%115, %123) : (tensor<1x1x128xf32, #lanes2>, tensor<1x1x1xf32, #replicated>) -> tensor<1x1x128xf32, #lanes2_compact> loc("model.norm")
+    %125 = "tensor.mul"(%124, %119) : (tensor<1x1x128xf32, #lanes2_compact>, tensor<1x1x128xf32, #lanes2_compact>) -> tensor<1x1x128xf32, #lanes2_compact> loc("model.norm")
+    %126 = "tensor.cast"(%125) : (tensor<1x1x128xf32, #lanes2_compact>) -> tensor<1x1x128xbf16, #lanes2_compact> loc("model.norm")
+    %127 = "tensor.store"(%126) : (tensor<1x1x128xbf16, #lanes2_compact>) -> tensor<1x1x128xbf16> loc("model.norm")
+    %128 = "tensor.permute"(%50) <{order = array<i64: 0, 2, 1, 3>}> : (tensor<1x1x1x64xbf16, #lanes1>) -> tensor<1x1x1x64xbf16, #lanes2> loc("model.layers.0")
+    %129 = "tensor.store"(%128) : (tensor<1x1x1x64xbf16, #lanes2>) -> tensor<1x1x1x64xbf16> loc("model.layers.0")
+    %130 = "tensor.permute"(%55) <{order = array<i64: 0, 2, 1, 3>}> : (tensor<1x1x1x64xbf16, #lanes1>) -> tensor<1x1x1x64xbf16, #lanes2> loc("model.layers.0.self_attn")
+    %131 = "tensor.store"(%130) : (tensor<1x1x1x64xbf16, #lanes2>) -> tensor<1x1x1x64xbf16> loc("model.layers.0.self_attn")
+    "func.return"(%127, %129, %131) : (tensor<1x1x128xbf16>, tensor<1x1x1x64xbf16>, tensor<1x1x1x64xbf16>) -> ()
   }) {bm.net = #bm.net<name = "block_cache", bound = "layer", quantizable = true, inputs = [#bm.input<name = "input_states", tokens = 1>, #bm.input<name = "position_ids", tokens = 1, kept = "run">, #bm.input<name = "attention_mask", tokens = 2, kept = "run">, #bm.input<name = "history_k", kept = "session">, #bm.input<name = "history_v", kept = "session">], outputs = [#bm.output<name = "output_states", tokens = 1>, #bm.output<name = "k_cache", tokens = 1>, #bm.output<name = "v_cache", tokens = 1>]>} : () -> ()
 }) : () -> ()

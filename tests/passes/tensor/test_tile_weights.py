@@ -243,6 +243,32 @@ def test_tiled_equals_untiled_on_the_tensor_level_and_on_the_chip(tokens, hidden
         assert compare(executed, other).cosine > 0.999999
 
 
+GROUPS_OF_64 = Scheme(4, 64, True, BF16), Scheme(4, 64, True, BF16)
+
+
+@pytest.mark.parametrize("tokens", [1, 64])
+def test_what_is_loaded_last_is_small_and_of_one_token_all_that_is_waited_for(tokens):
+    """Ten groups of columns, four at most in a tile; the gates of one token are made before."""
+    program = mlp(tokens, 128, 640, GROUPS_OF_64, 0)
+    program.lower("tile-weights{bytes=2048}")
+    tiles = [op.w.type.shape for op in program.function.block.ops if isinstance(op, tensor.LinearOp)]
+    gates = [(512, 128), (384, 128), (384, 128)]
+    downs = [(128, 256), (128, 192), (128, 128), (128, 64)]
+    in_turn = [gates[0], downs[0], gates[1], downs[1], gates[2], *downs[2:]]
+    assert tiles[:7] == (gates + downs if tokens == 1 else in_turn)
+
+
+@pytest.mark.parametrize(("tokens", "columns"), [(1, [1024]), (64, [1024]), (512, [512, 512])])
+def test_gates_are_made_of_as_many_columns_as_take_little_room(tokens, columns):
+    program = mlp(tokens, 128, 1024, GROUPS_OF_64, 0)
+    whole = program.interpreted()
+    program.lower("tile-weights{bytes=8192}")
+    gates = [op for op in program.function.block.ops if isinstance(op, tensor.Gates)]
+    assert [op.results[0].type.shape[-1] for op in gates] == columns
+    for one, other in zip(whole, program.interpreted(), strict=True):
+        assert compare(other, one).cosine > 0.999999
+
+
 @pytest.mark.parametrize("tile_bytes", [256, 1024, 4096])
 def test_no_tile_is_larger_than_asked_unless_a_row_of_lanes_is(tile_bytes):
     program = mlp(64, 256, 384, (None, None), 0)

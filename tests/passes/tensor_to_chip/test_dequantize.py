@@ -100,6 +100,20 @@ def test_a_large_tile_is_unpacked_and_multiplied_by_part_by_part(tokens, accumul
     assert [part.type.bytes for part in parts] == [2 * columns, 4 * columns, 4 * columns]
 
 
+@pytest.mark.parametrize(("given", "most"), [(0, 1), (1, 1), (2, 2), (4, 2)])
+def test_no_more_than_twice_the_usual_is_unpacked_at_a_time(given, most):
+    """In units of `work_bytes`, of a tile of 4."""
+    columns = BM1688.work_bytes // 2
+    program = Program([normal(1, 64, columns, dtype=BF)], {"w": random_codes((128, columns), SCHEMES["zeros"])}, spec=BM1688)
+    x, type_ = program.load(slots(1)), PackedType(128, columns, BF16, SCHEMES["zeros"])
+    weight = program.make(tensor.PackedWeightOp, type_=type_, sources=["w"], row=0, column=0)
+    w = program.add(tensor.DequantizeOp(program.make(tensor.LoadOp, weight, type_=replace(type_, local=True))))
+    program.finish(program.make(tensor.LinearOp, x, w, type_=array((1, 64, 128), F32, slots(1))))
+    program.lower(f"tensor-to-chip{{bytes={given * BM1688.work_bytes}}}")
+    parts = dict.fromkeys(op.operands[2] for op in program.instructions() if isinstance(op, chip.MatmulOp))
+    assert {part.type.bytes for part in parts} == {most * BM1688.work_bytes}
+
+
 def test_a_tile_that_is_read_twice_is_unpacked_once():
     program = Program([normal(1, 64, 4096, dtype=BF)], {"w": random_codes((128, 4096), SCHEMES["zeros"])}, spec=BM1688)
     x, type_ = program.load(slots(1)), PackedType(128, 4096, BF16, SCHEMES["zeros"])
