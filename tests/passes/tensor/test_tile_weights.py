@@ -346,29 +346,46 @@ def test_experts_add_to_the_same_sums_one_after_the_other():
 
 
 def test_activations_that_feed_a_sum_are_multiplied_tile_by_tile():
+    """The last of which has as few columns as may be."""
     hidden, x = "tensor<1x64x256xbf16, #tensor.lanes<axis = 1>>", X
-    part, half = "tensor<1x64x128xf32, #tensor.lanes<axis = 1>>", "tensor<1x64x128xbf16, #tensor.lanes<axis = 1>>"
-    y = "tensor<1x64x128xf32, #tensor.lanes<axis = 1>>"
-    packed = "!tensor.packed<rows = 128, columns = 128, element = bf16, local = {}>"
+    part, y = "tensor<1x64x128xf32, #tensor.lanes<axis = 1>>", "tensor<1x64x128xf32, #tensor.lanes<axis = 1>>"
     segments = "operandSegmentSizes = array<i32: 1, 1, 1>"
     before = weight(256, 128) + weight(128, 256, "v") + f"""
       %a = "tensor.act_linear"(%x, %w) <{{act = "gelu", operandSegmentSizes = array<i32: 1, 1, 0>}}> : ({x}, tensor<256x128xbf16>) -> {hidden}
       %y = "tensor.linear"(%a, %v, %s) <{{{segments}}}> : ({hidden}, tensor<128x256xbf16>, {y}) -> {y}
     """
 
-    def step(index: int, start: str) -> str:
+    def made(index: int) -> str:
         return f"""
           {tile(index, 128, 128, row=128 * index)}
           %p{index}s = "tensor.linear"(%x, %t{index}) : ({x}, tensor<128x128xbf16, {LOCAL}>) -> {part}
           %a{index} = "tensor.bf16_swish"(%p{index}s) <{{slope = 1.6 : f64, cubic = 0.0695 : f64}}> : ({part}) -> {part}
-          %h{index} = "tensor.cast"(%a{index}) : ({part}) -> {half}
-          %q{index} = "tensor.packed_weight"() <{{sources = ["v"], row = 0 : i64, column = {128 * index} : i64, each = false}}> : () -> {packed.format("false")}
-          %k{index} = "tensor.load"(%q{index}) : ({packed.format("false")}) -> {packed.format("true")}
-          %u{index} = "tensor.dequantize"(%k{index}) : ({packed.format("true")}) -> tensor<128x128xbf16, {LOCAL}>
-          %y{index} = "tensor.linear"(%h{index}, %u{index}, {start}) <{{{segments}}}> : ({half}, tensor<128x128xbf16, {LOCAL}>, {y}) -> {y}
         """
 
-    check_pass("tile-weights{bytes=1024}", before=before, after=step(0, "%s") + step(1, "%y0"))
+    def rounded(inputs: str, columns: int, first: int) -> str:
+        f32, bf16 = (part.replace("128xf32", f"{columns}x{element}") for element in ("f32", "bf16"))
+        return f'%h{first} = "tensor.cast"({inputs}) : ({f32}) -> {bf16}'
+
+    def multiplied(columns: int, first: int, start: str) -> str:
+        packed = f"!tensor.packed<rows = 128, columns = {columns}, element = bf16, local = {{}}>"
+        bf16 = part.replace("128xf32", f"{columns}xbf16")
+        return f"""
+          %q{first} = "tensor.packed_weight"() <{{sources = ["v"], row = 0 : i64, column = {first} : i64, each = false}}> : () -> {packed.format("false")}
+          %k{first} = "tensor.load"(%q{first}) : ({packed.format("false")}) -> {packed.format("true")}
+          %u{first} = "tensor.dequantize"(%k{first}) : ({packed.format("true")}) -> tensor<128x{columns}xbf16, {LOCAL}>
+          %y{first} = "tensor.linear"(%h{first}, %u{first}, {start}) <{{{segments}}}> : ({bf16}, tensor<128x{columns}xbf16, {LOCAL}>, {y}) -> {y}
+        """
+
+    def half(first: int) -> str:
+        return f"""
+          %c{first} = "tensor.slice"(%a1) <{{starts = array<i64: 0, 0, {first}>, sizes = array<i64: 1, 64, 64>}}>
+            : ({part}) -> {part.replace("128xf32", "64xf32")}
+        """
+
+    halves = [half(0), half(64), rounded("%c0", 64, 128), rounded("%c64", 64, 192)]
+    last = [made(1), *halves, multiplied(64, 128, "%y0"), multiplied(64, 192, "%y128")]
+    after = "\n".join([made(0), rounded("%a0", 128, 0), multiplied(128, 0, "%s"), *last])
+    check_pass("tile-weights{bytes=1024}", before=before, after=after)
 
 
 def test_columns_of_large_sums_that_are_read_apart_are_rounded_apart(monkeypatch):
