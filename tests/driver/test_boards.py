@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from compiler.target.chips import CHIPS
+from driver import boards as module
 from driver.boards import boards, nearest
 
 
@@ -47,6 +50,9 @@ def test_cores_and_devices_count_first_where_there_is_a_choice():
     assert nearest("BM1690", 1, 1, 1e9, 512) is None
 
 
-def test_of_two_that_are_as_near_the_one_with_an_estimate_is_taken():
-    deepseek = next(board for board in boards() if board.model.endswith("Qwen-7B") and board.chip == "BM1684X")
-    assert nearest("BM1684X", 1, 1, deepseek.token_bytes, 512).vendor_rate is not None
+@pytest.mark.parametrize("order", [1, -1])
+def test_of_two_that_are_as_near_the_one_with_an_estimate_is_taken(monkeypatch, order):
+    known = next(board for board in boards() if board.vendor_rate is not None)
+    unknown = replace(known, vendor_rate=None, vendor_first_token=None)
+    monkeypatch.setattr(module, "boards", lambda: (known, unknown)[::order])
+    assert nearest(known.chip, known.cores, 1, known.token_bytes, known.tokens) is known
