@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Mapping
 from importlib import import_module
 from importlib.util import find_spec
+from operator import eq
 from types import MappingProxyType, ModuleType
 from typing import Any
 from unittest.mock import patch
@@ -22,16 +23,41 @@ def unmarked(function: Callable[..., Any] | None = None, *_: Any, **_options: An
     return unmarked if function is None else function
 
 
-class DTensor:
-    """In the place of a tensor shared out among processes, of which there are none here."""
+class Nothing:
+    """In the place of the class of what there is none of here."""
 
 
-# What is looked up in such parts all the same: decorators for the compiler of torch by both libraries, and
-# the class of distributed tensors by torch's dispatcher in C++.
+def itself(value: Any, *_: Any, **_options: Any) -> Any:
+    """In the place of asking what a condition or a size is that may be symbolic: ours are all known."""
+    return value
+
+
+def any_of(*values: bool) -> bool:
+    return any(values)
+
+
+def all_of(*values: bool) -> bool:
+    return all(values)
+
+
+ASKED = ("expect_true", "guard_or_false", "guard_or_true", "guard_size_oblivious", "statically_known_true")
+
+# What is looked up in such parts all the same: decorators for the compiler of torch by both libraries, the
+# class of distributed tensors by torch's dispatcher in C++, and what shapes and conditions are by its rules
+# for shapes, which takes symbols of sympy for possible.
 STAND_INS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "torch._dynamo": dict.fromkeys(("allow_in_graph", "assume_constant_result", "disable"), unmarked),
-        "torch.distributed.tensor": {"DTensor": DTensor},
+        "torch.distributed.tensor": {"DTensor": Nothing},
+        "torch.fx.experimental.symbolic_shapes": {
+            **dict.fromkeys((*ASKED, "guarding_hint_or_throw"), itself),
+            "has_guarding_hint": lambda value: True,
+            "is_nested_int": lambda value: False,
+            "sym_and": all_of,
+            "sym_eq": eq,
+            "sym_or": any_of,
+        },
+        "sympy": {"Basic": Nothing},
     }
 )
 
@@ -51,7 +77,8 @@ class StandIn(ModuleType):
             raise AttributeError(name)
         if sys.modules.get(self.__name__) is self:
             del sys.modules[self.__name__]
-        return getattr(import_module(self.__name__), name)
+        self.__dict__.update(vars(import_module(self.__name__)))  # as some have bound this one by now
+        return getattr(sys.modules[self.__name__], name)
 
 
 def lighten() -> None:
