@@ -12,6 +12,7 @@ import pytest
 
 from compiler.diagnostics import UserError
 from compiler.ir.types import BF16
+from compiler.weights.feedback import Feedback
 from compiler.weights.groups import quantize
 from compiler.weights.moments import Moments, Squares
 from compiler.weights.scheme import Scheme
@@ -81,11 +82,15 @@ def test_products_stay_when_inputs_are_divided(settling):
     """Those of what the norm makes, with codes, are closer to the floats' than codes are that were chosen alone."""
     before = {name: settling.weights.read_floats(name) for name in VALUES}
     x = inputs(32)
-    sums = {**measured(x * before["norm"], inputs(48)), "up": moments_of(x)}
+    sums = {**measured((x * before["norm"]).astype(np.float32), inputs(48)), "up": moments_of(x)}
     assert settling.settle(sums)
     norm = settling.weights.read_floats("norm")
     assert not np.array_equal(norm, before["norm"])
+    by = before["norm"] / norm
+    feedback = Feedback.of(sums["q"].times(1 / by), 16)
     for name in ("q", "k"):
+        codes = feedback.quantize(before[name] * by, SCHEME).codes
+        assert np.mean(settling.weights.read(name).codes == codes) > 0.99
         wanted = (x * before["norm"]) @ before[name].T
         found = (x * norm) @ settling.weights.read(name).dequantize().T
         alone = (x * before["norm"]) @ quantize(before[name], SCHEME).dequantize().T
