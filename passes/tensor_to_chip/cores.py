@@ -9,7 +9,7 @@ from compiler.ir.core import Op, Value
 from dialects import tensor
 from dialects.nets import NetPart
 
-FIRST = 30  # of the messages, as in the vendor's programs, which have this one and the next
+START = 30  # by which all meet first; as in the vendor's programs, which have this one and the next
 
 
 @dataclass(frozen=True)
@@ -25,7 +25,7 @@ class Cores:
     """The cores that run a net; all go through the same meetings in the same order."""
 
     part: NetPart
-    messages: int = 2  # that are used in turn
+    messages: int = 2  # that are used in turn after the first
     meetings: int = 0  # so far
     regions: int = 0  # that are shared so far
     open: dict[Value, Meeting] = field(default_factory=dict)  # what is sent and not yet received
@@ -44,5 +44,8 @@ class Cores:
         return cls(part, 2 * most)
 
     def next_message(self) -> int:
+        """The first is none of those that follow: when the first core is done, another may still wait for the
+        last, while the next launch begins.
+        """
         self.meetings += 1
-        return FIRST + (self.meetings - 1) % self.messages
+        return START if self.meetings == 1 else START + 1 + (self.meetings - 2) % self.messages

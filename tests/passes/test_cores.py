@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -12,12 +13,13 @@ from compiler.ir.module import Function, Module
 from compiler.ir.types import BF16
 from compiler.target.chips.bm1688 import BM1688
 from dialects import chip, tensor
-from dialects.nets import net_of
+from dialects.nets import NetPart, net_of
 from driver.blob import Materializer
 from frontend.imported import ImportedModel
 from frontend.importer import import_model
 from passes.llm_to_tensor import sums
 from passes.tensor_to_chip import exchange
+from passes.tensor_to_chip.cores import Cores
 from runtime_sim.check.waits import Moved, find_race
 from runtime_sim.interpret.chip import core_programs, run_cores
 from tests.architectures.configs import config_of
@@ -135,7 +137,17 @@ def test_as_many_messages_as_terms_may_be_ahead_of_others():
     module = function.parent_op
     after_ = after(module, "tile-weights,tensor-to-chip")
     sends = [op.message for op in after_.functions()[0].block.ops if isinstance(op, chip.SendOp)]
-    assert sends == [30, 31, 32, 33, 30, 31, 32, 33]  # start, three runs twice, end
+    assert sends == [30, 31, 32, 33, 34, 31, 32, 33]  # start, three runs twice, end
+
+
+@pytest.mark.parametrize("count", range(2, 12))
+@pytest.mark.parametrize("messages", [2, 4])
+def test_a_launch_ends_with_another_message_than_the_next_begins_with(count, messages):
+    """A core may still wait for the last when the first core is done, and begins anew."""
+    cores = Cores(NetPart(cores=2), messages)
+    start, *others = [cores.next_message() for _ in range(count)]
+    assert start not in others
+    assert all(one != other for one, other in pairwise(others))
 
 
 def test_the_keys_of_a_run_are_read_from_where_its_core_stored_them():
