@@ -22,7 +22,7 @@ from runtime_sim.interpret.codes import decoded
 from runtime_sim.interpret.nucleus import nucleus_of
 from runtime_sim.interpret.rules import Data, exchanges, simulates, supplies
 
-UNIT = -512 * np.log2(np.e)  # steps of a power of two in fixed point, of which there are 512
+UNIT = -512 / np.log(2)  # steps of a power of two in fixed point, of which there are 512
 LEAST_EXPONENT = np.float32(-126)  # of a normal f32
 WHOLE = np.float32(2**23)  # from here on f32 has no fraction
 LOWEST_EXPONENT = np.float32(-126.5)  # what rounds to less has no normal f32
