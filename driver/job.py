@@ -187,8 +187,8 @@ class Job:
     def attempts(self, group: NetGroup) -> Iterator[Efforts]:
         """Layers that differ little want one tuning: a search is made where no earlier one serves.
 
-        What fits in a few runs, or on the first core, may not in all of them, as buffers come to lie in other
-        ways; it then loads less ahead, in small steps: with much less, each run of tokens waits for weights.
+        What fits in a few runs may not in all of them, as buffers come to lie in other ways; it then loads
+        less ahead, in small steps: with much less, each run of tokens waits for weights.
         """
         known = self._efforts.pop(self.kind(group), None)
         if known is not None:
@@ -218,10 +218,10 @@ class Job:
             return self.run_passes(group.name, module, pipeline, trial=True)
 
         first_stages = without_further_stages(group.module)
-        fused = of_first_cores(run_passes(first_stages, fusing(self.options, self.precision.kept(group))))
+        fused = run_passes(first_stages, fusing(self.options, self.precision.kept(group)))
         trials = Trials(fused, run_passes)
         spec = self.options.spec
-        works = {function.sym_name: work_of(function, spec) for function in fused.functions()}
+        works = {function.sym_name: work_of(function, spec) for function in trials.first_cores()}
         found = fastest(works, trials.lower, spec)
         return for_all_functions({name: found[name] for name in works}, group.module, self.options.core_count)
 
@@ -323,14 +323,6 @@ def without_further_stages(module: ModuleOp) -> ModuleOp:
         if net_of(function).stage:
             function.erase()
     return copy
-
-
-def of_first_cores(module: ModuleOp) -> ModuleOp:
-    """The module without the functions of other cores, whose shares are about as large."""
-    for function in module.functions():
-        if net_of(function).part.core:
-            function.erase()
-    return module
 
 
 def for_all_functions(efforts: Mapping[str, Effort], module: ModuleOp, cores: int) -> Efforts:

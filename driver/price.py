@@ -1,4 +1,4 @@
-"""What a program takes."""
+"""What the programs of a net take."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import log as logarithm
 
 from compiler.ir.module import Function
 from compiler.target.attribute import target_of
-from compiler.target.timing import estimate
+from compiler.target.timing import Queues, estimate_cores, total
 from passes.emit_bmodel import decoded
 
 
@@ -36,9 +36,9 @@ class Price:
         return self + other * -1
 
 
-def price_of(function: Function) -> Price:
-    """Of a finished program."""
-    spec = target_of(function)
-    tiu, dma = decoded(function).values()
-    plain, cautious = (estimate(tiu, dma, spec, cautious=choice).total for choice in (False, True))
-    return Price(plain, cautious, len(tiu) + len(dma))
+def price_of(*cores: Function) -> Price:
+    """Of the finished programs of the cores of a net, as `bmodel_tool.py timing` has it."""
+    spec = target_of(cores[0])
+    queues = [Queues(*decoded(core).values()) for core in cores]
+    plain, cautious = (total(estimate_cores(queues, spec, cautious=choice)) for choice in (False, True))
+    return Price(plain, cautious, sum(len(core.tiu) + len(core.dma) for core in queues))

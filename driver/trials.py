@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compiler.ir.module import Function, discard, walk
 from compiler.target.attribute import target_of
 from dialects import llm
 from dialects.builtin import ModuleOp
-from dialects.nets import token_count
+from dialects.nets import net_of, token_count
+from dialects.weights import view_of_name
 from driver.pipelines import Effort, lowering, placing
 from driver.price import Price, price_of
 from driver.sample import Sample, SectionSample, Some, sample_of
@@ -21,10 +22,15 @@ RunPasses = Callable[[ModuleOp, str], ModuleOp]  # a copy of a module after a pi
 
 @dataclass(frozen=True)
 class Trials:
-    """Compiles functions of a fused module one by one."""
+    """Compiles functions of a fused module one by one, each with those of the other cores of its net: all
+    have to fit, and share DDR. They go by the name of the first core's.
+    """
 
     fused: ModuleOp
     run_passes: RunPasses
+
+    def first_cores(self) -> list[Function]:
+        return [function for function in self.fused.functions() if not net_of(function).part.core]
 
     @contextmanager
     def lower(self, name: str, effort: Effort) -> Iterator[Trial]:
@@ -35,7 +41,7 @@ class Trials:
             for some in sample.programs if sample else [Some()]:
                 pipeline = lowering(ByFunction(effort), some.runs, some.sections)
                 programs.append(self.run_passes(module, pipeline))
-            yield Trial(name, programs, sample, self.run_passes)
+            yield Trial([each.sym_name for each in cores_of(module, name)], programs, sample, self.run_passes)
         finally:
             for program in programs:
                 discard(program)
@@ -43,16 +49,16 @@ class Trials:
 
 @dataclass(frozen=True)
 class Trial:
-    """A function as instructions in program order: all of it, or the programs of a sample."""
+    """A net as instructions in program order: all of it, or the programs of a sample."""
 
-    name: str
+    names: Sequence[str]  # of its cores
     programs: Sequence[ModuleOp]
     sample: Sample | SectionSample | None
     run_passes: RunPasses
 
     @property
     def op_count(self) -> int:
-        return sum(len(program.function(self.name).block.ops) for program in self.programs)
+        return sum(len(each.block.ops) for program in self.programs for each in self.cores(program))
 
     @property
     def is_whole(self) -> bool:
@@ -67,28 +73,45 @@ class Trial:
     def placed(self, program: ModuleOp, effort: Effort) -> Price:
         finished = self.run_passes(program, placing(ByFunction(effort)))
         try:
-            return price_of(finished.function(self.name))
+            return price_of(*self.cores(finished))
         finally:
             discard(finished)
 
+    def cores(self, program: ModuleOp) -> list[Function]:
+        return [*map(program.function, self.names)]
+
 
 def alone(module: ModuleOp, name: str) -> ModuleOp:
-    """A module with one of the functions, and with the smallest of those that look up rows of the weights
-    that it reads otherwise: how these lie depends on it.
+    """A module with one of the functions, for all cores, and with the smallest of those that look up rows of
+    the weights that it reads otherwise: how these lie depends on it.
     """
-    function = module.function(name)
-    read = {op.name for op in walk(function) if isinstance(op, llm.WeightOp)}
-    if not looked_up(function):
+    functions = cores_of(module, name)
+    read = {parameter_of(op) for each in functions for op in walk(each) if isinstance(op, llm.WeightOp)}
+    if not any(map(looked_up, functions)):
         others = [other for other in module.functions() if looked_up(other) & read]
-        functions = [function, *sorted(others, key=token_count)[:1]]
-    else:
-        functions = [function]
+        functions += sorted(others, key=token_count)[:1]
     made = ModuleOp.of(*(each.clone() for each in functions))  # type: ignore[arg-type]
     made.attributes = module.attributes
     return made
 
 
+def cores_of(module: ModuleOp, name: str) -> list[Function]:
+    """The function of that name, and those that run at the same time on other cores."""
+
+    def run(function: Function) -> tuple[object, ...]:
+        net = net_of(function)
+        return net.name, net.stage, net.part.device, net.part.step
+
+    wanted = run(module.function(name))
+    return [each for each in module.functions() if run(each) == wanted]
+
+
 def looked_up(function: Function) -> set[str]:
-    """The weights that rows are picked from by ids."""
+    """The parameters that rows are picked from by ids."""
     tables = [op.table.defining(llm.WeightOp) for op in walk(function) if isinstance(op, llm.EmbeddingOp)]
-    return {table.name for table in tables if table is not None}
+    return {parameter_of(table) for table in tables if table is not None}
+
+
+def parameter_of(op: llm.WeightOp) -> str:
+    """The one that a core may have but a part of."""
+    return replace(view_of_name(op.name), cut=()).name

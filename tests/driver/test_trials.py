@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import pytest
 
+from compiler.ir.types import BF16
 from compiler.target.attribute import set_target
 from compiler.target.chips.bm1684x import BM1684X
+from compiler.target.chips.bm1688 import BM1688
 from compiler.target.isa import isa_for
-from compiler.target.timing import estimate
+from compiler.target.timing import Queues, estimate, measure
 from dialects import tensor
+from dialects.builtin import ModuleOp
 from driver.groups import joined
 from driver.pipelines import Effort, lowering, placing
-from driver.trials import Trials, alone, price_of
-from passes.emit_bmodel import encode
+from driver.trials import Trials, alone, cores_of, price_of
+from frontend.importer import import_model
+from passes.chip import allocate_local
+from passes.chip.allocate_local import DoesNotFit, allocate
+from passes.emit_bmodel import decoded, encode
 from passes.options import ByFunction
+from tests.architectures.configs import config_of
 from tests.driver.fused import after, groups, trial
+from tests.passes.llm import parts
 
 EFFORTS = ByFunction.of(
     {
@@ -45,6 +55,49 @@ def test_a_price_has_both_estimates():
     assert both[0] < both[1]
 
 
+@cache
+def in_parts() -> ModuleOp:
+    """A block on both cores, which have one and two of its heads."""
+    three = {"num_attention_heads": 3, "num_key_value_heads": 3, "hidden_size": 96, "head_dim": 32}
+    model = import_model({**config_of("llama"), **three}, 100, dtype=BF16)
+    block = next(group.module for group in model.nets if group.of_layers)
+    return after(parts.fused(block, BM1688), f"partition{{cores=2}},{parts.AFTER}")
+
+
+@pytest.mark.parametrize("name", ["block", "block_cache"])
+def test_the_cores_of_a_net_are_priced_together_as_the_finished_file_is(name):
+    effort = Effort(fill=0.5)
+    module = after(in_parts(), f"{lowering(ByFunction(effort))},{placing(ByFunction(effort))}")
+    cores = [Queues(*decoded(module.function(f"{name}.core{core}")).values()) for core in range(2)]
+    timing = measure(name, cores, BM1688)
+    with Trials(in_parts(), trial).lower(f"{name}.core0", effort) as lowered:
+        price = lowered.price(effort)
+    assert (price.plain, price.cautious) == (timing.cycles, timing.cycles_cautious)
+    assert price.commands == sum(len(core.tiu) + len(core.dma) for core in cores)
+    alone = [measure(name, [core], BM1688) for core in cores]
+    assert price.plain == max(each.cycles for each in alone)
+    assert price.cautious > max(each.cycles_cautious for each in alone)
+
+
+@pytest.mark.parametrize("tight", [0, 1])
+def test_what_does_not_fit_on_some_core_has_no_price(tight, monkeypatch):
+    def crowded(function, spec):
+        if function.sym_name == f"block.core{tight}":
+            raise DoesNotFit(f"core {tight} is full")
+        allocate(function, spec)
+
+    monkeypatch.setattr(allocate_local, "allocate", crowded)
+    with Trials(in_parts(), trial).lower("block.core0", Effort()) as lowered:
+        with pytest.raises(DoesNotFit, match=f"core {tight} is full"):
+            lowered.price(Effort())
+
+
+def test_functions_of_several_cores_go_by_the_name_of_the_first():
+    trials = Trials(in_parts(), trial)
+    assert [each.sym_name for each in trials.first_cores()] == ["block.core0", "block_cache.core0"]
+    assert [each.sym_name for each in cores_of(in_parts(), "block.core0")] == ["block.core0", "block.core1"]
+
+
 def test_a_function_is_compiled_without_the_others():
     assert [each.sym_name for each in alone(groups()["block_0"].module, "block").functions()] == ["block"]
 
@@ -61,3 +114,11 @@ def test_weights_lie_as_a_lookup_of_them_in_another_function_needs_them():
         ops = lowered.function("lm_head").block.ops
         assert bool(sum(isinstance(op, tensor.PackedWeightOp) for op in ops)) == bool(packed)
     assert [each.sym_name for each in alone(tied, "embedding").functions()] == ["embedding"]
+
+
+def test_weights_of_which_cores_have_parts_lie_as_a_lookup_of_all_needs_them():
+    tied = joined(groups()["embedding"], groups()["lm_head"]).module
+    set_target(tied, BM1688)
+    shared = after(tied, "partition{cores=2}")
+    names = ["lm_head.core0", "lm_head.core1", "embedding_cache"]
+    assert [each.sym_name for each in alone(shared, names[0]).functions()] == names

@@ -4,12 +4,13 @@
 Nothing that the program computes is computed; schedules and `bmodel_tool.py timing` use the same model.
 """
 
-from compiler.target.timing.report import ModelTiming, NetTiming, Work, measure, work_of
-from compiler.target.timing.schedule import Timeline, Track, cycles, estimate, estimate_cores
+from compiler.target.timing.report import ModelTiming, NetTiming, Work, measure, total, work_of
+from compiler.target.timing.schedule import Queues, Timeline, Track, cycles, estimate, estimate_cores
 
 __all__ = [
     "ModelTiming",
     "NetTiming",
+    "Queues",
     "Timeline",
     "Track",
     "Work",
@@ -17,5 +18,6 @@ __all__ = [
     "estimate",
     "estimate_cores",
     "measure",
+    "total",
     "work_of",
 ]

@@ -28,6 +28,14 @@ class Streams(Protocol):
     def dma(self) -> Stream: ...
 
 
+@dataclass(frozen=True)
+class Queues:
+    """Those of one core, as they are."""
+
+    tiu: Stream
+    dma: Stream
+
+
 @dataclass
 class Track:
     """What one engine does: cycle at which each instruction of its queue starts and ends."""
@@ -82,7 +90,7 @@ def estimate(
     banks: bool = False,
 ) -> Timeline:
     """The schedule of one core's queues; CompileError when they wait for each other forever."""
-    return estimate_cores([_Pair(tiu, dma)], spec, cautious, banks)[0]
+    return estimate_cores([Queues(tiu, dma)], spec, cautious, banks)[0]
 
 
 def estimate_cores(
@@ -99,12 +107,6 @@ def estimate_cores(
     else:
         tracks = _run(streams, costs)
     return [Timeline(*pair) for pair in zip(tracks[::2], tracks[1::2], strict=True)]
-
-
-@dataclass(frozen=True)
-class _Pair:
-    tiu: Stream
-    dma: Stream
 
 
 @cache
