@@ -37,7 +37,8 @@ class Pace:
     """The compute engine works through `ops` in order as far as the DMA commands issued so far let it.
 
     Commands are issued in any order, by their position in `ops`. An instruction waits for every earlier
-    command on its buffers; that a command waits for a buffer to be free is the caller's to say.
+    command that writes to its buffers, and where it writes itself, for those that read there; that a command
+    waits for a buffer to be free is the caller's to say.
     """
 
     def __init__(self, ops: Sequence[Op], spec: ChipSpec) -> None:
@@ -45,10 +46,13 @@ class Pace:
         self.dma_free = 0.0
         number: dict[Value, int] = defaultdict(count().__next__)
         self._is_command = [isinstance(op, DmaOp) for op in ops]
-        self._buffers = [[number[buffer] for buffer in local_buffers(op)] for op in ops]
+        # Of each op, its buffers as what it uses: twice the number if it reads, one more if it writes.
+        self._uses = [
+            [2 * number[buffer] + (buffer is op.operands[0]) for buffer in local_buffers(op)] for op in ops
+        ]
         self._done = [0.0]  # by when all compute instructions before each position are done
-        self._data = [0.0] * len(number)  # by when the commands issued on a buffer are done
-        self._missing = [0] * len(number)  # commands on a buffer passed by that are not yet issued
+        self._data = [0.0] * (2 * len(number))  # by when the commands issued of each use are done
+        self._missing = [0] * (2 * len(number))  # commands of each use passed by that are not yet issued
         self._issued: set[int] = set()
         self._advance()
 
@@ -67,28 +71,34 @@ class Pace:
         """Start the command at `position`, which needs what comes before `place`, and let compute go on."""
         self.dma_free = end = self.start(place) + self.cycles[position]
         self._issued.add(position)
-        for buffer in self._buffers[position]:
-            self._data[buffer] = max(end, self._data[buffer])
+        for use in self._uses[position]:
+            self._data[use] = max(end, self._data[use])
             if position < len(self._done) - 1:
-                self._missing[buffer] -= 1
+                self._missing[use] -= 1
         self._advance()
 
     def _advance(self) -> None:
         """Let the compute engine go on to the first instruction that waits for a command."""
         done, now = self._done, self._done[-1]
         for position in range(len(done) - 1, len(self.cycles)):
-            buffers = self._buffers[position]
+            uses = self._uses[position]
             if self._is_command[position]:
                 if position not in self._issued:
-                    for buffer in buffers:
-                        self._missing[buffer] += 1
+                    for use in uses:
+                        self._missing[use] += 1
             else:
-                for buffer in buffers:
-                    if self._missing[buffer]:
-                        return
-                    now = max(now, self._data[buffer])
+                for use in uses:
+                    for other in awaited(use):
+                        if self._missing[other]:
+                            return
+                        now = max(now, self._data[other])
                 now += self.cycles[position]
             done.append(now)
+
+
+def awaited(use: int) -> Sequence[int]:
+    """The uses of a buffer by commands that one of it by an instruction comes behind."""
+    return (use - 1, use) if use % 2 else (use + 1,)
 
 
 def local_buffers(op: Op) -> list[Value]:

@@ -94,6 +94,15 @@ def test_compute_waits_for_a_load_of_what_it_overwrites_and_for_a_store():
         assert found.start(2) == length + FILL
 
 
+def test_compute_reads_what_is_being_stored():
+    found = pace(fill(0), store(0), copy(1, 0), fill(0))
+    assert found.start(3) == FILL + COPY
+    assert found.start(4) == NEVER
+    found.issue(1, 1)
+    assert found.start(3) == found.dma_free == FILL + STORE
+    assert found.start(4) == FILL + STORE + FILL
+
+
 def test_compute_waits_for_all_commands_on_all_its_buffers():
     found = pace(load(0), load(0), load(1), copy(0, 1), fill(2))
     for position in range(3):
