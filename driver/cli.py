@@ -127,6 +127,10 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     add("--lm_head_quantize", type=int, choices=BITS[::-1], default=16, metavar="BITS", help=text)
     text = "bits of modules with such names, as in 'model.layers.*.mlp.down_proj=8'; again for others"
     add("--keep", action="append", metavar="PATTERN=BITS", help=text)
+    text = "bytes of the file at most, as 4.2GB: modules have more than 4 bits where these serve most"
+    add("--size", type=memory, metavar="SIZE", help=text)
+    text = "the same by the mean of the bits of the weights of blocks and head, as 4.5"
+    add("--bits", type=float, metavar="MEAN", help=text)
     text = "how w4 and w8 are chosen: none by range, others by what errors do to outputs (default: none)"
     add("--calibrate", choices=CALIBRATIONS, default="none", metavar="METHOD", help=text)
     text = "text that the model runs on to calibrate (default: tokens of its own)"

@@ -13,6 +13,7 @@ from compiler.garbage import uncollected
 from compiler.ir.types import element
 from compiler.progress import note
 from dialects.contents import READY, Content
+from driver.budget import check_budget, within_budget
 from driver.cache import Cache
 from driver.calibrate import calibrated
 from driver.client_files import copy_client_files
@@ -77,6 +78,7 @@ def check_model(options: ConvertOptions, config: ModelConfig) -> None:
     note_length(options.seq_length, config)
     if options.weight_bits < 16 and not options.as_stored:
         config.check_group(options.group, options.weight_bits)
+    check_budget(options)
     check_passes(options)
     if options.dump_ir:
         check_dumps(options.dump_ir)
@@ -103,8 +105,11 @@ def compiled_job(options: ConvertOptions, opened: OpenedModel) -> Job:
     writes = not (options.dry_run or options.stop_after)
     executor = Executor(options.executor) if options.executor and writes else None
     job = Job(options, model, weights, cache=cache, executor=executor)
+    if options.budget is not None:
+        job = within_budget(job, opened)
     with passes_page(options.dump_ir):
-        job.compile()
+        if not job.nets:
+            job.compile()
     return job
 
 

@@ -27,6 +27,7 @@ DEVICE_MEMORY = 16 * 10**9  # bytes that boards have for the most part
 WITHOUT_PROGRAMS = (
     *("model_path", "out_dir", "dump_ir", "jobs", "verify", "dry_run"),
     *("device_memory", "executor", "cache", "cache_size", "calibrate", "calibration_text"),
+    *("size", "bits"),
 )
 
 
@@ -47,6 +48,8 @@ class ConvertOptions:
     symmetric: bool = False
     lm_head_quantize: int = 16  # bits of the head's weights
     keep: Sequence[str] | None = None  # PATTERN=BITS: modules with bits of their own
+    size: int | None = None  # bytes of the file, into which bits of modules are chosen to fit
+    bits: float | None = None  # the same for the mean of the bits of the weights of blocks and head
     calibrate: str = "none"  # or another of CALIBRATIONS
     calibration_text: Path | None = None  # what the model runs on to calibrate; None: its own or random
     max_input_length: int = 0  # 0: seq_length
@@ -106,6 +109,13 @@ class ConvertOptions:
         return [*head, *map(Rule.parse, self.keep or ())]
 
     @property
+    def budget(self) -> str | None:
+        """The flag by which bits of modules are chosen."""
+        if self.size is not None:
+            return "--size"
+        return None if self.bits is None else f"--bits {self.bits:g}"
+
+    @property
     def group(self) -> int:
         """Weights that share a scale."""
         return self.q_group_size or GROUP
@@ -154,7 +164,7 @@ class ConvertOptions:
             raise UserError(f"--lm_head_quantize {self.lm_head_quantize}: expected 16, 8 or 4 bits")
         if self.calibrate not in CALIBRATIONS:
             raise UserError(f"--calibrate {self.calibrate}: expected one of {', '.join(CALIBRATIONS)}")
-        if self.calibration_text is not None and self.calibrate == "none":
+        if self.calibration_text is not None and self.calibrate == "none" and self.budget is None:
             raise UserError("--calibration_text has no use with --calibrate none: leave it out")
         if self.rules and self.passes is not None:
             raise UserError(f"{self.rules[0].flag} is for the default passes: say it in --passes instead")
@@ -197,7 +207,20 @@ class ConvertOptions:
             (stops, self.dry_run, "--dry_run"),
         ):
             _require(not (given and other), f"{text}: leave out {flag}")
+        self._check_budget()
         self._check_devices()
+
+    def _check_budget(self) -> None:
+        """Weights are read to choose, and file sizes known when all is compiled."""
+        _require(self.size is None or self.bits is None, "--size and --bits: give one of them")
+        _require(self.bits is None or 0 < self.bits < float("inf"), f"--bits {self.bits}: expected 4 to 16")
+        for given, flag in (
+            (self.dry_run, "--dry_run"),
+            (self.stop_after, "--stop-after"),
+            (self.passes is not None, "--passes"),
+            (self.resume_ir, "--resume-ir"),
+        ):
+            _require(self.budget is None or not given, f"{self.budget}: leave out {flag}")
 
     def _check_devices(self) -> None:
         """What goes with one device only: a cascade has one stage, and passes are given for whole nets."""
