@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -35,8 +36,8 @@ def told(caplog) -> tuple[float, list[str]]:
 
 
 def repeated(options: ConvertOptions, words: list[str], out: Path) -> bytes:
-    keep = [value for flag, value in zip(words, words[1:], strict=False) if flag == "--keep"]
-    heads = [int(value) for flag, value in zip(words, words[1:], strict=False) if flag == "--lm_head_quantize"]
+    keep = [value for flag, value in pairwise(words) if flag == "--keep"]
+    heads = [int(value) for flag, value in pairwise(words) if flag == "--lm_head_quantize"]
     given = replace(options, size=None, bits=None, keep=keep, out_dir=out, lm_head_quantize=(heads or [16])[0])
     return convert(given).read_bytes()
 
