@@ -13,20 +13,23 @@ from compiler.diagnostics import UserError, log
 from compiler.files import read_text
 from compiler.progress import note
 from compiler.weights.part import parameter_of
-from compiler.weights.stored import Array
+from compiler.weights.stored import Array, Floats
 from dialects.weights import Packed, view_of_name
 from driver.feedback import Settling, folds_in, stored_plainly
 from driver.groups import table_of
 from driver.job import Job
 from driver.kept import shelf
+from driver.options import AUTO
 from frontend.build import native_model
 from frontend.calibration import mean_squares, run_layers
+from frontend.config import ModelConfig
 from frontend.gguf import is_gguf
+from frontend.layers import Unrunnable
 from frontend.load import OpenedModel
 from frontend.writing import written
 from runtime_sim.tokens.text import Text
 
-RANDOM = (4, 128)  # sequences and tokens: with SmolLM2-135M, four times as many gained nothing
+RANDOM = 128  # tokens: with SmolLM2-135M, four times as many gained nothing
 WRITTEN = (128, 64)  # by the model itself, for products of inputs, which random ones misjudge
 TEXT_SEQUENCES, TEXT_TOKENS = {"search": 16, "gptq": 48}, 512  # at most, spread over a longer text
 TEXT_BYTES = 64 << 20
@@ -35,15 +38,15 @@ TEXT_BYTES = 64 << 20
 @contextmanager
 def calibrated(job: Job, opened: OpenedModel, folder: Path) -> Iterator[None]:
     """With a job that knows how its weights become codes; what memory does not hold lies in `folder`."""
-    options = job.options
-    if options.calibrate == "none" or nothing_to_choose(job):
+    options, method = job.options, method_of(job)
+    if method == "none":
         yield
         return
-    native = native_model(dict(opened.config.values), options.seq_length, "eager", "eager")
-    tokens = sequences(job, native, opened.config.max_positions or TEXT_TOKENS)
+    native = native_of(job, opened.config)
+    tokens = sequences(job, method, native, longest_of(opened.config))
     note(f"run {options.model_path} on {tokens.size} tokens")
-    if options.calibrate == "search":
-        job.importance = mean_squares(native, job.weights, tokens, options.job_count)
+    if method == "search":
+        job.importance = importance_of(job, native, tokens)
         yield
         return
     with shelf(folder) as kept:
@@ -53,38 +56,71 @@ def calibrated(job: Job, opened: OpenedModel, folder: Path) -> Iterator[None]:
         yield
 
 
+def native_of(job: Job, config: ModelConfig) -> Any:
+    return native_model(dict(config.values), job.options.seq_length, "eager", "eager")
+
+
+def longest_of(config: ModelConfig) -> int:
+    """Tokens of a sequence at most."""
+    return config.max_positions or TEXT_TOKENS
+
+
+def importance_of(job: Job, native: Any, tokens: Array) -> dict[str, Floats]:
+    """Of inputs by parameter; of none where nobody asked for it and the model cannot be run."""
+    try:
+        return mean_squares(native, job.weights, tokens, job.options.job_count)
+    except Unrunnable as error:
+        if job.options.calibrate != AUTO:
+            raise
+        log.warning("%s, so that codes are chosen as by --calibrate none", error)
+        return {}
+
+
+def method_of(job: Job) -> str:
+    """One of CALIBRATIONS. Unasked, only codes of 4 bits are searched for: 8 bits lose next to nothing."""
+    options = job.options
+    if options.calibrate == AUTO and options.calibration_text is None:
+        return "search" if any(bits == 4 for _, bits in rounded(job)) else "none"
+    if options.calibrate == "none" or nothing_to_choose(job):
+        return "none"
+    return "search" if options.calibrate == AUTO else options.calibrate
+
+
 def nothing_to_choose(job: Job) -> bool:
     """Whether all weights stay as the checkpoint has them, which is told."""
     if any(rounded(job)):
         return False
     options = job.options
+    flag = "--calibration_text" if options.calibrate == AUTO else f"--calibrate {options.calibrate}"
     why = "its codes stay as they are" if job.weights.schemes else "all weights have 16 bits"
-    log.warning("--calibrate %s changes nothing of %s: %s", options.calibrate, options.model_path, why)
+    log.warning("%s changes nothing of %s: %s", flag, options.model_path, why)
     return True
 
 
-def rounded(job: Job) -> Iterator[str]:
-    """The full names of parameters that are floats in the checkpoint and codes in the file."""
+def rounded(job: Job) -> Iterator[tuple[str, int]]:
+    """The full names of parameters that are floats in the checkpoint and codes in the file, with the bits."""
     for group in job.nets:
         for instance in group.instances:
             for piece in job.pieces(group.module, instance):
-                if isinstance(piece.source, Packed) and piece.source.tile.scheme is not None:
+                scheme = piece.source.tile.scheme if isinstance(piece.source, Packed) else None
+                if isinstance(piece.source, Packed) and scheme is not None:
                     names = (view_of_name(name).tensor for name in piece.source.names)
                     made = {parameter_of(instance.parameter_name(name)) for name in names}
-                    yield from sorted(made - job.weights.schemes.keys())
+                    yield from ((name, scheme.bits) for name in sorted(made - job.weights.schemes.keys()))
 
 
-def sequences(job: Job, native: Any, longest: int) -> Array:
+def sequences(job: Job, method: str, native: Any, longest: int) -> Array:
     """Token numbers [sequences, tokens], each of at most `longest`: those of the text if there is one."""
     options, vocabulary = job.options, table_of(job.model).y.type.shape[0]
     if options.calibration_text is not None:
         tokens = of_text(options.model_path, options.calibration_text, vocabulary)
-        return spread(tokens, min(TEXT_TOKENS, longest), TEXT_SEQUENCES[options.calibrate])
-    count, length = RANDOM if options.calibrate == "search" else WRITTEN
-    length = min(length, longest)
-    random = np.random.default_rng(0).integers(0, vocabulary, (count, length), np.int64)
-    if options.calibrate == "search":
-        return random
+        return spread(tokens, min(TEXT_TOKENS, longest), TEXT_SEQUENCES[method])
+    rng = np.random.default_rng(0)
+    if method == "search":
+        length = min(RANDOM, longest)
+        return rng.integers(0, vocabulary, (-(-RANDOM // length), length), np.int64)
+    count, length = WRITTEN[0], min(WRITTEN[1], longest)
+    random = rng.integers(0, vocabulary, (count, length), np.int64)
     note(f"have {options.model_path} write {random.size} tokens")
     return written(native, job.weights, random[:, 0], length, options.job_count)
 

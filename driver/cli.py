@@ -131,8 +131,8 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     add("--size", type=memory, metavar="SIZE", help=text)
     text = "the same by the mean of the bits of the weights of blocks and head, as 4.5"
     add("--bits", type=float, metavar="MEAN", help=text)
-    text = "how w4 and w8 are chosen: none by range, others by what errors do to outputs (default: none)"
-    add("--calibrate", choices=CALIBRATIONS, default="none", metavar="METHOD", help=text)
+    text = "how codes are chosen: none, search or gptq (default: search where there are some of 4 bits)"
+    add("--calibrate", choices=(AUTO, *CALIBRATIONS), default=AUTO, metavar="METHOD", help=text)
     text = "text that the model runs on to calibrate (default: tokens of its own)"
     add("--calibration_text", type=Path, metavar="FILE", help=text)
 

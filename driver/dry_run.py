@@ -16,8 +16,10 @@ from compiler.client_nets import BLOCK, kind_of, net_name
 from compiler.sizes import human
 from dialects.weights import RopeTable, Table
 from driver.boards import Board, nearest
+from driver.calibrate import method_of
 from driver.host_cost import HostCost, host_cost
 from driver.job import Job
+from driver.run_cost import run_cost
 from driver.write import embedding_bytes, named_embedding
 from frontend.config import ModelConfig
 from runtime_sim.launch.loader import Program
@@ -37,9 +39,10 @@ def cost_of(job: Job, bmodel: BModel, config: ModelConfig, compile_seconds: floa
         yield f"config/embedding.bin: {embedding_bytes(job):,} bytes"
     for device in range(bmodel.device_num):
         yield from memory_lines(DeviceUse.of(job, bmodel, device), job, config)
-    yield host_line(host_cost(job, compile_seconds, file_bytes), file_bytes + embedding_bytes(job))
-    if job.options.calibrate != "none":
-        yield f"  without what --calibrate {job.options.calibrate} takes to run the model"
+    cost = host_cost(job, compile_seconds, run_cost(job, config), file_bytes)
+    yield host_line(cost, file_bytes + embedding_bytes(job))
+    if method_of(job) == "gptq":
+        yield "  without what --calibrate gptq takes to run the model"
     yield ""
     yield from text_of(measured)
     yield from board_lines(measured, job)
@@ -134,9 +137,10 @@ def fitting(use: DeviceUse, limit: int, most: int | None) -> str:
 
 
 def host_line(cost: HostCost, disk: int) -> str:
+    run = f"{cost.run.cpu_seconds:.1f} to run the model, " if cost.run.cpu_seconds else ""
     return (
         f"to compile: about {cost.seconds:.1f} s with nothing beside it, {cost.cpu_seconds:.1f} s of CPU: "
-        f"{cost.compile_seconds:.1f} for programs, as now, {cost.weight_seconds:.1f} for weights, "
+        f"{cost.compile_seconds:.1f} for programs, as now, {run}{cost.weight_seconds:.1f} for weights, "
         f"{cost.jobs} at once, {cost.write_seconds:.1f} to write; {human(cost.memory)} of memory, "
         f"{human(disk)} of disk"
     )

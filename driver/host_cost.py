@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import resource
 import sys
-import time
 from collections.abc import Callable, Hashable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
@@ -22,7 +21,9 @@ from compiler.weights.stored import Array, Quantized, Weight
 from dialects.builtin import ModuleOp
 from dialects.weights import Joined, Packed, view_of_name
 from driver.blob import Materializer, Piece, weight_of
+from driver.calibrate import method_of
 from driver.job import Job
+from driver.run_cost import RunCost, seconds_of
 from frontend.imported import Instance
 from frontend.values import exceeds
 
@@ -36,6 +37,7 @@ class HostCost:
     """CPU seconds and bytes. Those of weights are shared by the jobs; others are one after the other."""
 
     compile_seconds: float
+    run: RunCost
     weight_seconds: float
     write_seconds: float
     memory: int
@@ -44,11 +46,13 @@ class HostCost:
     @property
     def seconds(self) -> float:
         """Until all is done, where there is a CPU for each job and nothing else to do."""
-        return self.compile_seconds + self.weight_seconds / self.jobs + self.write_seconds
+        run = self.run.seconds(self.jobs)
+        return self.compile_seconds + run + self.weight_seconds / self.jobs + self.write_seconds
 
     @property
     def cpu_seconds(self) -> float:
-        return self.compile_seconds + self.weight_seconds + self.write_seconds
+        run = self.run.cpu_seconds
+        return self.compile_seconds + run + self.weight_seconds + self.write_seconds
 
 
 @dataclass(frozen=True)
@@ -71,21 +75,22 @@ class WeightWork:
         return codes + max(floats, self.size)
 
 
-def host_cost(job: Job, compile_seconds: float, file_bytes: int) -> HostCost:
+def host_cost(job: Job, compile_seconds: float, run: RunCost, file_bytes: int) -> HostCost:
     """Of a job whose programs are compiled, which took so many seconds."""
     jobs = job.options.job_count
+    weighted = method_of(job) != "none"
     rates: dict[Hashable, float] = {}
     seconds, memory = 0.0, 0
     for group in job.nets:
         works = list(works_of(job, group.module, group.instances[0]))
         for work in works:
             if work.sample is not None and work.form not in rates:
-                rates[work.form] = seconds_of(sampler(work, job)) / prod(sampled_shape(work.sample))
+                rates[work.form] = seconds_of(sampler(work, job, weighted)) / prod(sampled_shape(work.sample))
         seconds += len(group.instances) * sum(work.items * rates.get(work.form, 0) for work in works)
         memory = max(memory, most_at_once(works, jobs))
     write_seconds = seconds_of(lambda: hashlib.sha256(HASHED).digest()) / len(HASHED) * file_bytes
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * KB
-    return HostCost(compile_seconds, seconds, write_seconds, peak + memory, jobs)
+    return HostCost(compile_seconds, run, seconds, write_seconds, peak + max(memory, run.memory), jobs)
 
 
 def works_of(job: Job, module: ModuleOp, instance: Instance) -> Iterator[WeightWork]:
@@ -128,14 +133,16 @@ def sampled_shape(source: Packed) -> tuple[int, int]:
     return min(tile.rows, max(1, SAMPLE_WEIGHTS // tile.columns)), tile.columns
 
 
-def sampler(work: WeightWork, job: Job) -> Callable[[], Array]:
-    """Makes a tile of random weights, in the steps in which one of the model's is made."""
+def sampler(work: WeightWork, job: Job, weighted: bool = False) -> Callable[[], Array]:
+    """Makes a tile of random weights, in the steps in which one of the model's is made; if `weighted`, from
+    errors that count by their inputs.
+    """
     assert work.sample is not None
     rows, columns = sampled_shape(work.sample)
     tile = replace(work.sample.tile, rows=rows)
     floats = np.random.default_rng(0).standard_normal((rows, columns), np.float32).astype(job.weights.half)
     codes = zero_codes(rows, columns, tile.scheme) if work.taken_over and tile.scheme else None
-    importance = np.ones(columns, np.float32) if job.options.calibrate != "none" else None
+    importance = np.ones(columns, np.float32) if weighted else None
 
     def read(name: str) -> Weight:
         exceeds(floats, job.weights.limit)
@@ -152,13 +159,3 @@ def zero_codes(rows: int, columns: int, scheme: Scheme) -> Quantized:
     zeros = np.zeros(scales.shape, np.uint8) if scheme.zeros else None
     codes = np.zeros((rows, columns), scheme.codes)
     return Quantized(codes, scales, zeros, scheme, scales if scheme.minimum else None)
-
-
-def seconds_of(action: Callable[[], object]) -> float:
-    """CPU time of it, the least of a few."""
-    found = []
-    for _ in range(3):
-        start = time.thread_time()
-        action()
-        found.append(time.thread_time() - start)
-    return min(found)

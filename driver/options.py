@@ -16,7 +16,7 @@ from driver.rules import BITS, Rule, head_rule
 
 MODES = ("bf16", "w8bf16", "w4bf16", "f16", "w8f16", "w4f16")
 CALIBRATIONS = ("none", "search", "gptq")  # how codes are chosen, by what it costs; see the README
-AUTO = "auto"  # the mode that the checkpoint is in; `driver.modes` says which
+AUTO = "auto"  # what the weights suggest; `driver.modes` and `driver.calibrate` say what
 GROUP = 64  # the default
 MAX_JOBS = 1024
 MAX_DEVICES = 8
@@ -50,7 +50,7 @@ class ConvertOptions:
     keep: Sequence[str] | None = None  # PATTERN=BITS: modules with bits of their own
     size: int | None = None  # bytes of the file, into which bits of modules are chosen to fit
     bits: float | None = None  # the same for the mean of the bits of the weights of blocks and head
-    calibrate: str = "none"  # or another of CALIBRATIONS
+    calibrate: str = AUTO  # or one of CALIBRATIONS
     calibration_text: Path | None = None  # what the model runs on to calibrate; None: its own or random
     max_input_length: int = 0  # 0: seq_length
     chunk_length: int = 0  # tokens of the shortest stage of decode; 0: only one, for seq_length
@@ -162,8 +162,9 @@ class ConvertOptions:
             raise UserError(f"-q {self.quantize}: expected one of {', '.join((AUTO, *MODES))}")
         if self.lm_head_quantize not in BITS:
             raise UserError(f"--lm_head_quantize {self.lm_head_quantize}: expected 16, 8 or 4 bits")
-        if self.calibrate not in CALIBRATIONS:
-            raise UserError(f"--calibrate {self.calibrate}: expected one of {', '.join(CALIBRATIONS)}")
+        if self.calibrate not in (AUTO, *CALIBRATIONS):
+            known = ", ".join((AUTO, *CALIBRATIONS))
+            raise UserError(f"--calibrate {self.calibrate}: expected one of {known}")
         if self.calibration_text is not None and self.calibrate == "none" and self.budget is None:
             raise UserError("--calibration_text has no use with --calibrate none: leave it out")
         if self.rules and self.passes is not None:

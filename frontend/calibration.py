@@ -127,7 +127,7 @@ def run_layers(
 
     It says whether it changed parameters of the layer in `weights`: what follows is then given what the layer
     makes with these. `model` is a native one that computes by the library's own functions; `tokens` are
-    [sequences, tokens], of which `jobs` batches are run at the same time. UserError for a model whose
+    [sequences, tokens], of which `jobs` batches are run at the same time. Unrunnable for a model whose
     layers do not hand states from one to the next.
     """
     paths = {id(module): path for path, module in model.named_modules()}

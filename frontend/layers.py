@@ -43,6 +43,10 @@ def given(arguments: tuple[Any, ...], keywords: dict[str, Any], state: Any) -> t
     return arguments, keywords | {"hidden_states": state}
 
 
+class Unrunnable(UserError):
+    """The model cannot be run layer by layer."""
+
+
 class Reached(Exception):
     """The head is about to run on these states."""
 
@@ -73,7 +77,7 @@ class Outer:
         self._up_to_head(ids, stub, **keywords)
         if any(state is not states[0] for state in states) or len(states) != len(self.layers):
             kind = type(self.model).__name__
-            raise UserError(f"--calibrate: the layers of {kind} do not hand states from one to the next")
+            raise Unrunnable(f"--calibrate: the layers of {kind} do not hand states from one to the next")
         return states[0]
 
     def before_head(self, state: torch.Tensor) -> torch.Tensor:
@@ -100,7 +104,7 @@ class Outer:
             return reached.states
         finally:
             handle.remove()
-        raise UserError(f"--calibrate: the head of {type(self.model).__name__} does not run")
+        raise Unrunnable(f"--calibrate: the head of {type(self.model).__name__} does not run")
 
     def _run(self, ids: torch.Tensor, stub: Stub, **keywords: Any) -> Any:
         def forward(layer: nn.Module, *arguments: Any, **keywords: Any) -> Any:

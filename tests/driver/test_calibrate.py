@@ -10,11 +10,12 @@ import pytest
 
 from compiler.diagnostics import UserError
 from driver import calibrate
-from driver.calibrate import calibrated, rounded, sequences, spread
+from driver.calibrate import calibrated, method_of, rounded, sequences, spread
 from driver.convert import compiled_job, convert
 from driver.job import Job
 from driver.options import ConvertOptions
 from driver.pipelines import default_pipeline
+from frontend.layers import Unrunnable
 from frontend.load import open_model
 from passes import load_all
 
@@ -35,7 +36,8 @@ def job_of(options: ConvertOptions) -> Job:
 
 def test_what_becomes_codes_is_measured(options, tmp_path):
     job = job_of(options)
-    names = {*rounded(job)}
+    assert {bits for _, bits in rounded(job)} == {4}
+    names = {name for name, _ in rounded(job)}
     assert len(names) == 2 * 7
     assert "model.layers.1.mlp.down_proj.weight" in names
     with calibrated(job, open_model(options.model_path), tmp_path):
@@ -44,12 +46,42 @@ def test_what_becomes_codes_is_measured(options, tmp_path):
 
 def test_nothing_runs_where_nothing_becomes_codes(options, monkeypatch, tmp_path, caplog):
     monkeypatch.setattr(calibrate, "sequences", None)
-    for given in (replace(options, calibrate="none"), replace(options, quantize="bf16", passes=None)):
+    plain = replace(options, quantize="bf16", passes=None)
+    unasked = [replace(plain, calibrate="auto"), replace(plain, calibrate="auto", quantize="w8bf16")]
+    for given in (*unasked, replace(options, calibrate="none")):
         job = job_of(given)
         with calibrated(job, open_model(given.model_path), tmp_path):
             assert (job.importance, job.weights.made) == ({}, {})
-    assert "--calibrate search changes nothing of" in caplog.text
-    assert "all weights have 16 bits" in caplog.text
+    assert "--cal" not in caplog.text
+    for given, flag in (
+        (plain, "--calibrate search"),
+        (replace(plain, calibrate="auto", calibration_text=Path("text")), "--calibration_text"),
+    ):
+        assert method_of(job_of(given)) == "none"
+        assert f"{flag} changes nothing of {given.model_path}: all weights have 16 bits" in caplog.text
+
+
+def test_codes_of_4_bits_are_searched_for_unasked(options):
+    """And others where somebody asks, be it by a text."""
+    unasked = replace(options, calibrate="auto")
+    assert method_of(job_of(unasked)) == "search"
+    wide = replace(unasked, quantize="w8bf16", passes=None)
+    assert method_of(job_of(wide)) == "none"
+    assert method_of(job_of(replace(wide, keep=["model.layers.1.*=4"]))) == "search"
+    assert method_of(job_of(replace(wide, calibration_text=Path("text")))) == "search"
+    assert method_of(job_of(replace(wide, calibrate="gptq"))) == "gptq"
+
+
+def test_a_model_that_cannot_be_run_is_compiled_unless_somebody_asks_for_more(options, monkeypatch, tmp_path, caplog):
+    def run(*given: object) -> None:
+        raise Unrunnable("--calibrate: the layers cannot be run")
+
+    monkeypatch.setattr(calibrate, "mean_squares", run)
+    with calibrated(job_of(replace(options, calibrate="auto")), open_model(options.model_path), tmp_path):
+        pass
+    assert "cannot be run, so that codes are chosen as by --calibrate none" in caplog.text
+    with pytest.raises(UserError, match="cannot be run"), calibrated(job_of(options), open_model(options.model_path), tmp_path):
+        pass
 
 
 @pytest.mark.parametrize("method", ["search", "gptq"])
@@ -67,22 +99,22 @@ def test_the_file_is_another_and_does_not_depend_on_jobs(options, tmp_path, meth
 
 
 def test_a_text_is_what_the_model_runs_on(options, tmp_path, forked_tokenizers):
-    assert sequences(job_of(options), None, 16).shape == (4, 16)
+    assert sequences(job_of(options), "search", None, 16).shape == (8, 16)
     text = tmp_path / "text"
     text.write_text("some words to read " * 30)
-    found = sequences(job_of(replace(options, calibration_text=text)), None, 16)
+    found = sequences(job_of(replace(options, calibration_text=text)), "search", None, 16)
     assert found.shape[1] == 16
     assert 2 <= len(found) <= calibrate.TEXT_SEQUENCES["search"]
     text.write_text("")
     with pytest.raises(UserError, match=f"--calibration_text {text}: has 0 tokens"):
-        sequences(job_of(replace(options, calibration_text=text)), None, 16)
+        sequences(job_of(replace(options, calibration_text=text)), "search", None, 16)
 
 
 def test_a_gguf_file_has_no_tokenizer_for_a_text(options):
     job = job_of(options)
     job.options = replace(options, model_path=Path("model.gguf"), calibration_text=Path("text"))
     with pytest.raises(UserError, match=r"model\.gguf is a GGUF file"):
-        sequences(job, None, 16)
+        sequences(job, "search", None, 16)
 
 
 def test_sequences_are_spread_over_a_long_text():

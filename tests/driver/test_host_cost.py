@@ -12,6 +12,7 @@ from driver.convert import compiled_job
 from driver.host_cost import HostCost, WeightWork, host_cost, most_at_once, sampler, works_of
 from driver.options import ConvertOptions
 from driver.pipelines import default_pipeline
+from driver.run_cost import RunCost
 from frontend.load import open_model
 from passes import load_all
 
@@ -77,14 +78,19 @@ def test_as_many_weights_are_in_memory_as_there_are_jobs():
 
 
 def test_weights_are_shared_by_the_jobs_and_nothing_else_is():
-    cost = HostCost(compile_seconds=5, weight_seconds=8, write_seconds=1, memory=0, jobs=4)
-    assert (cost.seconds, cost.cpu_seconds) == (8, 14)
+    cost = HostCost(compile_seconds=5, run=RunCost(3, 4, batches=2), weight_seconds=8, write_seconds=1, memory=0, jobs=4)
+    assert (cost.seconds, cost.cpu_seconds) == (13, 21)
 
 
 def test_all_layers_are_counted(job, monkeypatch):
     monkeypatch.setattr("driver.host_cost.seconds_of", lambda action: 1.0)
-    one = host_cost(job, 3.0, 1 << 20)
+    one = host_cost(job, 3.0, RunCost(), 1 << 20)
     instances = job.nets[-1].instances
     job.nets[-1].instances.append(instances[0])
-    assert host_cost(job, 3.0, 1 << 20).weight_seconds > one.weight_seconds
+    assert host_cost(job, 3.0, RunCost(), 1 << 20).weight_seconds > one.weight_seconds
     assert one.compile_seconds == 3.0
+
+
+def test_running_the_model_and_making_weights_take_memory_one_after_the_other(job):
+    one, large = (host_cost(job, 3.0, RunCost(memory=size), 1 << 20).memory for size in (0, 1 << 32))
+    assert one < 1 << 32 < large < one + (1 << 32)

@@ -81,7 +81,7 @@ def test_stages_of_decode_are_doubles_of_the_chunk_below_the_whole(tmp_path, len
         ({"jobs": -1}, "--jobs -1"),
         ({"jobs": 10**9}, "--jobs 1000000000: expected 1 to 1024 threads, or 0 for one per CPU"),
         ({"q_group_size": -1}, "-g -1"),
-        ({"calibrate": "best"}, "--calibrate best: expected one of none, search, gptq"),
+        ({"calibrate": "best"}, "--calibrate best: expected one of auto, none, search, gptq"),
         (
             {"calibrate": "none", "calibration_text": Path("text")},
             "--calibration_text has no use with --calibrate none",
