@@ -11,7 +11,7 @@ from math import prod
 import numpy as np
 import torch
 
-from compiler.weights.stored import to_float32
+from compiler.weights.stored import Floats, to_float32
 from driver.calibrate import longest_of, method_of, native_of, sequences
 from driver.groups import table_of
 from driver.job import Job
@@ -79,10 +79,10 @@ def rates(job: Job, tokens: int, largest: int) -> tuple[float, float]:
     stored = np.ones(shape, job.weights.half)
     inputs, factor = torch.ones(tokens, columns), torch.ones(shape)
 
-    def read() -> None:
+    def read() -> Floats:
         values = stored.copy()
         exceeds(values, job.weights.limit)
-        to_float32(values)
+        return to_float32(values)
 
     reading = seconds_of(lambda: [read() for _ in range(READS)], 1)
     with one_thread():
