@@ -9,15 +9,13 @@ from dataclasses import dataclass
 from math import prod
 
 import numpy as np
-import torch
 
 from compiler.weights.stored import Floats, to_float32
 from driver.calibrate import longest_of, method_of, native_of, sequences
 from driver.groups import table_of
 from driver.job import Job
 from driver.precision import linears_of
-from frontend.calibration import BATCH_TOKENS
-from frontend.capture import one_thread
+from frontend.calibration import BATCH_TOKENS, sample_product
 from frontend.config import ModelConfig
 from frontend.values import exceeds
 
@@ -77,7 +75,6 @@ def rates(job: Job, tokens: int, largest: int) -> tuple[float, float]:
     columns = table_of(job.model).y.type.shape[1]
     shape = max(1, min(largest, SAMPLE_WEIGHTS) // columns), columns
     stored = np.ones(shape, job.weights.half)
-    inputs, factor = torch.ones(tokens, columns), torch.ones(shape)
 
     def read() -> Floats:
         values = stored.copy()
@@ -85,8 +82,7 @@ def rates(job: Job, tokens: int, largest: int) -> tuple[float, float]:
         return to_float32(values)
 
     reading = seconds_of(lambda: [read() for _ in range(READS)], 1)
-    with one_thread():
-        product = seconds_of(lambda: torch.nn.functional.linear(inputs, factor))
+    product = seconds_of(sample_product(tokens, *shape))
     return reading / READS / stored.size, product / stored.size
 
 

@@ -167,6 +167,17 @@ def watched(
         return call.run(state), watch.found
 
 
+def sample_product(tokens: int, rows: int, columns: int) -> Callable[[], object]:
+    """Multiplies so many tokens by a weight, as layers do; for those who want to know what that takes."""
+    inputs, weight = torch.ones(tokens, columns), torch.ones(rows, columns)
+
+    def multiply() -> object:
+        with one_thread():
+            return torch.nn.functional.linear(inputs, weight)
+
+    return multiply
+
+
 def in_order(pool: Executor, ahead: int, calls: Sequence[Callable[[], Item]]) -> Iterator[Item]:
     """The results of calls, of which no more than `ahead` are under way or wait to be taken."""
     waiting = deque[Future[Item]]()
