@@ -127,6 +127,7 @@ class Search:
         for name, effort in best.items():
             for step in self.works[name].neighbours(effort, self.spec):
                 yield {name: step}
+
     def cost(self, efforts: Mapping[str, Effort]) -> float:
         """Of all these functions; infinite where one does not fit."""
         found = [self.candidate(name, effort) for name, effort in efforts.items()]

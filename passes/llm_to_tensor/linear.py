@@ -22,7 +22,8 @@ def linear(low: Lowering, op: llm.LinearOp) -> Value | None:
     w = low.weight(op.weight, element)
     if op.residual is None:
         y = product(low, x, w, op.bias)
-        return low.build.cast(y, element, y.type.layout) if low.has_many_tokens and is_rounded(op.y) else y
+        is_half = low.has_many_tokens and not op.partial and is_rounded(op.y)
+        return low.build.cast(y, element, y.type.layout) if is_half else y
     start = low.accumulator(op.residual)
     if op.bias is not None:
         start = low.build.binary(tensor.AddOp, start, low.row(op.bias, start), compact=False)

@@ -37,9 +37,8 @@ class Section:
     @property
     def read(self) -> Range:
         own = {*self.ops}
-        attends = [op for op in self.ops if isinstance(op, llm.AttentionOp)]
         read = [tokens_read(value, own) for value in self.results]
-        if None in read or any(op.visible.is_placed for op in attends):
+        if None in read or any(needs_all(op, own) for op in self.ops):
             return Range(0, self.tokens)
         found = [each for each in read if each is not None]
         return Range(min(each.start for each in found), max(each.stop for each in found))
@@ -145,6 +144,13 @@ def only_axis(shape: Sequence[int]) -> int | None:
     """The one axis before the last that is longer than 1, or the last of these; None where several are."""
     longer = [axis for axis, size in enumerate(shape[:-1]) if size > 1]
     return None if len(longer) > 1 else next(iter(longer), len(shape) - 2)
+
+
+def needs_all(op: Op, own: Container[Op]) -> bool:
+    """Whether it reads the keys of other tokens, which these ops make, or their places."""
+    if not isinstance(op, llm.AttentionOp):
+        return False
+    return op.visible.is_placed or any(x.owner in own for x in (op.k, op.v))
 
 
 def tokens_read(value: Value, own: Container[Op]) -> Range | None:
