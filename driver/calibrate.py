@@ -15,6 +15,7 @@ from compiler.progress import note
 from compiler.weights.part import parameter_of
 from compiler.weights.stored import Array, Floats
 from dialects.weights import Packed, view_of_name
+from driver import chosen
 from driver.feedback import Settling, folds_in, stored_plainly
 from driver.groups import table_of
 from driver.job import Job
@@ -40,6 +41,7 @@ def calibrated(job: Job, opened: OpenedModel, folder: Path) -> Iterator[None]:
     """With a job that knows how its weights become codes; what memory does not hold lies in `folder`."""
     options, method = job.options, method_of(job)
     if method == "none":
+        keep_choice(job, method)
         yield
         return
     native = native_of(job, opened.config)
@@ -47,13 +49,21 @@ def calibrated(job: Job, opened: OpenedModel, folder: Path) -> Iterator[None]:
     note(f"run {options.model_path} on {tokens.size} tokens")
     if method == "search":
         job.importance = importance_of(job, native, tokens)
+        keep_choice(job, method)
         yield
         return
+    keep_choice(job, method)
     with shelf(folder) as kept:
         schemes, folds = stored_plainly(job), folds_in(job)
         settling = Settling(job.weights, schemes, folds, kept, options.job_count, job.importance)
         run_layers(native, job.weights, tokens, options.job_count, settling.measure_of, settling.settle)
         yield
+
+
+def keep_choice(job: Job, method: str) -> None:
+    """Beside the dumps, if there are any."""
+    if job.options.dump_ir is not None:
+        chosen.keep(job.options.dump_ir, method, job.importance)
 
 
 def native_of(job: Job, config: ModelConfig) -> Any:

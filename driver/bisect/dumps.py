@@ -19,9 +19,11 @@ from compiler.ir.module import Function
 from compiler.ir.parser import parse_module
 from compiler.ir.types import ElementType, element
 from compiler.target.spec import ChipSpec
+from compiler.weights.part import parameter_of
 from compiler.weights.scheme import Scheme
-from compiler.weights.stored import Weight
+from compiler.weights.stored import Floats, Weight
 from dialects.nets import net_of
+from driver import chosen
 from driver.blob import Materializer
 from frontend.binding import Weights
 from frontend.heads import with_sampling
@@ -97,7 +99,12 @@ class DumpedNet:
 
     @cached_property
     def materializer(self) -> Materializer:
-        return KeepingMaterializer(self.read, self.model.tables)
+        found = chosen.kept(self.dumps[0].parent)
+
+        def importance(name: str) -> Floats | None:
+            return found.get(parameter_of(self.instance.parameter_name(name)))
+
+        return KeepingMaterializer(self.read, self.model.tables, importance=importance)
 
     def read(self, name: str) -> Weight:
         """A parameter by the name that the net's module uses."""
