@@ -13,11 +13,11 @@ from compiler.garbage import uncollected
 from compiler.ir.types import element
 from compiler.progress import note
 from dialects.contents import READY, Content
-from driver.budget import check_budget, within_budget
+from driver.ahead.dry_run import cost_of
+from driver.budget.choose import check_budget, within_budget
 from driver.cache import Cache
-from driver.calibrate import calibrated
+from driver.calibration.calibrate import calibrated
 from driver.client_files import copy_client_files
-from driver.dry_run import cost_of
 from driver.job import Job
 from driver.modes import resolved
 from driver.options import MAX_DEVICES, ConvertOptions

@@ -16,7 +16,7 @@ from driver.rules import BITS, Rule, head_rule
 
 MODES = ("bf16", "w8bf16", "w4bf16", "f16", "w8f16", "w4f16")
 CALIBRATIONS = ("none", "search", "gptq")  # how codes are chosen, by what it costs; see the README
-AUTO = "auto"  # what the weights suggest; `driver.modes` and `driver.calibrate` say what
+AUTO = "auto"  # what the weights suggest; `driver.modes` and `driver.calibration.calibrate` say what
 GROUP = 64  # the default
 MAX_JOBS = 1024
 MAX_DEVICES = 8

@@ -23,8 +23,8 @@ from compiler.weights.part import parameter_of
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Floats, Weight
 from dialects.nets import net_of
-from driver import chosen
 from driver.blob import Materializer
+from driver.calibration import chosen
 from frontend.binding import Weights
 from frontend.heads import with_sampling
 from frontend.imported import ImportedModel, Instance, NetGroup

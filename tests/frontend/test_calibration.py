@@ -13,7 +13,7 @@ import torch
 from transformers import AutoConfig, AutoModelForCausalLM
 
 from compiler.ir.types import BF16
-from driver.kept import Vector
+from driver.calibration.kept import Vector
 from frontend.binding import Weights
 from frontend.build import native_model
 from frontend.calibration import Measure, in_order, mean_squares, run_layers

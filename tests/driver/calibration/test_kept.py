@@ -11,7 +11,7 @@ import pytest
 from compiler.ir.types import BF16
 from compiler.weights.groups import quantize
 from compiler.weights.scheme import Scheme
-from driver.kept import Vector, shelf
+from driver.calibration.kept import Vector, shelf
 
 
 @pytest.mark.parametrize("scheme", [Scheme(4, 16, True, BF16), Scheme(4, 16, False, BF16), Scheme(8, 32, False, BF16)], ids=str)

@@ -7,8 +7,8 @@ from dataclasses import replace
 import pytest
 
 from compiler.target.chips import CHIPS
-from driver import boards as module
-from driver.boards import boards, nearest
+from driver.ahead import boards as module
+from driver.ahead.boards import boards, nearest
 
 
 def test_every_row_is_whole_and_of_a_chip_that_is_known():

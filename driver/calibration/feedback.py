@@ -16,9 +16,9 @@ from compiler.weights.moments import Moments
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Floats, Quantized, to_float32
 from dialects.weights import Joined, LaneRecord, Packed, WeightSource, view_of_name
-from driver.folds import Fold, folds_of
+from driver.calibration.folds import Fold, folds_of
+from driver.calibration.kept import Shelf, Vector
 from driver.job import Job
-from driver.kept import Shelf, Vector
 from driver.pipelines import recognizing
 from frontend.binding import Weights
 from frontend.calibration import SQUARES, Measure, Sums

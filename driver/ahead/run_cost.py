@@ -11,7 +11,7 @@ from math import prod
 import numpy as np
 
 from compiler.weights.stored import Floats, to_float32
-from driver.calibrate import longest_of, method_of, native_of, sequences
+from driver.calibration.calibrate import longest_of, method_of, native_of, sequences
 from driver.groups import table_of
 from driver.job import Job
 from driver.precision import linears_of

@@ -12,7 +12,7 @@ from compiler.progress import note
 from compiler.weights.groups import quantize
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Floats, to_float32
-from driver.calibrate import of_text, spread
+from driver.calibration.calibrate import of_text, spread
 from driver.groups import table_of
 from driver.job import Job
 from driver.options import ConvertOptions

@@ -8,11 +8,11 @@ from dataclasses import replace
 import pytest
 
 from compiler.weights.scheme import Scheme
+from driver.ahead.host_cost import HostCost, WeightWork, host_cost, most_at_once, sampler, works_of
+from driver.ahead.run_cost import RunCost
 from driver.convert import compiled_job
-from driver.host_cost import HostCost, WeightWork, host_cost, most_at_once, sampler, works_of
 from driver.options import ConvertOptions
 from driver.pipelines import default_pipeline
-from driver.run_cost import RunCost
 from frontend.load import open_model
 from passes import load_all
 
@@ -83,7 +83,7 @@ def test_weights_are_shared_by_the_jobs_and_nothing_else_is():
 
 
 def test_all_layers_are_counted(job, monkeypatch):
-    monkeypatch.setattr("driver.host_cost.seconds_of", lambda action: 1.0)
+    monkeypatch.setattr("driver.ahead.host_cost.seconds_of", lambda action: 1.0)
     one = host_cost(job, 3.0, RunCost(), 1 << 20)
     instances = job.nets[-1].instances
     job.nets[-1].instances.append(instances[0])

@@ -20,10 +20,10 @@ from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Array, Quantized, Weight
 from dialects.builtin import ModuleOp
 from dialects.weights import Joined, Packed, view_of_name
+from driver.ahead.run_cost import RunCost, seconds_of
 from driver.blob import Materializer, Piece, weight_of
-from driver.calibrate import method_of
+from driver.calibration.calibrate import method_of
 from driver.job import Job
-from driver.run_cost import RunCost, seconds_of
 from frontend.imported import Instance
 from frontend.values import exceeds
 

@@ -7,7 +7,7 @@ from itertools import product
 import numpy as np
 import pytest
 
-from driver.knapsack import Choice, Layer, Plan, best_plan, few_plans, loss_of, total
+from driver.budget.knapsack import Choice, Layer, Plan, best_plan, few_plans, loss_of, total
 
 CASES = range(20)
 

@@ -11,12 +11,12 @@ from dataclasses import replace
 
 from compiler.bmodel.writer import size_of_file
 from compiler.diagnostics import UserError, log
+from driver.budget.keep_flags import text_of
+from driver.budget.knapsack import Layer, Plan, few_plans, total
+from driver.budget.losses import measured
+from driver.budget.space import Space
 from driver.job import Job
-from driver.keep_flags import text_of
-from driver.knapsack import Layer, Plan, few_plans, total
-from driver.losses import measured
 from driver.options import ConvertOptions
-from driver.space import Space
 from driver.write import named_embedding
 from frontend.load import OpenedModel
 

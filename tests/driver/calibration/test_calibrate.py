@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from compiler.diagnostics import UserError
-from driver import calibrate
-from driver.calibrate import calibrated, method_of, rounded, sequences, spread
+from driver.calibration import calibrate
+from driver.calibration.calibrate import calibrated, method_of, rounded, sequences, spread
 from driver.convert import compiled_job, convert
 from driver.job import Job
 from driver.options import ConvertOptions

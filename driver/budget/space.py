@@ -13,11 +13,11 @@ from compiler.diagnostics import UserError
 from compiler.weights.part import parameter_of
 from compiler.weights.scheme import scheme_of
 from dialects.weights import view_of_name
+from driver.budget.keep_flags import flags_for
+from driver.budget.knapsack import Choice, Layer, Plan
+from driver.budget.losses import Losses, scheme
 from driver.groups import embedding_of, table_of
 from driver.job import Job
-from driver.keep_flags import flags_for
-from driver.knapsack import Choice, Layer, Plan
-from driver.losses import Losses, scheme
 from driver.precision import Linear, linears_of
 from driver.rules import BITS
 

@@ -12,8 +12,8 @@ import pytest
 
 from compiler.bmodel import read_bmodel
 from compiler.diagnostics import UserError
-from driver import budget
-from driver.budget import check_budget
+from driver.budget import choose
+from driver.budget.choose import check_budget
 from driver.convert import convert
 from driver.options import ConvertOptions
 
@@ -82,7 +82,7 @@ def test_what_other_flags_say_stays_and_counts(options, tmp_path, caplog):
 
 def test_a_head_that_the_embedding_shares_takes_no_space(tiny_checkpoint, options, tmp_path, caplog, monkeypatch):
     options = replace(options, model_path=tiny_checkpoint("llama", **SIZES, tied=True), bits=4.0)
-    monkeypatch.setattr(budget, "measured", lambda *_: {})
+    monkeypatch.setattr(choose, "measured", lambda *_: {})
     path = convert(options)
     assert told(caplog) == (4.0, ["-q", "alone"])
     blobs = {net.stages[0].coeff.blob.key for net in read_bmodel(path).nets if net.stages[0].coeff}

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from compiler.diagnostics import UserError
-from driver.chosen import NAME, keep, kept
+from driver.calibration.chosen import NAME, keep, kept
 
 
 def test_importance_is_kept_by_parameter(tmp_path):

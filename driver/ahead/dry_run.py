@@ -15,11 +15,11 @@ from compiler.bmodel.writer import size_of_file
 from compiler.client_nets import BLOCK, kind_of, net_name
 from compiler.sizes import human
 from dialects.weights import RopeTable, Table
-from driver.boards import Board, nearest
-from driver.calibrate import method_of
-from driver.host_cost import HostCost, host_cost
+from driver.ahead.boards import Board, nearest
+from driver.ahead.host_cost import HostCost, host_cost
+from driver.ahead.run_cost import run_cost
+from driver.calibration.calibrate import method_of
 from driver.job import Job
-from driver.run_cost import run_cost
 from driver.write import embedding_bytes, named_embedding
 from frontend.config import ModelConfig
 from runtime_sim.launch.loader import Program

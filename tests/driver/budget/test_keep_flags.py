@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from driver.keep_flags import flags_for, patterns, shortest, text_of
+from driver.budget.keep_flags import flags_for, patterns, shortest, text_of
 from driver.options import ConvertOptions
 from driver.precision import Linear, Precision, linears_of
 from driver.rules import Rule, head_rule

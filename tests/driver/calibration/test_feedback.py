@@ -16,10 +16,10 @@ from compiler.weights.feedback import Feedback
 from compiler.weights.groups import quantize
 from compiler.weights.moments import Moments, Squares
 from compiler.weights.scheme import Scheme
+from driver.calibration.feedback import Settling, folds_in, stored_plainly
+from driver.calibration.folds import Fold
+from driver.calibration.kept import shelf
 from driver.convert import compiled_job
-from driver.feedback import Settling, folds_in, stored_plainly
-from driver.folds import Fold
-from driver.kept import shelf
 from driver.options import ConvertOptions
 from driver.pipelines import default_pipeline
 from frontend.binding import Weights

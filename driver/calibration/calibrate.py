@@ -15,11 +15,11 @@ from compiler.progress import note
 from compiler.weights.part import parameter_of
 from compiler.weights.stored import Array, Floats
 from dialects.weights import Packed, view_of_name
-from driver import chosen
-from driver.feedback import Settling, folds_in, stored_plainly
+from driver.calibration import chosen
+from driver.calibration.feedback import Settling, folds_in, stored_plainly
+from driver.calibration.kept import shelf
 from driver.groups import table_of
 from driver.job import Job
-from driver.kept import shelf
 from driver.options import AUTO
 from frontend.build import native_model
 from frontend.calibration import mean_squares, run_layers

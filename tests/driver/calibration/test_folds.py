@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from driver.folds import Fold, folds_of
+from driver.calibration.folds import Fold, folds_of
 from tests.helpers import parse_ir
 
 NORM = """

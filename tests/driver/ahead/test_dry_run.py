@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from compiler.bmodel.memory import DeviceMemory
-from driver.boards import boards
+from driver.ahead.boards import boards
+from driver.ahead.dry_run import DeviceUse, fitting, told
 from driver.convert import compiled_job, proven
-from driver.dry_run import DeviceUse, fitting, told
 from driver.options import ConvertOptions
 from driver.pipelines import default_pipeline
 from frontend.load import open_model

@@ -6,11 +6,11 @@ from dataclasses import replace
 
 import pytest
 
-from driver import run_cost as costs
+from driver.ahead import run_cost as costs
+from driver.ahead.run_cost import RunCost, run_cost, sizes_of_layers
 from driver.convert import compiled_job
 from driver.options import ConvertOptions
 from driver.pipelines import default_pipeline
-from driver.run_cost import RunCost, run_cost, sizes_of_layers
 from frontend.load import open_model
 from passes import load_all
 

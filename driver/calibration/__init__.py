@@ -1,0 +1,1 @@
+"""How weights become codes: measured on tokens, before any is written."""
