@@ -132,6 +132,14 @@ def test_terms_are_received_one_run_ahead_of_where_they_are_added():
         assert "".join("s" if isinstance(op, tensor.SendOp) else "r" for op in ops) == "ssrsrsrsrrsr"
 
 
+def test_a_core_that_waits_for_one_sum_keeps_its_own_term():
+    """It reads those of others alone."""
+    for number, function in enumerate(block("")):
+        received = [op for op in function.block.ops if isinstance(op, tensor.ReceiveOp)]
+        read = [[bool(term.users) for term in op.results] for op in received]
+        assert read == [[core != number for core in range(2)]] * 2
+
+
 def test_as_many_messages_as_terms_may_be_ahead_of_others():
     (function, _) = block("{tokens=32}")
     module = function.parent_op
