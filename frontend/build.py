@@ -8,9 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 from unittest.mock import patch
 
-from frontend import library  # noqa: F401  (first, for what it says)
+import frontend.library  # noqa: F401
 
-# isort: split
 import torch
 import transformers
 from torch import nn

@@ -14,6 +14,8 @@ from itertools import pairwise
 from typing import Any
 from unittest.mock import patch
 
+import frontend.library  # noqa: F401
+
 import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten

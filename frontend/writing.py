@@ -9,6 +9,8 @@ from __future__ import annotations
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import frontend.library  # noqa: F401
+
 import numpy as np
 import torch
 from transformers import DynamicCache

@@ -6,15 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 from frontend.library import STAND_INS, StandIn, unmarked
+
+import pytest
 
 ROOT = Path(__file__).parents[2]
 
 LOAD = """
 import sys
 from pathlib import Path
+import driver.convert  # whose imports are those of the command
 from compiler.ir.types import BF16
 from frontend.load import load_model, open_model
 model, _ = load_model(open_model(Path(sys.argv[1])), 16, 16, BF16)
@@ -31,6 +32,14 @@ def test_a_model_is_traced_without_the_compiler_of_torch(tiny_checkpoint):
     run = [sys.executable, "-c", LOAD, folder]
     done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=120)
     assert done.stdout.split() == ["3", "True", "True"], done.stderr
+
+
+def test_whoever_imports_transformers_leaves_parts_out_first():
+    """The command alone shows only that the first to import it does."""
+    for path in (ROOT / "frontend").glob("*.py"):
+        names = [line.split()[1] for line in path.read_text().splitlines() if line.startswith(("import", "from"))]
+        if path.name != "library.py" and (found := [name for name in names if name.startswith("transformers")]):
+            assert names.index("frontend.library") < names.index(found[0]), path
 
 
 @pytest.fixture
