@@ -27,7 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from compiler.bmodel import read_bmodel
 from compiler.target.timing import NetTiming
 from runtime_sim.launch.loader import Program
-from runtime_sim.tool.timing import measure_file
+from runtime_sim.tool.measured import measure_file
 
 ROOT = Path(__file__).resolve().parent.parent
 SMALL, HALF, MEDIUM, LARGE = "smollm2", "qwen2-0.5b-shape", "qwen3-1.7b-shape", "qwen2-7b-shape"

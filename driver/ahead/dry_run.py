@@ -23,7 +23,8 @@ from driver.job import Job
 from driver.write import embedding_bytes, named_embedding
 from frontend.config import ModelConfig
 from runtime_sim.launch.loader import Program
-from runtime_sim.tool.timing import Measured, measure_file, text_of
+from runtime_sim.tool.measured import Measured, measure_file
+from runtime_sim.tool.timing import text_of
 
 STEP = 64  # the longest -s is told in whole multiples of so many tokens
 

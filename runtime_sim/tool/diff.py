@@ -17,7 +17,7 @@ from compiler.target.isa import Instruction
 from runtime_sim.launch.loader import Program, stage_names
 from runtime_sim.launch.queues import CoreProgram
 from runtime_sim.tool.info import tensor_text
-from runtime_sim.tool.timing import Measured, measure_file
+from runtime_sim.tool.measured import Measured, measure_file
 
 _SHOWN = 5  # instructions of a queue
 

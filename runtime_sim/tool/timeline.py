@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from compiler.page import write_page
 from compiler.target.costs import LOAD
@@ -15,11 +15,9 @@ from compiler.target.spec import ChipSpec
 from compiler.target.timing import Timeline
 from runtime_sim.launch.queues import CoreProgram
 from runtime_sim.tool.disasm import operands
+from runtime_sim.tool.measured import Group, Measured
 from runtime_sim.tool.occupancy import peak, pieces
 from runtime_sim.tool.sources import Sources
-
-if TYPE_CHECKING:
-    from runtime_sim.tool.timing import Group, Measured
 
 _TEMPLATE = Path(__file__).with_suffix(".html")
 

@@ -15,7 +15,7 @@ from driver.options import ConvertOptions
 from frontend.load import open_model
 from passes import load_all
 from runtime_sim.launch.loader import Program
-from runtime_sim.tool.timing import measure_file
+from runtime_sim.tool.measured import measure_file
 from tests.golden.conftest import FOLDER, rewrites
 
 SHAPE = {"layers": 1, "hidden": 576, "heads": 9, "kv_heads": 3, "head_dim": 64, "intermediate": 1536, "vocab": 2048}
