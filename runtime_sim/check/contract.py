@@ -16,6 +16,7 @@ from compiler.target.spec import ChipSpec
 from runtime_sim.check.cascades import cascade_problems
 from runtime_sim.check.client_rules import model_problems
 from runtime_sim.check.hardware import hardware_problems
+from runtime_sim.check.launches import launch_problems
 from runtime_sim.check.ranges import accesses
 from runtime_sim.check.waits import Moved, prove_waits
 from runtime_sim.launch.loader import Program, Region, StageProgram, stage_names
@@ -43,6 +44,7 @@ def check_file(program: Program, hashes: bool = True) -> list[str]:
     """All problems of a file, net by net; empty when it is sound. `hashes` reads all weights."""
     checker = StageChecker(program.spec)
     problems: list[str] = []
+    launched: list[StageProgram] = []
     for net in track(program.bmodel.nets, "check", " nets"):
         stages: list[StageProgram] = []
         for name in stage_names(net):
@@ -52,6 +54,8 @@ def check_file(program: Program, hashes: bool = True) -> list[str]:
                 problems.append(str(error))
         for stage in stages:
             problems += [f"net {stage.name}: {problem}" for problem in checker.problems(stage, stages)]
+        launched += stages
+    problems += launch_problems(launched)
     if hashes:
         problems += _hash_problems(program)
     problems += cascade_problems(program.bmodel)

@@ -219,5 +219,5 @@ def test_each_meeting_of_two_cores_is_needed():
 
 
 def test_a_wait_that_only_frees_the_message_is_needed():
-    with pytest.raises(CompileError, match="message 30 is left in use: 0 sends and 1 waits are missing"):
+    with pytest.raises(CompileError, match="message 32 is left in use: 0 sends and 1 waits are missing"):
         prove_by_hand(MUTANTS["core 1 dma 11 wait"])

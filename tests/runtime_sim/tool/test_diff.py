@@ -51,7 +51,7 @@ def test_tensors_that_only_lie_elsewhere_are_counted(tool, tmp_path):
 
 
 def test_diff_of_a_core_names_it(tool, tmp_path):
-    other = model_of([core_program(0).streams(), core_program(1, messages=(30, 29, 30)).streams()])
+    other = model_of([core_program(0).streams(), core_program(1, messages=(30, 29, 32)).streams()])
     write_bmodel(tmp_path / "other.bmodel", other)
     _, out, _ = tool(sum_model(), "diff", tmp_path / "other.bmodel")
     assert out.splitlines() == [
