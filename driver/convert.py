@@ -13,7 +13,6 @@ from compiler.garbage import uncollected
 from compiler.ir.types import element
 from compiler.progress import note
 from dialects.contents import READY, Content
-from driver.ahead.dry_run import cost_of
 from driver.budget.choose import check_budget, within_budget
 from driver.cache import Cache
 from driver.calibration.calibrate import calibrated
@@ -35,7 +34,6 @@ from passes import load_all
 from passes.manager import HEADER, check_order, parse_pipeline, passes_that_end
 from runtime_sim.check.contract import check_file
 from runtime_sim.launch.loader import Program
-from runtime_sim.tool.verify import verify_file
 
 
 @uncollected()
@@ -55,6 +53,8 @@ def convert(options: ConvertOptions) -> Path | None:
     if options.dry_run:
         job = compiled_job(options, opened)
         bmodel = proven(job)
+        from driver.ahead.dry_run import cost_of  # imports what else only tools need
+
         print("\n".join(cost_of(job, bmodel, opened.config, process_time())))
         return None
     name = options.bmodel_name
@@ -160,6 +160,7 @@ def verify(path: Path, options: ConvertOptions) -> None:
     With --dump-ir, the dumps say in which pass, and at which op.
     """
     from driver.bisect import bisect_net  # imports the interpreters, which compiling does without
+    from runtime_sim.tool.verify import verify_file
 
     if verify_file(path, options.model_path, options.dump_ir, bisect_net):
         raise CompileError(

@@ -11,15 +11,18 @@ from unittest.mock import patch
 import frontend.library  # noqa: F401
 
 import torch
-import transformers
 from torch import nn
 from torch.overrides import TorchFunctionMode
 from transformers.activations import ACT2FN
 from transformers.modeling_rope_utils import ROPE_INIT_FUNCTIONS
+from transformers.models.auto.configuration_auto import AutoConfig
 from transformers.models.auto.modeling_auto import (
     MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
     MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES,
+    AutoModelForCausalLM,
+    AutoModelForImageTextToText,
 )
+from transformers.utils import logging as library_log
 
 from compiler.diagnostics import UserError, shown
 from compiler.model_settings import computing
@@ -46,7 +49,7 @@ def native_model(
     check_model_type(model_type)
     with parameters_on_meta(), BoundedBuffers(), quiet():
         try:
-            made = transformers.AutoConfig.for_model(**computing(config))
+            made = AutoConfig.for_model(**computing(config))
             fix_frequencies(made, seq_length)
             model: nn.Module = auto_class(config).from_config(
                 made,
@@ -64,7 +67,7 @@ def auto_class(config: dict[str, Any]) -> Any:
     """What builds the class of a model: one that sees if its configuration has a part for that."""
     can_see = config.get("model_type") in MODEL_FOR_IMAGE_TEXT_TO_TEXT_MAPPING_NAMES
     sees = can_see and "vision_config" in config
-    return transformers.AutoModelForImageTextToText if sees else transformers.AutoModelForCausalLM
+    return AutoModelForImageTextToText if sees else AutoModelForCausalLM
 
 
 def fix_frequencies(config: Any, seq_length: int) -> None:
@@ -144,7 +147,7 @@ class BoundedBuffers(TorchFunctionMode):
 @contextmanager
 def quiet() -> Iterator[None]:
     """Warnings of the library about a configuration are errors of ours, or nobody's business."""
-    logging: Any = transformers.utils.logging
+    logging: Any = library_log
     level = logging.get_verbosity()
     logging.set_verbosity_error()
     try:

@@ -19,7 +19,7 @@ import frontend.library  # noqa: F401
 import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
-from transformers import PreTrainedModel
+from transformers.modeling_utils import PreTrainedModel
 
 from compiler.diagnostics import UserError
 from frontend.build import LONGEST_REASON

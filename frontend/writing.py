@@ -13,7 +13,7 @@ import frontend.library  # noqa: F401
 
 import numpy as np
 import torch
-from transformers import DynamicCache
+from transformers.cache_utils import DynamicCache
 
 from compiler.progress import track
 from compiler.weights.stored import Array

@@ -189,7 +189,7 @@ def test_a_bmodel_that_does_not_verify_is_not_kept(tiny_checkpoint, tmp_path, ca
         seen.append((file.name, (file.parent / "config" / "config.json").exists()))
         return 1
 
-    monkeypatch.setattr("driver.convert.verify_file", verify_file)
+    monkeypatch.setattr("runtime_sim.tool.verify.verify_file", verify_file)
     assert run(tiny_checkpoint("llama", layers=1), tmp_path / "out", "--verify") == 1
     assert seen == [("llama_bf16_seq64_bm1684x_1dev_static.bmodel", True)]
     assert "computes something else than" in capsys.readouterr().err

@@ -1,14 +1,10 @@
-"""What of torch and transformers is left out, and that all of it is there when it is asked for."""
+"""What torch and transformers leave out for us, and that all of it is there when it is asked for."""
 
 from __future__ import annotations
 
 import subprocess
 import sys
 from pathlib import Path
-
-from frontend.library import STAND_INS, StandIn, unmarked
-
-import pytest
 
 ROOT = Path(__file__).parents[2]
 
@@ -19,61 +15,61 @@ import driver.convert  # whose imports are those of the command
 from compiler.ir.types import BF16
 from frontend.load import load_model, open_model
 model, _ = load_model(open_model(Path(sys.argv[1])), 16, 16, BF16)
-heavy = ("torch._inductor", "torch.distributed.fsdp", "sympy.core")
+heavy = ("torch._inductor", "torch.distributed.fsdp", "torch._decomp", "sympy.core", "sentencepiece")
 print(len(model.nets), *(name for name in heavy if name in sys.modules))
 from torch.fx.experimental.symbolic_shapes import ShapeEnv
 import sympy
 print(isinstance(ShapeEnv, type), issubclass(sympy.Symbol, sympy.Basic))
+from transformers import AutoConfig, LlamaConfig
+print(AutoConfig.for_model("llama").__class__ is LlamaConfig)
+"""
+
+SHAPES = """
+import sys
+import frontend.library
+from frontend.trace import RULES, outcome_of
+import torch
+meta = torch.empty(2, 3, 8, 8, device="meta")
+F = torch.nn.functional
+quick = [RULES[torch.ops.aten.embedding.default](meta[0, 0], meta[0, 0, 0].long())]
+quick.append(RULES[F.layer_norm](meta.mT, (8,), weight=None))
+print(torch.rand(1, generator=torch.Generator().manual_seed(0)).shape)
+print("torch._decomp" in sys.modules, outcome_of(F.conv2d, (meta, torch.empty(5, 3, 2, 2, device="meta")), {}).shape)
+print("torch._decomp" in sys.modules)
+theirs = [torch.ops.aten.embedding.default(meta[0, 0], meta[0, 0, 0].long()), F.layer_norm(meta.mT, (8,))]
+print(*(a.shape == b.shape and a.dtype == b.dtype and a.device == b.device for a, b in zip(quick, theirs)))
+try:
+    outcome_of(torch.ops.aten._local_scalar_dense.default, (meta[0, 0, 0, 0],), {})
+except (NotImplementedError, RuntimeError):
+    print("refused")
 """
 
 
+def run(*arguments: str) -> str:
+    """What a new process prints, which has imported nothing yet."""
+    done = subprocess.run(
+        [sys.executable, "-c", *arguments], cwd=ROOT, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
 def test_a_model_is_traced_without_the_compiler_of_torch(tiny_checkpoint):
-    folder = str(tiny_checkpoint("llama", layers=1))
-    run = [sys.executable, "-c", LOAD, folder]
-    done = subprocess.run(run, cwd=ROOT, capture_output=True, text=True, timeout=120)
-    assert done.stdout.split() == ["3", "True", "True"], done.stderr
+    assert run(LOAD, str(tiny_checkpoint("llama", layers=1))).split() == ["3", *["True"] * 3]
 
 
-def test_whoever_imports_transformers_leaves_parts_out_first():
+def test_rules_of_shapes_are_imported_when_an_op_needs_them():
+    generator, conv, rules, quick, last = run(SHAPES).splitlines()
+    assert generator == "torch.Size([1])"
+    assert conv == "False torch.Size([2, 5, 7, 7])"
+    assert rules == "True"
+    assert quick == "True True"
+    assert last == "refused"
+
+
+def test_whoever_imports_transformers_says_first_that_torch_cannot_distribute():
     """The command alone shows only that the first to import it does."""
     for path in (ROOT / "frontend").glob("*.py"):
         names = [line.split()[1] for line in path.read_text().splitlines() if line.startswith(("import", "from"))]
         if path.name != "library.py" and (found := [name for name in names if name.startswith("transformers")]):
             assert names.index("frontend.library") < names.index(found[0]), path
-
-
-@pytest.fixture
-def stand_in(monkeypatch) -> StandIn:
-    monkeypatch.delitem(sys.modules, "xml.dom", raising=False)
-    monkeypatch.setitem(sys.modules, "xml.dom", made := StandIn("xml.dom", {"given": 1}))
-    return made
-
-
-def test_a_stand_in_is_there_until_it_is_asked_for_more(stand_in):
-    from xml.dom import given
-
-    assert given == 1
-    assert sys.modules["xml.dom"] is stand_in
-    assert stand_in.INDEX_SIZE_ERR == 1  # of the real module
-    assert sys.modules["xml.dom"] is not stand_in
-    assert stand_in.Node is sys.modules["xml.dom"].Node
-    assert not hasattr(stand_in, "nothing")
-
-
-def test_parts_of_what_it_stands_for_can_be_imported(stand_in):
-    from xml.dom.NodeFilter import NodeFilter
-
-    assert NodeFilter.FILTER_ACCEPT == 1
-    assert sys.modules["xml.dom"] is stand_in
-
-
-@pytest.mark.parametrize("name", STAND_INS["torch._dynamo"])
-def test_decorators_with_and_without_options(name):
-    def function() -> int:
-        return 1
-
-    decorator = STAND_INS["torch._dynamo"][name]
-    assert decorator is unmarked
-    assert decorator(function) is function
-    assert decorator(function, True, wrapping=False) is function
-    assert decorator(recursive=False)(function) is function
