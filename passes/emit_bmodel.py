@@ -58,9 +58,7 @@ def decoded(function: Function) -> dict[str, list[Decoded]]:
     queues: dict[str, list[Decoded]] = {"tiu": [], "dma": []}
     bodies = PerPlace(function, lambda op, fields: isa.complete(op.family, op.isa_kind(), fields))
     for op in instructions_of(function):
-        body = bodies(op)
-        fields = {**body.fields, **order_of(op, spec)}
-        queues[op.engine].append(Decoded(body.name, body.kind, fields, body.size))
+        queues[op.engine].append(bodies(op).placed((op.id if spec.command_ids else 0, op.wait)))
     return queues
 
 

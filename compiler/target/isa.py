@@ -11,14 +11,16 @@ The tables are in `families.py`, as far as all sets agree, and in the files of t
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache, cached_property, lru_cache
 from itertools import chain
-from typing import NoReturn
+from typing import Any, Generic, NoReturn, TypeAlias, TypeVar
 
 from compiler.target.layout import OPCODE_FIELD, ORDER_FIELDS, Engine, Layout
 from compiler.target.spec import ChipSpec
+
+Found = TypeVar("Found")
 
 NOWHERE = (0, -1)  # bit and mask of a field that there is not: no value fits
 HEADS = 4096  # first words of instructions to remember the names of
@@ -31,6 +33,9 @@ ALIGNED, COMPACT, PER_CHANNEL, STRIDED = 0, 1, 2, 3
 ROUND = {"even": 0, "away": 1, "zero": 2, "down": 3, "up": 4, "half_up": 5, "half_down": 6}
 
 
+Order: TypeAlias = tuple[int, int]  # an instruction's number in its queue, and what it waits for; 0 for none
+
+
 @dataclass(frozen=True)
 class Instruction:
     """One instruction: its family, its kind, every field by name, and how many bytes it takes in a stream."""
@@ -39,8 +44,36 @@ class Instruction:
     kind: str
     fields: dict[str, int]
     size: int = field(default=0, compare=False)
-    # All bits that were decoded but those of its id and wait: they tell it from others faster than fields do.
-    body: int = field(default=0, compare=False, init=False, repr=False)
+    # Of one in its place of a program: the same without id and wait, one object for all that differ in them.
+    body: Instruction | None = field(default=None, compare=False, init=False, repr=False)
+    order: Order | None = field(default=None, compare=False, init=False, repr=False)
+
+    def placed(self, order: Order) -> Instruction:
+        """The same with an id and a wait, as far as it has such fields; this one is its body."""
+        made = Instruction.__new__(Instruction)
+        made.__dict__.update(name=self.name, kind=self.kind, size=self.size, body=self, order=order)
+        return made
+
+    def __getattr__(self, name: str) -> Any:
+        """The fields of one that was placed, put together when they are asked for: most never are."""
+        if name != "fields":
+            raise AttributeError(name)
+        assert self.body is not None
+        assert self.order is not None
+        known = self.body.fields
+        order = zip(ORDER_FIELDS, self.order, strict=True)
+        self.__dict__["fields"] = known | {key: value for key, value in order if key in known}
+        return self.__dict__["fields"]
+
+    @property
+    def id(self) -> int:
+        """Its number in its queue, from 1, where commands carry it."""
+        return self.fields.get("cmd_id", 0) if self.order is None else self.order[0]
+
+    @property
+    def wait(self) -> int:
+        """How many instructions the other engine of its core must have completed before it starts."""
+        return self.fields.get("cmd_id_dep", 0) if self.order is None else self.order[1]
 
     @property
     def engine(self) -> Engine:
@@ -54,6 +87,24 @@ class Instruction:
     def __str__(self) -> str:
         fields = " ".join(f"{name}={value}" for name, value in self.fields.items() if value)
         return f"{self.name}.{self.kind} {fields}"
+
+
+class PerBody(Generic[Found]):
+    """A function of what instructions do, whatever their id and wait: most come again in other tiles."""
+
+    def __init__(self, function: Callable[[Instruction], Found]) -> None:
+        self._function = function
+        self._known: dict[int, tuple[Instruction, Found]] = {}  # by the id of the body, which lives on here
+
+    def __call__(self, instruction: Instruction) -> Found:
+        body = instruction.body or instruction
+        known = self._known.get(id(body))
+        if known is None:
+            known = self._known[id(body)] = body, self._function(body)
+        return known[1]
+
+
+Bodies: TypeAlias = dict[tuple[str, int, int], Instruction]  # by family, bytes and bits
 
 
 def split_address(side: str, address: int) -> dict[str, int]:
@@ -109,20 +160,23 @@ class Isa:
         layout = self.layout(name)
         return Instruction(name, kind, layout.complete(fields), layout.size)
 
-    def decode(self, engine: Engine, data: bytes | memoryview) -> list[Instruction]:
-        """The instructions of one engine's stream, up to its end instruction or the end of the data."""
+    def decode(
+        self, engine: Engine, data: bytes | memoryview, bodies: Bodies | None = None
+    ) -> list[Instruction]:
+        """The instructions of one engine's stream, up to its end instruction or the end of the data.
+
+        Those that are alike but for id and wait have one of `bodies`, which streams may share.
+        """
         data = bytes(data)
         out: list[Instruction] = []
-        bodies: dict[tuple[str, int], dict[str, int]] = {}  # most come again, with another id and wait
+        bodies = {} if bodies is None else bodies
         position = 0
         while position < len(data) and not (out and _is_end(out[-1])):
             out.append(self._decode_one(engine, data, position, bodies))
             position += out[-1].size
         return out
 
-    def _decode_one(
-        self, engine: Engine, data: bytes, position: int, bodies: dict[tuple[str, int], dict[str, int]]
-    ) -> Instruction:
+    def _decode_one(self, engine: Engine, data: bytes, position: int, bodies: Bodies) -> Instruction:
         head = int.from_bytes(data[position : position + 8], "little")
         layout, kind = self._identify(engine, head, position)
         if position + layout.size > len(data):
@@ -132,18 +186,13 @@ class Isa:
         bits = int.from_bytes(data[position : position + layout.size], "little")
         if bits & layout.reserved_mask:
             raise ValueError(f"{layout.name}.{kind} at byte {position} has reserved bits set")
-        body = bits & ~layout.order_mask
-        if (known := bodies.get((layout.name, body))) is None:
-            known = {name: body >> offset & mask for name, (offset, mask) in layout.places.items()}
-            bodies[layout.name, body] = known
-        fields = {**known}
-        for name in ORDER_FIELDS:
-            if name in fields:
-                offset, mask = layout.places[name]
-                fields[name] = bits >> offset & mask
-        decoded = Instruction(layout.name, kind, fields, layout.size)
-        object.__setattr__(decoded, "body", body)
-        return decoded
+        (id_offset, id_mask), (wait_offset, wait_mask) = layout.order_places
+        key = layout.name, layout.size, bits & ~layout.order_mask
+        body = bodies.get(key)
+        if body is None:
+            fields = {name: key[2] >> offset & mask for name, (offset, mask) in layout.places.items()}
+            body = bodies[key] = Instruction(layout.name, kind, fields, layout.size)
+        return body.placed((bits >> id_offset & id_mask, bits >> wait_offset & wait_mask))
 
     def _identify(self, engine: Engine, head: int, position: int) -> tuple[Layout, str]:
         """The layout and the kind that the first 64 bits name."""

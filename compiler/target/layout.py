@@ -83,8 +83,12 @@ class Layout:
     @cached_property
     def order_mask(self) -> int:
         """The bits of the fields that differ from each instruction to the next."""
-        places = [self.places[name] for name in ORDER_FIELDS if name in self.places]
-        return sum(mask << offset for offset, mask in places)
+        return sum(mask << offset for offset, mask in self.order_places)
+
+    @cached_property
+    def order_places(self) -> list[tuple[int, int]]:
+        """First bit and mask of these fields; no bits for those that there are not."""
+        return [self.places.get(name, (0, 0)) for name in ORDER_FIELDS]
 
     @cached_property
     def flags(self) -> dict[str, int]:

@@ -15,9 +15,9 @@ from compiler.progress import track
 from compiler.target.spec import ChipSpec
 from runtime_sim.check.cascades import cascade_problems
 from runtime_sim.check.client_rules import model_problems
-from runtime_sim.check.hardware import hardware_problems
+from runtime_sim.check.hardware import first_problems, hardware_problems
 from runtime_sim.check.launches import launch_problems
-from runtime_sim.check.ranges import accesses
+from runtime_sim.check.ranges import Ranges, ranges_on
 from runtime_sim.check.waits import Moved, prove_waits
 from runtime_sim.launch.loader import Program, Region, StageProgram, stage_names
 from runtime_sim.launch.queues import CoreProgram
@@ -70,6 +70,8 @@ class StageChecker:
         self._order: dict[tuple[Hashable, ...], list[str]] = {}
         self._transfers: dict[tuple[int, int], list[Transfer]] = {}
         self._hardware: dict[int, list[str]] = {}
+        self._ranges = ranges_on(spec)
+        self._first_problems = first_problems(spec, self._ranges)
 
     def problems(self, stage: StageProgram, stages: Sequence[StageProgram]) -> Iterator[str]:
         transfers = [
@@ -87,12 +89,12 @@ class StageChecker:
     def _transfers_of(self, index: int, core: CoreProgram) -> list[Transfer]:
         key = index, id(core)
         if key not in self._transfers:
-            self._transfers[key] = list(_transfers(index, core, self.spec))
+            self._transfers[key] = list(_transfers(index, core, self._ranges))
         return self._transfers[key]
 
     def _hardware_of(self, core: CoreProgram) -> list[str]:
         if id(core) not in self._hardware:
-            self._hardware[id(core)] = list(hardware_problems(core, self.spec))
+            self._hardware[id(core)] = list(hardware_problems(core, self.spec, self._first_problems))
         return self._hardware[id(core)]
 
     def _order_problems(self, stage: StageProgram) -> list[str]:
@@ -101,7 +103,7 @@ class StageChecker:
         if key not in self._order:
             self._order[key] = list(_id_problems(cores)) if self.spec.command_ids else []
             try:
-                prove_waits(cores, self.spec, moved)
+                prove_waits(cores, self.spec, moved, self._ranges)
             except CompileError as error:
                 self._order[key].append(error.message)
         return self._order[key]
@@ -117,9 +119,9 @@ def moved_of(stage: StageProgram) -> Moved:
     return Moved(ranges(stage.stage.inputs), ranges(stage.stage.outputs))
 
 
-def _transfers(index: int, core: CoreProgram, spec: ChipSpec) -> Iterator[Transfer]:
+def _transfers(index: int, core: CoreProgram, ranges: Ranges) -> Iterator[Transfer]:
     for number, instruction in enumerate(core.dma, 1):
-        for access in accesses(instruction, spec):
+        for access in ranges(instruction):
             if not access.is_local:
                 for box in access.boxes:
                     yield Transfer(index, number, access.write, box.start, box.end)
@@ -130,8 +132,8 @@ def _id_problems(cores: Sequence[CoreProgram]) -> Iterator[str]:
     for core in cores:
         for engine, stream in (("tiu", core.tiu), ("dma", core.dma)):
             for number, instruction in enumerate(stream, 1):
-                if instruction.fields["cmd_id"] != number:
-                    yield f"{engine} {number} carries the id {instruction.fields['cmd_id']}"
+                if instruction.id != number:
+                    yield f"{engine} {number} carries the id {instruction.id}"
                     break
 
 

@@ -18,8 +18,9 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -27,12 +28,13 @@ from compiler.diagnostics import CompileError
 from compiler.target.isa import Instruction
 from compiler.target.spec import ChipSpec
 from runtime_sim.arrays import Array
-from runtime_sim.check.ranges import Access, Box, accesses_of_all
+from runtime_sim.check.ranges import Access, Box, Ranges, ranges_on
 from runtime_sim.launch.messages import Messages
 from runtime_sim.launch.orders import alternating
 from runtime_sim.launch.queues import CoreProgram, Deadlock, Meeting, Step, run_order
 from runtime_sim.machine.errors import SimulationError
 
+Cells = tuple[slice, slice]  # of a box: on which lanes, and which bytes
 Clock = tuple[int, ...]  # completed instructions of each queue
 
 
@@ -63,45 +65,52 @@ class Moved:
 class Copy(Step):
     """A step of the runtime's."""
 
+    __slots__ = ()
+
     def __str__(self) -> str:
         return f"the copy of {self.instruction.name}"
 
 
-def prove_waits(cores: Sequence[CoreProgram], spec: ChipSpec, moved: Moved = Moved()) -> None:
+def prove_waits(
+    cores: Sequence[CoreProgram], spec: ChipSpec, moved: Moved = Moved(), ranges: Ranges | None = None
+) -> None:
     """CompileError naming the first pair without an order, or what waits for each other."""
     try:
-        race = find_race(cores, spec, moved)
+        steps = list(run_order(cores, alternating()))
     except Deadlock as deadlock:
         raise CompileError(f"the program never ends: {deadlock}") from None
-    if race:
+    if race := _race_of(steps, len(cores), moved, ranges or ranges_on(spec)):
         raise CompileError(
             str(race), notes=[f"{step}: {step.instruction}" for step in (race.first, race.second)]
         )
     try:
-        check_uses(cores)
+        check_uses(steps)
     except SimulationError as error:
         raise CompileError(str(error)) from None
 
 
-def check_uses(cores: Sequence[CoreProgram]) -> None:
+def check_uses(steps: Iterable[Step]) -> None:
     """SimulationError when sends and waits of a message are not as many as they say, in whatever order."""
     messages = Messages()
-    for step in run_order(cores, alternating()):
+    for step in steps:
         messages.visit(step)
     messages.finish()
 
 
 def find_race(cores: Sequence[CoreProgram], spec: ChipSpec, moved: Moved = Moved()) -> Race | None:
     """The first pair of conflicting accesses without an order; Deadlock when the program cannot end."""
-    runtime = 2 * len(cores)  # its queue
-    steps = list(run_order(cores, alternating()))
-    found = accesses_of_all((step.instruction for step in steps), spec)
-    if len(cores) > 1:
+    return _race_of(list(run_order(cores, alternating())), len(cores), moved, ranges_on(spec))
+
+
+def _race_of(steps: Sequence[Step], cores: int, moved: Moved, ranges: Ranges) -> Race | None:
+    found = [ranges(step.instruction) for step in steps]
+    if cores > 1:
+        runtime = 2 * cores  # its queue
         steps = [_copy(runtime, 1, "inputs"), *steps, _copy(runtime, 2, "outputs")]
         found = [_accesses("inputs", moved.inputs, True), *found, _accesses("outputs", moved.outputs, False)]
     memories = _Memories(steps, found)
     meetings = _Meetings(steps)
-    clocks = _Clocks(len(cores))
+    clocks = _Clocks(cores)
     for step, touched in zip(steps, found, strict=True):
         clock = clocks.start(step)
         if race := meetings.visit(step, clock) or memories.visit(step, touched, clock):
@@ -149,53 +158,64 @@ class _Clocks:
 
     def start(self, step: Step) -> Clock:
         """The clock of a step; it must be visited after all it waits for."""
-        known = [self.history[step.queue][-1]]
-        if step.queue == self.runtime and step.number > 1:
-            known += [self.history[0][-1], self.history[1][-1]]
-        if dep := step.instruction.fields.get("cmd_id_dep", 0):
-            known.append(self.history[step.queue ^ 1][dep])
-        if step.meeting and "wait" in step.instruction.kind:
-            known.append(self.meetings[step.meeting])
-        clock = _latest(known)
-        complete = (*clock[: step.queue], step.number, *clock[step.queue + 1 :])
-        self.history[step.queue].append(complete)
-        if step.meeting and "send" in step.instruction.kind:
-            self.meetings[step.meeting] = _latest([self.meetings.get(step.meeting, complete), complete])
+        queue, number, instruction, meeting = step
+        clock = self.history[queue][-1]
+        if queue == self.runtime and number > 1:
+            clock = _latest(clock, self.history[0][-1], self.history[1][-1])
+        if wait := instruction.wait:
+            clock = _latest(clock, self.history[queue ^ 1][wait])
+        if meeting and "wait" in instruction.kind:
+            clock = _latest(clock, self.meetings[meeting])
+        complete = (*clock[:queue], number, *clock[queue + 1 :])
+        self.history[queue].append(complete)
+        if meeting and "send" in instruction.kind:
+            self.meetings[meeting] = _latest(self.meetings.get(meeting, complete), complete)
         return clock
 
 
-def _latest(clocks: list[Clock]) -> Clock:
-    return clocks[0] if len(clocks) == 1 else tuple(map(max, *clocks))
+def _latest(*clocks: Clock) -> Clock:
+    return tuple(map(max, *clocks))
 
 
 class _Memories:
     """Local memory of each core and the memory they share; only what two queues touch is looked at."""
 
     def __init__(self, steps: Sequence[Step], found: Sequence[list[Access]]) -> None:
-        self.steps = {(step.queue, step.number): step for step in steps}
+        self.steps = steps
         self.queues = 1 + max((step.queue for step in steps), default=1)
         self.memories: dict[int | None, _Memory] = {}
-        known: dict[int | None, dict[int, Access]] = {}  # each access once, by its id
-        for step, touched in zip(steps, found, strict=True):
+        self.touched: dict[tuple[int, int], _Touched] = {}  # by the queue and the id of the accesses
+        distinct = {(step.core, id(touched)): touched for step, touched in zip(steps, found, strict=True)}
+        known: dict[int | None, list[Access]] = defaultdict(list)
+        for (core, _), touched in distinct.items():
             for access in touched:
-                known.setdefault(_place(step, access), {})[id(access)] = access
+                known[_place(core, access)].append(access)
         for place, all_accesses in known.items():
             if place is not None or self.queues > 2:  # one core's DMA is alone in global memory
-                self.memories[place] = _Memory(all_accesses.values(), self.queues)
+                self.memories[place] = _Memory(all_accesses, self.queues)
 
     def visit(self, step: Step, touched: list[Access], clock: Clock) -> Race | None:
-        places = [(self.memories.get(_place(step, access)), access) for access in touched]
-        for memory, access in places:
-            conflict = memory.conflict(step, access, clock) if memory else None
-            if conflict:
+        key = step.queue, id(touched)
+        found = self.touched.get(key)
+        if found is None:
+            found = self.touched[key] = self._find(step, touched)
+        for queue, hull, memory, access in found.hulls:
+            if _newest(hull) > clock[queue] and (conflict := memory.conflict(step.queue, access, clock)):
                 return self._race(step, access, conflict)
-        for memory, access in places:
-            if memory:
-                memory.record(step, access)
+        for cells in found.cells:
+            cells.fill(step.number)
         return None
 
+    def _find(self, step: Step, touched: list[Access]) -> _Touched:
+        places = [(self.memories.get(_place(step.core, access)), access) for access in touched]
+        known = [(memory, access) for memory, access in places if memory and access.boxes]
+        hulls = [hull for memory, access in known for hull in memory.hulls(step.queue, access)]
+        cells = [part for memory, access in known for part in memory.cells_of(step.queue, access)]
+        return _Touched(hulls, cells)
+
     def _race(self, step: Step, access: Access, conflict: _Conflict) -> Race:
-        first = self.steps[conflict.queue, conflict.number]
+        at = conflict.queue, conflict.number
+        first = next(other for other in self.steps if (other.queue, other.number) == at)
         what = f"{_verb(conflict.was_write)} and {_verb(access.write)}"
         return Race(first, step, _describe(conflict.box, access), what)
 
@@ -210,9 +230,9 @@ def _describe(box: Box, access: Access) -> str:
     return f"{access.operand}, lanes {box.lane} to {box.lane_end - 1}, bytes {box.start:#x} to {box.end:#x}"
 
 
-def _place(step: Step, access: Access) -> int | None:
+def _place(core: int, access: Access) -> int | None:
     """A core's local memory, or None for the memory that all cores share."""
-    return step.core if access.is_local else None
+    return core if access.is_local else None
 
 
 @dataclass(frozen=True)
@@ -232,10 +252,9 @@ class _Memory:
         self.bytes = sorted({end for box in boxes for end in (box.start, box.end)})
         shape = (queues, 2, max(len(self.lanes) - 1, 0), max(len(self.bytes) - 1, 0))
         self.last = np.zeros(shape, np.int32)  # number of the last [queue, read or write] of a cell
-        self.cells: dict[Box, tuple[slice, slice]] = {}
-        self.touched: dict[tuple[int, int], _Touched] = {}  # by the queue and the id of the access
+        self.cells: dict[Box, Cells] = {}
 
-    def _cells(self, box: Box) -> tuple[slice, slice]:
+    def _cells(self, box: Box) -> Cells:
         cells = self.cells.get(box)
         if cells is None:
             lanes = slice(bisect_left(self.lanes, box.lane), bisect_left(self.lanes, box.lane_end))
@@ -243,15 +262,34 @@ class _Memory:
             cells = self.cells[box] = (lanes, parts)
         return cells
 
-    def conflict(self, step: Step, access: Access, clock: Clock) -> _Conflict | None:
+    def hulls(self, own: int, access: Access) -> Iterator[tuple[int, Array, _Memory, Access]]:
+        """Of each other queue, all cells between those that could conflict, if there are any."""
+        lanes, parts = (_hull(each) for each in zip(*map(self._cells, access.boxes), strict=True))
+        for queue, hull in enumerate(self.last[:, _kinds(access), lanes, parts]):
+            if queue != own and hull.size:
+                yield queue, hull, self, access
+
+    def cells_of(self, own: int, access: Access) -> list[Array]:
+        """Those where the queue leaves the number of what accesses them, in few views of many boxes."""
+        last = self.last[own, int(access.write)]
+        found = []
+        for run in _runs(map(self._cells, access.boxes)):
+            (lanes, first), (_, end) = run[0], run[-1]
+            width = first.stop - first.start
+            if len(run) <= max(width, 1):
+                found += [last[each] for each in run]
+            else:
+                step = run[1][1].start - first.start
+                found += [last[lanes, first.start + i : end.start + i + 1 : step] for i in range(width)]
+        return found
+
+    def conflict(self, own: int, access: Access, clock: Clock) -> _Conflict | None:
         """The newest conflicting access of another queue that is not known to be complete."""
-        if all(_newest(hull) <= clock[queue] for queue, hull in self._touched(step, access).hulls):
-            return None
         kinds = _kinds(access)
         for box in access.boxes:
             lanes, parts = self._cells(box)
             for queue in range(len(self.last)):
-                if queue == step.queue:
+                if queue == own:
                     continue
                 last = self.last[queue, kinds, lanes, parts]
                 if last.size and last.max() > clock[queue]:
@@ -265,23 +303,24 @@ class _Memory:
         met = Box(self.lanes[lane], self.lanes[lane + 1], self.bytes[part], self.bytes[part + 1])
         return _Conflict(queue, int(last.max()), bool(first_kind + int(kind)), met)
 
-    def record(self, step: Step, access: Access) -> None:
-        for cells in self._touched(step, access).cells:
-            cells.fill(step.number)
 
-    def _touched(self, step: Step, access: Access) -> _Touched:
-        key = step.queue, id(access)
-        found = self.touched.get(key)
-        if found is None:
-            found = self.touched[key] = self._find(step.queue, access)
-        return found
+def _runs(cells: Iterable[Cells]) -> Iterator[list[Cells]]:
+    """Cells of boxes that follow each other on the same lanes, all as wide and as far apart."""
+    run: list[Cells] = []
+    for each in cells:
+        if run and not _goes_on(run, each):
+            yield run
+            run = []
+        run.append(each)
+    if run:
+        yield run
 
-    def _find(self, own: int, access: Access) -> _Touched:
-        boxes = [self._cells(box) for box in access.boxes]
-        lanes, parts = [_hull(slices) for slices in zip(*boxes, strict=True)] or [slice(0, 0)] * 2
-        hulls = enumerate(self.last[:, _kinds(access), lanes, parts])
-        cells = [self.last[(own, int(access.write), *box)] for box in boxes]
-        return _Touched([(queue, hull) for queue, hull in hulls if queue != own and hull.size], cells)
+
+def _goes_on(run: Sequence[Cells], cells: Cells) -> bool:
+    (lanes, first), (_, last), (own_lanes, own) = run[0], run[-1], cells
+    step = own.start - last.start
+    alike = own_lanes == lanes and own.stop - own.start == first.stop - first.start
+    return alike and step > 0 and (len(run) == 1 or step == run[1][1].start - first.start)
 
 
 def _newest(cells: Array) -> int:
@@ -298,11 +337,8 @@ def _hull(slices: Sequence[slice]) -> slice:
     return slice(min(each.start for each in slices), max(each.stop for each in slices))
 
 
-@dataclass(frozen=True)
-class _Touched:
-    """Views of the cells of an access by a queue: for each other queue of all that lie between, if any, and
-    for its own of each box.
-    """
+class _Touched(NamedTuple):
+    """What could conflict with an instruction on a queue, and where it leaves its number."""
 
-    hulls: list[tuple[int, Array]]
+    hulls: list[tuple[int, Array, _Memory, Access]]
     cells: list[Array]

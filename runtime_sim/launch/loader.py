@@ -11,7 +11,7 @@ from compiler.bmodel.container import tensor_bytes
 from compiler.client_nets import stage_name
 from compiler.diagnostics import UserError
 from compiler.target.chips import chip_of_file
-from compiler.target.isa import Instruction, isa_for
+from compiler.target.isa import Bodies, Instruction, isa_for
 from compiler.target.layout import Engine
 from compiler.target.spec import ChipSpec
 from runtime_sim.launch.queues import CoreProgram
@@ -77,6 +77,7 @@ class Program:
         check_memory(bmodel)
         self._isa = isa_for(self.spec)
         self._decoded: dict[tuple[bytes, bytes], CoreProgram] = {}
+        self._bodies: Bodies = {}
         self._stages: dict[str, StageProgram] = {}
 
     def find(self, name: str) -> tuple[Net, Stage]:
@@ -118,7 +119,7 @@ class Program:
 
     def _decode_one(self, engine: Engine, data: bytes, count: int, net: str) -> list[Instruction]:
         try:
-            instructions = self._isa.decode(engine, data)
+            instructions = self._isa.decode(engine, data, self._bodies)
         except ValueError as error:
             raise UserError(f"net {net}: {error}") from None
         if len(instructions) != count or not instructions or instructions[-1].kind != "end":

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from compiler.target.isa import Instruction
 from compiler.target.messages import Message, message_of
@@ -28,8 +29,7 @@ class CoreProgram:
     dma: Sequence[Instruction]
 
 
-@dataclass(frozen=True)
-class Step:
+class Step(NamedTuple):
     """One instruction in its place: `number` counts from 1 on its queue, as ids do."""
 
     queue: int  # 2 * core, plus 1 for the DMA
@@ -71,7 +71,7 @@ class Queues:
         if self.done[queue] == len(self.streams[queue]):
             return False
         instruction = self.streams[queue][self.done[queue]]
-        if instruction.fields.get("cmd_id_dep", 0) > self.done[queue ^ 1]:
+        if instruction.wait > self.done[queue ^ 1]:
             return False
         message = message_of(instruction)
         if message is None or message.is_send:
@@ -103,7 +103,7 @@ class Queues:
     def _missing(self, queue: int) -> str:
         """What the next instruction of a queue that cannot go on waits for."""
         instruction = self.streams[queue][self.done[queue]]
-        wanted = instruction.fields.get("cmd_id_dep", 0)
+        wanted = instruction.wait
         if wanted > self.done[queue ^ 1]:
             return f"{ENGINES[1 - queue % 2]} {wanted}"
         message = message_of(instruction)

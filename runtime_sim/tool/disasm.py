@@ -51,7 +51,7 @@ def line(step: Step, stage: StageProgram) -> str:
     """`tiu    12  after dma 5   ar.add  res0 ...`"""
     instruction = step.instruction
     other = "dma" if step.engine == "tiu" else "tiu"
-    dep = instruction.fields.get("cmd_id_dep", 0)
+    dep = instruction.wait
     core = f"{step.core} " if len(stage.cores) > 1 else ""
     wait = f"after {other} {dep}" if dep else ""
     name = f"{instruction.name}.{instruction.kind}"

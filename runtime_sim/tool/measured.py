@@ -102,7 +102,7 @@ def _appended(first: CoreProgram, second: CoreProgram) -> CoreProgram:
 
 def _later(instruction: Instruction, others: int) -> Instruction:
     """Waiting for so many more instructions of the other engine."""
-    wait = instruction.fields.get("cmd_id_dep", 0) + others
+    wait = instruction.wait + others
     return dataclasses.replace(instruction, fields=instruction.fields | {"cmd_id_dep": wait})
 
 

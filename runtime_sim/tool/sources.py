@@ -31,7 +31,7 @@ class Queue:
     modules: list[str] = field(default_factory=list)
 
     def is_of(self, instructions: Sequence[Instruction]) -> bool:
-        waits = [i.fields.get("cmd_id_dep", 0) for i in instructions]
+        waits = [i.wait for i in instructions]
         return self.waits == waits[: len(self.waits)] and len(waits) - len(self.waits) <= 1  # the end command
 
 

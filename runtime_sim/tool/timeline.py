@@ -68,7 +68,7 @@ def _core(
         queues[engine] = {
             "kind": _interned([f"{instruction.name}.{instruction.kind}" for instruction in stream]),
             "module": _interned(getattr(function, engine).modules) if function else None,
-            "wait": [instruction.fields.get("cmd_id_dep", 0) for instruction in stream],
+            "wait": [instruction.wait for instruction in stream],
             "text": ["  ".join(operands(instruction, group.stage)) for instruction in stream],
             "start": [track.start for track in tracks],
             "end": [track.end for track in tracks],

@@ -9,7 +9,7 @@ from functools import cache
 from typing import Protocol, TypeAlias
 
 from compiler.diagnostics import CompileError
-from compiler.target.isa import Instruction
+from compiler.target.isa import Instruction, PerBody
 from compiler.target.messages import message_of
 from compiler.target.spec import ChipSpec
 from compiler.target.timing.dma import DmaModel
@@ -99,7 +99,8 @@ def estimate_cores(
     """The schedule of each core. In the cautious estimate only, cores wait for each other and share DDR."""
     models = _models(spec, cautious, banks)
     streams = [stream for core in cores for stream in (core.tiu, core.dma)]
-    costs = [[models[i.engine].cycles(i.name, i.kind, i.fields) for i in stream] for stream in streams]
+    cost = PerBody(lambda i: models[i.engine].cycles(i.name, i.kind, i.fields))
+    costs = [[*map(cost, stream)] for stream in streams]
     if cautious and len(cores) > 1:
         dma = DmaModel(spec, cautious)
         shares = [[dma.shared(i.name, i.kind, i.fields) for i in stream] for stream in streams]
@@ -139,7 +140,7 @@ def _advance(queue: int, stream: Stream, costs: list[int], tracks: list[Track]) 
     first, known = len(ends), len(other)
     now = ends[-1] if ends else 0
     for position in range(first, len(stream)):
-        wait = stream[position].fields.get("cmd_id_dep", 0)
+        wait = stream[position].wait
         if wait > known:
             break
         if wait and other[wait - 1] > now:
@@ -191,7 +192,7 @@ class _Together:
         return True
 
     def _may_start(self, queue: int, instruction: Instruction) -> bool:
-        if instruction.fields.get("cmd_id_dep", 0) > len(self.tracks[queue ^ 1].end):
+        if instruction.wait > len(self.tracks[queue ^ 1].end):
             return False
         message = message_of(instruction)
         if message is None:

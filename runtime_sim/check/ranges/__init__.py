@@ -8,9 +8,9 @@ in this folder, because BM1688 has 4-bit ones.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from typing import TypeAlias
 
-from compiler.target.isa import Instruction
+from compiler.target.isa import Instruction, PerBody
 from compiler.target.spec import ChipSpec
 from runtime_sim.check.ranges import dma, tiu
 from runtime_sim.check.ranges.boxes import Access, Box, Fields, Rule, Tensor, lane_groups, local_boxes
@@ -19,36 +19,21 @@ from runtime_sim.check.ranges.dma import local_address
 __all__ = [
     "Access",
     "Box",
+    "Ranges",
     "Tensor",
     "accesses",
-    "accesses_of_all",
     "lane_groups",
     "local_address",
     "local_boxes",
-    "without_ids",
+    "ranges_on",
 ]
 
-
-def without_ids(instruction: Instruction) -> tuple[object, ...]:
-    """What all instructions have in common that do the same to the same places."""
-    if instruction.body:
-        return instruction.name, instruction.size, instruction.body
-    fields = dict(instruction.fields)
-    fields.pop("cmd_id", None)
-    fields.pop("cmd_id_dep", None)
-    return (instruction.name, instruction.kind, instruction.size, *fields.values())
+Ranges: TypeAlias = PerBody[list[Access]]
 
 
-def accesses_of_all(instructions: Iterable[Instruction], spec: ChipSpec) -> list[list[Access]]:
-    """`accesses` of each; most instructions come again in other tiles."""
-    known: dict[tuple[object, ...], list[Access]] = {}
-    found = []
-    for instruction in instructions:
-        key = without_ids(instruction)
-        if key not in known:
-            known[key] = accesses(instruction, spec)
-        found.append(known[key])
-    return found
+def ranges_on(spec: ChipSpec) -> Ranges:
+    """The `accesses` of instructions of a chip."""
+    return PerBody(lambda instruction: accesses(instruction, spec))
 
 
 def accesses(instruction: Instruction, spec: ChipSpec) -> list[Access]:

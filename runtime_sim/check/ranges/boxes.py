@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from math import prod
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from compiler.target.spec import ChipSpec
 
 NIBBLES = {0: 2, 1: 4, 2: 8, 3: 4, 4: 8, 5: 4, 6: 1, 7: 8}  # of an item, by code of its precision; 7 is none
 F32 = 2
+SHAPES = 1 << 14  # to remember the boxes of
 MAX_BOXES = 512  # of one operand; beyond it the gaps between the closest ones are taken too
 
 Shape = tuple[int, int, int, int]  # n, c, h, w
@@ -53,12 +55,19 @@ def local_boxes(address: int, shape: Shape, strides: Shape, nibbles: int, spec: 
 
     The c stride is that between two channels on one lane.
     """
+    lane, offset = divmod(address, spec.lane_bytes)
+    found = _boxes_from(lane, shape, strides, nibbles, spec.lanes)
+    return [Box(first, end, start + offset, stop + offset) for first, end, start, stop in found]
+
+
+@lru_cache(SHAPES)
+def _boxes_from(lane: int, shape: Shape, strides: Shape, nibbles: int, lanes: int) -> list[Box]:
+    """Those of a tensor at the start of a lane: many lie alike elsewhere."""
     n, c, h, w = shape
     n_str, c_str, h_str, w_str = strides
-    lane, offset = divmod(address, spec.lane_bytes)
     boxes = []
-    for first_lane, end_lane, slot, slots in lane_groups(lane, c, spec.lanes):
-        base = 2 * offset + slot * c_str * nibbles
+    for first_lane, end_lane, slot, slots in lane_groups(lane, c, lanes):
+        base = slot * c_str * nibbles
         loops = [(n, n_str), (slots, c_str), (h, h_str), (w, w_str)]
         for start, end in runs(loops, nibbles):
             boxes.append(Box(first_lane, end_lane, (base + start) // 2, (base + end + 1) // 2))

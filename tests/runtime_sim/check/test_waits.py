@@ -106,6 +106,22 @@ def test_a_later_row_of_a_strided_tensor_conflicts_as_the_first():
     assert "bytes 0x1c0 to 0x200" in race(asm.core())
 
 
+@pytest.mark.parametrize("cuts", [(), (10,), (10, 40)], ids=str)
+def test_all_rows_of_a_strided_result_conflict_and_nothing_between_them(cuts):
+    """Reads that begin inside of each row divide all of them alike, and the copy divides one."""
+    rows = {"res0_str": 3, "res0_h_str": 64, "res0_w_str": 1}
+    for offset in range(0, 9 * 128, 6):
+        asm = Assembler()
+        asm.ar("add", 0, 0x4000, 0x4000, (1, 64, 8, 32))
+        asm.queues["tiu"][-1][2].update(rows)
+        for cut in cuts:
+            asm.ar("add", 0x6000, cut, 0x4000, (1, 64, 8, 1))
+            asm.queues["tiu"][-1][2].update({"opd0_str": 3, "opd0_h_str": 64, "opd0_w_str": 1})
+        asm.copy(local(offset), DDR, (1, 64, 1, 1))
+        meets = offset % 128 < 64 and offset < 8 * 128
+        assert (find_race([asm.core()], SPEC) is not None) == meets, offset
+
+
 def test_two_reads_do_not_conflict():
     asm = Assembler()
     asm.copy(local(0), DDR, (1, 64, 1, 32))
@@ -172,7 +188,9 @@ def test_meetings_at_the_ends_are_only_needed_for_what_the_runtime_moves():
 
 
 def test_a_message_sent_anew_while_others_may_wait_for_it_is_found():
-    with pytest.raises(CompileError, match=r"dma_sys.wait\) and .*dma_sys.send\): wait and send of message 30"):
+    with pytest.raises(
+        CompileError, match=r"dma_sys.wait\) and .*dma_sys.send\): wait and send of message 30"
+    ):
         prove_waits(cores_of(middle=30), BM1688, MOVED)
 
 
