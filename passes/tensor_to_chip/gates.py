@@ -32,22 +32,34 @@ TWO = 2.0015
 
 @lowers(tensor.Bf16GateOp)
 def bf16_gate(low: Lowering, op: tensor.Bf16GateOp) -> None:
-    emit, g, up = low.emit, low.get(op.gate), low.get(op.up)
-    bottom = emit.ar("add", emit.like(g), power(emit, scaled(emit, g, UNIT)), 1.0)
-    silu = emit.ar("mul", emit.like(g), g, reciprocal(emit, bottom))
-    emit.ar("mul", low.result(op), silu, up)
+    g, up = low.get(op.gate), low.get(op.up)
+    made = low.emit.repeat(silu, g)
+    low.emit.ar("mul", low.result(op), made, up)
+
+
+def silu(emit: Emitter, g: Placed) -> Placed:
+    return emit.ar("mul", emit.like(g), g, share(emit, scaled(emit, g, UNIT)))
 
 
 @lowers(tensor.Bf16SwishOp)
 def bf16_swish(low: Lowering, op: tensor.Bf16SwishOp) -> None:
-    emit, x = low.emit, low.get(op.x)
-    if op.cubic:
-        square = scaled(emit, emit.ar("mul", emit.like(x), x, x), UNIT * op.cubic)
-        steps = emit.ar("mul", emit.like(x), emit.ar("add", emit.like(x), square, UNIT * op.slope), x)
-    else:
-        steps = scaled(emit, x, UNIT * op.slope)
-    bottom = emit.ar("add", emit.like(x), power(emit, steps), 1.0)
-    emit.ar("mul", low.result(op), x, reciprocal(emit, bottom))
+    x = low.get(op.x)
+    made = low.emit.repeat(swish_share, x, slope=op.slope, cubic=op.cubic)
+    low.emit.ar("mul", low.result(op), x, made)
+
+
+def swish_share(emit: Emitter, x: Placed, slope: float, cubic: float) -> Placed:
+    """1 / (1 + e**-(slope x + cubic x**3))."""
+    if not cubic:
+        return share(emit, scaled(emit, x, UNIT * slope))
+    square = scaled(emit, emit.ar("mul", emit.like(x), x, x), UNIT * cubic)
+    steps = emit.ar("mul", emit.like(x), emit.ar("add", emit.like(x), square, UNIT * slope), x)
+    return share(emit, steps)
+
+
+def share(emit: Emitter, steps: Placed) -> Placed:
+    """1 / (1 + 2**(x / STEPS))."""
+    return reciprocal(emit, emit.ar("add", emit.like(steps), power(emit, steps), 1.0))
 
 
 def scaled(emit: Emitter, x: Placed, factor: float) -> Placed:
