@@ -25,6 +25,7 @@ from passes.options import check_option, option_text, parse_option, usage
 PASSES: dict[str, type[Pass]] = {}
 
 HEADER = "// passes-left: "
+DIALECTS = Content.LLM | Content.TENSOR
 SHOWN = 60  # characters of a wrong pipeline in a message
 
 
@@ -211,8 +212,10 @@ class PassManager:
         for index, step in enumerate(self.passes):
             before = print_module(module) if self.print_after_change else ""
             is_last = index + 1 == len(self.passes) or step.name == self.stop_after
+            if is_last or step.ends & DIALECTS:  # none of the ops will be as it was: their memory is of use
+                states = {}
             try:
-                states = self._run_pass(step, module, {} if is_last else states, is_last)
+                states = self._run_pass(step, module, states, is_last)
             except CompileError as error:
                 dump.place(error)
                 error.notes.append(self._reproducer(index, module, dump.path))

@@ -181,8 +181,8 @@ class Op:
     @property
     def shared_attributes(self) -> Mapping[str, Any]:
         """The attributes without those of `OwnAttributes`: one object in ops that were made as one."""
-        found = self.attributes
-        return found.shared if isinstance(found, OwnAttributes) else found
+        found = self.attributes  # an `isinstance` of an abstract class takes as long as all around it
+        return found if type(found) is dict else getattr(found, "shared", found)
 
     @property
     def operands(self) -> tuple[Value, ...]:

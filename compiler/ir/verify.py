@@ -25,7 +25,7 @@ def verify(root: Op, changed: Changed = (Op,), before: States | None = None) -> 
     checked: each stands behind what it reads. Returned is what they are like now.
     """
     check = _Check(changed, before or {})
-    check.op(root, set())
+    check.ordered([root], set())
     return check.states
 
 
@@ -38,15 +38,24 @@ class _Check:
         self.states: States = {}
         self.sound: Sound = set()
 
+    def ordered(self, ops: Sequence[Op], visible: set[Value]) -> None:
+        """Ops that follow each other; all that most of them are checked for is here, as there are many."""
+        for op in ops:
+            if not visible.issuperset(op._operands):
+                _fail_undefined(op, visible)
+            if op.is_terminator and op is not ops[-1]:
+                op.fail("ends its block, but other ops follow")
+            if op.regions or isinstance(op, self.changed):
+                self.op(op, visible)
+            if op.results:
+                visible.update(op.results)
+
     def op(self, op: Op, visible: set[Value]) -> None:
-        if not visible.issuperset(op.operands):
-            _fail_undefined(op, visible)
-        is_changed = isinstance(op, self.changed)
         if op.regions:
-            self.with_regions(op, visible, is_changed)
-        elif is_changed and op.verifies_form:
+            self.with_regions(op, visible, isinstance(op, self.changed))
+        elif op.verifies_form:
             self.form(op)
-        elif is_changed:
+        else:
             self.alone(op)
 
     def form(self, op: Op) -> None:
@@ -77,11 +86,7 @@ class _Check:
             if problem := arg.type.problem():
                 op.fail(f"argument {arg.index} is {arg.type}, which {problem}")
         visible.update(block.args)
-        for inner in block.ops.listed():
-            if inner.is_terminator and inner is not block.ops.last:
-                inner.fail("ends its block, but other ops follow")
-            self.op(inner, visible)
-            visible.update(inner.results)
+        self.ordered(block.ops.listed(), visible)
 
 
 def _state(op: Op) -> tuple[Any, ...]:

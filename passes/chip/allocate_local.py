@@ -23,7 +23,7 @@ from passes.chip.packing import Held, Packing, free_ranges
 from passes.chip.reorder import reorder
 from passes.manager import Pass
 
-BLOCK = 256  # positions; most lives are shorter
+BLOCK = 32  # positions; most lives are as short
 
 
 @dataclass(frozen=True)

@@ -22,8 +22,9 @@ def stored_regions(ops: Iterable[Op]) -> set[Value]:
     """What the program stores to, and what it waits for other cores to have stored to."""
     found: set[Value] = set()
     for op in ops:
-        if is_store(op):
-            found.add(op.operands[0])
+        if isinstance(op, TransferOp):
+            if is_store(op):
+                found.add(op.operands[0])
         elif isinstance(op, WaitOp):
             found.update(op.awaited)
     return found

@@ -47,11 +47,8 @@ def insert_waits(function: Function, spec: ChipSpec) -> None:
         if not isinstance(op, Instruction):
             continue
         engine = op.engine
-        parts = footprint(op)
-        if any(part.stop > op.operands[part.operand].type.bytes for part in parts):
-            checked_accesses(op, spec)  # says what is wrong; a form is only checked for the first of its ops
         count[engine] += 1
-        cells = memory.cells_of(op, parts)
+        cells = memory.cells_of(op, footprint(op))
         wait = memory.newest_conflict(cells, OTHER[engine])
         is_covered = wait <= waited[engine]
         op.attributes = Ordered(op.attributes, count[engine], 0 if is_covered else wait)
@@ -99,6 +96,7 @@ class Touched:
 
     def __init__(self, offsets: Mapping[Value, int], spec: ChipSpec) -> None:
         self.offsets = offsets
+        self.spec = spec
         self.cell = spec.eu_bytes
         cells = spec.lane_bytes // self.cell
         self.written, self.touched = (
@@ -109,7 +107,10 @@ class Touched:
         """The cells that an instruction touches, and whether it writes to them."""
         found = []
         for operand, write, start, stop in parts:
-            offset = self.offsets[op.operands[operand]]
+            buffer = op.operands[operand]
+            if stop > buffer.type.bytes:
+                checked_accesses(op, self.spec)  # fails; the form was checked for the first of its ops only
+            offset = self.offsets[buffer]
             found.append((write, slice((offset + start) // self.cell, -(-(offset + stop) // self.cell))))
         return found
 

@@ -41,14 +41,15 @@ def lives(ops: Sequence[Op], spec: ChipSpec) -> list[Life]:
             if life is None:
                 if not isinstance(value.owner, LocalOp):
                     continue
-                life = found[value] = loading[value] = Life(value.owner, position, position, due=position)
+                life = found[value] = Life(value.owner, position, position, due=position)
+                if is_load:
+                    loading[value] = life
             life.last = position
-            if loading and value in loading:
+            if value in loading:
+                life.due = position
                 if is_load:
                     life.loads.append(position)
-                    life.due = position
                 else:
-                    life.due = position
                     del loading[value]
     limit_to_overwrites(found.values(), ops, spec)
     return list(found.values())
@@ -59,8 +60,9 @@ def limit_to_overwrites(found: Iterable[Life], ops: Sequence[Op], spec: ChipSpec
     touched = commands_on(stored_regions(ops), ops, spec)
     later = LastTouch(access for accesses in touched.values() for access in accesses)
     limits: dict[int, int] = {}
-    for position in reversed(range(len(ops))):
-        for access in touched.get(ops[position], ()):
+    places = [position for position, op in enumerate(ops) if op in touched]
+    for position in reversed(places):
+        for access in touched[ops[position]]:
             if access.write:
                 later.record(access, len(ops) - position)
             elif (newest := later.newest(access)) >= 0:

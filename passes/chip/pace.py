@@ -6,6 +6,7 @@ from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
 from itertools import count
+from typing import NamedTuple
 
 from compiler.ir.core import Op, Value
 from compiler.target import isa
@@ -17,10 +18,21 @@ from passes.chip.forms import PerForm
 NEVER = float("inf")
 
 
-def durations(ops: Sequence[Op], spec: ChipSpec) -> list[int]:
-    """Cautious cycles of each instruction, 0 for other ops; buffers count as lying apart."""
-    known = PerForm(duration, spec)
-    return [known(op) if isinstance(op, Instruction) else 0 for op in ops]
+class Demand(NamedTuple):
+    """What an instruction takes: cycles, and local buffers, by their operands and whether it writes them."""
+
+    cycles: int
+    buffers: Sequence[tuple[int, bool]]
+
+
+NOTHING = Demand(0, ())
+
+
+def demand_of(op: Instruction, spec: ChipSpec) -> Demand:
+    """Cautious cycles; buffers count as lying apart."""
+    written, *_ = op.operands or (None,)
+    buffers = [(i, x is written) for i, x in enumerate(op.operands) if isinstance(x.type, LocalType)]
+    return Demand(duration(op, spec), buffers)
 
 
 def duration(op: Instruction, spec: ChipSpec) -> int:
@@ -42,13 +54,16 @@ class Pace:
     """
 
     def __init__(self, ops: Sequence[Op], spec: ChipSpec) -> None:
-        self.cycles = durations(ops, spec)
+        demand = PerForm(demand_of, spec)
+        demands = [demand(op) if isinstance(op, Instruction) else NOTHING for op in ops]
+        self.cycles = [cycles for cycles, _ in demands]
         self.dma_free = 0.0
         number: dict[Value, int] = defaultdict(count().__next__)
         self._is_command = [isinstance(op, DmaOp) for op in ops]
         # Of each op, its buffers as what it uses: twice the number if it reads, one more if it writes.
         self._uses = [
-            [2 * number[buffer] + (buffer is op.operands[0]) for buffer in local_buffers(op)] for op in ops
+            [2 * number[op._operands[index]] + written for index, written in buffers]
+            for op, (_, buffers) in zip(ops, demands, strict=True)
         ]
         self._done = [0.0]  # by when all compute instructions before each position are done
         self._data = [0.0] * (2 * len(number))  # by when the commands issued of each use are done

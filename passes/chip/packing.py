@@ -64,7 +64,7 @@ class Packing:
             return False
         before = len(self._held)
         self._held = [held for held in self._held if held.end >= now]
-        self._next_end = min((held.end for held in self._held), default=now)
+        self._next_end = min([held.end for held in self._held], default=now)
         return len(self._held) < before
 
     def _resume(self, now: int) -> None:

@@ -10,7 +10,7 @@ from compiler.target.chips.bm1688 import BM1688
 from compiler.target.spec import ChipSpec
 from compiler.target.timing import cycles
 from dialects.chip import ArOp, Instruction, LocalOp, LocalType, View
-from passes.chip.pace import NEVER, Pace, durations
+from passes.chip.pace import NEVER, Pace
 from runtime_sim.interpret.chip import ChipProgram
 from tests.passes.chip.random_programs import Move, program_of
 
@@ -50,7 +50,7 @@ def pace(*moves: Move) -> Pace:
 def test_each_instruction_takes_what_it_is_estimated_to_take(spec):
     moves = [load(0), copy(1, 0), copy(1, 1), fill(2), store(1)]
     ops = program_of(moves, 6).functions()[0].block.ops
-    found = durations(list(ops), spec)
+    found = Pace(list(ops), spec).cycles
     took = [c for c, op in zip(found, ops, strict=True) if isinstance(op, Instruction)]
     assert took == cycles_of(*moves, spec=spec)
     assert {c for c, op in zip(found, ops, strict=True) if not isinstance(op, Instruction)} == {0}
@@ -62,7 +62,7 @@ def test_instructions_of_one_form_take_the_same_and_others_what_they_take():
     forms = [(a, b, 16), (b, a, 16), (a, b, 160), (a, a, 16), (a, b, 16)]
     common = {"kind": "copy", "res": View(F32), "opd0": View(F32)}
     ops = [ArOp(dst, src, None, shape=(1, 64, 1, w), **common) for dst, src, w in forms]
-    found = durations(ops, BM1684X)
+    found = Pace(ops, BM1684X).cycles
     assert found[0] == found[1] == found[4]
     assert found[2] - found[0] == 9
     assert found[3] - found[0] == 1  # in place
