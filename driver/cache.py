@@ -1,11 +1,13 @@
 """A folder of results by what they were made of, which several runs may share.
 
 An entry is a file that is called by its key and begins with the sha256 of the rest. It appears under its name
-when it is whole; what is damaged is removed and made again. The folder keeps what was used last.
+when it is whole; what is damaged is removed and made again. The folder keeps what was used last, and of a run
+that makes more than there is room for, what came first: what a repeated one begins with is then there.
 """
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import secrets
@@ -24,14 +26,16 @@ HASH_BYTES = 32
 KEPT = 0.9  # of the limit, when entries are removed for it
 PARTIAL = ".partial"
 ABANDONED = 3600.0  # seconds after which what a killed run began to write is removed
+FULL = (errno.ENOSPC, errno.EDQUOT)
 
 
 @dataclass
 class Cache:
     """Entries in `folder`, of `limit` bytes in all; more only while they are written.
 
-    Reading and writing never fail: what cannot be read is not there, and after the first that cannot be
-    written (a full disk) nothing more is. UserError at once when the folder cannot be made.
+    Reading and writing never fail: what cannot be read is not there, and what a full disk has no room for is
+    left out; nothing more is written where it cannot be for other reasons. UserError at once when the folder
+    cannot be made.
     """
 
     folder: Path
@@ -39,12 +43,15 @@ class Cache:
     hits: int = 0
     misses: int = 0
     _size: int = 0
+    _used: set[Path] = field(default_factory=set)  # by this run, which makes room with what others left
+    _told: bool = False
     _writes: bool = True
     _lock: Lock = field(default_factory=Lock)
 
     def __post_init__(self) -> None:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
+            self._clear()
             self._size = sum(size for _, size, _ in self._entries())
         except OSError as error:
             raise UserError(f"--cache {self.folder}: {reason(error)}") from None
@@ -65,6 +72,7 @@ class Cache:
             return None
         with suppress(OSError):
             os.utime(path)
+        self._used.add(path)
         self._count("hits")
         return found
 
@@ -77,13 +85,19 @@ class Cache:
         try:
             with cleaned_up(lambda: partial.unlink(missing_ok=True)):
                 path.parent.mkdir(exist_ok=True)
-                size = write_entry(partial, parts)
-                if size <= self.limit:
-                    os.replace(partial, path)
-                    self._grow(size)
+                self._admit(partial, path, write_entry(partial, parts))
         except OSError as error:
-            self._writes = False
-            log.warning("--cache %s: %s; nothing more is kept there", self.folder, reason(error))
+            self._failed(error)
+
+    def _failed(self, error: OSError) -> None:
+        """Tell the first time."""
+        full = error.errno in FULL
+        left = "what does not fit is left out" if full else "nothing more is kept there"
+        with self._lock:
+            told, self._told = self._told, True
+            self._writes &= full
+        if not told:
+            log.warning("--cache %s: %s; %s", self.folder, reason(error), left)
 
     def _path(self, key: str) -> Path:
         return self.folder / key[:2] / key
@@ -92,28 +106,43 @@ class Cache:
         with self._lock:
             setattr(self, what, getattr(self, what) + 1)
 
-    def _grow(self, size: int) -> None:
+    def _admit(self, partial: Path, path: Path, size: int) -> None:
+        """Give what was written its name, if there is room for it."""
         with self._lock:
-            self._size += size
-            if self._size > self.limit:
-                self._shrink()
+            if self._size + size > self.limit:
+                self._shrink(size)
+            if self._size + size <= self.limit:
+                os.replace(partial, path)
+                self._used.add(path)
+                self._size += size
 
-    def _shrink(self) -> None:
-        """Remove what was used longest ago. Another run may do so at the same time."""
+    def _shrink(self, size: int) -> None:
+        """Remove what was used longest ago, if that makes room for so many bytes more. Another run may do so
+        at the same time.
+        """
         found = sorted(self._entries())
-        self._size = sum(size for _, size, _ in found)
-        for used, size, path in found:
-            abandoned = path.name.endswith(PARTIAL) and time.time() - used > ABANDONED
-            if abandoned or (self._size > KEPT * self.limit and not path.name.endswith(PARTIAL)):
+        self._size = sum(each for _, each, _ in found)
+        if size + sum(each for _, each, path in found if path in self._used) > self.limit:
+            return
+        for _, each, path in found:
+            if self._size + size > KEPT * self.limit and path not in self._used:
                 self._remove(path)
-                self._size -= size
+                self._size -= each
+
+    def _clear(self) -> None:
+        """Remove what killed runs began to write."""
+        for path in self.folder.glob(f"??/*{PARTIAL}"):
+            with suppress(OSError):
+                if time.time() - path.stat().st_mtime > ABANDONED:
+                    path.unlink()
 
     def _entries(self) -> Iterator[tuple[float, int, Path]]:
         """When each was last used, its size, and its file."""
         for path in self.folder.glob("??/*"):
             with suppress(OSError):  # another run has just removed it
                 state = path.stat()
-                yield state.st_mtime, state.st_size, path
+                if path.suffix != PARTIAL:
+                    yield state.st_mtime, state.st_size, path
 
     def _remove(self, path: Path) -> None:
         with suppress(OSError):
