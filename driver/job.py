@@ -68,8 +68,8 @@ class Job:
     cache: Cache | None = None
     executor: Executor | None = None
     importance: dict[str, Floats] = field(default_factory=dict)  # of inputs, by parameter; see `quantize`
+    digests: dict[str, bytes] = field(default_factory=dict)  # of tensors, for the cache
     _efforts: dict[Hashable, Efforts] = field(default_factory=dict)
-    _digests: dict[str, bytes] = field(default_factory=dict)  # of tensors, for the cache
     _streams: dict[Function, CommandStreams] = field(default_factory=dict)
 
     def compile(self) -> None:
@@ -133,7 +133,7 @@ class Job:
     def maker(self, instance: Instance) -> Make | None:
         """How weights are made but by this process: taken from the cache, or by workers."""
         remote = None if self.executor is None else self.executor.make(self.weights, instance)
-        return remote if self.cache is None else CachedWeights(self.cache, self._digests, remote).pieces
+        return remote if self.cache is None else CachedWeights(self.cache, self.digests, remote).pieces
 
     @cached_property
     def precision(self) -> Precision:

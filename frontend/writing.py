@@ -16,7 +16,7 @@ import torch
 from transformers.cache_utils import DynamicCache
 
 from compiler.progress import track
-from compiler.weights.stored import Array
+from compiler.weights.stored import Array, Floats
 from frontend.binding import Weights
 from frontend.capture import head_weight_name, one_thread, unwarned
 from frontend.layers import Outer, loaded
@@ -52,16 +52,20 @@ def written(model: Any, weights: Weights, first: Array, count: int, jobs: int) -
 
 
 def drawn(outer: Outer, states: torch.Tensor, rng: np.random.Generator) -> Array:
-    """A token [sequences] by the probabilities that the model gives after `states` [sequences, 1, hidden]:
-    the largest of the logits less the logarithms of exponential draws.
-    """
+    """A token [sequences] by the probabilities that the model gives after `states` [sequences, 1, hidden]."""
     vocabulary = outer.weights.shape(head_weight_name(outer.model))[0]
     best, tokens = np.full(len(states), -np.inf), np.zeros(len(states), np.int64)
     for start in range(0, vocabulary, HEAD_ROWS):
         logits = outer.logits(states, slice(start, start + HEAD_ROWS))[:, -1].numpy()
-        logits = logits - np.log(rng.standard_exponential(logits.shape, np.float32) + SMALLEST)
+        logits = logits + noise(logits.shape, rng)
         chosen = logits.argmax(axis=1)
         highest = np.take_along_axis(logits, chosen[:, None], 1)[:, 0]
         better = highest > best
         best, tokens = np.where(better, highest, best), np.where(better, start + chosen, tokens)
     return tokens
+
+
+def noise(shape: tuple[int, ...], rng: np.random.Generator) -> Floats:
+    """Whichever logit is the largest with it is drawn by its probability."""
+    found: Floats = -np.log(rng.standard_exponential(shape, np.float32) + SMALLEST)
+    return found

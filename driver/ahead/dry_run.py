@@ -16,9 +16,8 @@ from compiler.client_nets import BLOCK, kind_of, net_name
 from compiler.sizes import human
 from dialects.weights import RopeTable, Table
 from driver.ahead.boards import Board, nearest
+from driver.ahead.calibration_cost import calibration_cost
 from driver.ahead.host_cost import HostCost, host_cost
-from driver.ahead.run_cost import run_cost
-from driver.calibration.calibrate import method_of
 from driver.job import Job
 from driver.write import embedding_bytes, named_embedding
 from frontend.config import ModelConfig
@@ -40,10 +39,8 @@ def cost_of(job: Job, bmodel: BModel, config: ModelConfig, compile_seconds: floa
         yield f"config/embedding.bin: {embedding_bytes(job):,} bytes"
     for device in range(bmodel.device_num):
         yield from memory_lines(DeviceUse.of(job, bmodel, device), job, config)
-    cost = host_cost(job, compile_seconds, run_cost(job, config), file_bytes)
+    cost = host_cost(job, compile_seconds, calibration_cost(job, config), file_bytes)
     yield host_line(cost, file_bytes + embedding_bytes(job))
-    if method_of(job) == "gptq":
-        yield "  without what --calibrate gptq takes to run the model"
     yield ""
     yield from text_of(measured)
     yield from board_lines(measured, job)
@@ -138,7 +135,7 @@ def fitting(use: DeviceUse, limit: int, most: int | None) -> str:
 
 
 def host_line(cost: HostCost, disk: int) -> str:
-    run = f"{cost.run.cpu_seconds:.1f} to run the model, " if cost.run.cpu_seconds else ""
+    run = f"{cost.run.cpu_seconds:.1f} to choose codes, " if cost.run.cpu_seconds else ""
     return (
         f"to compile: about {cost.seconds:.1f} s with nothing beside it, {cost.cpu_seconds:.1f} s of CPU: "
         f"{cost.compile_seconds:.1f} for programs, as now, {run}{cost.weight_seconds:.1f} for weights, "

@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import resource
 import sys
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Container, Hashable, Iterator
 from dataclasses import dataclass, replace
 from itertools import groupby
 from math import prod
@@ -23,6 +23,7 @@ from dialects.weights import Joined, Packed, view_of_name
 from driver.ahead.run_cost import RunCost, seconds_of
 from driver.blob import Materializer, Piece, weight_of
 from driver.calibration.calibrate import method_of
+from driver.calibration.feedback import stored_plainly
 from driver.job import Job
 from frontend.imported import Instance
 from frontend.values import exceeds
@@ -79,10 +80,11 @@ def host_cost(job: Job, compile_seconds: float, run: RunCost, file_bytes: int) -
     """Of a job whose programs are compiled, which took so many seconds."""
     jobs = job.options.job_count
     weighted = method_of(job) != "none"
+    settled = stored_plainly(job) if method_of(job) == "gptq" else {}
     rates: dict[Hashable, float] = {}
     seconds, memory = 0.0, 0
     for group in job.nets:
-        works = list(works_of(job, group.module, group.instances[0]))
+        works = list(works_of(job, group.module, group.instances[0], settled))
         for work in works:
             if work.sample is not None and work.form not in rates:
                 rates[work.form] = seconds_of(sampler(work, job, weighted)) / prod(sampled_shape(work.sample))
@@ -93,14 +95,20 @@ def host_cost(job: Job, compile_seconds: float, run: RunCost, file_bytes: int) -
     return HostCost(compile_seconds, run, seconds, write_seconds, peak + max(memory, run.memory), jobs)
 
 
-def works_of(job: Job, module: ModuleOp, instance: Instance) -> Iterator[WeightWork]:
-    """Of one layer, or of what no layer has, in the order in which it is done."""
+def works_of(
+    job: Job, module: ModuleOp, instance: Instance, settled: Container[str] = ()
+) -> Iterator[WeightWork]:
+    """Of one layer, or of what no layer has, in the order in which it is done. Of what is settled there are
+    codes by then.
+    """
     pieces = sorted(job.pieces(module, instance), key=lambda piece: piece.offset)
     for _, found in groupby(pieces, key=lambda piece: weight_of(piece.source)):
-        yield work_of(list(found), job, instance)
+        yield work_of(list(found), job, instance, settled)
 
 
-def work_of(pieces: list[Piece], job: Job, instance: Instance) -> WeightWork:
+def work_of(
+    pieces: list[Piece], job: Job, instance: Instance, settled: Container[str] = ()
+) -> WeightWork:
     source, size = pieces[0].source, sum(piece.size for piece in pieces)
     if isinstance(source, Joined):
         return WeightWork("joined", None, size // 2, size // 2, 2, size, False)
@@ -109,7 +117,7 @@ def work_of(pieces: list[Piece], job: Job, instance: Instance) -> WeightWork:
     tensors = [instance.parameter_name(view_of_name(name).tensor) for name in source.names]
     sizes = [int(np.prod(job.weights.shape(name))) for name in tensors]
     code_bytes = 1 if isinstance(source.tile.stored, Scheme) else 2
-    taken_over = tensors[0] in job.weights.schemes
+    taken_over = tensors[0] in job.weights.schemes or tensors[0] in settled
     form = source.tile.stored, taken_over
     if source.experts:
         sizes = [size // job.weights.shape(name)[0] for size, name in zip(sizes, tensors, strict=True)]

@@ -1,4 +1,4 @@
-"""What running the model before weights become codes takes of this machine, by a sample of it."""
+"""What running the model before weights become codes takes of this machine, by samples of it."""
 
 from __future__ import annotations
 
@@ -11,12 +11,10 @@ from math import prod
 import numpy as np
 
 from compiler.weights.stored import Floats, to_float32
-from driver.calibration.calibrate import longest_of, method_of, native_of, sequences
 from driver.groups import table_of
 from driver.job import Job
 from driver.precision import linears_of
-from frontend.calibration import BATCH_TOKENS, sample_product
-from frontend.config import ModelConfig
+from frontend.calibration import sample_product
 from frontend.values import exceeds
 
 SAMPLE_WEIGHTS = 1 << 23  # of a product that stands for all, at most
@@ -24,36 +22,61 @@ READS = 3  # into memory that is new, and then into the same
 
 
 @dataclass(frozen=True)
-class RunCost:
-    """CPU seconds and bytes: to read weights one by one, and to multiply by them in batches that the
-    jobs share.
-    """
+class Step:
+    """CPU seconds of some work, and how many jobs may share it."""
 
-    read_seconds: float = 0
-    product_seconds: float = 0
-    batches: int = 1
+    seconds: float
+    ways: int = 1
+
+    def times(self, count: int) -> Step:
+        return Step(count * self.seconds, self.ways)
+
+
+@dataclass(frozen=True)
+class RunCost:
+    """Steps one after the other, and bytes."""
+
+    steps: tuple[Step, ...] = ()
     memory: int = 0
 
     @property
     def cpu_seconds(self) -> float:
-        return self.read_seconds + self.product_seconds
+        return sum(step.seconds for step in self.steps)
 
     def seconds(self, jobs: int) -> float:
-        return self.read_seconds + self.product_seconds / min(jobs, self.batches)
+        return sum(step.seconds / min(jobs, step.ways) for step in self.steps)
 
 
-def run_cost(job: Job, config: ModelConfig) -> RunCost:
-    """Of a search by what outputs lose; nothing for other ways to choose codes."""
-    if method_of(job) != "search":
-        return RunCost()
-    build = seconds_of(lambda: native_of(job, config), 1)
-    tokens = sequences(job, "search", None, longest_of(config)).size
-    layers, largest = sizes_of_layers(job)
-    batches = -(-tokens // BATCH_TOKENS)
-    reading, product = rates(job, -(-tokens // batches), largest)
-    items = sum(layers.values())
-    memory = 4 * max(layers.values()) + 2 * largest
-    return RunCost(build + reading * items, product * batches * items, batches, memory)
+@dataclass(frozen=True)
+class Run:
+    """A model on its way through some tokens, with a layer in memory at a time."""
+
+    layers: Counter[int]  # weights that linears of each multiply by
+    largest: int  # those of the largest linear
+    tokens: int
+    batches: int
+    read: float  # seconds for a weight
+    product: float  # for a weight and a batch
+
+    @staticmethod
+    def of(job: Job, tokens: int, batches: int) -> Run:
+        layers, largest = sizes_of_layers(job)
+        return Run(layers, largest, tokens, batches, *rates(job, -(-tokens // batches), largest))
+
+    @property
+    def items(self) -> int:
+        return sum(self.layers.values())
+
+    @property
+    def steps(self) -> tuple[Step, Step]:
+        """To read all weights, and to multiply by them."""
+        products = self.product * self.batches * self.items
+        return Step(self.read * self.items), Step(products, self.batches)
+
+    @property
+    def memory(self) -> int:
+        """Floats of a layer, and what they are made of."""
+        return 4 * max(self.layers.values()) + 2 * self.largest
 
 
 def sizes_of_layers(job: Job) -> tuple[Counter[int], int]:

@@ -12,12 +12,11 @@ from compiler.progress import note
 from compiler.weights.groups import quantize
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Floats, to_float32
-from driver.calibration.calibrate import of_text, spread
-from driver.groups import table_of
+from driver.calibration.calibrate import longest_of, of_text, spread
+from driver.calibration.running import Running
 from driver.job import Job
 from driver.options import ConvertOptions
 from driver.rules import BITS
-from frontend.build import native_model
 from frontend.fisher import run_back
 from frontend.load import OpenedModel
 
@@ -32,14 +31,13 @@ def scheme(options: ConvertOptions, bits: int) -> Scheme:
 
 def measured(job: Job, opened: OpenedModel, names: Container[str]) -> Losses:
     """The divergence that each parameter adds, by estimate, per token."""
-    options = job.options
-    native = native_model(dict(opened.config.values), options.seq_length, "eager", "eager")
-    count, length = TOKENS
-    length = min(length, opened.config.max_positions or length)
-    vocabulary = table_of(job.model).y.type.shape[0]
-    tokens = np.random.default_rng(0).integers(0, vocabulary, (count, length), np.int64)
+    options, running = job.options, Running(job, opened.config)
+    count, length = TOKENS[0], min(TOKENS[1], longest_of(opened.config))
     if options.calibration_text is not None:
-        tokens = spread(of_text(options.model_path, options.calibration_text, vocabulary), length, count)
+        text = of_text(options.model_path, options.calibration_text, running.vocabulary)
+        tokens = spread(text, length, count)
+    else:
+        tokens = np.random.default_rng(0).integers(0, running.vocabulary, (count, length), np.int64)
     note(f"run {options.model_path} forward and back on {tokens.size} tokens")
     losses: dict[str, Floats] = {}
 
@@ -48,7 +46,7 @@ def measured(job: Job, opened: OpenedModel, names: Container[str]) -> Losses:
         lost = errors(weight, fisher, options, 1 if rows != slice(None) else max(1, weight.size // SAMPLE))
         losses[name] = losses.get(name, np.zeros(len(BITS))) + lost
 
-    run_back(native, job.weights, tokens, names, take)
+    run_back(running.native, job.weights, tokens, names, take)
     return losses
 
 

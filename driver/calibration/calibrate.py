@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,11 +17,11 @@ from compiler.weights.stored import Array, Floats
 from dialects.weights import Packed, view_of_name
 from driver.calibration import chosen
 from driver.calibration.feedback import Settling, folds_in, stored_plainly
-from driver.calibration.kept import shelf
-from driver.groups import table_of
+from driver.calibration.kept import Shelf, shelf
+from driver.calibration.running import Arrays, Running
+from driver.calibration.settled import keep_settled, take_settled
 from driver.job import Job
 from driver.options import AUTO
-from frontend.build import native_model
 from frontend.calibration import mean_squares, run_layers
 from frontend.config import ModelConfig
 from frontend.gguf import is_gguf
@@ -39,25 +39,29 @@ TEXT_BYTES = 64 << 20
 @contextmanager
 def calibrated(job: Job, opened: OpenedModel, folder: Path) -> Iterator[None]:
     """With a job that knows how its weights become codes; what memory does not hold lies in `folder`."""
-    options, method = job.options, method_of(job)
-    if method == "none":
+    method, running = method_of(job), Running(job, opened.config)
+    with ExitStack() as stack:
+        if method == "search":
+            job.importance = importance_of(running)
+        elif method == "gptq":
+            settle(running, stack.enter_context(shelf(folder)))
         keep_choice(job, method)
         yield
-        return
-    native = native_of(job, opened.config)
-    tokens = sequences(job, method, native, longest_of(opened.config))
-    note(f"run {options.model_path} on {tokens.size} tokens")
-    if method == "search":
-        job.importance = importance_of(job, native, tokens)
-        keep_choice(job, method)
-        yield
-        return
-    keep_choice(job, method)
-    with shelf(folder) as kept:
-        schemes, folds = stored_plainly(job), folds_in(job)
-        settling = Settling(job.weights, schemes, folds, kept, options.job_count, job.importance)
-        run_layers(native, job.weights, tokens, options.job_count, settling.measure_of, settling.settle)
-        yield
+
+
+def settle(running: Running, kept: Shelf) -> None:
+    """Put codes in the place of weights."""
+    job, tokens = running.job, sequences(running, "gptq")
+    schemes, folds, jobs = stored_plainly(job), folds_in(job), job.options.job_count
+    settling = Settling(job.weights, schemes, folds, kept, jobs, job.importance)
+    key = partial(running.key, "settled", tokens, sorted(schemes.items()), folds)
+    if job.cache is None or not take_settled(job.cache, key, settling):
+        note(f"run {job.options.model_path} on {tokens.size} tokens")
+        run_layers(running.native, job.weights, tokens, jobs, settling.measure_of, settling.settle)
+        if job.cache is not None:
+            keep_settled(job.cache, key, settling)
+    for name in job.weights.made:
+        job.digests.pop(name, None)  # those are of what was there before
 
 
 def keep_choice(job: Job, method: str) -> None:
@@ -66,19 +70,21 @@ def keep_choice(job: Job, method: str) -> None:
         chosen.keep(job.options.dump_ir, method, job.importance)
 
 
-def native_of(job: Job, config: ModelConfig) -> Any:
-    return native_model(dict(config.values), job.options.seq_length, "eager", "eager")
-
-
 def longest_of(config: ModelConfig) -> int:
     """Tokens of a sequence at most."""
     return config.max_positions or TEXT_TOKENS
 
 
-def importance_of(job: Job, native: Any, tokens: Array) -> dict[str, Floats]:
+def importance_of(running: Running) -> dict[str, Floats]:
     """Of inputs by parameter; of none where nobody asked for it and the model cannot be run."""
+    job, tokens = running.job, sequences(running, "search")
+
+    def measured() -> Arrays:
+        note(f"run {job.options.model_path} on {tokens.size} tokens")
+        return mean_squares(running.native, job.weights, tokens, job.options.job_count)
+
     try:
-        return mean_squares(native, job.weights, tokens, job.options.job_count)
+        return dict(running.kept("importance", [tokens], measured))
     except Unrunnable as error:
         if job.options.calibrate != AUTO:
             raise
@@ -119,20 +125,38 @@ def rounded(job: Job) -> Iterator[tuple[str, int]]:
                     yield from ((name, scheme.bits) for name in sorted(made - job.weights.schemes.keys()))
 
 
-def sequences(job: Job, method: str, native: Any, longest: int) -> Array:
-    """Token numbers [sequences, tokens], each of at most `longest`: those of the text if there is one."""
-    options, vocabulary = job.options, table_of(job.model).y.type.shape[0]
+def sequences(running: Running, method: str) -> Array:
+    """Token numbers [sequences, tokens]: those of the text if there is one."""
+    job, vocabulary, longest = running.job, running.vocabulary, longest_of(running.config)
+    options = job.options
     if options.calibration_text is not None:
         tokens = of_text(options.model_path, options.calibration_text, vocabulary)
         return spread(tokens, min(TEXT_TOKENS, longest), TEXT_SEQUENCES[method])
-    rng = np.random.default_rng(0)
+    shape = shape_without_text(method, longest)
+    random = np.random.default_rng(0).integers(0, vocabulary, shape, np.int64)
+    if method == "search":
+        return random
+
+    def tokens_written() -> Arrays:
+        note(f"have {options.model_path} write {random.size} tokens")
+        return {"tokens": written(running.native, job.weights, random[:, 0], shape[1], options.job_count)}
+
+    return running.kept("written", [random], tokens_written)["tokens"]
+
+
+def shape_of_tokens(running: Running, method: str) -> tuple[int, ...]:
+    """What `sequences` has, without a model that writes."""
+    if running.job.options.calibration_text is None:
+        return shape_without_text(method, longest_of(running.config))
+    return sequences(running, method).shape
+
+
+def shape_without_text(method: str, longest: int) -> tuple[int, int]:
+    """Sequences, and tokens of each, at most `longest`."""
     if method == "search":
         length = min(RANDOM, longest)
-        return rng.integers(0, vocabulary, (-(-RANDOM // length), length), np.int64)
-    count, length = WRITTEN[0], min(WRITTEN[1], longest)
-    random = rng.integers(0, vocabulary, (count, length), np.int64)
-    note(f"have {options.model_path} write {random.size} tokens")
-    return written(native, job.weights, random[:, 0], length, options.job_count)
+        return -(-RANDOM // length), length
+    return WRITTEN[0], min(WRITTEN[1], longest)
 
 
 def of_text(model_path: Path, path: Path, vocabulary: int) -> Array:

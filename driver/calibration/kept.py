@@ -79,8 +79,13 @@ class Codes(Replaced):
     places: Sequence[Place]  # of codes, scales, and zeros where there are some
     dtype: None = None
 
+    @property
+    def stored(self) -> list[Array]:
+        """As they are in the file."""
+        return [place.read(self.file) for place in self.places]
+
     def read(self, rows: slice = slice(None)) -> Quantized:
-        codes, scales, *zeros = (place.read(self.file) for place in self.places)
+        codes, scales, *zeros = self.stored
         if self.scheme.bits == 4:
             codes = np.stack([codes & 15, codes >> 4], axis=-1).reshape(len(codes), -1)
         found = rectangle(Quantized(codes, scales, zeros[0] if zeros else None, self.scheme), rows)
@@ -99,7 +104,11 @@ class Shelf:
         if weight.scheme.bits == 4:
             codes = codes[:, ::2] | codes[:, 1::2] << 4
         arrays = [each for each in (codes, weight.scales, weight.zeros) if each is not None]
-        return Codes(source, weight.scheme, self.file, [self._write(array) for array in arrays])
+        return self.put_stored(source, weight.scheme, arrays)
+
+    def put_stored(self, source: Source, scheme: Scheme, arrays: Sequence[Array]) -> Codes:
+        """What `Codes.stored` says."""
+        return Codes(source, scheme, self.file, [self._write(array) for array in arrays])
 
     def _write(self, array: Array) -> Place:
         place = Place(self.file.seek(0, os.SEEK_END), array.dtype, array.shape)

@@ -9,7 +9,8 @@ import pytest
 
 from compiler.weights.scheme import Scheme
 from driver.ahead.host_cost import HostCost, WeightWork, host_cost, most_at_once, sampler, works_of
-from driver.ahead.run_cost import RunCost
+from driver.ahead.run_cost import RunCost, Step
+from driver.calibration.feedback import stored_plainly
 from driver.convert import compiled_job
 from driver.options import ConvertOptions
 from driver.pipelines import default_pipeline
@@ -78,8 +79,16 @@ def test_as_many_weights_are_in_memory_as_there_are_jobs():
 
 
 def test_weights_are_shared_by_the_jobs_and_nothing_else_is():
-    cost = HostCost(compile_seconds=5, run=RunCost(3, 4, batches=2), weight_seconds=8, write_seconds=1, memory=0, jobs=4)
+    cost = HostCost(compile_seconds=5, run=RunCost((Step(3), Step(4, 2))), weight_seconds=8, write_seconds=1, memory=0, jobs=4)
     assert (cost.seconds, cost.cpu_seconds) == (13, 21)
+
+
+def test_weights_that_feedback_settles_are_only_packed(job):
+    module, instance = job.nets[-1].module, job.nets[-1].instances[0]
+    packed = [work for work in works_of(job, module, instance, stored_plainly(job)) if work.sample is not None]
+    assert packed
+    assert all(work.taken_over for work in packed)
+    assert not any(work.taken_over for work in works_of(job, module, instance))
 
 
 def test_all_layers_are_counted(job, monkeypatch):

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from compiler.diagnostics import UserError
 from driver.calibration import calibrate
-from driver.calibration.calibrate import calibrated, method_of, rounded, sequences, spread
+from driver.calibration.calibrate import calibrated, method_of, rounded, sequences, shape_of_tokens, spread
+from driver.calibration.running import Running
 from driver.convert import compiled_job, convert
 from driver.job import Job
 from driver.options import ConvertOptions
@@ -98,23 +100,30 @@ def test_the_file_is_another_and_does_not_depend_on_jobs(options, tmp_path, meth
     assert plain != one
 
 
+def running(options: ConvertOptions) -> Running:
+    return Running(job_of(options), SimpleNamespace(max_positions=16))
+
+
 def test_a_text_is_what_the_model_runs_on(options, tmp_path, forked_tokenizers):
-    assert sequences(job_of(options), "search", None, 16).shape == (8, 16)
+    assert sequences(running(options), "search").shape == shape_of_tokens(running(options), "search") == (8, 16)
+    assert shape_of_tokens(running(options), "gptq") == (128, 16)
     text = tmp_path / "text"
     text.write_text("some words to read " * 30)
-    found = sequences(job_of(replace(options, calibration_text=text)), "search", None, 16)
+    given = running(replace(options, calibration_text=text))
+    found = sequences(given, "search")
     assert found.shape[1] == 16
     assert 2 <= len(found) <= calibrate.TEXT_SEQUENCES["search"]
+    assert found.shape == shape_of_tokens(given, "search")
     text.write_text("")
     with pytest.raises(UserError, match=f"--calibration_text {text}: has 0 tokens"):
-        sequences(job_of(replace(options, calibration_text=text)), "search", None, 16)
+        sequences(given, "search")
 
 
 def test_a_gguf_file_has_no_tokenizer_for_a_text(options):
-    job = job_of(options)
-    job.options = replace(options, model_path=Path("model.gguf"), calibration_text=Path("text"))
+    given = running(options)
+    given.job.options = replace(options, model_path=Path("model.gguf"), calibration_text=Path("text"))
     with pytest.raises(UserError, match=r"model\.gguf is a GGUF file"):
-        sequences(job, "search", None, 16)
+        sequences(given, "search")
 
 
 def test_sequences_are_spread_over_a_long_text():
