@@ -104,7 +104,7 @@ def rates(job: Job, tokens: int, largest: int) -> tuple[float, float]:
         exceeds(values, job.weights.limit)
         return to_float32(values)
 
-    reading = seconds_of(lambda: [read() for _ in range(READS)], 1)
+    reading = seconds_of(lambda: [read() for _ in range(READS)])
     product = seconds_of(sample_product(tokens, *shape))
     return reading / READS / stored.size, product / stored.size
 
