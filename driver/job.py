@@ -310,9 +310,8 @@ class Job:
 
 def erase_instructions(function: Function) -> None:
     """And their buffers in local memory."""
-    for op in reversed(list(function.block.ops)):
-        if isinstance(op, Instruction | LocalOp):
-            op.erase()
+    block = function.block
+    block.erase_all(op for op in block.ops.listed() if isinstance(op, Instruction | LocalOp))
 
 
 def without_further_stages(module: ModuleOp) -> ModuleOp:

@@ -83,6 +83,11 @@ class OpList:
         if self.last is not None:
             self.last._next = None
 
+    def keep(self, ops: Sequence[Op]) -> None:
+        """Have these alone, in this order, where all others were released."""
+        self._count = len(ops)
+        self.arrange(ops)
+
     def number(self) -> None:
         """Number the ops so that two can be compared; those numbered stay in order, whatever is inserted."""
         for index, op in enumerate(self.listed()):

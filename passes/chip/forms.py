@@ -38,8 +38,8 @@ class PerForm(Generic[Found]):
         self._by_object: dict[Hashable, tuple[Found, Mapping[str, Any]]] = {}  # with it, so that it lives on
 
     def __call__(self, op: Instruction) -> Found:
-        shared = op.shared_attributes
-        key = id(shared), *_pattern(op)
+        shared, buffers = op.shared_attributes, op._operands
+        key = id(shared), *map(buffers.index, buffers), *[buffer.type.__class__ for buffer in buffers]
         known = self._by_object.get(key)
         if known is None:
             known = self._by_object[key] = self._of_form(op), shared

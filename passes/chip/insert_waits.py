@@ -105,9 +105,9 @@ class Touched:
 
     def cells_of(self, op: Instruction, parts: Iterable[Part]) -> Cells:
         """The cells that an instruction touches, and whether it writes to them."""
-        found = []
+        found, buffers = [], op.operands
         for operand, write, start, stop in parts:
-            buffer = op.operands[operand]
+            buffer = buffers[operand]
             if stop > buffer.type.bytes:
                 checked_accesses(op, self.spec)  # fails; the form was checked for the first of its ops only
             offset = self.offsets[buffer]

@@ -34,6 +34,12 @@ def local_type(bytes_: int) -> chip.LocalType:
     return chip.LocalType(bytes_)
 
 
+@lru_cache(REMEMBERED)
+def fresh_form(type_: TensorType, spec: ChipSpec) -> tuple[chip.LocalType, tuple[int, ...], int | None]:
+    """The buffer that an array of a type takes, its strides in it, and which axis is over the lanes."""
+    return local_type(buffer_bytes(type_, spec)), default_strides(type_, spec), axis_over_lanes(type_)
+
+
 class Emitter:
     """Builds instructions at one place, all with the location of the tensor op being lowered."""
 
@@ -71,16 +77,13 @@ class Emitter:
 
     # ---- buffers ----
 
-    def buffer(self, bytes_: int) -> Value:
-        return self.add(chip.LocalOp.build((), (local_type(bytes_),), NO_ATTRIBUTES)).results[0]
-
     def new(self, shape: Sequence[int], dtype: ElementType, layout: Attribute) -> Placed:
         return self.of_type(TensorType(tuple(shape), dtype, layout))
 
     def of_type(self, type_: TensorType) -> Placed:
-        buffer = self.buffer(buffer_bytes(type_, self.spec))
-        strides = default_strides(type_, self.spec)
-        return Placed(buffer, type_.element, type_.shape, strides, axis_over_lanes(type_), self.spec.lanes)
+        local, strides, axis = fresh_form(type_, self.spec)
+        buffer = self.add(chip.LocalOp.build((), (local,), NO_ATTRIBUTES)).results[0]
+        return Placed(buffer, type_.element, type_.shape, strides, axis, self.spec.lanes)
 
     def like(self, model: Placed, dtype: ElementType = F32) -> Placed:
         """A fresh array of the same shape on the same lanes: aligned, but compact where nothing follows."""

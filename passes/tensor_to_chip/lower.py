@@ -79,8 +79,7 @@ def lower_function(function: Function, spec: ChipSpec, part_bytes: int = 0) -> L
     low.emit.builder = Builder.before(terminator)
     exchange.meet_at_end(low, outputs)
     terminator.set_operands((), (0,))
-    for op in reversed(ops):
-        op.erase()
+    block.erase_all(ops)
     for arg in list(function.args):
         block.erase_arg(arg)
     function.update_type()

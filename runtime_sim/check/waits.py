@@ -207,11 +207,12 @@ class _Memories:
         return None
 
     def _find(self, step: Step, touched: list[Access]) -> _Touched:
-        places = [(self.memories.get(_place(step.core, access)), access) for access in touched]
-        known = [(memory, access) for memory, access in places if memory and access.boxes]
-        hulls = [hull for memory, access in known for hull in memory.hulls(step.queue, access)]
-        cells = [part for memory, access in known for part in memory.cells_of(step.queue, access)]
-        return _Touched(hulls, cells)
+        found = _Touched([], [])
+        for access in touched:
+            memory = self.memories.get(_place(step.core, access))
+            if memory and access.boxes:
+                memory.find(step.queue, access, found)
+        return found
 
     def _race(self, step: Step, access: Access, conflict: _Conflict) -> Race:
         at = conflict.queue, conflict.number
@@ -262,26 +263,16 @@ class _Memory:
             cells = self.cells[box] = (lanes, parts)
         return cells
 
-    def hulls(self, own: int, access: Access) -> Iterator[tuple[int, Array, _Memory, Access]]:
-        """Of each other queue, all cells between those that could conflict, if there are any."""
-        lanes, parts = (_hull(each) for each in zip(*map(self._cells, access.boxes), strict=True))
+    def find(self, own: int, access: Access, found: _Touched) -> None:
+        """Add what a queue touches by an access."""
+        cells = [*map(self._cells, access.boxes)]
+        lanes, parts = (_hull(each) for each in zip(*cells, strict=True))
         for queue, hull in enumerate(self.last[:, _kinds(access), lanes, parts]):
             if queue != own and hull.size:
-                yield queue, hull, self, access
-
-    def cells_of(self, own: int, access: Access) -> list[Array]:
-        """Those where the queue leaves the number of what accesses them, in few views of many boxes."""
+                found.hulls.append((queue, hull, self, access))
         last = self.last[own, int(access.write)]
-        found = []
-        for run in _runs(map(self._cells, access.boxes)):
-            (lanes, first), (_, end) = run[0], run[-1]
-            width = first.stop - first.start
-            if len(run) <= max(width, 1):
-                found += [last[each] for each in run]
-            else:
-                step = run[1][1].start - first.start
-                found += [last[lanes, first.start + i : end.start + i + 1 : step] for i in range(width)]
-        return found
+        for run in _runs(cells):
+            found.cells.extend(_views(last, run))
 
     def conflict(self, own: int, access: Access, clock: Clock) -> _Conflict | None:
         """The newest conflicting access of another queue that is not known to be complete."""
@@ -316,6 +307,18 @@ def _runs(cells: Iterable[Cells]) -> Iterator[list[Cells]]:
         yield run
 
 
+def _views(last: Array, run: Sequence[Cells]) -> Iterator[Array]:
+    """The cells of a run, in few views."""
+    (lanes, first), (_, end) = run[0], run[-1]
+    width = first.stop - first.start
+    if len(run) <= max(width, 1):
+        yield from (last[each] for each in run)
+        return
+    step = run[1][1].start - first.start
+    for i in range(first.start, first.stop):
+        yield last[lanes, i : i + end.start - first.start + 1 : step]
+
+
 def _goes_on(run: Sequence[Cells], cells: Cells) -> bool:
     (lanes, first), (_, last), (own_lanes, own) = run[0], run[-1], cells
     step = own.start - last.start
@@ -334,11 +337,13 @@ def _kinds(access: Access) -> slice:
 
 
 def _hull(slices: Sequence[slice]) -> slice:
-    return slice(min(each.start for each in slices), max(each.stop for each in slices))
+    return slice(min([each.start for each in slices]), max([each.stop for each in slices]))
 
 
 class _Touched(NamedTuple):
-    """What could conflict with an instruction on a queue, and where it leaves its number."""
+    """What could conflict with an instruction on a queue: of each other queue all cells between those that
+    do. And where it leaves its number.
+    """
 
     hulls: list[tuple[int, Array, _Memory, Access]]
     cells: list[Array]

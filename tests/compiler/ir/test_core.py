@@ -73,6 +73,27 @@ def test_an_op_in_use_cannot_be_erased(block):
         a.erase()
 
 
+def test_many_ops_are_erased_at_once(block):
+    a, b, c = chain(block, 3)
+    d = block.append(SiluOp(block.args[0]))
+    left = weakref.ref(c)
+    block.erase_all([b, c])
+    assert (len(block.ops), list(block.ops), block.terminator) == (2, [a, d], d)
+    assert not a.has_uses()
+    assert block.args[0].users == [a, d]
+    with uncollected():
+        del b, c
+        assert left() is None
+    block.erase_all([a, d])
+    assert (len(block.ops), block.ops.first, block.args[0].has_uses()) == (0, None, False)
+
+
+def test_ops_that_another_uses_cannot_be_erased_at_once(block):
+    a, b, _ = chain(block, 3)
+    with pytest.raises(AssertionError, match=r"while toy\.silu uses it"):
+        block.erase_all([a, b])
+
+
 def test_replacing_a_value_moves_every_use(block):
     a, b = block.args
     mul = block.append(MulOp(a, a))
