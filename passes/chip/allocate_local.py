@@ -19,7 +19,7 @@ from dialects.contents import Content
 from passes.chip.banks import Banks
 from passes.chip.lives import Life, live_bytes, lives, shortest
 from passes.chip.pace import Pace
-from passes.chip.packing import Held, Packing, free_ranges
+from passes.chip.packing import Packing, free_ranges
 from passes.chip.reorder import reorder
 from passes.manager import Pass
 
@@ -85,22 +85,20 @@ def largest_first(found: Sequence[Life], length: int, spec: ChipSpec) -> dict[in
     if live_bytes(found, length).max() > spec.lane_bytes:
         return {}
     starts: dict[int, int] = {}
-    meeting: dict[int, list[Held]] = defaultdict(list)  # lives by the blocks of positions that they last for
+    # By the blocks of positions that a life lasts for: its bytes [start, stop), its first and last position.
+    meeting: dict[int, list[tuple[int, int, int, int]]] = defaultdict(list)
     for index in sorted(range(len(found)), key=lambda index: (-found[index].bytes, found[index].first)):
         life = found[index]
-        blocks = range(life.first // BLOCK, life.last // BLOCK + 1)
-        taken = {
-            held
-            for block in blocks
-            for held in meeting[block]
-            if found[held.life].first <= life.last and held.end >= life.first
-        }
-        gaps = free_ranges(sorted(taken), life.bytes, spec)
-        if not gaps:
+        first, last = life.first, life.last
+        blocks = range(first // BLOCK, last // BLOCK + 1)
+        taken = {held for block in blocks for held in meeting[block] if held[2] <= last and held[3] >= first}
+        gap = next(free_ranges(sorted(taken), life.bytes, spec), None)
+        if gap is None:
             return {}
-        starts[index] = start = gaps[0][0]
+        starts[index], _ = gap
+        held = gap[0], gap[0] + life.bytes, first, last
         for block in blocks:
-            meeting[block].append(Held(start, start + life.bytes, life.last, index))
+            meeting[block].append(held)
     return starts
 
 

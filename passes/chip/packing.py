@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
 
@@ -86,7 +86,7 @@ class Packing:
 
     def _put(self, index: int, now: int) -> bool:
         life = self.found[index]
-        gaps = free_ranges(self._held, life.bytes, self.spec)
+        gaps = [*free_ranges(self._held, life.bytes, self.spec)]
         if not gaps:
             return False
         buffer = life.op.buffer
@@ -133,17 +133,16 @@ def starts(gaps: list[tuple[int, int]], life: Life, spec: ChipSpec) -> Iterator[
             yield from (start, *range(-(-start // bank) * bank, stop - life.bytes + 1, bank))
 
 
-def free_ranges(taken: Sequence[Held], size: int, spec: ChipSpec) -> list[tuple[int, int]]:
+def free_ranges(taken: Iterable[Sequence[int]], size: int, spec: ChipSpec) -> Iterator[tuple[int, int]]:
     """The free ranges [start, stop) of at least `size` bytes; all are whole EU widths.
 
-    `taken` is sorted by start, and may overlap.
+    `taken` begin with their start and stop; they are sorted by start, and may overlap.
     """
-    free, end = [], 0
-    for held in taken:
-        if held[0] - end >= size:
-            free.append((end, held[0]))
-        if held[1] > end:
-            end = held[1]
+    end = 0
+    for start, stop, _, _ in taken:
+        if start - end >= size:
+            yield end, start
+        if stop > end:
+            end = stop
     if spec.lane_bytes - end >= size:
-        free.append((end, spec.lane_bytes))
-    return free
+        yield end, spec.lane_bytes
