@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from math import prod
 from tempfile import TemporaryFile
 
 import numpy as np
@@ -28,7 +29,7 @@ from driver.calibration.kept import Shelf
 from driver.groups import table_of
 from driver.job import Job
 from frontend.imported import NetGroup
-from frontend.writing import PARTS, noise
+from frontend.writing import HEAD_ROWS, PARTS, noise
 
 SAMPLE_WIDTH = 1024  # inputs of a factor that stands for all, at most
 SAMPLE_GROUPS = 2  # of columns that stand for all
@@ -158,15 +159,32 @@ def writing(job: Job, run: Run) -> Iterator[Step]:
 def feedback_cost(job: Job, run: Run) -> RunCost:
     """The model runs twice, layer by layer: to measure, and on what was made of that."""
     layers = [*inputs_in(job)]
-    steps = [] if job.options.calibration_text else [*writing(job, run)]
+    steps, most = [], [0]
+    if job.options.calibration_text is None:
+        steps, most = [*writing(job, run)], [writing_memory(job, run)]
     for found, count in layers:
         for inputs in found:
             measuring = Step(run.product * run.batches * inputs.squares, run.batches)
             again = Step(Rates.of(inputs.scheme).codes * inputs.weights)
             steps += [step.times(count) for step in (measuring, again, *settling(inputs, run.read))]
     reading, products = run.steps
-    most = max((measuring_memory(found, job, run) for found, _ in layers), default=0)
-    return RunCost((*steps, reading, products.times(2)), run.memory + most)
+    most += [measuring_memory(found, job, run) for found, _ in layers]
+    return RunCost((*steps, reading, products.times(2)), run.memory + max(most))
+
+
+def writing_memory(job: Job, run: Run) -> int:
+    """Bytes beside a layer's weights: keys and values of all layers; rows of the head, and their logits."""
+    table = table_of(job.model).y.type
+    head = min(HEAD_ROWS, table.shape[0]) * (table.shape[1] + WRITTEN[0])
+    layers = [group for group in job.model.nets if group.of_layers]
+    kept = sum(len(group.instances) * kept_in(group) for group in layers)
+    return F32.bytes * (head + run.tokens * kept)
+
+
+def kept_in(group: NetGroup) -> int:
+    """Items of the keys and values of a token in a layer."""
+    _, *kept = group.module.functions()[0].terminator.operands
+    return sum(prod(each.type.shape[2:]) for each in kept)
 
 
 def measuring_memory(found: Sequence[Inputs], job: Job, run: Run) -> int:

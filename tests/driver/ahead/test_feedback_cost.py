@@ -10,7 +10,15 @@ import pytest
 from compiler.ir.types import BF16
 from compiler.weights.scheme import Scheme
 from driver.ahead import feedback_cost as costs
-from driver.ahead.feedback_cost import Inputs, Rates, feedback_cost, inputs_in, settling, writing
+from driver.ahead.feedback_cost import (
+    Inputs,
+    Rates,
+    feedback_cost,
+    inputs_in,
+    settling,
+    writing,
+    writing_memory,
+)
 from driver.ahead.run_cost import Run, Step
 from driver.convert import compiled_job
 from driver.options import ConvertOptions
@@ -86,6 +94,11 @@ def test_the_model_runs_twice_and_writes_what_no_text_gives(job, known, tmp_path
         job.options = replace(job.options, calibration_text=None)
         assert feedback_cost(job, RUN).steps[3:] == found.steps
     assert len([*writing(job, RUN)]) == 3
+
+
+def test_memory_has_keys_and_values_of_all_tokens_that_are_written(job):
+    """Of one head of 64 in each of three layers, beside logits of the vocabulary."""
+    assert writing_memory(job, RUN) == 4 * (320 * (128 + 128) + 100 * 3 * 2 * 64)
 
 
 def test_samples_take_some_time():

@@ -15,11 +15,12 @@ from driver.convert import convert
 from driver.options import ConvertOptions
 from driver.pipelines import default_pipeline
 
-SIZES = {"layers": 2, "hidden": 128, "heads": 2, "kv_heads": 1, "intermediate": 128, "vocab": 320}
+SIZES = {"layers": 2, "hidden": 64, "heads": 2, "kv_heads": 1, "intermediate": 64, "vocab": 320}
 
 
 @pytest.fixture(params=["search", "gptq"])
-def options(request, tiny_checkpoint, tmp_path) -> ConvertOptions:
+def options(request, tiny_checkpoint, tmp_path, monkeypatch) -> ConvertOptions:
+    monkeypatch.setattr(calibrate, "WRITTEN", (16, 8))
     folder = shutil.copytree(tiny_checkpoint("llama", **SIZES), tmp_path / "model")
     given = ConvertOptions(folder, 64, "w4bf16", q_group_size=32, calibrate=request.param, jobs=2)
     given = replace(given, passes=default_pipeline(given), out_dir=tmp_path / "out", cache=tmp_path / "cache")
