@@ -17,7 +17,9 @@ from driver.work import Work
 from passes.chip.allocate_local import DoesNotFit
 from passes.options import ByFunction
 
-TILES = (0, 2, 3, 4)  # times `work_bytes`, 0 for the default; larger ones are fewer, and waited for longer
+# Times `work_bytes`, 0 for the default. Larger ones are fewer, and waited for longer; the search begins with
+# them, as their programs are shorter.
+TILES = (0, 2, 3, 4)
 FILLS = (0.85, 0.75, 0.7, 0.5, 0.0)  # loads further ahead hide more, and leave less room
 BUDGET = 200_000  # instructions to place in trials before the best so far is taken
 COMMAND = 1e-7  # of the cycles, to have one command less: long programs take time to compile
@@ -84,7 +86,7 @@ class Search:
         """Try single changes, to the tiles of all or to one function's effort, until none is cheaper; then
         fewer loads ahead where tokens are many: for the room that these take, results may have to wait.
         """
-        best = {name: self.first(name) for name in self.works}
+        best = self.begin()
         while better := next(self.cheaper(best), None):
             best = better
         for name, effort in best.items():
@@ -101,10 +103,19 @@ class Search:
                 return
             found = thinner
 
-    def first(self, name: str) -> Effort:
+    def begin(self) -> dict[str, Effort]:
+        """With the largest tiles with which all functions fit."""
+        *larger, least = reversed(self.tiles)
+        for tile_bytes in larger:
+            with suppress(DoesNotFit):
+                return {name: self.first(name, tile_bytes) for name in self.works}
+        return {name: self.first(name, least) for name in self.works}
+
+    def first(self, name: str, tile_bytes: int) -> Effort:
         """As much at once as fits."""
         problem = DoesNotFit("nothing was tried")
-        for effort in self.works[name].guesses(self.spec):
+        for guess in self.works[name].guesses(self.spec):
+            effort = replace(guess, tile_bytes=tile_bytes)
             found = self.candidate(name, effort)
             if isinstance(found, Candidate):
                 return effort
@@ -120,10 +131,18 @@ class Search:
                 yield efforts
 
     def changes(self, best: Mapping[str, Effort]) -> Iterator[dict[str, Effort]]:
-        """Tiles one step larger or smaller, and steps of each function by itself."""
-        place = self.tiles.index(next(iter(best.values())).tile_bytes)
-        for tile_bytes in self.tiles[max(0, place - 1) : place + 2]:
-            yield {name: replace(effort, tile_bytes=tile_bytes) for name, effort in best.items()}
+        """Tiles one step smaller or larger, and steps of each function by itself.
+
+        Tiles of a size that changes nothing are those of another: it is left out from then on.
+        """
+        tile_bytes = next(iter(best.values())).tile_bytes
+        for by in (-1, 1):
+            while 0 <= (place := self.tiles.index(tile_bytes) + by) < len(self.tiles):
+                tried = {name: replace(each, tile_bytes=self.tiles[place]) for name, each in best.items()}
+                yield tried
+                if self.cost(tried) != self.cost(best):
+                    break
+                del self.tiles[place]
         for name, effort in best.items():
             for step in self.works[name].neighbours(effort, self.spec):
                 yield {name: step}
@@ -160,7 +179,7 @@ class Search:
     def chosen(self) -> Candidate:
         """The best of all that was tried, among the sizes of tiles that all functions were tried with."""
         found = []
-        for tile_bytes in self.tiles:
+        for tile_bytes in reversed(self.tiles):
             known = {name: self.known(name, tile_bytes) for name in self.works}
             if all(known.values()):
                 found.append(joined({name: best_of(candidates) for name, candidates in known.items()}))
