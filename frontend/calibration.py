@@ -131,11 +131,10 @@ def run_layers(
     layers do not hand states from one to the next.
     """
     paths = {id(module): path for path, module in model.named_modules()}
-    batches = min(len(tokens), -(-tokens.size // BATCH_TOKENS))
     with one_thread(), unwarned(), ThreadPoolExecutor(jobs) as pool:
         outer = Outer(model, weights, paths)
         states, calls = [], []
-        for batch in np.array_split(tokens.astype(np.int64), batches):
+        for batch in batches_of(tokens):
             states.append(outer.before_layers(torch.from_numpy(batch)))
             calls.append(outer.calls)
         for layer, *at in track([*zip(outer.layers, *calls, strict=True)], "calibrate", " layers"):
@@ -156,6 +155,42 @@ def run_layers(
         for state in states:
             sums = added(sums, {name: measure_of(name)(outer.before_head(state))})
         settle(sums)
+
+
+def batches_of(tokens: np.ndarray) -> list[np.ndarray]:
+    """Of sequences, those that are run together: others may round otherwise."""
+    count = min(len(tokens), -(-tokens.size // BATCH_TOKENS))
+    return np.array_split(tokens.astype(np.int64), count)
+
+
+class Beside:
+    """Tokens that are run through the layers while these are in memory for something else, and the mean
+    squares that `mean_squares` finds.
+    """
+
+    def __init__(self, outer: Outer, tokens: np.ndarray) -> None:
+        self.outer, self.found = outer, dict[str, Floats]()
+        self.states: list[torch.Tensor] = []
+        self.calls: list[list[Call]] = []
+        for batch in batches_of(tokens):
+            self.states.append(outer.before_layers(torch.from_numpy(batch)))
+            self.calls.append(outer.calls)
+
+    def layer(self, number: int, names: Mapping[int, str]) -> None:
+        sums: Sums = {}
+        for at, calls in enumerate(self.calls):
+            self.states[at], more = watched(names, lambda name: SQUARES, calls[number], self.states[at])
+            sums = added(sums, more)
+        self.keep(sums)
+
+    def head(self) -> None:
+        name, sums = head_weight_name(self.outer.model), dict[str, Sum]()
+        for state in self.states:
+            sums = dict(added(sums, {name: SQUARES(self.outer.before_head(state))}))
+        self.keep(sums)
+
+    def keep(self, sums: Sums) -> None:
+        self.found.update({name: sum_.mean for name, sum_ in sums.items()})
 
 
 @torch.no_grad()

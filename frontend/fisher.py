@@ -17,6 +17,7 @@ from torch import nn
 from compiler.progress import track
 from compiler.weights.stored import Floats
 from frontend.binding import Weights
+from frontend.calibration import Beside
 from frontend.capture import head_weight_name, one_thread, unwarned
 from frontend.layers import Call, Outer, loaded
 
@@ -25,23 +26,39 @@ Take: TypeAlias = Callable[[str, slice, Floats], None]
 
 
 @torch.no_grad()
-def run_back(model: Any, weights: Weights, tokens: np.ndarray, wanted: Container[str], take: Take) -> None:
+def run_back(
+    model: Any,
+    weights: Weights,
+    tokens: np.ndarray,
+    wanted: Container[str],
+    take: Take,
+    beside: np.ndarray | None = None,
+) -> dict[str, Floats]:
     """Call `take` with the name of each wanted parameter, which of its rows, and F of these, per token.
 
     The head's come first, then those of the last layer. `model` and `tokens` [sequences, tokens] are as for
     `frontend.calibration.run_layers`. Memory holds the states [tokens, hidden] before all layers, and of one
     layer three times its parameters. UserError as there.
+
+    Gives what `frontend.calibration.mean_squares` does of tokens `beside` these.
     """
     paths = {id(module): path for path, module in model.named_modules()}
     with one_thread(), unwarned():
         outer = Outer(model, weights, paths)
         ids = torch.from_numpy(tokens.astype(np.int64))
+        watch = None if beside is None else Beside(outer, beside)
         states = [outer.before_layers(each[None]) for each in ids]
         calls, before = [*outer.calls], []
-        for layer, call in track([*zip(outer.layers, calls, strict=True)], "run", " layers"):
+        for number, (layer, call) in enumerate(
+            track([*zip(outer.layers, calls, strict=True)], "run", " layers")
+        ):
             before.append(states)
-            with loaded(layer, paths[id(layer)], weights):
+            with loaded(layer, paths[id(layer)], weights) as names:
+                if watch is not None:
+                    watch.layer(number, names)
                 states = [call.run(state) for state in states]
+        if watch is not None:
+            watch.head()
         gradients = [*Head(outer, weights, wanted, take).back(torch.cat(states))[:, None]]
         steps = [*zip(outer.layers, calls, before, strict=True)]
         for layer, call, states in track(steps[::-1], "run back", " layers"):
@@ -52,6 +69,7 @@ def run_back(model: Any, weights: Weights, tokens: np.ndarray, wanted: Container
                 gradients, squares = back(call, states, gradients, [*found.values()])
                 for name, square in zip(found, squares, strict=True):
                     take(name, slice(None), (square / tokens.size).numpy())
+    return {} if watch is None else watch.found
 
 
 @torch.enable_grad()

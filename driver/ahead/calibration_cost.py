@@ -15,7 +15,7 @@ from frontend.config import ModelConfig
 
 def calibration_cost(job: Job, config: ModelConfig) -> RunCost:
     method = method_of(job)
-    if method == "none":
+    if method == "none" or (method == "search" and job.importance):  # which bits by a budget took
         return RunCost()
     running = Running(job, config)
     build = Step(seconds_of(lambda: running.native, 1))

@@ -12,10 +12,10 @@ from compiler.progress import note
 from compiler.weights.groups import quantize
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Floats, to_float32
-from driver.calibration.calibrate import longest_of, of_text, spread
+from driver.calibration.calibrate import longest_of, of_text, sequences, spread
 from driver.calibration.running import Running
 from driver.job import Job
-from driver.options import ConvertOptions
+from driver.options import AUTO, ConvertOptions
 from driver.rules import BITS
 from frontend.fisher import run_back
 from frontend.load import OpenedModel
@@ -46,7 +46,8 @@ def measured(job: Job, opened: OpenedModel, names: Container[str]) -> Losses:
         lost = errors(weight, fisher, options, 1 if rows != slice(None) else max(1, weight.size // SAMPLE))
         losses[name] = losses.get(name, np.zeros(len(BITS))) + lost
 
-    run_back(running.native, job.weights, tokens, names, take)
+    beside = sequences(running, "search") if options.calibrate in (AUTO, "search") else None
+    job.importance = run_back(running.native, job.weights, tokens, names, take, beside)
     return losses
 
 

@@ -130,7 +130,8 @@ class Space:
             keep=[*keep, *(options.keep or ())] or None,
             lm_head_quantize=options.lm_head_quantize if head is None else head,
         )
-        return Job(given, job.model, job.weights, cache=job.cache, executor=job.executor)
+        kept = {"cache": job.cache, "executor": job.executor, "importance": job.importance}
+        return Job(given, job.model, job.weights, **kept)  # type: ignore[arg-type]
 
 
 def measured_name(linear: Linear) -> str:

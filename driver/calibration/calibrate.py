@@ -41,8 +41,9 @@ def calibrated(job: Job, opened: OpenedModel, folder: Path) -> Iterator[None]:
     """With a job that knows how its weights become codes; what memory does not hold lies in `folder`."""
     method, running = method_of(job), Running(job, opened.config)
     with ExitStack() as stack:
+        known, job.importance = job.importance, {}  # by the run that chose bits for a budget
         if method == "search":
-            job.importance = importance_of(running)
+            job.importance = known or importance_of(running)
         elif method == "gptq":
             settle(running, stack.enter_context(shelf(folder)))
         keep_choice(job, method)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from frontend.calibration import mean_squares
 from frontend.fisher import run_back
 from tests.frontend.test_calibration import opened, saved
 
@@ -46,6 +47,17 @@ def test_noise_brings_the_divergence_that_it_says(tmp_path, monkeypatch, name):
         noise = torch.randn(fisher.shape)
         noise *= float(np.sqrt(2e-4 / (fisher * noise.numpy() ** 2).sum()))
         assert divergence(model, parameter, noise) == pytest.approx(1e-4, rel=0.45), parameter
+
+
+def test_what_inputs_are_is_measured_beside(tmp_path):
+    """To the bit."""
+    saved(tmp_path, "llama")
+    found = run_back(*opened(tmp_path), TOKENS, NOISE, lambda *given: None, TOKENS[:3, :20])
+    wanted = mean_squares(*opened(tmp_path), TOKENS[:3, :20], 2)
+    assert found.keys() == wanted.keys()
+    for name, each in found.items():
+        np.testing.assert_array_equal(each, wanted[name])
+    assert run_back(*opened(tmp_path), TOKENS, NOISE, lambda *given: None) == {}
 
 
 def test_experts_are_measured_and_the_same_each_time(tmp_path):

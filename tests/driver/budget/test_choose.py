@@ -14,6 +14,7 @@ from compiler.bmodel import read_bmodel
 from compiler.diagnostics import UserError
 from driver.budget import choose
 from driver.budget.choose import check_budget
+from driver.calibration import calibrate
 from driver.convert import convert
 from driver.options import ConvertOptions
 
@@ -49,6 +50,20 @@ def test_the_flags_that_are_told_make_the_same_file(options, tmp_path, caplog):
     assert repeated(options, words, tmp_path / "repeated") == made
     convert(replace(options, bits=6.5, jobs=2, out_dir=tmp_path / "again"))
     assert told(caplog) == (mean, words)
+
+
+def test_the_model_runs_once_to_choose_bits_and_codes(options, tmp_path, caplog, monkeypatch):
+    """What inputs are is known to the search then, and is none of its business where there is none."""
+    searched = []
+    mean_squares = calibrate.mean_squares
+    monkeypatch.setattr(calibrate, "mean_squares", lambda *given: searched.append(1) or mean_squares(*given))
+    convert(replace(options, bits=6.5))
+    assert searched == []
+    caplog.clear()
+    wide = replace(options, bits=9.0, keep=["model.layers.[01].*=8"], calibrate="auto")
+    made = convert(replace(wide, out_dir=tmp_path / "wide")).read_bytes()
+    _, words = told(caplog)
+    assert repeated(replace(wide, keep=None), words, tmp_path / "repeated") == made
 
 
 def test_a_file_is_as_large_as_it_may_be(options, tmp_path, caplog):
