@@ -13,7 +13,7 @@ from dialects import llm, tensor
 from dialects.tensor import Lanes
 from passes.llm_to_tensor.context import Lowering, Run
 from passes.llm_to_tensor.moved import CannotMove
-from passes.llm_to_tensor.sections import Places, Section, is_rounded, sections_of
+from passes.llm_to_tensor.sections import Places, Section, is_given, is_rounded, sections_of
 from passes.llm_to_tensor.views import Views
 from passes.ranges import Range, even_parts, even_ranges
 
@@ -150,9 +150,7 @@ class InSections(Lowering):
 
     def picked(self, op: llm.GatherRowsOp) -> Value:
         rows = self.views.moved(op.ids).rows(op.ids.type.rank - 1, self.current.tokens)
-        table = self.whole(op.table)
-        type_ = TensorType((1, self.count, table.type.shape[1]), table.type.element, Lanes(1))
-        return self.build.add(tensor.GatherOp(table, rows, types=[type_]))
+        return self.gathered_from(self.whole(op.table), rows, None if is_given(op.y) else Lanes(1))
 
     def token_rows(self, value: Value) -> Value:
         return self.tokens_of(value, self.axis(value), self.current.tokens)

@@ -8,6 +8,7 @@ from dialects import llm, tensor
 from dialects.tensor import Lanes
 from dialects.weights import some_items
 from passes.llm_to_tensor.context import Lowered, Lowering, Parameter, TableRows, lowers
+from passes.llm_to_tensor.sections import is_given
 
 
 @lowers(llm.WeightOp)
@@ -55,7 +56,7 @@ def gather_rows(low: Lowering, op: llm.GatherRowsOp) -> Lowered:
 def embedding(low: Lowering, op: llm.EmbeddingOp) -> Value:
     """Rows go from table to result, unless something is computed of them."""
     rows = TableRows(op.table, low.parameter(op.table), low.argument(op.ids))
-    if op.scale == 1.0 and all(user.is_terminator for user in op.y.users):
+    if op.scale == 1.0 and is_given(op.y):
         return low.gather(rows, None)
     x = low.wide(low.gathered(rows, op.y.type.shape))
     return x if op.scale == 1.0 else low.build.scalar(tensor.MulOp, x, op.scale)

@@ -131,7 +131,8 @@ class Prefill(InSections):
     def reshaped(self, x: Value, op: llm.ReshapeOp) -> Value:
         axis = self.axis(op.y)
         shape = (*op.shape[:axis], self.count, *op.shape[axis + 1 :])
-        return self.build.reshape(x, shape, replace(x.type.layout, axis=axis))
+        layout = x.type.layout if tensor.in_ddr(x.type) else replace(x.type.layout, axis=axis)
+        return self.build.reshape(x, shape, layout)
 
     def broadcast(self, x: Value, shape: tuple[int, ...]) -> Value:
         axis = tensor.axis_over_lanes(x.type)

@@ -258,6 +258,13 @@ def _named_for(section: Section, places: Places) -> Iterator[Op]:
                     yield op
 
 
+def is_given(value: Value) -> bool:
+    """Whether all that becomes of a value is that the client reads it, in some shape."""
+    return all(
+        user.is_terminator or (isinstance(user, llm.ReshapeOp) and is_given(user.y)) for user in value.users
+    )
+
+
 def is_rounded(value: Value) -> bool:
     """Whether all that read a value, also with its tokens moved, do so in its element type."""
     return all(_rounds(user, value) for user in value.users)

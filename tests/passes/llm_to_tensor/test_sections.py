@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from compiler.ir.module import Module
 from passes.llm_to_tensor.sections import Places, sections_of
 from passes.manager import PassManager, parse_pipeline
 from tests.helpers import as_net, parse_ir, random_tensor
@@ -187,7 +188,18 @@ def test_rows_are_picked_by_numbers(options):
       %z = "llm.reshape"(%g) <{{shape = array<i64: {p}, 64>}}> : (tensor<1x{p}x64xbf16>) -> tensor<{p}x64xbf16>
     """
     ids = np.random.default_rng(5).permutation(p).astype(np.int32)
-    check_levels(text, [bf16(p, 64), ids], weights={"w": weight(64, 64)}, options=options, axes=STATES)
+    arguments = [bf16(p, 64), ids]
+    given = check_levels(text, arguments, weights={"w": weight(64, 64)}, options=options, axes=STATES)
+    assert is_gathered_locally(given) == {False}, "the client's rows go by local memory"
+    more = f'%a = "llm.mul"(%z, %z) : (tensor<{p}x64xbf16>, tensor<{p}x64xbf16>) -> tensor<{p}x64xbf16>'
+    read = check_levels(text + more, arguments, weights={"w": weight(64, 64)}, options=options, axes=STATES)
+    assert is_gathered_locally(read) == {True}
+
+
+def is_gathered_locally(module: Module) -> set[bool]:
+    """Of each gather, whether its rows come into local memory."""
+    ops = module.functions()[0].block.ops
+    return {op.results[0].type.layout is not None for op in ops if op.opname == "tensor.gather"}
 
 
 @pytest.mark.parametrize("options", ["", "{tokens=64}", "{tokens=64 keys=64}"])
