@@ -9,6 +9,7 @@ from itertools import accumulate
 from compiler.ir.core import Value
 from compiler.ir.module import Function
 from compiler.ir.types import BF16, F32
+from compiler.sizes import round_up
 from compiler.target.spec import ChipSpec
 from dialects import llm
 from driver.pipelines import Effort
@@ -61,7 +62,7 @@ class Work:
         """
         axes = {
             "tokens": run_lengths(self.tokens, spec.lanes),
-            "keys": run_lengths(self.keys, spec.lanes),
+            "keys": self.key_counts(effort.tokens, spec.lanes),
             "keep": [0, spec.lane_bytes // 2],
         }
         for by, steps in ((-1, (("tokens", "keys"), *SINGLE)), (1, SINGLE)):
@@ -71,6 +72,14 @@ class Work:
                     found = replace(effort, **{name: axes[name][place] for name, place in places.items()})
                     if self.is_sensible(found):
                         yield found
+
+    def key_counts(self, tokens: int, lanes: int) -> list[int]:
+        """0 for all at once; where runs of so many tokens are few, all that a run sees, loaded anew for each;
+        then halves.
+        """
+        everything, *halves = run_lengths(self.keys, lanes)
+        seen = [round_up(self.keys, lanes)] if 0 < self.keys <= 2 * tokens else []
+        return [everything, *seen, *halves]
 
     def is_sensible(self, effort: Effort) -> bool:
         """Whether it may be better than what is simpler. Many runs are streamed, and keep no weights."""

@@ -89,6 +89,10 @@ LANE = BM1684X.lane_bytes
         (Work(256), Effort(128), [Effort(), Effort(64)]),  # there are no weights to keep
         (Work(256, 256), Effort(), [Effort(128)]),  # all at once, there are no other keys
         (Work(256, 256), Effort(64), [Effort(128), Effort(64, keys=128)]),
+        (Work(1024, 1024), Effort(512, keys=512), [  # all keys that a run sees, where runs are two
+            Effort(512, keys=1024), Effort(512, keys=256), Effort(256, keys=512)
+        ]),
+        (Work(1024, 1024), Effort(512, keys=1024), [Effort(), Effort(512), Effort(512, keys=512)]),
         (Work(512, 512), Effort(64, keys=64), [
             Effort(128, keys=128), Effort(64, keys=128), Effort(128, keys=64)
         ]),
