@@ -8,7 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from passes.llm_to_tensor.in_sections import token_runs
+from compiler.ir.module import Builder
+from passes.llm_to_tensor.in_sections import is_in_order, token_runs
+from passes.tensor.build import Build
+from tests.helpers import TARGET, parse_ir
 
 
 @pytest.mark.parametrize(
@@ -46,3 +49,24 @@ def test_runs_cover_all_tokens_once_in_whole_rows_of_lanes(total, rows, tail, la
     last = runs.pop() if tail else None
     assert last is None or -(-last.size // lanes) == min(tail, -(-total // lanes))
     assert all(run.size <= rows * lanes for run in runs)
+
+
+@pytest.mark.parametrize(
+    ("orders", "in_order"),
+    [
+        ([], False),  # nothing was out of order
+        ([(0, 2, 1, 3)], False),
+        ([(0, 2, 1, 3), (0, 2, 1, 3)], True),
+        ([(0, 2, 1, 3), (2, 0, 1, 3)], True),  # but for where an axis of one item is
+        ([(0, 3, 1, 2), (0, 3, 1, 2)], False),
+        ([(0, 3, 1, 2), (0, 2, 3, 1)], True),
+    ],
+)
+def test_permutes_may_put_items_back_in_order(orders, in_order):
+    module, _ = parse_ir('"func.return"(%x) : (tensor<1x2x3x4xf32>) -> ()')
+    (function,) = module.functions()
+    build = Build(Builder.before(function.terminator), TARGET)
+    (x,) = function.args
+    for order in orders:
+        x = build.permute(x, order)
+    assert is_in_order(x) == in_order
