@@ -71,6 +71,11 @@ class Pace:
         self._issued: set[int] = set()
         self._advance()
 
+    @property
+    def compute_free(self) -> float:
+        """By when the compute engine is done with all that it need not wait for commands for."""
+        return self._done[-1]
+
     def position_at(self, time: float) -> int:
         """The position of the compute instruction that runs at that time."""
         return bisect_left(self._done, time) - 1

@@ -94,14 +94,47 @@ LOADS = [load(target, "%x") for target in ("%a", "%c", "%e")]
 COPIES = [copy("%b", "%a"), copy("%d", "%c"), copy("%f", "%e")]
 
 
+def filled(buffers: int) -> str:
+    """The pass, with room for so many buffers of 64 bytes."""
+    return f"hoist-loads{{fill={64 * buffers / SPEC.lane_bytes}}}"
+
+
+SLOW = 300 * copy("%c", "%c")  # takes longer than a load and a store
+
+
 def test_a_load_lets_a_store_pass_that_is_ready():
     """The result of the first load is there when the second is over, so its store goes before the third."""
     first = COPIES[0] + store("%y", "%b")
     check_pass(
         "hoist-loads",
-        before=STORING + LOADS[0] + first + LOADS[1] + COPIES[1] + LOADS[2] + COPIES[2],
-        after=STORING + LOADS[0] + LOADS[1] + first + LOADS[2] + COPIES[1] + COPIES[2],
+        before=STORING + LOADS[0] + first + LOADS[1] + SLOW + COPIES[1] + LOADS[2] + COPIES[2],
+        after=STORING + LOADS[0] + LOADS[1] + first + LOADS[2] + SLOW + COPIES[1] + COPIES[2],
     )
+
+
+STEPS = {
+    **dict(zip("aceBDF", LOADS + COPIES, strict=True)),
+    "y": store("%y", "%b"), "w": store("%s", "%b"), "t": store("%t", "%d"), "r": load("%e", "%t"),
+    "-": 200 * copy("%c", "%c"), "u": load("%b", "%x"), "g": load("%g", "%x"), "G": copy("%g", "%g"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("buffers", "before", "after"),
+    [
+        (4, "aBycDeF", "aceByDF"),  # what is stored is the fourth at the third load
+        (4, "aByc-DeF", "aceBy-DF"),  # a store may be over in time, but not the load behind it
+        (3, "aBycDeF", "acByDeF"),  # which so finds no room before the store is over
+        (2, "aBycDeF", "aBycDeF"),
+        (7, "aBucDeF", "acBueDF"),  # what is needed sooner than the third load is no store
+        (7, "aBwcDeF", "acBweDF"),  # other cores may wait for what is stored for them
+        (4, "aBycDtrFgG", "acByDtrFgG"),  # a load that has to be behind the store does not make it wait
+    ],
+)
+def test_a_store_waits_for_a_load_that_compute_would_wait_for_where_it_has_room(buffers, before, after):
+    head = STORING + region("s", "shared")
+    first, second = (head + "".join(map(STEPS.__getitem__, steps)) for steps in (before, after))
+    check_pass(filled(buffers), before=first, after=second)
 
 
 def test_a_load_does_not_wait_behind_a_store_that_is_not_ready():
@@ -119,14 +152,9 @@ def test_a_load_starts_later_by_what_the_stores_before_it_take():
     first, second = COPIES[0] + store("%y", "%b"), COPIES[1] + store("%t", "%d")
     check_pass(
         "hoist-loads",
-        before=STORING + LOADS[0] + first + LOADS[1] + second + LOADS[2] + COPIES[2],
-        after=STORING + LOADS[0] + LOADS[1] + first + second + LOADS[2] + COPIES[2],
+        before=STORING + LOADS[0] + first + LOADS[1] + second + 2 * SLOW + LOADS[2] + COPIES[2],
+        after=STORING + LOADS[0] + LOADS[1] + first + second + LOADS[2] + 2 * SLOW + COPIES[2],
     )
-
-
-def filled(buffers: int) -> str:
-    """The pass, with room for so many buffers of 64 bytes."""
-    return f"hoist-loads{{fill={64 * buffers / SPEC.lane_bytes}}}"
 
 
 def test_a_load_takes_the_room_of_the_next():
