@@ -93,7 +93,7 @@ def sample_of(function: Function, effort: Effort, spec: ChipSpec) -> Sample | Se
 
 
 def section_sample(function: Function, effort: Effort, spec: ChipSpec) -> SectionSample | None:
-    """None where there are no more than two sections."""
+    """None where there are no more than two sections, or none would be left out."""
 
     def runs_of(tokens: int) -> int:
         return len(token_runs(tokens, effort.tokens or tokens, 0, spec.lanes))
@@ -110,7 +110,7 @@ def section_sample(function: Function, effort: Effort, spec: ChipSpec) -> Sectio
         few = (runs // 2 - 1, runs // 2) if runs > 2 else ()
         programs.append(Some(few, (first,)))
         times.append((1 + len(others)) * (runs / 2 if few else 1))
-    return SectionSample(programs, times)
+    return SectionSample(programs, times) if any(each != 1 for each in times) else None
 
 
 def seen_keys(function: Function, run: Range) -> int:

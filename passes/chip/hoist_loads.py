@@ -72,8 +72,10 @@ class Room:
 
     def highest_fit(self, start: int, stop: int, size: int) -> int:
         """The first position from `start` on from which there is room for `size` bytes up to `stop`."""
-        full = np.flatnonzero(self.taken[start:stop] > self.capacity - size) if size else ()
-        return int(start + full[-1] + 1) if len(full) else start
+        if not size:
+            return start
+        full = np.flatnonzero(self.taken[start:stop] > self.capacity - size)
+        return int(start + full[-1] + 1) if full.size else start
 
     def can_hold(self, store: Op, stop: int, beside: int) -> bool:
         """Whether there is room for what is stored up to a position, beside so many more bytes."""

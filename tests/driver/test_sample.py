@@ -95,12 +95,17 @@ def test_to_price_a_call_takes_a_part_of_its_program(monkeypatch):
     assert counts[0] < counts[1] / 2
 
 
+def tower(**settings):
+    """That of Qwen2.5-VL for 192 patches."""
+    found = vision_config("qwen2_5_vl").to_dict()
+    found["vision_config"] |= settings
+    group = next(group for group in import_model(found, 64, patches=192).nets if group.name == "vit")
+    return after(group.module, FUSED).function("vit")
+
+
 def test_one_section_of_each_kind_stands_for_all_of_its_kind():
     """A tower of four layers in three runs: its patches, layers of two kinds, the last, and the merged ones."""
-    settings = vision_config("qwen2_5_vl").to_dict()
-    settings["vision_config"] |= {"fullatt_block_indexes": [2], "depth": 4}
-    group = next(group for group in import_model(settings, 64, patches=192).nets if group.name == "vit")
-    function = after(group.module, FUSED).function("vit")
+    function = tower(fullatt_block_indexes=[2], depth=4)
     found = sample_of(function, Effort(tokens=64), BM1684X)
     assert isinstance(found, SectionSample)
     assert [(some.sections, times) for some, times in zip(found.programs, found.times, strict=True)] == [
@@ -109,3 +114,11 @@ def test_one_section_of_each_kind_stands_for_all_of_its_kind():
     assert all(some.runs == ((0, 1) if some.sections[0] < 5 else ()) for some in found.programs)
     assert found.price(*[Price(10, 20, 1)] * 6) == Price(95, 190, 9.5)
     assert Trial("vit", [], found, trial).is_whole
+
+
+def test_sections_of_which_none_would_be_left_out_are_compiled_together():
+    """Two runs are all compiled, and so are two unlike layers."""
+    few, more = (tower(fullatt_block_indexes=[depth // 2], depth=depth) for depth in (2, 4))
+    assert sample_of(few, Effort(tokens=128), BM1684X) is None
+    assert sample_of(few, Effort(tokens=64), BM1684X) is not None
+    assert sample_of(more, Effort(tokens=128), BM1684X) is not None
