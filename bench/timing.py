@@ -124,7 +124,7 @@ ROWS = (
     Row(ONE, "lm_head", (2_299_517, None), (2_160_000, None)),
     Row(BIG_ONE, "block_cache_0", (None, None), (4_900_000, None)),
     Row(BIG_ONE, "block_0", (None, None), (100_000_000, None)),
-    Row(GRIDS, "vit", (60_873_445, None), (26_000_000, None)),
+    Row(GRIDS, "vit", (60_873_445, None), (25_800_000, 26_550_000)),
     Row(TILES, "vit", (4_339_968, None), (2_400_000, None)),
 )
 HEAD = (
