@@ -131,14 +131,14 @@ class Search:
                 yield efforts
 
     def changes(self, best: Mapping[str, Effort]) -> Iterator[dict[str, Effort]]:
-        """Tiles one step smaller or larger, and steps of each function by itself.
+        """Tiles one step smaller or larger, steps of each function by itself, and the smallest tiles.
 
         Tiles of a size that changes nothing are those of another: it is left out from then on.
         """
         tile_bytes = next(iter(best.values())).tile_bytes
         for by in (-1, 1):
             while 0 <= (place := self.tiles.index(tile_bytes) + by) < len(self.tiles):
-                tried = {name: replace(each, tile_bytes=self.tiles[place]) for name, each in best.items()}
+                tried = with_tiles(best, self.tiles[place])
                 yield tried
                 if self.cost(tried) != self.cost(best):
                     break
@@ -146,6 +146,7 @@ class Search:
         for name, effort in best.items():
             for step in self.works[name].neighbours(effort, self.spec):
                 yield {name: step}
+        yield with_tiles(best, self.tiles[0])
 
     def cost(self, efforts: Mapping[str, Effort]) -> float:
         """Of all these functions; infinite where one does not fit."""
@@ -191,6 +192,10 @@ class Search:
             for (of, effort), found in self._known.items()
             if of == name and effort.tile_bytes == tile_bytes and isinstance(found, Candidate)
         ]
+
+
+def with_tiles(efforts: Mapping[str, Effort], tile_bytes: int) -> dict[str, Effort]:
+    return {name: replace(effort, tile_bytes=tile_bytes) for name, effort in efforts.items()}
 
 
 def joined(found: Mapping[str, Candidate]) -> Candidate:
