@@ -16,13 +16,4 @@ def without_distribution() -> None:
         is_torch_distributed_available()
 
 
-def with_generators() -> None:
-    """Finish the class of generators, as torch._prims does, which is imported with the rules of shapes."""
-    if hasattr(torch._C, "_set_generator_metaclass"):
-        from torch._opaque_base import OpaqueBaseMeta
-
-        torch._C._set_generator_metaclass(OpaqueBaseMeta)
-
-
 without_distribution()
-with_generators()

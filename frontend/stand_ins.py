@@ -40,16 +40,12 @@ def all_of(*values: bool) -> bool:
 
 ASKED = ("expect_true", "guard_or_false", "guard_or_true", "guard_size_oblivious", "statically_known_true")
 
-# Shapes of what ops return whose kernels in C++ do not know them. To import it makes them known.
-RULES = "torch._meta_registrations"
-
 # What is looked up in such parts all the same: decorators for the compiler of torch by both libraries, the
 # class of distributed tensors by torch's dispatcher in C++, and what shapes and conditions are by its rules
 # for shapes, which takes symbols of sympy for possible. The packages of transformers read all files of all
 # models for the names in them, which modules of theirs do without.
 STAND_INS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
-        RULES: {},
         "torch._dynamo": dict.fromkeys(("allow_in_graph", "assume_constant_result", "disable"), unmarked),
         "torch.distributed.tensor": {"DTensor": Nothing},
         "torch.export": {},
@@ -121,12 +117,3 @@ def put_in_place() -> None:
         spec = None if name in sys.modules else spec_of(name)
         if spec is not None:
             sys.modules[name] = StandIn(spec, given)
-
-
-def add_rules() -> bool:
-    """Whether there were rules of shapes yet to be imported."""
-    stand_in = sys.modules[RULES]
-    if not isinstance(stand_in, StandIn):
-        return False
-    stand_in.real()
-    return True

@@ -10,7 +10,7 @@ a view that is not understood, and reading a view that a later write made stale.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,6 @@ from torch.nn import functional as F
 
 from compiler.diagnostics import UserError
 from frontend.graph import Constant, Graph, GraphValue, Node, map_leaves
-from frontend.stand_ins import add_rules
 
 # Functions recorded as one node; ATen would take them apart.
 WHOLE: dict[Any, str] = {
@@ -59,13 +58,6 @@ WRITE_BACK = {
     "aten.squeeze.dim": "view",
     "aten.alias.default": "view",
     "aten.detach.default": "view",
-}
-
-
-# What common functions return, as meta tensors, of which torch knows that in Python only.
-RULES: Mapping[Any, Callable[..., torch.Tensor]] = {
-    torch.ops.aten.embedding.default: lambda table, ids, *_: table.new_empty((*ids.shape, table.shape[1])),
-    F.layer_norm: lambda input, *_, **__: torch.empty(input.shape, dtype=input.dtype, device="meta"),
 }
 
 
@@ -145,7 +137,7 @@ class Recorder:
         """
         key = function, frozen(args), frozen(kwargs)
         if key not in self.outcomes:
-            self.outcomes[key] = outcome_of(function, on_meta(args), on_meta(kwargs))
+            self.outcomes[key] = function(*on_meta(args), **on_meta(kwargs))
         return self.outcomes[key]
 
     def record(self, name: str, args: Any, kwargs: dict[str, Any], result: Any) -> Any:
@@ -322,18 +314,6 @@ def traced_parameters(recorder: Recorder) -> Iterator[None]:
     finally:
         for table, name, tensor in replaced:
             table[name] = tensor
-
-
-def outcome_of(function: Any, args: Any, kwargs: dict[str, Any]) -> Any:
-    """What an operation on meta tensors returns, by rules that are quick to import where they are enough."""
-    if function in RULES:
-        return RULES[function](*args, **kwargs)
-    try:
-        return function(*args, **kwargs)
-    except NotImplementedError:
-        if not add_rules():
-            raise
-        return function(*args, **kwargs)
 
 
 def signature(tensor: torch.Tensor) -> tuple[tuple[int, ...], str]:
