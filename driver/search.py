@@ -17,9 +17,7 @@ from driver.work import Work
 from passes.chip.allocate_local import DoesNotFit
 from passes.options import ByFunction
 
-# Times `work_bytes`, 0 for the default. Larger ones are fewer, and waited for longer; the search begins with
-# them, as their programs are shorter.
-TILES = (0, 2, 3, 4)
+TILES = (0, 2, 3, 4)  # times `work_bytes`, 0 for the default; larger ones are fewer, and waited for longer
 FILLS = (0.85, 0.75, 0.7, 0.5, 0.0)  # loads further ahead hide more, and leave less room
 BUDGET = 200_000  # instructions to place in trials before the best so far is taken
 COMMAND = 1e-7  # of the cycles, to have one command less: long programs take time to compile
@@ -86,7 +84,7 @@ class Search:
         """Try single changes, to the tiles of all or to one function's effort, until none is cheaper; then
         fewer loads ahead where tokens are many: for the room that these take, results may have to wait.
         """
-        best = self.begin()
+        best = {name: self.first(name) for name in self.works}
         while better := next(self.cheaper(best), None):
             best = better
         for name, effort in best.items():
@@ -103,19 +101,10 @@ class Search:
                 return
             found = thinner
 
-    def begin(self) -> dict[str, Effort]:
-        """With the largest tiles with which all functions fit."""
-        *larger, least = reversed(self.tiles)
-        for tile_bytes in larger:
-            with suppress(DoesNotFit):
-                return {name: self.first(name, tile_bytes) for name in self.works}
-        return {name: self.first(name, least) for name in self.works}
-
-    def first(self, name: str, tile_bytes: int) -> Effort:
+    def first(self, name: str) -> Effort:
         """As much at once as fits."""
         problem = DoesNotFit("nothing was tried")
-        for guess in self.works[name].guesses(self.spec):
-            effort = replace(guess, tile_bytes=tile_bytes)
+        for effort in self.works[name].guesses(self.spec):
             found = self.candidate(name, effort)
             if isinstance(found, Candidate):
                 return effort
@@ -131,22 +120,13 @@ class Search:
                 yield efforts
 
     def changes(self, best: Mapping[str, Effort]) -> Iterator[dict[str, Effort]]:
-        """Tiles one step smaller or larger, steps of each function by itself, and the smallest tiles.
-
-        Tiles of a size that changes nothing are those of another: it is left out from then on.
-        """
-        tile_bytes = next(iter(best.values())).tile_bytes
-        for by in (-1, 1):
-            while 0 <= (place := self.tiles.index(tile_bytes) + by) < len(self.tiles):
-                tried = with_tiles(best, self.tiles[place])
-                yield tried
-                if self.cost(tried) != self.cost(best):
-                    break
-                del self.tiles[place]
+        """Tiles one step larger or smaller, and steps of each function by itself."""
+        place = self.tiles.index(next(iter(best.values())).tile_bytes)
+        for tile_bytes in self.tiles[max(0, place - 1) : place + 2]:
+            yield {name: replace(effort, tile_bytes=tile_bytes) for name, effort in best.items()}
         for name, effort in best.items():
             for step in self.works[name].neighbours(effort, self.spec):
                 yield {name: step}
-        yield with_tiles(best, self.tiles[0])
 
     def cost(self, efforts: Mapping[str, Effort]) -> float:
         """Of all these functions; infinite where one does not fit."""
@@ -180,7 +160,7 @@ class Search:
     def chosen(self) -> Candidate:
         """The best of all that was tried, among the sizes of tiles that all functions were tried with."""
         found = []
-        for tile_bytes in reversed(self.tiles):
+        for tile_bytes in self.tiles:
             known = {name: self.known(name, tile_bytes) for name in self.works}
             if all(known.values()):
                 found.append(joined({name: best_of(candidates) for name, candidates in known.items()}))
@@ -192,10 +172,6 @@ class Search:
             for (of, effort), found in self._known.items()
             if of == name and effort.tile_bytes == tile_bytes and isinstance(found, Candidate)
         ]
-
-
-def with_tiles(efforts: Mapping[str, Effort], tile_bytes: int) -> dict[str, Effort]:
-    return {name: replace(effort, tile_bytes=tile_bytes) for name, effort in efforts.items()}
 
 
 def joined(found: Mapping[str, Candidate]) -> Candidate:

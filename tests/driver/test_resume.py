@@ -87,7 +87,7 @@ REFUSED = {
     "of another": ("embedding.00.input.mlir", "", "", "block_0.mlir", "has the functions embedding, embedding_cache"),
     "no dump": (BLOCK, "// passes-left", "// left", "", "does not begin with '// passes-left:'"),
     "not to the end": (BLOCK, ",insert-waits", "", "", "leave unordered"),
-    "a wrong order": (BLOCK, ",tile-weights{bytes=65536}", "", "", "leaves whole: run tile-weights first"),
+    "a wrong order": (BLOCK, ",tile-weights", "", "", "leaves whole: run tile-weights first"),
     "of another chip": (BLOCK, '"bm1684x"', '"bm1688"', "", "is for 'bm1688' (bm.target), but -c asks for 'bm1684x'"),
     "of no known chip": (BLOCK, '"bm1684x"', '"bm9"', "", "is for 'bm9' (bm.target), but -c asks for 'bm1684x'"),
     "of another net": (BLOCK, 'kept = "session"', 'kept = "launch"', "", 'needs #bm.net<name = "block_cache"'),

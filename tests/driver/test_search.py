@@ -19,8 +19,6 @@ from passes.chip.allocate_local import DoesNotFit
 from passes.options import ByFunction
 
 TILE_BYTES = (0, 32768, 49152, 65536)
-LARGE = TILE_BYTES[-1]
-START = Effort(tile_bytes=LARGE)
 TOKENS = (0, 256, 128, 64)  # for 512
 KEEP = (0, BM1684X.lane_bytes // 2)
 WEIGHTS = 1  # any at all
@@ -102,33 +100,25 @@ GOALS = [Effort(*values) for values in product(TOKENS, TILE_BYTES, KEEP)]
 def test_the_least_of_a_cost_that_has_no_other_valley_is_found_in_few_tries(goal):
     found, efforts = of_block(distance(goal))
     assert found == goal
-    assert len(efforts) <= 6 + 3 * distance(goal)(START)
+    assert len(efforts) <= 5 + 3 * distance(goal)(Effort())
 
 
 def test_all_tokens_at_once_are_tried_first_and_kept_where_nothing_is_better():
     found, efforts = of_block(lambda effort: 1.0)
-    assert found == START
-    tiles = [{"tile_bytes": tile_bytes} for tile_bytes in (49152, 32768, 0)]
-    changed = [*tiles, {"tokens": 256}, {"keep": KEEP[1]}, {"fill": FILLS[1]}]
-    assert efforts == [START, *(replace(START, **each) for each in changed)]
-
-
-def test_the_smallest_tiles_are_found_behind_others_that_are_worse():
-    cost = {LARGE: 0.2, 49152: 0.4, 32768: 0.3, 0: 0.1}
-    found, efforts = of_block(lambda effort: cost[effort.tile_bytes])
     assert found == Effort()
-    assert [effort.tile_bytes for effort in efforts[:5]] == [LARGE, 49152, LARGE, LARGE, 0]
+    changed = [Effort(tile_bytes=32768), Effort(tokens=256), Effort(keep=KEEP[1])]
+    assert efforts == [Effort(), *changed, Effort(fill=FILLS[1])]
 
 
 def test_less_is_loaded_ahead_as_long_as_that_is_cheaper():
     found, efforts = of_block(lambda effort: abs(effort.fill - 0.7) + len(str(effort.tokens)))
-    assert found == replace(START, fill=0.7)
+    assert found == Effort(fill=0.7)
     assert [effort.fill for effort in efforts if effort.fill < 0.85] == [0.75, 0.7, 0.5]
 
 
 def test_fewer_tokens_are_tried_until_they_fit():
     found, efforts = of_block(lambda effort: 1.0, lambda effort: 0 < effort.tokens <= 128)
-    assert found == replace(START, tokens=128)
+    assert found == Effort(tokens=128)
     lengths = [effort.tokens for effort in efforts[: 2 * len(FILLS) + 1]]
     assert lengths == [0] * len(FILLS) + [256] * len(FILLS) + [128]
 
@@ -137,8 +127,8 @@ def test_what_cannot_fit_by_its_size_is_not_lowered():
     """Rows of lanes take a quarter of a lane: two leave room for the rest, four fit it exactly."""
     compiler = Compiler(lambda _, effort: -(effort.tokens or 512) / 100)
     found = compiler.search({"block": Work(512, row_bytes=BM1684X.lane_bytes // 4)})
-    assert found["block"] == replace(START, tokens=256)
-    assert [effort.tokens for _, effort in compiler.lowered if effort.fill == FILLS[0]][::4] == [128, 256]
+    assert found["block"] == Effort(tokens=256)
+    assert [effort.tokens for _, effort in compiler.lowered if effort.fill == FILLS[0]][::2] == [128, 256]
     assert {effort.tokens for _, effort in compiler.lowered} == {128, 256}
 
 
@@ -150,19 +140,12 @@ def test_what_does_not_fit_is_passed_by_on_the_way():
     assert Effort(128, 32768, KEEP[1]) in efforts
 
 
-def test_smaller_tiles_are_tried_where_functions_do_not_all_fit_with_larger():
-    fits = lambda name, effort: effort.tile_bytes < (LARGE if name == "block" else 49152)  # noqa: E731
-    found = Compiler(lambda *_: 1.0, fits).search({**BLOCK, "block_cache": Work(1)})
-    assert {found[name] for name in ("block", "block_cache")} == {Effort(tile_bytes=32768)}
-
-
 def test_where_nothing_fits_the_last_problem_is_raised():
     compiler = Compiler(lambda *_: 1.0, lambda *_: False)
     with pytest.raises(DoesNotFit, match=r"64 tokens, 0\.0 full"):
         compiler.search(BLOCK)
     efforts = [effort for _, effort in compiler.tried]
-    sizes = product(TILE_BYTES[::-1], TOKENS, FILLS)
-    assert efforts == [Effort(tokens, tile_bytes, 0, fill) for tile_bytes, tokens, fill in sizes]
+    assert efforts == [Effort(tokens, 0, 0, fill) for tokens in TOKENS for fill in FILLS]
 
 
 def test_where_nothing_fits_by_its_size_the_message_says_so_by_number():
@@ -183,7 +166,7 @@ def test_fewer_loads_ahead_are_tried_in_order():
 
 def test_a_program_with_parts_left_out_leaves_some_room_for_what_it_does_not_show():
     compiler = Compiler(lambda *_: 1.0, lambda _, effort: effort.fill < 0.7, whole=False)
-    assert compiler.search(BLOCK)["block"] == replace(START, fill=0.5)
+    assert compiler.search(BLOCK)["block"] == Effort(fill=0.5)
     assert [effort.fill for _, effort in compiler.tried][:3] == [0.75, 0.7, 0.5]
 
 
@@ -195,12 +178,12 @@ def test_a_neighbour_of_what_needed_room_may_load_as_far_ahead_as_any():
 def test_a_step_that_costs_more_is_not_taken_whatever_lies_behind_it():
     cost = {0: 2.0, 256: 3.0, 128: 0.0, 64: 0.0}
     found, efforts = of_block(lambda effort: cost[effort.tokens])
-    assert found == START
+    assert found == Effort()
     assert {effort.tokens for effort in efforts} == {0, 256}
 
 
 def test_a_step_is_taken_back_when_another_makes_it_worse():
-    path = [Effort(*values) for values in ((0, LARGE), (256, LARGE), (256, LARGE, KEEP[1]), (0, LARGE, KEEP[1]))]
+    path = [Effort(), Effort(256), Effort(256, keep=KEEP[1]), Effort(keep=KEEP[1])]
     found, _ = of_block(lambda effort: -path.index(effort) if effort in path else 1)
     assert found == path[-1]
 
@@ -210,11 +193,11 @@ def test_a_step_is_taken_back_when_another_makes_it_worse():
 
 def test_functions_are_tuned_apart_but_for_their_tiles():
     works = {**BLOCK, "block_cache": Work(1)}
-    compiler = Compiler(lambda name, effort: distance(Effort(64, 49152, 0))(effort) if name == "block" else 0.0)
+    compiler = Compiler(lambda name, effort: distance(Effort(64, 32768, 0))(effort) if name == "block" else 0.0)
     found = compiler.search(works)
-    assert found == ByFunction(Effort(64, 49152), (("block_cache", Effort(0, 49152)),))
+    assert found == ByFunction(Effort(64, 32768), (("block_cache", Effort(0, 32768)),))
     of_decode = [effort for name, effort in compiler.lowered if name == "block_cache"]
-    assert of_decode == [Effort(tile_bytes=tile_bytes) for tile_bytes in (LARGE, 49152, 32768, 0)]
+    assert of_decode == [Effort(), Effort(tile_bytes=32768), Effort(tile_bytes=49152)]
 
 
 def test_each_function_loads_as_far_ahead_as_it_fits():
@@ -223,21 +206,13 @@ def test_each_function_loads_as_far_ahead_as_it_fits():
     assert [found[name].fill for name in ("block", "block_cache")] == [0.75, 0.85]
 
 
-@pytest.mark.parametrize(("gain", "tile_bytes"), [(0.1, 49152), (0.3, LARGE)])
-def test_smaller_tiles_are_taken_where_all_functions_together_gain(gain, tile_bytes):
+@pytest.mark.parametrize(("gain", "tile_bytes"), [(0.1, 32768), (0.3, 0)])
+def test_larger_tiles_are_taken_where_all_functions_together_gain(gain, tile_bytes):
     """Of one token they gain 0.2."""
     costs = {"block": gain, "block_cache": -0.2}
-    compiler = Compiler(lambda name, effort: costs[name] * (effort.tile_bytes < LARGE))
+    compiler = Compiler(lambda name, effort: costs[name] * min(1, effort.tile_bytes))
     found = compiler.search({"block": Work(64), "block_cache": Work(1)})
     assert {found[name].tile_bytes for name in costs} == {tile_bytes}
-
-
-def test_a_size_of_tiles_that_changes_nothing_is_passed_over_and_left_out():
-    """Of which the two in the middle are alike."""
-    costs = {LARGE: 2.0, 49152: 1.0, 32768: 1.0, 0: 0.0}
-    found, efforts = of_block(lambda effort: costs[effort.tile_bytes] + (effort.tokens != 256))
-    assert found == Effort(256)
-    assert [effort.tile_bytes for effort in efforts if effort.tokens == 256] == [0, 49152, 0, 0]
 
 
 # ---- long calls ----
@@ -248,11 +223,10 @@ LONG = {"block": Work(4096, 4096, row_bytes=4096, weight_bytes=WEIGHTS)}
 def test_a_long_call_begins_with_runs_of_some_hundred_tokens_and_blocks_of_as_many_keys():
     compiler = Compiler(lambda *_: 1.0)
     found = compiler.search(LONG)
-    assert found["block"] == Effort(512, LARGE, keys=512)
+    assert found["block"] == Effort(512, keys=512)
     steps = [(effort.tokens, effort.keys, effort.tile_bytes) for _, effort in compiler.tried]
-    larger, smaller = [(1024, 1024), (512, 1024), (1024, 512)], [(512, 256), (256, 512)]
-    others = [(*sizes, LARGE) for sizes in (*larger, *smaller, (512, 512))]
-    assert steps == [*((512, 512, tile_bytes) for tile_bytes in TILE_BYTES[::-1]), *others]
+    larger, smaller = [(1024, 1024, 0), (512, 1024, 0), (1024, 512, 0)], [(512, 256, 0), (256, 512, 0)]
+    assert steps == [(512, 512, 0), (512, 512, 32768), *larger, *smaller, (512, 512, 0)]
 
 
 @pytest.mark.parametrize("goal", [(1024, 512), (256, 512), (256, 256), (1024, 2048), (128, 64)])
@@ -264,15 +238,15 @@ def test_runs_and_blocks_are_found_step_by_step(goal):
     compiler = Compiler(cost)
     found = compiler.search(LONG)["block"]
     assert (found.tokens, found.keys) == goal
-    assert len(compiler.tried) <= 9 + 4 * cost("", Effort(512, keys=512))
+    assert len(compiler.tried) <= 7 + 4 * cost("", Effort(512, keys=512))
 
 
 def test_a_step_of_decode_meets_all_keys_at_once_or_the_most_that_fit():
     compiler = Compiler(lambda *_: 1.0, lambda _, effort: 0 < effort.keys <= 1024)
     found = compiler.search({"block_cache": Work(1, 4096)})
-    assert found["block_cache"] == replace(START, keys=1024)
+    assert found["block_cache"] == Effort(keys=1024)
     keys = [effort.keys for _, effort in compiler.tried]
-    assert keys == [0] * len(FILLS) + [2048] * len(FILLS) + [*(1024 for _ in TILE_BYTES), 512]
+    assert keys == [0] * len(FILLS) + [2048] * len(FILLS) + [1024, 1024, 512]
 
 
 # ---- ties ----
@@ -296,10 +270,10 @@ def test_what_is_as_fast_is_chosen_by_its_commands(costs, commands, chosen):
 @pytest.mark.parametrize("better", [0.9 * TIE, 1.1 * TIE])
 def test_tiles_that_gain_next_to_nothing_are_not_worth_more_commands(better):
     compiler = Compiler(
-        lambda _, effort: 1.0 - better * (effort.tile_bytes < LARGE), commands=lambda _, effort: 100 - effort.tile_bytes // 1024
+        lambda _, effort: 1.0 - better * min(1, effort.tile_bytes), commands=lambda _, effort: 1 + effort.tile_bytes // 1024
     )
     found = compiler.search({"block_cache": Work(1)})
-    assert (found["block_cache"].tile_bytes < LARGE) == (better > TIE)
+    assert (found["block_cache"].tile_bytes > 0) == (better > TIE)
 
 
 @pytest.mark.parametrize("better", [0.7, 1.3])
@@ -307,12 +281,12 @@ def test_a_long_program_may_be_slower_if_it_is_shorter(better):
     """By a tenth of a percent for ten thousand commands."""
     commands = 50_000
     compiler = Compiler(
-        lambda _, effort: 1.0 - better * COMMAND * commands * (effort.tile_bytes < LARGE),
-        commands=lambda _, effort: 10_000 + commands * (effort.tile_bytes < LARGE),
+        lambda _, effort: 1.0 - better * COMMAND * commands * (effort.tile_bytes > 0),
+        commands=lambda _, effort: 10_000 + commands * (effort.tile_bytes > 0),
     )
     assert COMMAND * commands > TIE
     found = compiler.search({"block": Work(1)})
-    assert (found["block"].tile_bytes < LARGE) == (better > 1)
+    assert (found["block"].tile_bytes > 0) == (better > 1)
 
 
 def test_both_estimates_count_alike():
@@ -324,23 +298,23 @@ def test_both_estimates_count_alike():
 
 @pytest.mark.parametrize(("size", "tries"), [(BUDGET + 1, 1), (BUDGET, 2), (BUDGET // 2, 3)])
 def test_the_search_of_a_large_program_stops_at_the_best_so_far(size, tries):
-    cost = distance(Effort(keep=KEEP[1]))
+    cost = distance(Effort(tile_bytes=TILE_BYTES[-1], keep=KEEP[1]))
     compiler = Compiler(lambda _, effort: cost(effort), size=size)
     found = compiler.search(BLOCK)
-    assert found["block"] == compiler.tried[-1][1] == Effort(tile_bytes=TILE_BYTES[-tries])
+    assert found["block"] == compiler.tried[-1][1] == Effort(tile_bytes=TILE_BYTES[tries - 1])
     assert len(compiler.tried) == tries
 
 
 def test_only_what_was_placed_counts():
     fits = lambda _, effort: effort.tokens == 64  # noqa: E731
-    compiler = Compiler(lambda _, effort: effort.tile_bytes / 1e5, fits, size=BUDGET)
-    assert compiler.search(BLOCK)["block"] == Effort(64, 49152)
+    compiler = Compiler(lambda _, effort: effort.tile_bytes / -1e5, fits, size=BUDGET)
+    assert compiler.search(BLOCK)["block"] == Effort(64, 32768)
 
 
 def test_every_function_is_compiled_once_however_large():
     compiler = Compiler(lambda *_: 1.0, size=BUDGET + 1)
     compiler.search({**BLOCK, "block_cache": Work(1)})
-    assert compiler.tried == [("block", START), ("block_cache", START)]
+    assert compiler.tried == [("block", Effort()), ("block_cache", Effort())]
 
 
 def test_the_same_search_tries_the_same():
