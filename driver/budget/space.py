@@ -130,8 +130,9 @@ class Space:
             keep=[*keep, *(options.keep or ())] or None,
             lm_head_quantize=options.lm_head_quantize if head is None else head,
         )
-        kept = {"cache": job.cache, "executor": job.executor, "importance": job.importance}
-        return Job(given, job.model, job.weights, **kept)  # type: ignore[arg-type]
+        return Job(
+            given, job.model, job.weights, cache=job.cache, executor=job.executor, importance=job.importance
+        )
 
 
 def measured_name(linear: Linear) -> str:

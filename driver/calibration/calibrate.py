@@ -176,5 +176,5 @@ def spread(tokens: Array, length: int, most: int) -> Array:
     if count == 0:
         return tokens[None]
     whole = tokens[: count * length].reshape(count, length)
-    chosen: Array = whole[np.linspace(0, count - 1, min(count, most)).astype(int)]
-    return chosen
+    some: Array = whole[np.linspace(0, count - 1, min(count, most)).astype(int)]
+    return some

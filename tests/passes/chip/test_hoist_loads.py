@@ -8,12 +8,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dialects.chip import Instruction
-from passes.chip.hoist_loads import split_commands
+from passes.chip.hoist_loads import Room, split_commands
 from passes.chip.lives import live_bytes, lives
 from passes.manager import PassManager, parse_pipeline
 from runtime_sim.interpret.chip import run_function
 from tests.helpers import check_pass
-from tests.passes.chip.random_programs import moves, program_of
+from tests.passes.chip.random_programs import Move, moves, program_of
 from tests.passes.programs import SPEC
 
 VIEW = "#chip.view<dtype = f32>"
@@ -209,6 +209,17 @@ def test_hoisting_changes_no_result_and_bounds_the_memory(drawn, fill):
     assert [a.tobytes() for a in run_function(function, SPEC, inputs)] == wanted
     bound = max(peak, fill * SPEC.lane_bytes)
     assert peak_of(function) <= bound
+
+
+def test_what_is_stored_takes_room_once_until_the_store_is_over():
+    function = program_of([Move("load", 0, 0), Move("store", 0, 0)], 1).functions()[0]
+    *ops, _ = function.block.ops
+    store, last = ops[-1], len(ops) - 1
+    (life,) = found = lives(ops, SPEC)
+    room = Room(found, len(ops) + 4, 2 * life.bytes)
+    for stop, taken in ((0, 1), (2, 3), (1, 3), (4, 5)):
+        room.hold(store, last + stop)
+        assert [*room.taken[last:] // life.bytes] == [1] * taken + [0] * (5 - taken)
 
 
 def peak_of(function) -> int:
