@@ -49,8 +49,10 @@ def test_noise_brings_the_divergence_that_it_says(tmp_path, monkeypatch, name):
         assert divergence(model, parameter, noise) == pytest.approx(1e-4, rel=0.45), parameter
 
 
-def test_what_inputs_are_is_measured_beside(tmp_path):
-    """To the bit."""
+@pytest.mark.parametrize("batch", [20, 64])
+def test_what_inputs_are_is_measured_beside(tmp_path, monkeypatch, batch):
+    """To the bit, in three batches or in one."""
+    monkeypatch.setattr("frontend.calibration.BATCH_TOKENS", batch)
     saved(tmp_path, "llama")
     found = run_back(*opened(tmp_path), TOKENS, NOISE, lambda *given: None, TOKENS[:3, :20])
     wanted = mean_squares(*opened(tmp_path), TOKENS[:3, :20], 2)

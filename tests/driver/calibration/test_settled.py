@@ -84,6 +84,13 @@ def test_other_weights_run_again(options):
     assert compiled(options) == without_cache(options)
 
 
+def test_other_tokens_are_run_anew(options, monkeypatch):
+    compiled(options)
+    monkeypatch.setattr(calibrate, "RANDOM", 16)
+    monkeypatch.setattr(calibrate, "WRITTEN", (16, 7))
+    assert compiled(options) == without_cache(options)
+
+
 def test_what_is_damaged_is_made_again(options, runs):
     plain = compiled(options)
     made = runs.copy()
