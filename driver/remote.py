@@ -43,7 +43,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Made:
-    data: bytes
+    data: Array  # bytes; an array is sent without a copy
     beyond: frozenset[str]  # parameters that had to be clipped
 
 
@@ -58,8 +58,8 @@ def carry_out(task: Task) -> Made:
         task.instance.parameter_name,
         task.importance.get,
     )
-    data = b"".join(map(bytes_in, made.pieces(task.sources)))
-    return Made(data, frozenset(weights.beyond))
+    data = [np.frombuffer(bytes_in(piece), np.uint8) for piece in made.pieces(task.sources)]
+    return Made(np.concatenate(data), frozenset(weights.beyond))
 
 
 class Executor:
@@ -98,9 +98,10 @@ class Executor:
                 return list(materializer.pieces(sources))
             task = Task(made_by(), known, instance, sources, counting(sources, materializer))
             with told(self.address):
-                made: Made = self.client.submit(carry_out, task, pure=False).result()
+                future = self.client.submit(carry_out, task, pure=False)
+                made: Made = self.client.gather(future, direct=True)  # or by the scheduler, if it must be
             weights.beyond.update(made.beyond)
-            return list(cut(np.frombuffer(made.data, np.uint8), [piece.size for piece in pieces]))
+            return list(cut(made.data, [piece.size for piece in pieces]))
 
         return pieces_of
 
