@@ -10,6 +10,7 @@ from typing import Any
 
 from compiler.command import Parser, not_installed, run_command, show_log
 from compiler.diagnostics import printable
+from compiler.garbage import uncollected
 from compiler.sizes import parse_bytes
 from compiler.target.chips import CHIPS
 from driver.options import (
@@ -37,9 +38,10 @@ def convert(arguments: Sequence[str] | None) -> None:
     show_log(settings.pop("verbose"))
     options = ConvertOptions(**settings)
     try:
-        from driver.convert import convert as compile_model  # the whole compiler: after --help and bad flags
+        with uncollected():  # also while this is imported, of which all stays
+            from driver.convert import convert as compile_model  # all there is: after --help and bad flags
 
-        written = compile_model(options)
+            written = compile_model(options)
     except ImportError as error:
         raise not_installed(error, "compiling") from error
     if written is not None:

@@ -15,6 +15,8 @@ from operator import eq
 from types import MappingProxyType, ModuleType
 from typing import Any
 
+from typing_extensions import Unpack
+
 
 def unmarked(function: Callable[..., Any] | None = None, *_: Any, **_options: Any) -> Callable[..., Any]:
     """In the place of decorators that only tell torch.compile something."""
@@ -43,7 +45,8 @@ ASKED = ("expect_true", "guard_or_false", "guard_or_true", "guard_size_oblivious
 # What is looked up in such parts all the same: decorators for the compiler of torch by both libraries, the
 # class of distributed tensors by torch's dispatcher in C++, and what shapes and conditions are by its rules
 # for shapes, which takes symbols of sympy for possible. The packages of transformers read all files of all
-# models for the names in them, which modules of theirs do without.
+# models for the names in them, which modules of theirs do without, and so does its module of processors, of
+# which models take the mark of their keywords.
 STAND_INS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "torch._dynamo": dict.fromkeys(("allow_in_graph", "assume_constant_result", "disable"), unmarked),
@@ -61,6 +64,7 @@ STAND_INS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         "sympy": {"Basic": Nothing},
         "transformers": {},
         "transformers.models": {},
+        "transformers.processing_utils": {"Unpack": Unpack},
     }
 )
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import gc
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from compiler.garbage import uncollected
-from driver import convert
+from driver import cli, convert
 
 ROOT = Path(__file__).parents[2]
 
@@ -46,6 +48,19 @@ def test_a_model_is_compiled_without_it(monkeypatch):
     with pytest.raises(ZeroDivisionError):
         convert.convert(convert.ConvertOptions(Path("nowhere"), 8))
     assert gc.isenabled()
+
+
+def test_the_compiler_is_imported_without_it(monkeypatch):
+    class Watched(ModuleType):
+        @property
+        def convert(self) -> Callable[[object], None]:
+            seen.append(gc.isenabled())
+            return lambda options: None
+
+    seen: list[bool] = []
+    monkeypatch.setitem(sys.modules, "driver.convert", Watched("driver.convert"))
+    cli.convert(["-m", "nowhere", "-s", "8"])
+    assert seen == [False]
 
 
 def test_a_command_ends_without_looking_through_what_it_leaves():
