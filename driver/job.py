@@ -347,7 +347,7 @@ def less_ahead(effort: Effort, fill: float) -> Effort:
 
 def kind_of(group: NetGroup, kept: Mapping[str, int]) -> Hashable:
     """What decides how a module is best tuned: its nets, the weights that they multiply by, with the bits of
-    those that have their own, and which keys they attend to. Layers that differ in norms only are alike.
+    those that have their own, and which keys they attend to. Layers that differ in norms or ropes are alike.
     """
     nets = ((net_of(each).name, *map(large_of, walk(each))) for each in group.module.functions())
     return (*kept.items(), *(tuple(filter(None, net)) for net in nets))

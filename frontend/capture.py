@@ -51,7 +51,6 @@ class Capture:
     graph: Graph  # from the input ids to the logits, with an "llm.layer" node for each layer
     logits: GraphValue
     layers: list[LayerCapture]
-    head_weight: str  # full name of the parameter that makes logits of hidden states
 
 
 @dataclass
@@ -140,7 +139,7 @@ def capture_at(
         reason = f"{type(error).__name__}: {textwrap.shorten(str(error), LONGEST_REASON)}"
         raise recorder.refuse(reason) from error
     check_chain(recorder, captures)
-    return Capture(recorder.graph, logits, captures, head_weight_name(model))
+    return Capture(recorder.graph, logits, captures)
 
 
 @contextmanager

@@ -56,7 +56,6 @@ class GraphReader:
     constants: Iterator[Use] = field(default_factory=lambda: iter(()))  # what each constant is, in order
     table_shapes: dict[str, tuple[int, ...]] = field(default_factory=dict)
     ids: Value | None = None  # position ids [streams, tokens]
-    free_rank: bool = False  # results may lack leading axes that the trace had
     values: dict[int, Any] = field(default_factory=dict)  # by id of the GraphValue
     orders: dict[Value, str] = field(default_factory=dict)  # of weights whose inputs have one of their own
     taken: dict[tuple[Value, str], Value] = field(default_factory=dict)  # inputs in such orders
@@ -148,7 +147,7 @@ class GraphReader:
         for recorded, value in zip(node.results, values, strict=True):
             if isinstance(value, Value) and node.name != "constant" and not is_kept(recorded.dtype, value):
                 raise refusal(node, f"it computes {recorded.dtype} values")
-            if isinstance(value, Value) and not self.free_rank and value.type.shape != recorded.shape:
+            if isinstance(value, Value) and value.type.shape != recorded.shape:
                 raise refusal(node, f"it gives {list(recorded.shape)}, imported as {value.type}")
             self.values[id(recorded)] = value
 
@@ -268,41 +267,21 @@ def embedding_function(net: NetAttr, run: Capture, target: GraphValue, types: Ty
     return reader.finish(reader.get(target))
 
 
-def head_nodes(run: Capture) -> tuple[list[Node], GraphValue, list[Node]]:
-    """The final norm, the hidden state that comes of it, and what makes logits of that.
+def head_function(run: Capture, types: Types) -> FuncOp:
+    """From one state [1, E] that the last layer gives to the token [1, 1] of the largest logit.
 
-    The output embedding takes that state, or one of another width that is made of it.
+    The final norm is done here, for the one token whose logits are asked for, not at the end of the last
+    layer, which then is like others.
     """
     last = run.layers[-1].result
-    after = run.graph.slice_to([run.logits], [last])
-    for node in after:
-        if node.name == "linear" and node.operands()[1] is run.graph.parameters.get(run.head_weight):
-            hidden = last_as_wide(run.graph, last, node.operands()[0])
-            return run.graph.slice_to([hidden], [last]), hidden, run.graph.slice_to([run.logits], [hidden])
-    raise UserError(f"cannot import the model: the logits are not a linear of {run.head_weight}")
-
-
-def last_as_wide(graph: Graph, start: GraphValue, end: GraphValue) -> GraphValue:
-    """The last value from `start` to `end` of the shape of `start`, behind which nothing reads one before."""
-    for node in reversed(graph.slice_to([end], [start])):
-        found = node.results[0]
-        behind = graph.slice_to([end], [found])
-        if found.shape == start.shape and not any(start in other.operands() for other in behind):
-            return found
-    return start
-
-
-def head_function(run: Capture, types: Types) -> FuncOp:
-    """From one hidden state [1, E] to the token [1, 1] of the largest logit."""
-    _, hidden, nodes = head_nodes(run)
-    width = hidden.shape[-1]
+    nodes = run.graph.slice_to([run.logits], [last])
+    width, vocabulary = last.shape[-1], run.logits.shape[-1]
     function = function_for(LM_HEAD, {"hidden": TensorType((1, width), types.element)})
-    reader = GraphReader(function, types, constants=iter(numbers(nodes)), free_rank=True)
-    reader.bind(hidden, function.args[0])
+    reader = GraphReader(function, types, constants=iter(numbers(nodes)))
+    reader.emit.loc = NameLoc(LM_HEAD.name)
+    reader.bind(last, reader.emit.reshape(function.args[0], last.shape))
     reader.run(nodes)
-    logits = reader.get(run.logits)
-    if logits.type.shape != (1, run.logits.shape[-1]):
-        raise UserError(f"cannot import the model: the logits of one token are {logits.type}")
+    logits = reader.emit.reshape(reader.get(run.logits), (1, vocabulary))
     return reader.finish(reader.emit(llm.ArgmaxOp, logits))
 
 

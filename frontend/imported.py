@@ -52,7 +52,7 @@ class NetGroup:
       @block_cache      x [1, 1, E], position_ids [n, 1] i32, mask [1, 1, 1, S + 1], history_k [1, S, h, D],
                         history_v -> x, k [1, 1, h, D], v of the new token
       @block_cache.1    the same for a shorter history, and so on
-    Distinct layers are groups of their own, and so is the last one, since the final norm stands at its end.
+    Distinct layers are groups of their own. The final norm is the head's.
     """
 
     module: ModuleOp

@@ -23,10 +23,8 @@ from frontend.functions import (
     block_function,
     embedding_function,
     head_function,
-    head_nodes,
     kv_results,
     live_nodes,
-    numbers,
 )
 from frontend.imported import ImportedModel, Instance, NetGroup
 from frontend.masks import first_keys, visible
@@ -125,16 +123,13 @@ class Importer:
         return tower_groups(self.model, self.patches, self.types, self.tables)
 
     def _distinct_layers(self) -> list[list[int]]:
-        """Layers whose graphs and schemes are alike. The last stands alone, for the final norm; so does the
-        first where it begins with positions.
-        """
+        """Layers whose graphs and schemes are alike. The first stands alone where it begins with positions."""
         groups: dict[Any, list[int]] = {}
-        count = len(self.prefill.layers)
-        for index in range(count):
+        for index in range(len(self.prefill.layers)):
             runs = [run.layers[index] for run in (self.prefill, *self.steps, *self.apart, self.whole)]
             check_masks(runs[-1], self.whole.logits.shape[1])
             prints = tuple(layer.graph.fingerprint(f"{layer.path}.") for layer in runs)
-            key = (prints, self._stored(runs[0]), index == count - 1, self._enters(index))
+            key = (prints, self._stored(runs[0]), self._enters(index))
             groups.setdefault(key, []).append(index)
         return list(groups.values())
 
@@ -192,14 +187,7 @@ class Importer:
         entry = self.entries[run] if self._enters(index) else None
         reader = block_function(net, layer, uses, shapes, self.types, windows, entry, self.streams)
         hidden = reader.get(layer.graph.outputs[0])
-        keys_and_values = kv_results(reader, layer)
-        if index == len(run.layers) - 1:
-            norm, target, _ = head_nodes(run)
-            reader.bind(run.layers[-1].result, hidden)
-            reader.constants = iter(numbers(norm))
-            reader.run(norm)
-            hidden = reader.get(target)
-        return reader.finish(hidden, *keys_and_values)
+        return reader.finish(hidden, *kv_results(reader, layer))
 
 
 def check_masks(layer: LayerCapture, length: int) -> None:

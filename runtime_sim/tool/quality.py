@@ -130,7 +130,7 @@ def measure(loss: Loss, session: Session, reference: Reference, head: Array, win
 
 
 def states_of(session: Session, tokens: Sequence[int]) -> Iterator[Array]:
-    """What each layer makes of tokens, f32 [tokens, hidden]; the last one with the final norm."""
+    """What each layer makes of tokens, f32 [tokens, hidden]."""
     states = session.embed_prompt(tokens)[0]
     for layer, block in enumerate(session.blocks):
         session.set_prompt(len(tokens), layer)

@@ -44,7 +44,7 @@ class LayerValues:
 
 @dataclass(frozen=True)
 class Trace:
-    """A pass over all tokens at once, in float32. The last layer's output is what the head is given."""
+    """A pass over all tokens at once, in float32."""
 
     embedded: Array  # [tokens, hidden]
     layers: list[LayerValues]
@@ -93,21 +93,18 @@ class Reference:
         import torch
         from transformers import DynamicCache
 
-        states, head, latest = _Recorder(), _Head(rows), _Latest(self.hidden)
+        states, head = _Recorder(), _Head(rows)
         attended = _Attended(self.layers)
         choices = Choices(self.layers)
         cache: Any = DynamicCache()  # without a config it forgets nothing
         hooks = [layer.register_forward_hook(states, with_kwargs=True) for layer in self.layers]
-        hooks += [module.register_forward_hook(latest) for module in self.model.modules()]
         hooks += [self.model.get_output_embeddings().register_forward_pre_hook(head), *choices.hooks()]
         with _hooked(hooks), attended.recording(), torch.no_grad():
             ids = torch.tensor([list(tokens)])
             given = self._given(ids, pictures) if pictures else {}
             logits = self.model(input_ids=ids, use_cache=True, past_key_values=cache, **given).logits
-        if head.states is None or len(states.outputs) != len(self.layers):
+        if not head.ran or len(states.outputs) != len(self.layers):
             raise UserError(f"{self.folder}: its layers or its head do not run once for each token")
-        as_wide = head.states.shape[-1] == self.hidden
-        outputs = [*states.outputs[:-1], head.states if as_wide else latest.before_head]
         kept = [(layer.keys, layer.values) for layer in cache.layers]
         both = attended.both if len(attended.both) == len(kept) else kept
         layers = [
@@ -118,7 +115,7 @@ class Reference:
                 choices.decided(index, len(tokens)),
             )
             for index, (given, output, (keys, values)) in enumerate(
-                zip(states.inputs, outputs, both, strict=True)
+                zip(states.inputs, states.outputs, both, strict=True)
             )
         ]
         if not pictures:
@@ -134,15 +131,19 @@ class Reference:
         return int(self.model.get_output_embeddings().weight.shape[1])
 
     def logits_of(self, states: Array, matrix: Array) -> Array:
-        """The logits [tokens, vocabulary] that the model makes of what its head is given, with another matrix
-        in the head.
+        """The logits [tokens, vocabulary] that the model makes of what its last layer gives, with another
+        matrix in the head.
         """
         import torch
         from torch.nn import Parameter
 
         head = self.model.get_output_embeddings()
         before, given = head.weight, _tensor(states[None])
-        hooks = [head.register_forward_pre_hook(lambda module, arguments: (given, *arguments[1:]))]
+
+        def instead(module: Any, arguments: tuple[Any, ...], output: Any) -> Any:
+            return (given, *output[1:]) if isinstance(output, tuple) else given
+
+        hooks = [self.layers[-1].register_forward_hook(instead)]
         head.weight = Parameter(_tensor(matrix), requires_grad=False)
         try:
             with _hooked(hooks), torch.no_grad():
@@ -417,30 +418,17 @@ class _Attended:
             del functions.get_interface
 
 
-class _Latest:
-    """A forward hook that keeps the last states of the layers' width; there are none from the head on."""
-
-    def __init__(self, width: int) -> None:
-        self.width = width
-        self.before_head: Any = None
-
-    def __call__(self, module: Any, arguments: tuple[Any, ...], output: Any) -> None:
-        import torch
-
-        if isinstance(output, torch.Tensor) and output.shape[-1] == self.width:
-            self.before_head = output
-
-
 class _Head:
-    """A hook before the head that keeps what it is given, final norm and all, and passes some rows on."""
+    """A hook before the head that passes some rows on, or all."""
 
     def __init__(self, rows: Sequence[int] | None) -> None:
         self.rows = rows
-        self.states: Any = None
+        self.ran = False
 
     def __call__(self, module: Any, arguments: tuple[Any, ...]) -> tuple[Any, ...]:
-        self.states = arguments[0]
-        return arguments if self.rows is None else (self.states[:, list(self.rows)], *arguments[1:])
+        self.ran = True
+        states, *others = arguments
+        return arguments if self.rows is None else (states[:, list(self.rows)], *others)
 
 
 def _array(tensor: Any) -> Array:

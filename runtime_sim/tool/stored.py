@@ -96,10 +96,12 @@ class Tile:
 
 
 def matrix(net: RuntimeNet, rows: int, columns: int) -> Array:
-    """The matrix f32 [rows, columns] that a net multiplies by; UserError where the file does not tell it."""
+    """The matrix f32 [rows, columns] that is the largest tensor of a net; UserError where the file does not
+    tell it.
+    """
     whole = np.full((rows, columns), np.nan, np.float32)
-    coeff, blob = net.program.stage.coeff, net.memories[Region.COEFF]
-    for place in coeff.locations if coeff else ():
+    blob = net.memories[Region.COEFF]
+    for place in _largest(net):
         data = blob[place.offset : place.offset + place.size]
         for row, column, part in _parts(place, data, columns, net.program.spec):
             here = whole[row : row + len(part), column : column + part.shape[1]]
@@ -107,6 +109,16 @@ def matrix(net: RuntimeNet, rows: int, columns: int) -> Array:
     if np.isnan(whole).any():
         raise UserError(f"the file does not tell where the matrix [{rows}, {columns}] of {net.name} is")
     return whole
+
+
+def _largest(net: RuntimeNet) -> list[WeightLocation]:
+    """The regions that hold parts of the tensor of which a net has the most bytes."""
+    coeff = net.program.stage.coeff
+    found: dict[str, list[WeightLocation]] = {}
+    for place in coeff.locations if coeff else ():
+        if named := _ROWS.fullmatch(place.name) or _TILE.fullmatch(place.name):
+            found.setdefault(named["name"].partition("{")[0], []).append(place)
+    return max(found.values(), key=lambda places: sum(place.size for place in places), default=[])
 
 
 def _parts(

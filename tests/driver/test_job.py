@@ -25,9 +25,10 @@ OF_PREFILL, OF_ONE_TOKEN = [f"block_{layer}" for layer in range(3)], [f"block_ca
 
 @pytest.fixture
 def job(tmp_path) -> Job:
-    """Of a model with three layers, of which the last is a module of its own."""
+    """Of a model with three layers, of which the last turns nothing, and so is a module of its own."""
     options = ConvertOptions(tmp_path / "model", 8, "bf16", out_dir=tmp_path / "out")
-    return Job(options, import_model({**SMALL, "model_type": "llama"}, 8), Weights({}))
+    settings = {**SMALL, "model_type": "smollm3", "no_rope_layers": [1, 1, 0]}
+    return Job(options, import_model(settings, 8), Weights({}))
 
 
 @pytest.fixture

@@ -45,20 +45,20 @@ def split(model: ImportedModel, chosen: Precision) -> list[tuple[list[int | None
 
 def test_without_rules_nothing_differs(model):
     chosen = Precision.of(model, [], 64)
-    assert split(model, chosen) == [([None], {}), ([None], {}), ([0, 1, 2], {}), ([3], {})]
+    assert split(model, chosen) == [([None], {}), ([None], {}), ([0, 1, 2, 3], {})]
     assert not chosen.narrow
 
 
 def test_the_linears_of_a_group_are_found_once_for_each_layer(model):
     blocks = [group for group in model.nets if group.of_layers]
     names = [linear.module for linear in linears_of(blocks[0])]
-    assert len(names) == len(set(names)) == 7 * 3
+    assert len(names) == len(set(names)) == 7 * LAYERS
     assert {"model.layers.2.self_attn.o_proj", "model.layers.0.mlp.gate_proj"} <= set(names)
 
 
 def test_a_pattern_over_all_layers_splits_none(model):
     found = split(model, precision(model, "model.layers.*.mlp.down_proj=8"))
-    assert found[2:] == [([0, 1, 2], {"mlp.down_proj": 8}), ([3], {"mlp.down_proj": 8})]
+    assert found[2:] == [([0, 1, 2, 3], {"mlp.down_proj": 8})]
 
 
 def test_layers_that_are_chosen_apart_are_compiled_apart(model):
@@ -66,15 +66,14 @@ def test_layers_that_are_chosen_apart_are_compiled_apart(model):
     others = {"self_attn.v_proj": 8}
     inside = {"self_attn.q_proj", "self_attn.k_proj", "self_attn.o_proj", "mlp.gate_proj", "mlp.down_proj"}
     assert found[2:] == [
-        ([0, 2], others),
+        ([0, 2, 3], others),
         ([1], dict.fromkeys(inside, 8) | {"mlp.up_proj": 16} | others),
-        ([3], others),
     ]
 
 
 def test_the_head_is_chosen_by_its_flag_or_by_its_name(model):
     for chosen in (Precision.of(model, [head_rule(8)], 32), precision(model, "lm_head=8")):
-        assert split(model, chosen) == [([None], {}), ([None], {"lm_head": 8}), ([0, 1, 2], {}), ([3], {})]
+        assert split(model, chosen) == [([None], {}), ([None], {"lm_head": 8}), ([0, 1, 2, 3], {})]
         assert chosen.narrow == {"lm_head.weight"}
 
 
@@ -83,7 +82,7 @@ def test_a_head_in_fewer_bits_does_not_share_the_embeddings_memory(model):
         bits: [group.name for group in groups_to_compile(model, TIED, False, precision(model, f"lm_head={bits}").narrow)]
         for bits in (16, 8)
     }
-    assert names == {16: ["embedding", "block_0", "block_3"], 8: ["embedding", "lm_head", "block_0", "block_3"]}
+    assert names == {16: ["embedding", "block_0"], 8: ["embedding", "lm_head", "block_0"]}
 
 
 @pytest.mark.parametrize(

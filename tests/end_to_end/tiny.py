@@ -115,7 +115,7 @@ class Tiny:
 
     @property
     def last_layer(self) -> tuple[str, str]:
-        """The names of its nets, which have the final norm as well."""
+        """The names of its nets."""
         index = max(net.instance.layer for net in self.nets.values() if net.instance.layer is not None)
         return f"block_{index}", f"block_cache_{index}"
 

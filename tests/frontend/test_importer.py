@@ -28,13 +28,11 @@ def qwen3():
     return import_model(QWEN3, 24, 16)
 
 
-def test_equal_layers_are_one_module_and_the_last_ends_with_the_norm(qwen3):
-    assert layers_of(qwen3) == [[0, 1], [2]]
-    for name in ("block", "block_cache"):
-        for layer, expected in ((0, False), (2, True)):
-            function = qwen3.find(f"{name}_{layer}")[1]
-            weights = [op.name for op in walk(function) if isinstance(op, llm.WeightOp)]
-            assert ("/model.norm.weight" in weights) is expected
+def test_equal_layers_are_one_module_and_the_head_begins_with_the_norm(qwen3):
+    assert layers_of(qwen3) == [[0, 1, 2]]
+    for name, expected in (("block_2", False), ("block_cache_2", False), ("lm_head", True)):
+        weights = [op.name for op in walk(qwen3.find(name)[1]) if isinstance(op, llm.WeightOp)]
+        assert ("/model.norm.weight" in weights) is expected
 
 
 def test_relative_name_needs_a_layer(qwen3):
@@ -102,7 +100,7 @@ def test_stages_have_the_tables_of_all_positions(rope):
 
 def test_layers_that_differ_are_modules_of_their_own():
     imported = import_model(config("smollm3", num_hidden_layers=5, no_rope_layers=[1, 0, 1, 0, 1]), 8)
-    assert layers_of(imported) == [[0, 2], [1, 3], [4]]
+    assert layers_of(imported) == [[0, 2, 4], [1, 3]]
 
 
 UP, DOWN = "mlp.up_proj.weight", "mlp.down_proj.weight"
@@ -117,7 +115,7 @@ def stored(*layers: dict[str, Scheme]) -> ImportedModel:
 
 def test_layers_whose_weights_are_stored_otherwise_are_modules_of_their_own():
     four, eight = {UP: FOUR, DOWN: EIGHT}, {UP: EIGHT, DOWN: EIGHT}
-    assert layers_of(stored(four, eight, four, {UP: FOUR}, {}, {}, eight)) == [[0, 2], [1], [3], [4, 5], [6]]
+    assert layers_of(stored(four, eight, four, {UP: FOUR}, {}, {}, eight)) == [[0, 2], [1, 6], [3], [4, 5]]
 
 
 def test_a_weight_has_the_scheme_that_it_is_stored_in():
@@ -154,7 +152,7 @@ def test_linears_of_one_input_and_order_share_a_take():
 
 def test_layers_whose_linears_share_other_orders_are_modules_of_their_own():
     alike, other = {Q: f"{Q}.order", K: f"{Q}.order"}, {Q: f"{Q}.order", K: f"{K}.order"}
-    assert layers_of(ordered(alike, other, alike, other)) == [[0, 2], [1], [3]]
+    assert layers_of(ordered(alike, other, alike, other)) == [[0, 2], [1, 3]]
 
 
 def test_an_order_of_a_weight_that_no_linear_reads_is_refused():
@@ -180,7 +178,7 @@ def test_rope_tables_of_two_kinds_of_layers_have_names_of_their_own():
     settings = config("gemma3_text", head_dim=16, sliding_window=32, layer_types=kinds)
     imported = import_model(settings, 8)
     assert sorted(imported.tables) == ["cos", "cos_1", "sin", "sin_1"]
-    assert layers_of(imported) == [[0], [1], [2]]
+    assert layers_of(imported) == [[0, 2], [1]]
 
 
 def test_folder_is_read_for_its_configuration_alone(tmp_path):

@@ -54,7 +54,7 @@ def test_weights_are_found_by_what_they_are_multiplied_by(job):
     ]
     head = [Inputs(128, Scheme(8, 32, False, BF16), (320,), False)]
     found = [*inputs_in(job)]
-    assert {count for inputs, count in found if inputs == layer} == {1, 2}  # and the last, with the final norm
+    assert {count for inputs, count in found if inputs == layer} == {3}
     assert [inputs for inputs, _ in found if inputs != layer] == [head]
 
 

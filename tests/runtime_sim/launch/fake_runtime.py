@@ -118,7 +118,7 @@ class FakeRuntime:
         if name.startswith("embedding"):
             return [self.base.embed_tokens(inputs[0])]
         if name == "lm_head":
-            return [self.model.lm_head(inputs[0]).argmax(-1)]
+            return [self.model.lm_head(self.base.norm(inputs[0])).argmax(-1)]
         layer = int(name.rpartition("_")[2].partition(".")[0])
         return self._layer(layer, *inputs)
 
@@ -136,8 +136,6 @@ class FakeRuntime:
             x, attention_mask=mask, position_ids=positions, past_key_values=cache, position_embeddings=rotary
         )
         y = y[0] if isinstance(y, tuple) else y
-        if layer + 1 == len(self.base.layers):
-            y = self.base.norm(y)
         new = [
             each[:, :, -x.shape[1] :].transpose(1, 2)
             for each in (cache.layers[layer].keys, cache.layers[layer].values)

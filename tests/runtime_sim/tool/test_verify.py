@@ -36,13 +36,12 @@ def test_right_nets_agree(report):
         (lambda base: base.layers[1].self_attn.k_norm.weight.data.fill_(9), "block_1"),
         (lambda base: base.layers[0].self_attn.k_proj.weight.data.mul_(-1), "block_0"),
         (lambda base: base.layers[1].mlp.down_proj.weight.data.zero_(), "block_1"),
-        (lambda base: base.norm.weight.data[::2].zero_(), "block_1"),
+        (lambda base: base.norm.weight.data[::2].zero_(), "lm_head"),
         (lambda base: base.embed_tokens.weight.data.neg_(), "embedding"),
         (lambda base: base.rotary_emb.inv_freq.mul_(0.5), "block_0"),
         (lambda base: base.embed_tokens.weight.data.mul_(1.91), "embedding"),
         (lambda base: base.embed_tokens.weight.data[777].zero_(), "embedding"),
         (lambda base: base.layers[1].mlp.down_proj.weight.data[3, 4].fill_(np.nan), "block_1"),
-        (lambda base: scale_output(base.norm, 1.1), "block_1"),
     ],
     ids=[
         "k norm",
@@ -54,7 +53,6 @@ def test_right_nets_agree(report):
         "embedding too long",
         "one row of the embedding",
         "not a number",
-        "final norm too long",
     ],
 )
 def test_the_first_net_that_parts_is_named(report, runtime, mistake, net):
@@ -62,10 +60,6 @@ def test_the_first_net_that_parts_is_named(report, runtime, mistake, net):
     code, text = report()
     assert code == 1
     assert f"first at {net} " in text.splitlines()[-1]
-
-
-def scale_output(module, factor):
-    module.register_forward_hook(lambda module, given, output: factor * output)
 
 
 def test_a_wrong_token_is_reported(report, runtime):
