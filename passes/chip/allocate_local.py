@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from bisect import insort
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NoReturn
+from typing import ClassVar, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -85,21 +86,47 @@ def largest_first(found: Sequence[Life], length: int, spec: ChipSpec) -> dict[in
     if live_bytes(found, length).max() > spec.lane_bytes:
         return {}
     starts: dict[int, int] = {}
-    # By the blocks of positions that a life lasts for: its bytes [start, stop), its first and last position.
-    meeting: dict[int, list[tuple[int, int, int, int]]] = defaultdict(list)
+    taken = Taken()
     for index in sorted(range(len(found)), key=lambda index: (-found[index].bytes, found[index].first)):
         life = found[index]
-        first, last = life.first, life.last
-        blocks = range(first // BLOCK, last // BLOCK + 1)
-        taken = {held for block in blocks for held in meeting[block] if held[2] <= last and held[3] >= first}
-        gap = next(free_ranges(sorted(taken), life.bytes, spec), None)
-        if gap is None:
+        start, _ = next(free_ranges(taken.during(life.first, life.last), life.bytes, spec), (None, None))
+        if start is None:
             return {}
-        starts[index], _ = gap
-        held = gap[0], gap[0] + life.bytes, first, last
-        for block in blocks:
-            meeting[block].append(held)
+        starts[index] = start
+        taken.add(TakenRange(start, start + life.bytes, life.first, life.last))
     return starts
+
+
+class TakenRange(NamedTuple):
+    """Bytes [start, stop) from position `first` of the program to `last`."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+
+
+class Taken:
+    """Ranges by blocks of positions, sorted by start in each: those that last into it, or begin in it."""
+
+    def __init__(self) -> None:
+        self._lasting: dict[int, list[TakenRange]] = defaultdict(list)
+        self._begun: dict[int, list[TakenRange]] = defaultdict(list)
+
+    def add(self, taken: TakenRange) -> None:
+        insort(self._begun[taken.first // BLOCK], taken)
+        for block in range(taken.first // BLOCK, taken.last // BLOCK + 1):
+            insort(self._lasting[block], taken)
+
+    def during(self, first: int, last: int) -> list[TakenRange]:
+        """Those that are taken at some of these positions, sorted by start."""
+        block = first // BLOCK
+        found = [each for each in self._lasting[block] if each[2] <= last and each[3] >= first]
+        if block == last // BLOCK:
+            return found
+        for later in range(block + 1, last // BLOCK + 1):
+            found += [each for each in self._begun[later] if each[2] <= last]
+        return sorted(found)
 
 
 def place(
