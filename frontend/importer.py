@@ -123,7 +123,7 @@ class Importer:
         return tower_groups(self.model, self.patches, self.types, self.tables)
 
     def _distinct_layers(self) -> list[list[int]]:
-        """Layers whose graphs and schemes are alike. The first stands alone where it begins with positions."""
+        """Layers whose graphs and schemes are alike. The first is alone where it begins with positions."""
         groups: dict[Any, list[int]] = {}
         for index in range(len(self.prefill.layers)):
             runs = [run.layers[index] for run in (self.prefill, *self.steps, *self.apart, self.whole)]
