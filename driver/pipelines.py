@@ -75,6 +75,11 @@ def absorbing(options: ConvertOptions) -> list[str]:
 
 def lowering(efforts: Efforts, runs: Sequence[int] = (), sections: Sequence[int] = ()) -> str:
     """From there to instructions in program order; with `runs` or `sections`, those of some of them."""
+    return f"{tiling(efforts, runs, sections)},{emitting(efforts.usual.tile_bytes)}"
+
+
+def tiling(efforts: Efforts, runs: Sequence[int] = (), sections: Sequence[int] = ()) -> str:
+    """To what is computed, tile by tile."""
     tokens, keys, keep = (efforts.map(attrgetter(name)) for name in ("tokens", "keys", "keep"))
     tail = keep.map(lambda kept: int(kept > 0))
     chosen = {"runs": runs, "sections": sections}
@@ -84,10 +89,13 @@ def lowering(efforts: Efforts, runs: Sequence[int] = (), sections: Sequence[int]
         f"tile-weights{{bytes={efforts.usual.tile_bytes}}}",
         f"share-constants{{keep={keep}}}",
         "spread-sums",
-        f"tensor-to-chip{{bytes={efforts.usual.tile_bytes}}}",
-        "hoist-stores",
     ]
     return ",".join(passes)
+
+
+def emitting(tile_bytes: int) -> str:
+    """To instructions."""
+    return f"tensor-to-chip{{bytes={tile_bytes}}},hoist-stores"
 
 
 def placing(efforts: Efforts) -> str:

@@ -4,7 +4,7 @@ estimates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
 from typing import Protocol
@@ -26,6 +26,10 @@ TIE = 0.001  # of the cycles: what differs less is as fast, as the estimates are
 
 class Lowered(Protocol):
     """A function as instructions in program order."""
+
+    @property
+    def form(self) -> Hashable:
+        """Equal where the instructions are."""
 
     @property
     def op_count(self) -> int: ...
@@ -79,14 +83,19 @@ class Search:
         self.tiles = [count * spec.work_bytes for count in TILES]
         self.op_count = 0  # instructions placed so far
         self._known: dict[tuple[str, Effort], Candidate | DoesNotFit] = {}
+        self._prices: dict[Hashable, Price] = {}
 
     def climb(self) -> None:
-        """Try single changes, to the tiles of all or to one function's effort, until none is cheaper; then
-        fewer loads ahead where tokens are many: for the room that these take, results may have to wait.
+        """Try single changes until none is cheaper, those to the tiles of all and to one function's effort in
+        turn; then fewer loads ahead where tokens are many: for the room that these take, results may have to
+        wait.
         """
-        best = {name: self.first(name) for name in self.works}
-        while better := next(self.cheaper(best), None):
-            best = better
+        best, before = {name: self.first(name) for name in self.works}, None
+        while best != before:
+            before = best
+            for changes in (self.tilings, self.steps):
+                while better := next(self.cheaper(best, changes(best)), None):
+                    best = better
         for name, effort in best.items():
             if self.works[name].tokens > 1:
                 self.thin(name, effort)
@@ -111,19 +120,24 @@ class Search:
             problem = found
         raise problem
 
-    def cheaper(self, best: Mapping[str, Effort]) -> Iterator[dict[str, Effort]]:
-        for changed in self.changes(best):
+    def cheaper(
+        self, best: Mapping[str, Effort], changes: Iterable[Mapping[str, Effort]]
+    ) -> Iterator[dict[str, Effort]]:
+        for changed in changes:
             if self.op_count > BUDGET:
                 return
             efforts = {**best, **changed}
             if self.cost(efforts) < self.cost(best):
                 yield efforts
 
-    def changes(self, best: Mapping[str, Effort]) -> Iterator[dict[str, Effort]]:
-        """Tiles one step larger or smaller, and steps of each function by itself."""
+    def tilings(self, best: Mapping[str, Effort]) -> Iterator[dict[str, Effort]]:
+        """Tiles one step larger or smaller."""
         place = self.tiles.index(next(iter(best.values())).tile_bytes)
         for tile_bytes in self.tiles[max(0, place - 1) : place + 2]:
             yield {name: replace(effort, tile_bytes=tile_bytes) for name, effort in best.items()}
+
+    def steps(self, best: Mapping[str, Effort]) -> Iterator[dict[str, Effort]]:
+        """Those of each function by itself."""
         for name, effort in best.items():
             for step in self.works[name].neighbours(effort, self.spec):
                 yield {name: step}
@@ -148,13 +162,17 @@ class Search:
             *fills, last = [fill for fill in FILLS[not lowered.is_whole :] if fill <= effort.fill]
             for fill in fills:
                 with suppress(DoesNotFit):
-                    return self.placed(lowered, replace(effort, fill=fill))
-            return self.placed(lowered, replace(effort, fill=last))
+                    return self.placed(name, lowered, replace(effort, fill=fill))
+            return self.placed(name, lowered, replace(effort, fill=last))
 
-    def placed(self, lowered: Lowered, effort: Effort) -> Candidate:
-        price = lowered.price(effort)
+    def placed(self, name: str, lowered: Lowered, effort: Effort) -> Candidate:
+        """Efforts may differ in tiles, or weights to keep, of which a function has none."""
+        key = name, lowered.form, replace(effort, tile_bytes=0, keep=0)
+        if key not in self._prices:
+            self._prices[key] = lowered.price(effort)
+            self.op_count += lowered.op_count
+        price = self._prices[key]
         log.debug("%s: %s", effort, price)
-        self.op_count += lowered.op_count
         return Candidate(ByFunction(effort), price.cost + COMMAND * price.commands, price.commands)
 
     def chosen(self) -> Candidate:

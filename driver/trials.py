@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections import defaultdict
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import count
+from typing import Any
 
+from compiler.ir.core import Op, Value
 from compiler.ir.module import Function, discard, walk
 from compiler.target.attribute import target_of
 from dialects import llm
 from dialects.builtin import ModuleOp
 from dialects.nets import net_of, token_count
 from dialects.weights import view_of_name
-from driver.pipelines import Effort, lowering, placing
+from driver.pipelines import Effort, emitting, placing, tiling
 from driver.price import Price, price_of
 from driver.sample import Sample, SectionSample, Some, sample_of
 from passes.options import ByFunction
+from passes.tensor_to_chip.context import unpacked_bytes
 
 RunPasses = Callable[[ModuleOp, str], ModuleOp]  # a copy of a module after a pipeline
 
@@ -35,26 +41,47 @@ class Trials:
     @contextmanager
     def lower(self, name: str, effort: Effort) -> Iterator[Trial]:
         module = alone(self.fused, name)
-        sample = sample_of(module.function(name), effort, target_of(module))
-        programs = []
+        names = [each.sym_name for each in cores_of(module, name)]
+        spec = target_of(module)
+        sample = sample_of(module.function(name), effort, spec)
+        some = sample.programs if sample else [Some()]
+        pipelines = [tiling(ByFunction(effort), each.runs, each.sections) for each in some]
+        with ExitStack() as stack:
+            tiled = [stack.enter_context(self.passed(module, pipeline)) for pipeline in pipelines]
+            unpacked = unpacked_bytes(effort.tile_bytes, spec)
+            yield Trial(names, tiled, unpacked, sample, self.passed, stack)
+
+    @contextmanager
+    def passed(self, module: ModuleOp, pipeline: str) -> Iterator[ModuleOp]:
+        """What a pipeline makes of a module, until that is done with."""
+        made = self.run_passes(module, pipeline)
         try:
-            for some in sample.programs if sample else [Some()]:
-                pipeline = lowering(ByFunction(effort), some.runs, some.sections)
-                programs.append(self.run_passes(module, pipeline))
-            yield Trial([each.sym_name for each in cores_of(module, name)], programs, sample, self.run_passes)
+            yield made
         finally:
-            for program in programs:
-                discard(program)
+            discard(made)
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A net as instructions in program order: all of it, or the programs of a sample."""
+    """A net tile by tile: all of it, or the programs of a sample. It is lowered further when asked for."""
 
     names: Sequence[str]  # of its cores
-    programs: Sequence[ModuleOp]
+    tiled: Sequence[ModuleOp]
+    unpacked: int  # bytes of a tile at a time
     sample: Sample | SectionSample | None
-    run_passes: RunPasses
+    passed: Callable[[ModuleOp, str], AbstractContextManager[ModuleOp]]
+    stack: ExitStack  # closed when the trial is over
+
+    @property
+    def form(self) -> Hashable:
+        """What its instructions depend on."""
+        return self.unpacked, *map(structure, self.tiled)
+
+    @cached_property
+    def programs(self) -> Sequence[ModuleOp]:
+        """As instructions in program order."""
+        pipeline = emitting(self.unpacked)
+        return [self.stack.enter_context(self.passed(each, pipeline)) for each in self.tiled]
 
     @property
     def op_count(self) -> int:
@@ -71,14 +98,27 @@ class Trial:
         return self.sample.price(*prices) if self.sample else prices[0]
 
     def placed(self, program: ModuleOp, effort: Effort) -> Price:
-        finished = self.run_passes(program, placing(ByFunction(effort)))
-        try:
+        with self.passed(program, placing(ByFunction(effort))) as finished:
             return price_of(*self.cores(finished))
-        finally:
-            discard(finished)
 
     def cores(self, program: ModuleOp) -> list[Function]:
         return [*map(program.function, self.names)]
+
+
+def structure(root: Op) -> Hashable:
+    """What tells ops from others but names and where they come from."""
+    numbers: dict[Value, int] = defaultdict(count().__next__)
+
+    def of(op: Op) -> Hashable:
+        made = [*op.results, *(arg for region in op.regions for arg in region.block.args)]
+        values = [numbers[value] for value in (*op.operands, *made)]
+        return type(op), *values, *(value.type for value in made), *frozen(op.attributes.items())
+
+    return tuple(map(of, walk(root)))
+
+
+def frozen(items: Iterable[Any]) -> tuple[Any, ...]:
+    return tuple(frozen(item) if isinstance(item, list | tuple) else item for item in items)
 
 
 def alone(module: ModuleOp, name: str) -> ModuleOp:

@@ -25,6 +25,11 @@ MOST_WORK = 2  # times `work_bytes` of a chip, what is unpacked at a time of a t
 lowers = Rules("the chip")
 
 
+def unpacked_bytes(tile_bytes: int, spec: ChipSpec) -> int:
+    """What is unpacked at a time of tiles of so many bytes at most, or 0 for a chip's `work_bytes`."""
+    return min(tile_bytes or spec.work_bytes, MOST_WORK * spec.work_bytes)
+
+
 class Lowering:
     """Lower the ops of one block, in order, in front of themselves."""
 
@@ -32,7 +37,7 @@ class Lowering:
         self.block = block
         self.spec = spec
         self.emit = emit
-        self.part_bytes = min(part_bytes or spec.work_bytes, MOST_WORK * spec.work_bytes)
+        self.part_bytes = unpacked_bytes(part_bytes, spec)
         self.placed: dict[Value, Placed] = {}
         self.wanted: dict[Value, Placed] = {}
         self.tables: dict[Attribute, Placed] = {}  # constants in all lanes, by where they come from

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
+
 import pytest
 
 from compiler.target.chips.bm1684x import BM1684X
@@ -113,7 +115,7 @@ def test_one_section_of_each_kind_stands_for_all_of_its_kind():
     ]
     assert all(some.runs == ((0, 1) if some.sections[0] < 5 else ()) for some in found.programs)
     assert found.price(*[Price(10, 20, 1)] * 6) == Price(95, 190, 9.5)
-    assert Trial("vit", [], found, trial).is_whole
+    assert Trial(["vit"], [], 0, found, trial, ExitStack()).is_whole
 
 
 def test_sections_of_which_none_would_be_left_out_are_compiled_together():

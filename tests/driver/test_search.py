@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Hashable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from itertools import product
@@ -35,6 +35,7 @@ class Compiler:
     commands: Callable[[str, Effort], float] = lambda name, effort: 1
     size: int = 1
     whole: bool = True
+    form: Callable[[Effort], Hashable] = lambda effort: effort
     lowered: list[tuple[str, Effort]] = field(default_factory=list)
     tried: list[tuple[str, Effort]] = field(default_factory=list)
 
@@ -55,6 +56,10 @@ class Program:
     compiler: Compiler
     name: str
     effort: Effort
+
+    @property
+    def form(self) -> Hashable:
+        return self.compiler.form(replace(self.effort, fill=1))
 
     @property
     def op_count(self) -> int:
@@ -114,6 +119,26 @@ def test_less_is_loaded_ahead_as_long_as_that_is_cheaper():
     found, efforts = of_block(lambda effort: abs(effort.fill - 0.7) + len(str(effort.tokens)))
     assert found == Effort(fill=0.7)
     assert [effort.fill for effort in efforts if effort.fill < 0.85] == [0.75, 0.7, 0.5]
+
+
+def test_efforts_that_make_the_same_program_are_priced_once():
+    """A function that has two tiles at most, and no weights to keep."""
+    as_two = lambda effort: replace(effort, tile_bytes=min(effort.tile_bytes, 32768), keep=0)  # noqa: E731
+    compiler = Compiler(lambda name, effort: -min(effort.tile_bytes, 32768) / 1e5, form=as_two)
+    found = compiler.search({"block": Work(64, weight_bytes=WEIGHTS)})
+    assert found["block"] == Effort(tile_bytes=32768)
+    assert Effort(tile_bytes=49152) in [effort for _, effort in compiler.lowered]
+    priced = [effort for _, effort in compiler.tried]
+    assert priced == [Effort(), Effort(tile_bytes=32768), Effort(tile_bytes=32768, fill=FILLS[1])]
+
+
+def test_tiles_are_changed_again_when_all_else_was():
+    """They gain with runs of 256 tokens only."""
+    tiles, cost = {0: 0, 32768: 1}, {0: (2, 3), 256: (1.5, 1)}
+    found, efforts = of_block(lambda effort: cost.get(effort.tokens, (4, 4))[tiles.get(effort.tile_bytes, 1)])
+    assert found == Effort(256, 32768)
+    places = [efforts.index(Effort(*each)) for each in ((0, 32768), (256, 0), (128, 0), (256, 32768))]
+    assert places == sorted(places)
 
 
 def test_fewer_tokens_are_tried_until_they_fit():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
@@ -16,7 +17,7 @@ from dialects import tensor
 from dialects.builtin import ModuleOp
 from driver.groups import joined
 from driver.pipelines import Effort, lowering, placing
-from driver.trials import Trials, alone, cores_of, price_of
+from driver.trials import Trials, alone, cores_of, price_of, structure
 from frontend.importer import import_model
 from passes.chip import allocate_local
 from passes.chip.allocate_local import DoesNotFit, allocate
@@ -24,6 +25,7 @@ from passes.emit_bmodel import decoded, encode
 from passes.options import ByFunction
 from tests.architectures.configs import config_of
 from tests.driver.fused import after, groups, trial
+from tests.helpers import parse_ir
 from tests.passes.llm import parts
 
 EFFORTS = ByFunction.of(
@@ -43,6 +45,45 @@ def test_a_trial_has_the_price_of_the_function_in_the_finished_module(name):
     assert wanted.commands == program.tiu_count + program.dma_count - len(("sys", "dma_sys"))
     with Trials(fused, trial).lower(name, EFFORTS[name]) as lowered:
         assert lowered.price(EFFORTS[name]) == wanted
+
+
+def test_programs_of_one_form_are_those_that_differ_in_nothing_that_counts():
+    """All tiles have less than 32 KiB of a lane."""
+    forms = []
+    small, large = Effort(tile_bytes=1 << 15), Effort(tile_bytes=1 << 16)
+    for effort in (small, large, replace(small, tile_bytes=1024), replace(small, tokens=64)):
+        with Trials(groups()["block_0"].module, trial).lower("block", effort) as lowered:
+            forms.append(lowered.form)
+    assert forms[0] == forms[1]
+    assert len(set(forms)) == 3
+
+
+CHAIN = """
+  %0 = "tensor.load"(%x) : (tensor<64x8xbf16>) -> tensor<64x8xbf16, #tensor.lanes<axis = 0>>
+  %1 = "tensor.load"(%y) : (tensor<64x8xbf16>) -> tensor<64x8xbf16, #tensor.lanes<axis = 0>>
+  %2 = "tensor.add"(%0, %1) : (tensor<64x8xbf16, #tensor.lanes<axis = 0>>, tensor<64x8xbf16, #tensor.lanes<axis = 0>>)
+      -> tensor<64x8xbf16, #tensor.lanes<axis = 0>>
+  %3 = "tensor.slice"(%2) <{starts = [0, 0], sizes = [64, 4]}> : (tensor<64x8xbf16, #tensor.lanes<axis = 0>>)
+      -> tensor<64x4xbf16, #tensor.lanes<axis = 0>>
+"""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "same"),
+    [
+        ("%2", "%sum", True),
+        ("(%0, %1)", "(%1, %0)", False),
+        ("(%x)", "(%y)", False),
+        ("starts = [0, 0]", "starts = [0, 4]", False),
+        ("x8xbf16, #tensor.lanes<axis = 0>", "x8xbf16, #tensor.lanes<axis = 1>", False),
+        ("tensor.add", "tensor.mul", False),
+    ],
+)
+def test_the_structure_of_a_program(old, new, same):
+    one, args = parse_ir(CHAIN, "one")
+    other, _ = parse_ir(CHAIN.replace(old, new), "other", args)
+    assert (structure(one) == structure(other)) == same
+    assert structure(one) == structure(one.clone())
 
 
 def test_a_price_has_both_estimates():
