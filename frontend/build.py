@@ -113,7 +113,8 @@ def check_model_type(model_type: Any) -> None:
 
 @contextmanager
 def parameters_on_meta() -> Iterator[None]:
-    """Modules built meanwhile keep the shapes of their parameters only; buffers are computed as usual.
+    """Modules built meanwhile keep the shapes of their parameters only, and the library is told not to fill
+    these; buffers are computed as usual.
 
     Building everything on the meta device instead would lose the buffers, rotary frequencies among them.
     """
@@ -122,6 +123,7 @@ def parameters_on_meta() -> Iterator[None]:
     def register_on_meta(module: nn.Module, name: str, param: nn.Parameter | None) -> None:
         if param is not None and param.device.type != "meta":
             param = nn.Parameter(param.to("meta"), requires_grad=False)
+            param._is_hf_initialized = True  # type: ignore[attr-defined]
         register(module, name, param)
 
     with patch.object(nn.Module, "register_parameter", register_on_meta):

@@ -93,16 +93,23 @@ class Graph:
     def _lines(self, prefix: str) -> Iterator[str]:
         number: dict[int, int] = {}
 
-        def text(value: GraphValue) -> str:
-            return f"%{number[id(value)]}"
+        def text(item: Any) -> str:
+            """Of an argument, with names of parameters relative to `prefix`."""
+            if isinstance(item, GraphValue):
+                return f"%{number[id(item)]}"
+            if isinstance(item, (tuple, list)):
+                return f"[{', '.join(map(text, item))}]"
+            if isinstance(item, dict):
+                return text(sorted(item.items()))
+            return item.removeprefix(prefix) if isinstance(item, str) else repr(item)
 
         for node in self.nodes:
-            arguments = map_values((node.args, sorted(node.kwargs.items())), text)
+            arguments = text(node.args), text(node.kwargs)
             for result in node.results:
                 number[id(result)] = len(number)
             types = [(result.shape, result.dtype) for result in node.results]
-            yield f"{node.name} {describe(arguments, prefix)} {types}"
-        yield " ".join(text(value) for value in self.outputs)
+            yield f"{node.name} {arguments} {types}"
+        yield text(self.outputs)
 
 
 def map_leaves(item: Any, change: Callable[[Any], Any]) -> Any:
@@ -117,10 +124,3 @@ def map_leaves(item: Any, change: Callable[[Any], Any]) -> Any:
 def map_values(item: Any, change: Callable[[GraphValue], Any]) -> Any:
     """`item` with each GraphValue in it replaced by `change` of it."""
     return map_leaves(item, lambda leaf: change(leaf) if isinstance(leaf, GraphValue) else leaf)
-
-
-def describe(item: Any, prefix: str) -> str:
-    """Text of an argument for a fingerprint, with names of parameters relative to `prefix`."""
-    if isinstance(item, tuple | list):
-        return "[" + ", ".join(describe(part, prefix) for part in item) + "]"
-    return item.removeprefix(prefix) if isinstance(item, str) else repr(item)

@@ -6,10 +6,11 @@ import re
 import sys
 import time
 import typing
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
+from functools import cache
 from pathlib import Path
-from typing import ClassVar, TextIO
+from typing import Any, ClassVar, TextIO
 
 from compiler.diagnostics import CompileError, UserError
 from compiler.ir.core import Op
@@ -99,9 +100,7 @@ def _parse_pass(text: str) -> Pass:
     if name not in PASSES:
         raise UserError(f"unknown pass {quoted(name)}; known: {', '.join(sorted(PASSES))}")
     cls = PASSES[name]
-    hints = typing.get_type_hints(cls)
-    known = {f.name: hints[f.name] for f in fields(cls)}
-    values = {}
+    known, values = options_of(name), {}
     for option in options.split():
         key, equals, value = option.partition("=")
         key = key.replace("-", "_")
@@ -114,6 +113,13 @@ def _parse_pass(text: str) -> Pass:
     if missing:
         raise UserError(f"pass {name} needs option {missing[0]!r}: {name}{{{missing[0]}=...}}")
     return cls(**values)
+
+
+@cache
+def options_of(name: str) -> Mapping[str, Any]:
+    """The types of a pass's options, by their names."""
+    hints = typing.get_type_hints(PASSES[name])
+    return {part.name: hints[part.name] for part in fields(PASSES[name])}
 
 
 def list_passes() -> str:
