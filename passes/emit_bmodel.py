@@ -20,7 +20,6 @@ from compiler.bmodel import (
 from compiler.ir.core import Value
 from compiler.ir.module import Function
 from compiler.target.attribute import target_of
-from compiler.target.isa import Instruction as Decoded
 from compiler.target.isa import isa_for
 from compiler.target.spec import ChipSpec
 from dialects.chip import Fields, GlobalOp, Instruction, LocalOp, Placement
@@ -49,17 +48,6 @@ def encode(function: Function) -> CommandStreams:
             op.fail(f"cannot be encoded: {error}")
         queues[op.engine].append(code)
     return ended(queues, spec)
-
-
-def decoded(function: Function) -> dict[str, list[Decoded]]:
-    """What both queues of `encode` are decoded to, without the commands that end them."""
-    spec = target_of(function)
-    isa = isa_for(spec)
-    queues: dict[str, list[Decoded]] = {"tiu": [], "dma": []}
-    bodies = PerPlace(function, lambda op, fields: isa.complete(op.family, op.isa_kind(), fields))
-    for op in instructions_of(function):
-        queues[op.engine].append(bodies(op).placed((op.id if spec.command_ids else 0, op.wait)))
-    return queues
 
 
 def instructions_of(function: Function) -> Iterator[Instruction]:

@@ -7,11 +7,13 @@ from functools import cache
 
 import pytest
 
+from compiler.ir.module import Function
 from compiler.ir.types import BF16
 from compiler.target.attribute import set_target
 from compiler.target.chips.bm1684x import BM1684X
 from compiler.target.chips.bm1688 import BM1688
 from compiler.target.isa import isa_for
+from compiler.target.spec import ChipSpec
 from compiler.target.timing import Queues, estimate, measure
 from dialects import tensor
 from dialects.builtin import ModuleOp
@@ -21,7 +23,7 @@ from driver.trials import Trials, alone, cores_of, price_of, structure
 from frontend.importer import import_model
 from passes.chip import allocate_local
 from passes.chip.allocate_local import DoesNotFit, allocate
-from passes.emit_bmodel import decoded, encode
+from passes.emit_bmodel import encode
 from passes.options import ByFunction
 from tests.architectures.configs import config_of
 from tests.driver.fused import after, groups, trial
@@ -88,12 +90,16 @@ def test_the_structure_of_a_program(old, new, same):
 
 def test_a_price_has_both_estimates():
     function = after(groups()["block_0"].module, f"{lowering(EFFORTS)},{placing(EFFORTS)}").function("block_cache")
-    streams, isa = encode(function), isa_for(BM1684X)
-    tiu, dma = isa.decode("tiu", streams.tiu), isa.decode("dma", streams.dma)
-    both = [estimate(tiu, dma, BM1684X, cautious=cautious).total for cautious in (False, True)]
+    queues = emitted(function, BM1684X)
+    both = [estimate(queues.tiu, queues.dma, BM1684X, cautious=cautious).total for cautious in (False, True)]
     price = price_of(function)
     assert [price.plain, price.cautious] == both
     assert both[0] < both[1]
+
+
+def emitted(function: Function, spec: ChipSpec) -> Queues:
+    streams, isa = encode(function), isa_for(spec)
+    return Queues(isa.decode("tiu", streams.tiu)[:-1], isa.decode("dma", streams.dma)[:-1])
 
 
 @cache
@@ -109,7 +115,7 @@ def in_parts() -> ModuleOp:
 def test_the_cores_of_a_net_are_priced_together_as_the_finished_file_is(name):
     effort = Effort(fill=0.5)
     module = after(in_parts(), f"{lowering(ByFunction(effort))},{placing(ByFunction(effort))}")
-    cores = [Queues(*decoded(module.function(f"{name}.core{core}")).values()) for core in range(2)]
+    cores = [emitted(module.function(f"{name}.core{core}"), BM1688) for core in range(2)]
     timing = measure(name, cores, BM1688)
     with Trials(in_parts(), trial).lower(f"{name}.core0", effort) as lowered:
         price = lowered.price(effort)
