@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -17,7 +18,7 @@ from compiler.weights.stored import Floats, Quantized, to_float32
 from frontend.binding import Weights
 from frontend.capture import find_layers
 
-EMBEDDING_ROWS = 4096  # read at a time
+EMBEDDING_ROWS = 32  # read at a time: few of a large vocabulary are asked for
 Stub: TypeAlias = Callable[[nn.Module, torch.Tensor], torch.Tensor]
 
 
@@ -186,11 +187,10 @@ def values_of(weights: Weights, name: str, rows: slice = slice(None)) -> Floats:
 
 
 def rows_of(weights: Weights, name: str, numbers: Sequence[int] | np.ndarray) -> torch.Tensor:
-    """Some rows of a parameter, f32, by their sorted numbers; few are in memory at a time."""
+    """Some rows of a parameter, f32, by their sorted numbers; few others are read with them."""
     found: list[Floats] = []
-    for start in range(0, weights.shape(name)[0], EMBEDDING_ROWS):
-        stop = min(start + EMBEDDING_ROWS, weights.shape(name)[0])
-        here = [number - start for number in numbers if start <= number < stop]
-        if here:
-            found.append(to_float32(weights.read_floats(name, slice(start, stop))[here]))
+    for place, some in groupby(numbers, lambda number: number // EMBEDDING_ROWS):
+        start = int(place) * EMBEDDING_ROWS
+        rows = weights.read_floats(name, slice(start, start + EMBEDDING_ROWS))
+        found.append(to_float32(rows[[number - start for number in some]]))
     return torch.from_numpy(np.concatenate(found))

@@ -148,7 +148,7 @@ class GridSearch:
     def _stored(self, scale: Floats) -> Floats:
         """The scale as its 16 bits will hold it; 1 where it vanishes, which rounds such weights to zero."""
         limit = 65504.0 if self.scale_dtype == np.float16 else 3e38
-        stored = np.clip(scale, -limit, limit).astype(self.scale_dtype).astype(np.float32)
+        stored = to_float32(np.clip(scale, -limit, limit).astype(self.scale_dtype))
         return np.where(stored == 0, np.float32(1), stored)
 
     def _round(self, scale: Floats, zero: Floats) -> Floats:

@@ -14,7 +14,7 @@ from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Quantized
 from frontend.binding import Weights
 from frontend.calibration import mean_squares
-from frontend.layers import Outer, loaded, values_of
+from frontend.layers import Outer, loaded, rows_of, values_of
 from tests.frontend.test_calibration import TOKENS, opened, saved
 
 
@@ -44,6 +44,20 @@ def test_a_module_has_values_only_meanwhile(tmp_path):
         assert names[weight.untyped_storage().data_ptr()] == "model.layers.0.mlp.up_proj.weight"
         np.testing.assert_array_equal(weight, values_of(weights, "model.layers.0.mlp.up_proj.weight"))
     assert all(value.device.type == "meta" for value in native.parameters())
+
+
+def test_few_rows_of_a_table_are_read_with_those_that_are_asked_for():
+    class Table:
+        values, read = np.arange(200, dtype=np.float32).reshape(100, 2), 0
+
+        def read_floats(self, name: str, rows: slice) -> np.ndarray:
+            found = self.values[rows]
+            self.read += len(found)
+            return found
+
+    table, numbers = Table(), np.array([1, 3, 40, 99])
+    np.testing.assert_array_equal(rows_of(table, "embedding", numbers), table.values[numbers])
+    assert table.read == 32 + 32 + 4
 
 
 def test_layers_that_are_given_something_else_are_refused(tmp_path, monkeypatch):
