@@ -270,7 +270,7 @@ class Job:
         """
         key, jobs = (id(module), instance), self.options.job_count
         if self.executor is not None:
-            jobs = self.executor.slots + 1
+            jobs = self.executor.ahead
         blob = WeightBlob(self.pieces(module, instance), self.materializer(instance), key, jobs)
         blob.make = self.maker(instance)
         self.blobs.append(blob)

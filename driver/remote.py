@@ -2,7 +2,8 @@
 
 A task is all that making some pieces needs: where the tensors lie, which pieces, how inputs count. Workers
 read the checkpoint by the same paths, so the folder is one that all see. The bytes are the same wherever they
-are made; a worker that is lost costs its tasks only, which the scheduler gives to others.
+are made; a worker that is lost costs its tasks only, which the scheduler gives to others. Only codes are made
+by workers: what keeps 16 bits is put in its place in less time than it takes to send.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 
@@ -20,9 +22,9 @@ from compiler.weights.order import weight_and_order
 from compiler.weights.part import part_of
 from compiler.weights.scaled import weight_and_scale
 from compiler.weights.stored import Array, Floats
-from dialects.weights import Joined, Packed, WeightSource
+from dialects.weights import Joined, Packed
 from driver.blob import Make, Materializer, Piece
-from driver.cached import bytes_in, cut, made_by, tensors_of
+from driver.cached import made_by, tensors_of
 from driver.options import ADDRESS
 from frontend.binding import Weights
 from frontend.imported import Instance
@@ -37,13 +39,13 @@ class Task:
     version: str
     weights: Weights
     instance: Instance
-    sources: tuple[WeightSource, ...]
+    sources: tuple[Packed, ...]
     importance: Mapping[str, Floats]
 
 
 @dataclass(frozen=True)
 class Made:
-    data: Array  # bytes; an array is sent without a copy
+    pieces: Sequence[Array]  # arrays are sent as they lie in memory
     beyond: frozenset[str]  # parameters that had to be clipped
 
 
@@ -58,8 +60,8 @@ def carry_out(task: Task) -> Made:
         task.instance.parameter_name,
         task.importance.get,
     )
-    data = [np.frombuffer(bytes_in(piece), np.uint8) for piece in made.pieces(task.sources)]
-    return Made(np.concatenate(data), frozenset(weights.beyond))
+    pieces = [np.ascontiguousarray(piece) for piece in made.pieces(task.sources)]
+    return Made(pieces, frozenset(weights.beyond))
 
 
 class Executor:
@@ -80,9 +82,11 @@ class Executor:
                 raise UserError(f"--executor {address}: worker {worker} has another version of this program")
 
     @property
-    def slots(self) -> int:
-        """Tasks that the workers do at once."""
-        return int(sum(self.client.nthreads().values())) or 1
+    def ahead(self) -> int:
+        """Tasks to have under way: one at work and one that waits for each thread of the workers, and one
+        whose result is taken.
+        """
+        return 2 * int(sum(self.client.nthreads().values())) + 1
 
     def close(self) -> None:
         with suppress(Exception):
@@ -93,27 +97,34 @@ class Executor:
 
         def pieces_of(pieces: Sequence[Piece], materializer: Materializer) -> list[Array]:
             sources = tuple(piece.source for piece in pieces)
-            known = reached(weights, instance, sources)
-            if known is None or not all(isinstance(source, Packed | Joined) for source in sources):
+            coded = tuple(source for source in sources if isinstance(source, Packed) and source.tile.scheme)
+            known = reached(weights, instance, coded) if coded == sources else None
+            if known is None:
                 return list(materializer.pieces(sources))
-            task = Task(made_by(), known, instance, sources, counting(sources, materializer))
+            task = Task(made_by(), known, instance, coded, counting(coded, materializer))
             with told(self.address):
-                future = self.client.submit(carry_out, task, pure=False)
+                future = self.client.submit(carry_out, task, key=key_of_task(pieces))
                 made: Made = self.client.gather(future, direct=True)  # or by the scheduler, if it must be
             weights.beyond.update(made.beyond)
-            return list(cut(made.data, [piece.size for piece in pieces]))
+            return list(made.pieces)
 
         return pieces_of
 
 
-def reached(weights: Weights, instance: Instance, sources: Sequence[WeightSource]) -> Weights | None:
+def key_of_task(pieces: Sequence[Piece]) -> str:
+    """Of its own, and of a kind with those that make as much: the scheduler learns how long each kind takes,
+    and shares them out by that.
+    """
+    return f"codes_{sum(piece.size for piece in pieces)}-{uuid4().hex}"
+
+
+def reached(weights: Weights, instance: Instance, sources: Sequence[Packed | Joined]) -> Weights | None:
     """The weights with only those parameters that pieces are made of; None where some are of this process:
     codes that were chosen here are only to be packed.
     """
     names = {
         parameter
         for source in sources
-        if isinstance(source, Packed | Joined)
         for name in tensors_of(source)
         for parameter in parameters_in(instance.parameter_name(name))
     }
@@ -134,9 +145,9 @@ def parameters_in(name: str) -> set[str]:
     return {name if part is None else part.parameter}
 
 
-def counting(sources: Sequence[WeightSource], materializer: Materializer) -> dict[str, Floats]:
+def counting(sources: Sequence[Packed], materializer: Materializer) -> dict[str, Floats]:
     """How the inputs of each tensor count, where that is known."""
-    names = {name for source in sources if isinstance(source, Packed | Joined) for name in tensors_of(source)}
+    names = {name for source in sources for name in tensors_of(source)}
     found = {name: materializer.importance(name) for name in sorted(names)}
     return {name: importance for name, importance in found.items() if importance is not None}
 

@@ -11,6 +11,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from compiler.diagnostics import UserError
@@ -18,15 +19,16 @@ from compiler.ir.types import BF16
 from compiler.versions import OURS
 from dialects.weights import Joined, Packed
 from driver import remote
-from driver.blob import Materializer
+from driver.blob import Materializer, Piece
 from driver.cli import convert_parser
 from driver.convert import convert
 from driver.options import ConvertOptions
-from driver.remote import Executor, Task, carry_out, reached
+from driver.remote import Executor, Task, carry_out, key_of_task, reached
 from frontend.binding import Weights
 from frontend.imported import Instance
 
 distributed = pytest.importorskip("distributed")
+key_split = pytest.importorskip("dask.utils").key_split
 ROOT = Path(__file__).parents[2]
 
 
@@ -64,16 +66,16 @@ def options(tiny_checkpoint, tmp_path) -> ConvertOptions:
 
 
 def test_bytes_are_the_same_wherever_they_were_made(options, scheduler, tmp_path, monkeypatch):
+    """No codes by this process."""
     address, more, _ = scheduler
-    """None of it by this process."""
     plain = convert(options).read_bytes()
     pieces = Materializer.pieces
 
-    def without_weights(self, sources):
-        assert not any(isinstance(source, Packed | Joined) for source in sources)
+    def without_codes(self, sources):
+        assert not any(isinstance(source, Packed) and source.tile.scheme for source in sources)
         return pieces(self, sources)
 
-    monkeypatch.setattr(Materializer, "pieces", without_weights)
+    monkeypatch.setattr(Materializer, "pieces", without_codes)
     for count, add in ((1, 1), (2, 1), (4, 2)):
         more(add)
         out = replace(options, executor=address, out_dir=tmp_path / f"by_{count}")
@@ -141,6 +143,20 @@ def test_a_task_has_the_tensors_that_it_reads_and_no_others():
     kept = replace(weights, made={"model.layers.1.b": None})
     assert reached(kept, layer, joined) is None
     assert reached(kept, layer, [Joined(("a",), BF16)]) is not None
+
+
+def test_what_keeps_16_bits_is_not_sent():
+    values = np.arange(8).astype(BF16.numpy)
+    here = Executor.__new__(Executor)  # that has no client
+    make = here.make(Weights({"b": None}), Instance())
+    (made,) = make([Piece(0, 16, Joined(("b",), BF16))], Materializer(lambda name: values, {}))
+    np.testing.assert_array_equal(made, values)
+
+
+def test_a_scheduler_knows_tasks_that_take_as_long_by_their_keys():
+    small, alike, large = (key_of_task([Piece(0, 8, None), Piece(8, size, None)]) for size in (8, 8, 9))
+    assert small != alike
+    assert key_split(small) == key_split(alike) != key_split(large)
 
 
 @pytest.mark.parametrize("method", ["search", "gptq"])
