@@ -119,8 +119,8 @@ def key_of_task(pieces: Sequence[Piece]) -> str:
 
 
 def reached(weights: Weights, instance: Instance, sources: Sequence[Packed | Joined]) -> Weights | None:
-    """The weights with only those parameters that pieces are made of; None where some are of this process:
-    codes that were chosen here are only to be packed.
+    """The weights with only those parameters that pieces are made of; None where some are codes that were
+    chosen here: these are only to be packed.
     """
     names = {
         parameter
@@ -128,10 +128,11 @@ def reached(weights: Weights, instance: Instance, sources: Sequence[Packed | Joi
         for name in tensors_of(source)
         for parameter in parameters_in(instance.parameter_name(name))
     }
-    if not names.isdisjoint(weights.made):
+    made = {name: weights.made[name] for name in sorted(names & weights.made.keys())}
+    if any(each.scheme is not None for each in made.values()):
         return None
     tensors = {name: weights.tensors[name] for name in sorted(names)}
-    return replace(weights, tensors=tensors, beyond=set(), made={})
+    return replace(weights, tensors=tensors, beyond=set(), made=made)
 
 
 def parameters_in(name: str) -> set[str]:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from compiler.weights.groups import quantize
-from compiler.weights.moments import Moments
+from compiler.weights.moments import Moments, Squares
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Array, Floats, convert, to_float32
 
@@ -33,11 +33,11 @@ class Reader:
         return to_float32(self.weight[:: max(1, len(self.weight) // ROWS)])
 
 
-def best_factors(readers: Sequence[Reader], moments: Moments) -> Floats:
+def best_factors(readers: Sequence[Reader], inputs: Moments | Squares) -> Floats:
     """Factors [inputs] whose errors in the readers' outputs are least; all one where none are better."""
-    tried = [powers(moments.mean, exponent) for exponent in EXPONENTS]
+    tried = [powers(inputs.mean, exponent) for exponent in EXPONENTS]
     samples = [(reader.sample, reader.scheme) for reader in readers]
-    return min(tried, key=lambda factors: loss(samples, moments, factors))
+    return min(tried, key=lambda factors: loss(samples, inputs, factors))
 
 
 def powers(squares: Floats, exponent: float) -> Floats:
@@ -48,15 +48,14 @@ def powers(squares: Floats, exponent: float) -> Floats:
     return found
 
 
-def loss(samples: Sequence[tuple[Floats, Scheme]], moments: Moments, factors: Floats) -> float:
+def loss(samples: Sequence[tuple[Floats, Scheme]], inputs: Moments | Squares, factors: Floats) -> float:
     """The squares of the outputs' errors when some rows are stored times factors."""
-    importance = moments.mean / factors**2
-    total = 0.0
-    for weight, scheme in samples:
-        errors = quantize(weight * factors, scheme, importance).dequantize() / factors - weight
-        for span, square in zip(moments.spans, moments.squares, strict=True):
-            total += float(np.vdot(errors[:, span] @ square, errors[:, span]))
-    return total
+    importance = inputs.mean / factors**2
+    errors = (
+        quantize(weight * factors, scheme, importance).dequantize() / factors - weight
+        for weight, scheme in samples
+    )
+    return sum(map(inputs.cost, errors))
 
 
 def divided(

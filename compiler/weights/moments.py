@@ -27,6 +27,10 @@ class Squares:
     def mean(self) -> Floats:
         return (self.total / max(1, self.rows)).astype(np.float32)
 
+    def cost(self, errors: Floats) -> float:
+        """The squares of what errors [rows, inputs] of a weight add to outputs, were inputs independent."""
+        return float(np.sum(errors**2, axis=0) @ self.total)
+
 
 @dataclass(frozen=True)
 class Moments:
@@ -53,6 +57,11 @@ class Moments:
         """Which inputs each square is of."""
         stops = np.cumsum([len(square) for square in self.squares]).tolist()
         return [slice(stop - len(square), stop) for stop, square in zip(stops, self.squares, strict=True)]
+
+    def cost(self, errors: Floats) -> float:
+        """The squares of what errors [rows, inputs] of a weight add to its outputs."""
+        pairs = zip(self.spans, self.squares, strict=True)
+        return sum(float(np.vdot(errors[:, span] @ square, errors[:, span])) for span, square in pairs)
 
     def times(self, factors: Floats) -> Moments:
         """Those of the inputs times factors [inputs]."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from pathlib import Path
@@ -75,6 +75,7 @@ class DumpedNet:
     name: str  # in the dumps, without a layer's number
     model: ImportedModel
     weights: Weights
+    importance: Mapping[str, Floats]  # see `driver.calibration.chosen`
     inputs: list[Array]
 
     @classmethod
@@ -85,7 +86,8 @@ class DumpedNet:
         group, function, instance = model.find(suspect.run.net.name)
         net = net_of(function)
         dumps = dumps_after(first_dump(folder, group, net.name))
-        return cls(suspect, dumps, group, instance, net.stage_name, model, weights, suspect.run.inputs)
+        known = chosen.kept(folder, weights)
+        return cls(suspect, dumps, group, instance, net.stage_name, model, weights, known, suspect.run.inputs)
 
     @property
     def net(self) -> RuntimeNet:
@@ -99,10 +101,8 @@ class DumpedNet:
 
     @cached_property
     def materializer(self) -> Materializer:
-        found = chosen.kept(self.dumps[0].parent)
-
         def importance(name: str) -> Floats | None:
-            return found.get(parameter_of(self.instance.parameter_name(name)))
+            return self.importance.get(parameter_of(self.instance.parameter_name(name)))
 
         return KeepingMaterializer(self.read, self.model.tables, importance=importance)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from compiler.weights.part import parameter_of
 from compiler.weights.stored import Array, Floats
 from dialects.weights import Packed, view_of_name
 from driver.calibration import chosen
+from driver.calibration.dividing import multiply_readers
 from driver.calibration.feedback import Settling, folds_in, stored_plainly
 from driver.calibration.kept import Shelf, shelf
 from driver.calibration.running import Arrays, Running
@@ -43,11 +44,19 @@ def calibrated(job: Job, opened: OpenedModel, folder: Path) -> Iterator[None]:
     with ExitStack() as stack:
         known, job.importance = job.importance, {}  # by the run that chose bits for a budget
         if method == "search":
-            job.importance = known or importance_of(running)
+            weigh(job, known or importance_of(running))
         elif method == "gptq":
             settle(running, stack.enter_context(shelf(folder)))
+        for name in job.weights.made:
+            job.digests.pop(name, None)  # those are of what was there before
         keep_choice(job, method)
         yield
+
+
+def weigh(job: Job, importance: Mapping[str, Floats]) -> None:
+    """Have errors count as inputs do, and inputs divided where that helps."""
+    jobs = job.options.job_count
+    job.importance = multiply_readers(job.weights, folds_in(job), stored_plainly(job), importance, jobs)
 
 
 def settle(running: Running, kept: Shelf) -> None:
@@ -61,14 +70,12 @@ def settle(running: Running, kept: Shelf) -> None:
         run_layers(running.native, job.weights, tokens, jobs, settling.measure_of, settling.settle)
         if job.cache is not None:
             keep_settled(job.cache, key, settling)
-    for name in job.weights.made:
-        job.digests.pop(name, None)  # those are of what was there before
 
 
 def keep_choice(job: Job, method: str) -> None:
     """Beside the dumps, if there are any."""
     if job.options.dump_ir is not None:
-        chosen.keep(job.options.dump_ir, method, job.importance)
+        chosen.keep(job.options.dump_ir, method, job.importance, job.weights)
 
 
 def longest_of(config: ModelConfig) -> int:

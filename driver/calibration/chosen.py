@@ -9,22 +9,33 @@ import numpy as np
 
 from compiler.diagnostics import UserError
 from compiler.files import reason
-from compiler.weights.stored import Floats
+from compiler.weights.stored import Array, Floats
+from driver.calibration.kept import Scaled, Vector
+from frontend.binding import Weights
 
 NAME = "chosen.npz"
 METHOD = "method"  # among names of parameters, all of which have dots
+VALUES, FACTORS = "/values", "/factors"  # behind names: what vectors and matrices become
 
 
-def keep(folder: Path, method: str, importance: Mapping[str, Floats]) -> None:
-    """Of inputs, by parameter, as `Materializer` has it."""
+def keep(folder: Path, method: str, importance: Mapping[str, Floats], weights: Weights) -> None:
+    """Of inputs, by parameter, as `Materializer` has it, and what was put in the place of parameters."""
+    arrays: dict[str, Array] = {METHOD: np.array(method), **importance}
+    for name, made in weights.made.items():
+        if isinstance(made, Vector):
+            arrays[name + VALUES] = made.values
+        elif isinstance(made, Scaled):
+            arrays[name + FACTORS] = made.factors
     try:
-        np.savez(folder / NAME, allow_pickle=False, **{METHOD: np.array(method), **importance})
+        np.savez(folder / NAME, allow_pickle=False, **arrays)
     except OSError as error:
         raise UserError(f"{folder / NAME}: {reason(error)}") from None
 
 
-def kept(folder: Path) -> dict[str, Floats]:
-    """UserError where codes depend on each other, so that no weight can be made by itself."""
+def kept(folder: Path, weights: Weights) -> dict[str, Floats]:
+    """How inputs count; what was put in the place of parameters is again. UserError where codes depend on
+    each other, so that no weight can be made by itself.
+    """
     try:
         with np.load(folder / NAME, allow_pickle=False) as arrays:
             found = dict(arrays)
@@ -37,4 +48,8 @@ def kept(folder: Path) -> dict[str, Floats]:
             f"--ir {folder}: --calibrate gptq chose the codes, each after others: compile again with "
             "--calibrate search to find a wrong pass"
         )
+    for key in [key for key in found if key.endswith((VALUES, FACTORS))]:
+        name, _, _ = key.rpartition("/")
+        of = Vector if key.endswith(VALUES) else Scaled
+        weights.made[name] = of(weights.tensors[name], found.pop(key))
     return found

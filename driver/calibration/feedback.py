@@ -6,18 +6,16 @@ from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 
-import numpy as np
-
 from compiler.diagnostics import UserError
 from compiler.ir.module import discard
-from compiler.weights.equalize import Reader, best_factors, divided
 from compiler.weights.feedback import Feedback, Map
 from compiler.weights.moments import Moments
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Floats, Quantized, to_float32
 from dialects.weights import Joined, LaneRecord, Packed, WeightSource, view_of_name
+from driver.calibration.dividing import divide
 from driver.calibration.folds import Fold, folds_of
-from driver.calibration.kept import Shelf, Vector
+from driver.calibration.kept import Shelf
 from driver.job import Job
 from driver.pipelines import recognizing
 from frontend.binding import Weights
@@ -66,21 +64,9 @@ class Settling:
     ) -> dict[str, Moments]:
         """Divide the inputs of the readers by the factors that serve these best."""
         before = moments[fold.readers[0]]
-        readers = [Reader(self.weights.read_floats(name), self.schemes[name]) for name in fold.readers]
-        by = best_factors(readers, before)
-        first, *others = fold.vectors
-        by = self.divide(first, by, fold.offset)
-        for name in others:
-            self.divide(name, by, fold.offset)
+        by = divide(self.weights, fold, self.schemes, before)
         factors.update(dict.fromkeys(fold.readers, by))
         return {**moments, **dict.fromkeys(fold.readers, before.times(1 / by))}
-
-    def divide(self, name: str, by: Floats, offset: float) -> Floats:
-        """Put a vector that is divided in the place of another; by what it is, as 16 bits cannot hold all."""
-        before, half = to_float32(self.weights.read_floats(name)), np.dtype(self.weights.half)
-        values, exact = divided(before, by, half, offset)
-        self.weights.made[name] = Vector(self.weights.tensors[name], values)
-        return exact
 
     def quantized(self, name: str, factors: Floats | None, feedback: Feedback, run: Map) -> Quantized:
         weight = to_float32(self.weights.read_floats(name))

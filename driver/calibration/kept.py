@@ -1,4 +1,6 @@
-"""What takes the place of a checkpoint's parameters: vectors in memory, codes in a file without a name."""
+"""What takes the place of a checkpoint's parameters: vectors in memory, weights by factors, codes in a file
+without a name.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +15,10 @@ from typing import IO, Any
 import numpy as np
 
 from compiler.weights.scheme import Scheme
-from compiler.weights.stored import Array, Floats, Quantized, rectangle
+from compiler.weights.stored import Array, Floats, Quantized, rectangle, to_float32
 from frontend.sources.source import Source
+
+ROWS = 256  # of a matrix, multiplied at a time: memory holds few of them as f32
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,6 +57,26 @@ class Vector(Replaced):
 
     def read(self, rows: slice = slice(None)) -> Array:
         return self.values[rows].copy()
+
+
+@dataclass(frozen=True, eq=False)
+class Scaled(Replaced):
+    """A matrix with its columns times factors, rounded to the type that it is stored in."""
+
+    factors: Floats  # [columns]
+    scheme: None = None
+
+    @property
+    def dtype(self) -> np.dtype[Any] | None:
+        return self.before.dtype
+
+    def read(self, rows: slice = slice(None)) -> Array:
+        values = self.before.read(rows)
+        assert not isinstance(values, Quantized)
+        for start in range(0, len(values), ROWS):
+            some = slice(start, start + ROWS)
+            values[some] = to_float32(values[some]) * self.factors
+        return values
 
 
 @dataclass(frozen=True)

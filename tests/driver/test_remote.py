@@ -10,6 +10,7 @@ import sys
 import time
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -140,9 +141,19 @@ def test_a_task_has_the_tensors_that_it_reads_and_no_others():
     weights, layer = Weights(dict.fromkeys(names)), Instance(1, "model.layers.1.")
     joined = [Joined(("b", "/model.norm"), BF16)]
     assert [*reached(weights, layer, joined).tensors] == ["model.layers.1.b", "model.norm"]
-    kept = replace(weights, made={"model.layers.1.b": None})
-    assert reached(kept, layer, joined) is None
-    assert reached(kept, layer, [Joined(("a",), BF16)]) is not None
+
+
+def test_what_was_made_of_floats_goes_along_and_codes_do_not():
+    source = SimpleNamespace(scheme=None)
+    weights = Weights(dict.fromkeys(("a", "b")), made={"b": source})
+
+    def made(name: str) -> object:
+        found = reached(weights, Instance(), [Joined((f"/{name}",), BF16)])
+        return found and found.made
+
+    assert (made("a"), made("b")) == ({}, {"b": source})
+    source.scheme = "of 4 bits"
+    assert (made("a"), made("b")) == ({}, None)
 
 
 def test_what_keeps_16_bits_is_not_sent():

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import pairwise
 
 import numpy as np
+import pytest
 
 from compiler.weights.moments import WIDEST, Moments, Squares, spans
 
@@ -20,6 +21,15 @@ def test_sums_add_up_to_means():
 def test_inputs_times_factors_have_products_times_both():
     found = Moments([np.float32([[4, 1], [1, 2]]), np.float32([[6]])], 1).times(np.float32([2, 3, 0.5]))
     assert [each.tolist() for each in found.squares] == [[[16, 6], [6, 18]], [[1.5]]]
+
+
+def test_what_errors_cost_are_the_squares_of_what_they_add_to_outputs():
+    inputs, errors = (np.random.default_rng(0).normal(size=(rows, 6)) for rows in (50, 4))
+    products = [inputs[:, span].T @ inputs[:, span] for span in (slice(0, 4), slice(4, 6))]
+    added = [np.sum((errors[:, span] @ inputs[:, span].T) ** 2) for span in (slice(0, 4), slice(4, 6))]
+    assert Moments(products, 50).cost(errors) == pytest.approx(sum(added))
+    alone = np.sum((errors[:, None] * inputs) ** 2)
+    assert Squares((inputs**2).sum(0), 50).cost(errors) == pytest.approx(alone)
 
 
 def test_spans_are_of_whole_groups_and_not_too_wide():

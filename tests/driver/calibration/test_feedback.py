@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,6 +25,7 @@ from frontend.binding import Weights
 from frontend.calibration import SQUARES, Measure
 from frontend.load import open_model
 from passes import load_all
+from tests.driver.calibration.given import Given
 
 SCHEME = Scheme(4, 16, True, BF16)
 RNG = np.random.default_rng(0)
@@ -38,19 +38,6 @@ VALUES = {
     "router": RNG.normal(size=(4, 32)),
 }
 FOLDS = [Fold(("q", "k"), ("norm",))]
-
-
-class Given:
-    """A source in memory."""
-
-    key, path, scheme, dtype, nbytes = "key", Path("file"), None, np.dtype(np.float32), 0
-
-    def __init__(self, values: np.ndarray) -> None:
-        self.values = values.astype(BF16.numpy).astype(np.float32)
-        self.shape = values.shape
-
-    def read(self, rows: slice = slice(None)) -> np.ndarray:
-        return self.values[rows].copy()
 
 
 @pytest.fixture
