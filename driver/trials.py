@@ -126,7 +126,7 @@ def alone(module: ModuleOp, name: str) -> ModuleOp:
     the weights that it reads otherwise: how these lie depends on it.
     """
     functions = cores_of(module, name)
-    read = {parameter_of(op) for each in functions for op in walk(each) if isinstance(op, llm.WeightOp)}
+    read = {uncut(op) for each in functions for op in walk(each) if isinstance(op, llm.WeightOp)}
     if not any(map(looked_up, functions)):
         others = [other for other in module.functions() if looked_up(other) & read]
         functions += sorted(others, key=token_count)[:1]
@@ -149,9 +149,9 @@ def cores_of(module: ModuleOp, name: str) -> list[Function]:
 def looked_up(function: Function) -> set[str]:
     """The parameters that rows are picked from by ids."""
     tables = [op.table.defining(llm.WeightOp) for op in walk(function) if isinstance(op, llm.EmbeddingOp)]
-    return {parameter_of(table) for table in tables if table is not None}
+    return {uncut(table) for table in tables if table is not None}
 
 
-def parameter_of(op: llm.WeightOp) -> str:
-    """The one that a core may have but a part of."""
+def uncut(op: llm.WeightOp) -> str:
+    """The name of what a core may have but some rows or columns of."""
     return replace(view_of_name(op.name), cut=()).name

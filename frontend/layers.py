@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import groupby
@@ -14,7 +14,7 @@ from torch import nn
 from torch.utils._pytree import tree_leaves
 
 from compiler.diagnostics import UserError
-from compiler.weights.stored import Floats, Quantized, to_float32
+from compiler.weights.stored import Array, Floats, Quantized, to_float32
 from frontend.binding import Weights
 from frontend.capture import find_layers
 
@@ -62,6 +62,12 @@ class Outer:
         self.model, self.weights, self.paths = model, weights, paths
         self.layers = find_layers(model)
         self.calls: list[Call] = []
+        self.embedded = np.empty(0, np.int64), torch.empty(0)  # rows of the embedding at hand: their numbers
+
+    def embed(self, ids: Array) -> None:
+        """Have the embedding's rows of ids at hand: calls for some of them read none."""
+        embedding, numbers = self.model.get_input_embeddings(), np.unique(ids)
+        self.embedded = numbers, rows_of(self.weights, f"{self.paths[id(embedding)]}.weight", numbers)
 
     def before_layers(self, ids: torch.Tensor, **keywords: Any) -> torch.Tensor:
         """What the first layer is given for ids [sequences, tokens], and in `calls` how layers are called.
@@ -131,12 +137,18 @@ class Outer:
         with ExitStack() as stack:
             for path, module in self.model.named_modules():
                 if module is embedding:
-                    table = rows_of(self.weights, f"{path}.weight", numbers)
+                    table = self._rows(f"{path}.weight", numbers)
                     stack.enter_context(replaced(module._parameters, "weight", table))
                     stack.enter_context(replaced(vars(module), "padding_idx", None))
                 elif id(module) not in apart:
                     stack.enter_context(loaded(module, path, self.weights, recurse=False))
             yield torch.from_numpy(places.reshape(ids.shape))
+
+    def _rows(self, name: str, numbers: Array) -> torch.Tensor:
+        known, table = self.embedded
+        if not np.isin(numbers, known).all():
+            return rows_of(self.weights, name, numbers)
+        return table[np.searchsorted(known, numbers)]
 
 
 def reach(head: nn.Module, arguments: tuple[Any, ...]) -> None:
@@ -186,7 +198,7 @@ def values_of(weights: Weights, name: str, rows: slice = slice(None)) -> Floats:
     return floats
 
 
-def rows_of(weights: Weights, name: str, numbers: Sequence[int] | np.ndarray) -> torch.Tensor:
+def rows_of(weights: Weights, name: str, numbers: Array) -> torch.Tensor:
     """Some rows of a parameter, f32, by their sorted numbers; few others are read with them."""
     found: list[Floats] = []
     for place, some in groupby(numbers, lambda number: number // EMBEDDING_ROWS):

@@ -40,6 +40,7 @@ def written(model: Any, weights: Weights, first: Array, count: int, jobs: int) -
         caches: list[Any] = [DynamicCache() for _ in range(PARTS)]
         for _ in track(range(count - 1), "write", " tokens"):
             states, calls = [], []
+            outer.embed(tokens[-1])
             for ids, cache in zip(np.array_split(tokens[-1][:, None], PARTS), caches, strict=True):
                 cached = {"past_key_values": cache, "use_cache": True}
                 states.append(outer.before_layers(torch.from_numpy(ids), **cached))

@@ -151,7 +151,7 @@ def writing(job: Job, run: Run) -> Iterator[Step]:
     _, all_ = rates(job, count, table)
     drawing = seconds_of(lambda: noise((DRAWS,), np.random.default_rng(0))) / DRAWS
     times = length - 1
-    yield Step(times * run.read * (run.items + table + PARTS * table))
+    yield Step(times * run.read * (run.items + 2 * table))  # as the embedding and as the head
     yield Step(times * few * PARTS * run.items, PARTS)
     yield Step(times * (all_ * table + drawing * count * vocabulary))
 

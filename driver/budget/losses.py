@@ -12,7 +12,7 @@ from compiler.progress import note
 from compiler.weights.groups import quantize
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Floats, to_float32
-from driver.calibration.calibrate import longest_of, of_text, sequences, spread
+from driver.calibration.calibrate import given_or_random, longest_of, sequences
 from driver.calibration.running import Running
 from driver.job import Job
 from driver.options import AUTO, ConvertOptions
@@ -32,12 +32,8 @@ def scheme(options: ConvertOptions, bits: int) -> Scheme:
 def measured(job: Job, opened: OpenedModel, names: Container[str]) -> Losses:
     """The divergence that each parameter adds, by estimate, per token."""
     options, running = job.options, Running(job, opened.config)
-    count, length = TOKENS[0], min(TOKENS[1], longest_of(opened.config))
-    if options.calibration_text is not None:
-        text = of_text(options.model_path, options.calibration_text, running.vocabulary)
-        tokens = spread(text, length, count)
-    else:
-        tokens = np.random.default_rng(0).integers(0, running.vocabulary, (count, length), np.int64)
+    shape = TOKENS[0], min(TOKENS[1], longest_of(opened.config))
+    tokens = given_or_random(running, shape, shape)
     note(f"run {options.model_path} forward and back on {tokens.size} tokens")
     losses: dict[str, Floats] = {}
 

@@ -135,21 +135,28 @@ def rounded(job: Job) -> Iterator[tuple[str, int]]:
 
 def sequences(running: Running, method: str) -> Array:
     """Token numbers [sequences, tokens]: those of the text if there is one."""
-    job, vocabulary, longest = running.job, running.vocabulary, longest_of(running.config)
-    options = job.options
-    if options.calibration_text is not None:
-        tokens = of_text(options.model_path, options.calibration_text, vocabulary)
-        return spread(tokens, min(TEXT_TOKENS, longest), TEXT_SEQUENCES[method])
+    job, longest = running.job, longest_of(running.config)
     shape = shape_without_text(method, longest)
-    random = np.random.default_rng(0).integers(0, vocabulary, shape, np.int64)
-    if method == "search":
-        return random
+    tokens = given_or_random(running, (TEXT_SEQUENCES[method], min(TEXT_TOKENS, longest)), shape)
+    if method == "search" or job.options.calibration_text is not None:
+        return tokens
 
     def tokens_written() -> Arrays:
-        note(f"have {options.model_path} write {random.size} tokens")
-        return {"tokens": written(running.native, job.weights, random[:, 0], shape[1], options.job_count)}
+        note(f"have {job.options.model_path} write {tokens.size} tokens")
+        jobs = job.options.job_count
+        return {"tokens": written(running.native, job.weights, tokens[:, 0], shape[1], jobs)}
 
-    return running.kept("written", [random], tokens_written)["tokens"]
+    return running.kept("written", [tokens], tokens_written)["tokens"]
+
+
+def given_or_random(running: Running, of_text: tuple[int, int], random: tuple[int, int]) -> Array:
+    """Sequences of the text that is given, at most so many of so many tokens, or random ones."""
+    options = running.job.options
+    if options.calibration_text is None:
+        return np.random.default_rng(0).integers(0, running.vocabulary, random, np.int64)
+    count, length = of_text
+    tokens = text_tokens(options.model_path, options.calibration_text, running.vocabulary)
+    return spread(tokens, length, count)
 
 
 def shape_of_tokens(running: Running, method: str) -> tuple[int, ...]:
@@ -167,7 +174,7 @@ def shape_without_text(method: str, longest: int) -> tuple[int, int]:
     return WRITTEN[0], min(WRITTEN[1], longest)
 
 
-def of_text(model_path: Path, path: Path, vocabulary: int) -> Array:
+def text_tokens(model_path: Path, path: Path, vocabulary: int) -> Array:
     if is_gguf(model_path):
         raise UserError(f"--calibration_text: {model_path} is a GGUF file, whose tokenizer is not read")
     tokens = np.array(Text(model_path).encode(read_text(path, TEXT_BYTES)), np.int64)

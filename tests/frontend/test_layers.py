@@ -12,6 +12,7 @@ from compiler.diagnostics import UserError
 from compiler.ir.types import BF16
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Quantized
+from frontend import layers
 from frontend.binding import Weights
 from frontend.calibration import mean_squares
 from frontend.layers import Outer, loaded, rows_of, values_of
@@ -58,6 +59,21 @@ def test_few_rows_of_a_table_are_read_with_those_that_are_asked_for():
     table, numbers = Table(), np.array([1, 3, 40, 99])
     np.testing.assert_array_equal(rows_of(table, "embedding", numbers), table.values[numbers])
     assert table.read == 32 + 32 + 4
+
+
+def test_rows_of_the_embedding_that_are_at_hand_are_not_read_again(tmp_path, monkeypatch):
+    saved(tmp_path, "llama")
+    native, weights = opened(tmp_path)
+    outer = Outer(native, weights, {id(module): path for path, module in native.named_modules()})
+    with torch.no_grad():
+        wanted = outer.before_layers(torch.from_numpy(TOKENS[:1]))
+        outer.embed(TOKENS)
+        with monkeypatch.context() as patch:
+            patch.setattr(layers, "rows_of", None)
+            found = outer.before_layers(torch.from_numpy(TOKENS[:1]))
+        np.testing.assert_array_equal(found, wanted)
+        outer.embed(TOKENS[:1, :1])
+        np.testing.assert_array_equal(outer.before_layers(torch.from_numpy(TOKENS[:1])), wanted)
 
 
 def test_layers_that_are_given_something_else_are_refused(tmp_path, monkeypatch):
