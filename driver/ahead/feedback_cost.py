@@ -1,5 +1,5 @@
 """What `--calibrate gptq` takes: a model that writes tokens and runs on them, and codes that make up for each
-other's errors, layer by layer.
+other's errors, layer by layer; and what dividing inputs takes, which `search` does too.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ from compiler.weights.stored import Quantized
 from dialects import llm
 from driver.ahead.run_cost import Run, RunCost, Step, rates, seconds_of
 from driver.calibration.calibrate import WRITTEN
-from driver.calibration.feedback import folds_in, stored_plainly
+from driver.calibration.feedback import folds_in, folds_of_norms, stored_plainly
+from driver.calibration.folds import Fold
 from driver.calibration.kept import Shelf
 from driver.groups import table_of
 from driver.job import Job
@@ -59,10 +60,10 @@ class Inputs:
         return self.width * sum(self.rows)
 
 
-def inputs_in(job: Job) -> Iterator[tuple[list[Inputs], int]]:
+def inputs_in(job: Job, folds: Sequence[Fold]) -> Iterator[tuple[list[Inputs], int]]:
     """Of a layer, or of the head, and how many layers are like it."""
     schemes = stored_plainly(job)
-    folded = {name for fold in folds_in(job) for name in fold.readers}
+    folded = {name for fold in folds for name in fold.readers}
     for group in job.model.nets:
         found = []
         for names in read_alike(group):
@@ -134,13 +135,26 @@ def settling(inputs: Inputs, read: float) -> Iterator[Step]:
     factors = sum(seconds_of_factor(width, inputs.scheme.group) for width in inputs.widths)
     alone = inputs.weights * read + factors
     if inputs.folded:
-        sampled = sum(len(range(0, rows, max(1, rows // equalize.ROWS))) for rows in inputs.rows)
-        tried = sampled * (inputs.width * known.search + inputs.squares * known.multiply)
-        alone += inputs.weights * read + len(equalize.EXPONENTS) * tried
+        alone += inputs.weights * read + tried(inputs, inputs.squares * known.multiply)
     yield Step(alone)
     for rows in inputs.rows:
         seconds = rows * (inputs.width * known.rounding + inputs.squares / 2 * known.multiply)
         yield Step(seconds, -(-rows // ROWS))
+
+
+def tried(inputs: Inputs, more: float) -> float:
+    """Seconds to choose the factors of inputs; with `more` for each row, beside its codes."""
+    sampled = sum(len(range(0, rows, max(1, rows // equalize.ROWS))) for rows in inputs.rows)
+    row = inputs.width * Rates.of(inputs.scheme).search + more
+    return len(equalize.EXPONENTS) * sampled * row
+
+
+def dividing(job: Job, run: Run) -> Iterator[Step]:
+    """For codes that are chosen each by itself: weights are read to choose factors, and multiplied."""
+    for found, count in inputs_in(job, folds_in(job)):
+        for inputs in found:
+            if inputs.folded:
+                yield Step(count * (2 * inputs.weights * run.read + tried(inputs, 0.0)), count)
 
 
 def writing(job: Job, run: Run) -> Iterator[Step]:
@@ -158,7 +172,7 @@ def writing(job: Job, run: Run) -> Iterator[Step]:
 
 def feedback_cost(job: Job, run: Run) -> RunCost:
     """The model runs twice, layer by layer: to measure, and on what was made of that."""
-    layers = [*inputs_in(job)]
+    layers = [*inputs_in(job, folds_of_norms(job))]
     steps, most = [], [0]
     if job.options.calibration_text is None:
         steps, most = [*writing(job, run)], [writing_memory(job, run)]

@@ -15,7 +15,7 @@ from frontend.binding import Weights
 
 NAME = "chosen.npz"
 METHOD = "method"  # among names of parameters, all of which have dots
-VALUES, FACTORS = "/values", "/factors"  # behind names: what vectors and matrices become
+VALUES, COLUMNS, ROWS = "/values", "/columns", "/rows"  # behind names: what takes their place
 
 
 def keep(folder: Path, method: str, importance: Mapping[str, Floats], weights: Weights) -> None:
@@ -25,7 +25,7 @@ def keep(folder: Path, method: str, importance: Mapping[str, Floats], weights: W
         if isinstance(made, Vector):
             arrays[name + VALUES] = made.values
         elif isinstance(made, Scaled):
-            arrays[name + FACTORS] = made.factors
+            arrays |= {name + COLUMNS: made.columns, name + ROWS: made.rows}
     try:
         np.savez(folder / NAME, allow_pickle=False, **arrays)
     except OSError as error:
@@ -48,8 +48,9 @@ def kept(folder: Path, weights: Weights) -> dict[str, Floats]:
             f"--ir {folder}: --calibrate gptq chose the codes, each after others: compile again with "
             "--calibrate search to find a wrong pass"
         )
-    for key in [key for key in found if key.endswith((VALUES, FACTORS))]:
-        name, _, _ = key.rpartition("/")
-        of = Vector if key.endswith(VALUES) else Scaled
-        weights.made[name] = of(weights.tensors[name], found.pop(key))
+    for name, source in weights.tensors.items():
+        if name + VALUES in found:
+            weights.made[name] = Vector(source, found.pop(name + VALUES))
+        if name + COLUMNS in found:
+            weights.made[name] = Scaled(source, found.pop(name + COLUMNS), found.pop(name + ROWS))
     return found

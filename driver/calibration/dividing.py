@@ -1,9 +1,10 @@
-"""Inputs of linears divided in the norm that makes them, and their weights multiplied by as much."""
+"""Inputs of linears divided in what makes them, and their weights multiplied by as much."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 
@@ -15,6 +16,8 @@ from driver.calibration.folds import Fold
 from driver.calibration.kept import Scaled, Vector
 from frontend.binding import Weights
 
+ONE = np.ones(1, np.float32)
+
 
 def multiply_readers(
     weights: Weights,
@@ -23,11 +26,11 @@ def multiply_readers(
     importance: Mapping[str, Floats],
     jobs: int,
 ) -> dict[str, Floats]:
-    """Put in the place of vectors and weights what is divided and multiplied, where all readers of a fold
-    become codes by `schemes`, each weight by itself; gives how inputs count then.
+    """Put in the place of parameters what is divided and multiplied, where all matrices of a fold become
+    codes by `schemes`, each by itself; gives how inputs count then.
     """
     chosen = schemes.keys() & importance.keys()
-    possible = [fold for fold in folds if chosen >= {*fold.readers}]
+    possible = [fold for fold in folds if chosen >= {*fold.readers, *fold.rows}]
 
     def factors(fold: Fold) -> Floats:
         return divide(weights, fold, schemes, Squares(importance[fold.readers[0]], 1))
@@ -35,10 +38,19 @@ def multiply_readers(
     found = dict(importance)
     with ThreadPoolExecutor(jobs) as pool:
         for fold, by in zip(possible, pool.map(factors, possible), strict=True):
+            for name in fold.rows:
+                multiply(weights, name, rows=1 / by[:, None])
             for name in fold.readers:
-                weights.made[name] = Scaled(weights.tensors[name], by)
+                multiply(weights, name, columns=by)
                 found[name] = importance[name] / by**2
     return found
+
+
+def multiply(weights: Weights, name: str, columns: Floats = ONE, rows: Floats = ONE) -> None:
+    """Put a matrix times factors in the place of another."""
+    made = weights.made.get(name)
+    before = made if isinstance(made, Scaled) else Scaled.of(weights.tensors[name])
+    weights.made[name] = replace(before, columns=before.columns * columns, rows=before.rows * rows)
 
 
 def divide(
@@ -46,10 +58,12 @@ def divide(
 ) -> Floats:
     """Divide vectors by the factors [inputs] that serve the readers best, which are returned."""
     readers = [Reader(weights.read_floats(name), schemes[name]) for name in fold.readers]
-    first, *others = fold.vectors
-    by = divide_vector(weights, first, best_factors(readers, inputs), fold.offset)
-    for name in others:
-        divide_vector(weights, name, by, fold.offset)
+    by = best_factors(readers, inputs)
+    if fold.vectors:
+        first, *others = fold.vectors
+        by = divide_vector(weights, first, by, fold.offset)
+        for name in others:
+            divide_vector(weights, name, by, fold.offset)
     return by
 
 

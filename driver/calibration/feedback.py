@@ -110,6 +110,13 @@ def read_by(source: WeightSource) -> Iterator[tuple[str, Scheme | None]]:
         yield view.tensor, source.tile.scheme if isinstance(source, Packed) and plain else None
 
 
+def folds_of_norms(job: Job) -> list[Fold]:
+    """Those that serve codes with feedback: with rows of the up projection divided too, KL of SmolLM2-135M
+    stayed as it was on prose, and rose from 0.177 to 0.191 on code.
+    """
+    return [fold for fold in folds_in(job) if not fold.rows]
+
+
 def folds_in(job: Job) -> list[Fold]:
     """Those of all layers, by full names."""
     found = []

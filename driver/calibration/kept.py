@@ -61,21 +61,28 @@ class Vector(Replaced):
 
 @dataclass(frozen=True, eq=False)
 class Scaled(Replaced):
-    """A matrix with its columns times factors, rounded to the type that it is stored in."""
+    """A matrix with its columns and rows times factors, rounded to the type that it is stored in."""
 
-    factors: Floats  # [columns]
+    columns: Floats  # [columns]
+    rows: Floats  # [rows, 1]
     scheme: None = None
+
+    @classmethod
+    def of(cls, source: Source) -> Scaled:
+        """By no factors yet."""
+        rows, columns = source.shape
+        return cls(source, np.ones(columns, np.float32), np.ones((rows, 1), np.float32))
 
     @property
     def dtype(self) -> np.dtype[Any] | None:
         return self.before.dtype
 
     def read(self, rows: slice = slice(None)) -> Array:
-        values = self.before.read(rows)
+        values, factors = self.before.read(rows), self.rows[rows]
         assert not isinstance(values, Quantized)
         for start in range(0, len(values), ROWS):
             some = slice(start, start + ROWS)
-            values[some] = to_float32(values[some]) * self.factors
+            values[some] = to_float32(values[some]) * self.columns * factors[some]
         return values
 
 

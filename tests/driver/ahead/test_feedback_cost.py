@@ -13,13 +13,16 @@ from driver.ahead import feedback_cost as costs
 from driver.ahead.feedback_cost import (
     Inputs,
     Rates,
+    dividing,
     feedback_cost,
     inputs_in,
     settling,
+    tried,
     writing,
     writing_memory,
 )
 from driver.ahead.run_cost import Run, Step
+from driver.calibration.feedback import folds_of_norms
 from driver.convert import compiled_job
 from driver.options import ConvertOptions
 from frontend.load import open_model
@@ -53,7 +56,7 @@ def test_weights_are_found_by_what_they_are_multiplied_by(job):
         Inputs(256, SCHEME, (128,), False),
     ]
     head = [Inputs(128, Scheme(8, 32, False, BF16), (320,), False)]
-    found = [*inputs_in(job)]
+    found = [*inputs_in(job, folds_of_norms(job))]
     assert {count for inputs, count in found if inputs == layer} == {3}
     assert [inputs for inputs, _ in found if inputs != layer] == [head]
 
@@ -80,12 +83,21 @@ def test_factors_are_tried_on_some_rows(known):
     assert alone.seconds == 2 * 0.5 * 64 * 2112 + 1000 * 64 + 4 * (64 + 128) * (10_000 * 64 + 100 * 64 * 64)
 
 
+def test_what_is_divided_is_read_twice_and_shared_by_layer(job, known):
+    """Of three layers: inputs of q, k and v, of gate and up, of down."""
+    *found, last = dividing(job, RUN)
+    assert [step.ways for step in found] == [3, 3]
+    down = Inputs(256, SCHEME, (128,), True)
+    assert last == Step(3 * (2 * 1.0 * 256 * 128 + 4 * 128 * 256 * 10_000), 3)
+    assert tried(down, 5.0) - tried(down, 0.0) == 4 * 128 * 5
+
+
 def test_the_model_runs_twice_and_writes_what_no_text_gives(job, known, tmp_path):
     weights, squares = 64 * 64, 64 * 64
     inputs = Inputs(64, SCHEME, (64,), False)
     job.options = replace(job.options, calibration_text=tmp_path)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(costs, "inputs_in", lambda job: [([inputs], 2)])
+        patch.setattr(costs, "inputs_in", lambda job, folds: [([inputs], 2)])
         found = feedback_cost(job, RUN)
         assert found.steps[:2] == (Step(2 * 5.0 * 2 * squares, 2), Step(2 * 1e6 * weights))
         assert found.steps[2:-2] == tuple(step.times(2) for step in settling(inputs, 1.0))

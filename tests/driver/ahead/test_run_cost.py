@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from driver.ahead import calibration_cost as costs
@@ -45,10 +46,13 @@ def test_a_search_builds_a_model_and_runs_it_once(given, monkeypatch):
     run = Run(Counter({0: 10}), 10, 128, 1, 1.0, 2.0)
     monkeypatch.setattr(costs.Run, "of", lambda job, tokens, batches: replace(run, tokens=tokens, batches=batches))
     monkeypatch.setattr(costs, "seconds_of", lambda action, times: 5.0)
+    monkeypatch.setattr(costs, "dividing", lambda job, run: [Step(7.0)])
     found = calibration_cost(job, config)
-    assert found == RunCost((Step(5.0), Step(10.0), Step(20.0, 1)), run.memory)
+    assert found == RunCost((Step(5.0), Step(10.0), Step(20.0, 1), Step(7.0)), run.memory)
     monkeypatch.setattr(costs, "BATCH_TOKENS", 64)
-    assert calibration_cost(job, config).steps[-1] == Step(40.0, 2)
+    assert calibration_cost(job, config).steps[-2] == Step(40.0, 2)
+    job.importance = {"some": np.ones(1)}
+    assert calibration_cost(job, config) == RunCost((Step(7.0),))
     job.options = replace(job.options, calibrate="none")
     assert calibration_cost(job, config) == RunCost()
 

@@ -23,12 +23,13 @@ def test_importance_is_kept_by_parameter(tmp_path):
 def test_what_was_put_in_the_place_of_parameters_is_again(tmp_path):
     before = {"a.norm": Given(np.ones(2)), "a.weight": Given(np.ones((3, 2)))}
     vector = np.array([0.5, 4], np.float32)
-    made = {"a.norm": Vector(before["a.norm"], vector), "a.weight": Scaled(before["a.weight"], 1 / vector)}
+    scaled = Scaled(before["a.weight"], 1 / vector, np.float32([[1], [2], [4]]))
+    made = {"a.norm": Vector(before["a.norm"], vector), "a.weight": scaled}
     keep(tmp_path, "search", {}, Weights(before, made=made))
     again = Weights(before)
     assert kept(tmp_path, again) == {}
     np.testing.assert_array_equal(again.read("a.norm"), vector)
-    np.testing.assert_array_equal(again.read("a.weight"), np.tile([2, 0.25], (3, 1)))
+    np.testing.assert_array_equal(again.read("a.weight"), [[2, 0.25], [4, 0.5], [8, 1]])
 
 
 def test_what_was_kept_before_is_replaced(tmp_path):

@@ -56,8 +56,23 @@ def test_what_one_of_the_readers_is_not_known_for_is_left_alone(weights, missing
     assert not weights.made
 
 
+def test_rows_that_make_the_inputs_are_divided():
+    """A matrix may be a reader of one fold, and make the inputs of another."""
+    weights = Weights({"norm": Given(NORM), "up": Given(RNG.normal(size=(32, 32))), "down": Given(K)})
+    up, down = weights.read_floats("up"), weights.read_floats("down")
+    folds = [Fold(("up",), ("norm",)), Fold(("down",), (), rows=("up",))]
+    before = dict.fromkeys(("up", "down"), counted(INPUTS)["up"])
+    found = multiply_readers(weights, folds, dict.fromkeys(("up", "down"), SCHEME), before, jobs=1)
+    by = (weights.read_floats("down") / down)[0]
+    assert by.max() > 1.5 * by.min()
+    np.testing.assert_allclose(found["down"], before["down"] / by**2, rtol=1e-5)
+    columns = NORM.astype(BF16.numpy).astype(np.float32) / weights.read_floats("norm")
+    np.testing.assert_allclose(weights.read_floats("up"), up * columns / by[:, None], rtol=1e-5)
+
+
 def test_some_rows_of_a_product_are_those_of_all():
-    scaled = Scaled(Given(RNG.normal(size=(600, 32))), RNG.uniform(0.5, 2, 32).astype(np.float32))
+    columns, rows = (RNG.uniform(0.5, 2, size).astype(np.float32) for size in (32, (600, 1)))
+    scaled = Scaled(Given(RNG.normal(size=(600, 32))), columns, rows)
     whole = scaled.read()
-    np.testing.assert_array_equal(whole, scaled.before.read() * scaled.factors)
+    np.testing.assert_array_equal(whole, scaled.before.read() * columns * rows)
     np.testing.assert_array_equal(scaled.read(slice(250, 560)), whole[250:560])

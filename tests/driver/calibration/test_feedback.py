@@ -15,7 +15,7 @@ from compiler.weights.feedback import Feedback
 from compiler.weights.groups import quantize
 from compiler.weights.moments import Moments, Squares
 from compiler.weights.scheme import Scheme
-from driver.calibration.feedback import Settling, folds_in, stored_plainly
+from driver.calibration.feedback import Settling, folds_in, folds_of_norms, stored_plainly
 from driver.calibration.folds import Fold
 from driver.calibration.kept import shelf
 from driver.convert import compiled_job
@@ -112,5 +112,6 @@ def test_folds_and_schemes_are_those_of_the_program(tiny_checkpoint, tmp_path):
     assert len(schemes) == 2 * 7
     assert set(schemes.values()) == {Scheme(4, 64, True, BF16)}
     folds = folds_in(job)
-    assert len(folds) == 2 * 2
+    assert len(folds) == 2 * 3
+    assert len(folds_of_norms(job)) == 2 * 2
     assert all(name in job.weights.tensors for fold in folds for name in fold.names)

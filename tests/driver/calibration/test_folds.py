@@ -40,7 +40,30 @@ def test_nothing_is_divided_that_something_else_reads():
     assert folds(NORM + twice) == []
 
 
+GATE = """
+  %y = "llm.swiglu"(%g, %u) <{act = "silu"}> : (tensor<1x4x8xbf16>, tensor<1x4x8xbf16>) -> tensor<1x4x8xbf16>
+"""
+
+
+def test_rows_of_what_a_gate_multiplies_are_divided_for_what_reads_it():
+    found = folds(linear("u", "x", "up.weight") + GATE + linear("d", "y", "down.weight"))
+    assert found == [Fold(("down.weight",), (), rows=("up.weight",))]
+
+
+def test_rows_stay_where_something_else_follows_from_them():
+    up, down = linear("u", "x", "up.weight"), linear("d", "y", "down.weight")
+    assert folds(up + GATE + down + other("b", "u")) == []
+    assert folds(up + GATE + down + other("b", "y")) == []
+    assert folds(other("u", "x") + GATE + down) == []
+    bias = up.replace('"llm.linear"(%x, %w_u)', '"llm.linear"(%x, %w_u, %bias)').replace(
+        "1, 1, 0, 0>}> : (tensor<1x4x8xbf16>, tensor<8x8xbf16>)",
+        "1, 1, 1, 0>}> : (tensor<1x4x8xbf16>, tensor<8x8xbf16>, tensor<8xbf16>)",
+    )
+    assert bias != up
+    assert folds(bias + GATE + down) == []
+
+
 def test_names_are_bound_to_a_layer():
-    bound = Fold(("q", "k"), ("norm",), 1.0).bound(lambda name: f"layers.3.{name}")
-    assert bound == Fold(("layers.3.q", "layers.3.k"), ("layers.3.norm",), 1.0)
-    assert bound.names == ("layers.3.q", "layers.3.k", "layers.3.norm")
+    bound = Fold(("q", "k"), ("norm",), 1.0, ("up",)).bound(lambda name: f"layers.3.{name}")
+    assert bound == Fold(("layers.3.q", "layers.3.k"), ("layers.3.norm",), 1.0, ("layers.3.up",))
+    assert bound.names == ("layers.3.q", "layers.3.k", "layers.3.norm", "layers.3.up")
