@@ -24,7 +24,9 @@ def test_a_mixture_of_experts_says_what_hugging_face_says(tmp_path: Path, name: 
 
 
 def test_experts_in_four_bits_compute_what_the_model_does(tmp_path: Path):
-    write(reference_model({**config_of("qwen3_moe"), "num_hidden_layers": 1}), tmp_path / "model")
+    """Of many for each token: one that rounding exchanges for another weighs little."""
+    config = {**config_of("qwen3_moe"), "num_hidden_layers": 1, "num_experts_per_tok": 6}
+    write(reference_model(config), tmp_path / "model")
     file = convert(ConvertOptions(tmp_path / "model", 32, "w4bf16", q_group_size=64, out_dir=tmp_path / "out"))
     assert file is not None
     assert verify_file(file, tmp_path / "model") == 0

@@ -62,6 +62,7 @@ def test_rows_that_make_the_inputs_are_divided():
     up, down = weights.read_floats("up"), weights.read_floats("down")
     folds = [Fold(("up",), ("norm",)), Fold(("down",), (), rows=("up",))]
     before = dict.fromkeys(("up", "down"), counted(INPUTS)["up"])
+    assert multiply_readers(weights, folds, {"down": SCHEME}, before, jobs=1) == before
     found = multiply_readers(weights, folds, dict.fromkeys(("up", "down"), SCHEME), before, jobs=1)
     by = (weights.read_floats("down") / down)[0]
     assert by.max() > 1.5 * by.min()
