@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict, deque
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import ClassVar
+from itertools import islice
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -23,17 +25,19 @@ from passes.chip.reorder import reorder
 from passes.manager import Pass
 from passes.options import ByFunction, by_function, option
 
+AHEAD = 16  # loads, of which one may pass those before it
+
 
 @dataclass(frozen=True)
 class HoistLoads(Pass):
     """chip -> chip. Move each load up the program as far as local memory and what it reads allow.
 
     Bytes that the program itself stores are read behind their last store, and those of other cores behind
-    the wait for them, which all other loads may pass. Loads keep their order, and let
-    stores pass that are ready before them, unless compute would wait for the load meanwhile. A load that
-    moves up keeps its buffer alive for longer, and a store until it is over; `fill` bounds the memory in use
-    at any point, as a share of the lane, since buffers of many sizes never pack perfectly. What cannot fit
-    even with all loads as late as they may be is refused here.
+    the wait for them, which all other loads may pass. Loads keep their order, unless one is over before the
+    DMA could go on otherwise, and let stores pass that are ready before them, unless compute would wait for
+    the load meanwhile. A load that moves up keeps its buffer alive for longer, and a store until it is over;
+    `fill` bounds the memory in use at any point, as a share of the lane, since buffers of many sizes never
+    pack perfectly. What cannot fit even with all loads as late as they may be is refused here.
     """
 
     name: ClassVar[str] = "hoist-loads"
@@ -62,6 +66,13 @@ def hoist_loads(function: Function, spec: ChipSpec, capacity: int) -> None:
     reorder(function, key)
 
 
+class Load(NamedTuple):
+    """A load that may move."""
+
+    position: int
+    bytes: int  # that it makes live
+
+
 class Room:
     """Bytes of local memory that are taken at each position of a program, of `capacity`."""
 
@@ -76,6 +87,17 @@ class Room:
             return start
         full = np.flatnonzero(self.taken[start:stop] > self.capacity - size)
         return int(start + full[-1] + 1) if full.size else start
+
+    def take(self, load: Load, place: int, sign: int = 1) -> None:
+        """Room for a load that is issued in front of a position."""
+        self.taken[place : load.position] += sign * load.bytes
+
+    @contextmanager
+    def kept(self, load: Load, place: int) -> Iterator[None]:
+        """With that room taken."""
+        self.take(load, place)
+        yield
+        self.take(load, place, -1)
 
     def can_hold(self, store: Op, stop: int, beside: int) -> bool:
         """Whether there is room for what is stored up to a position, beside so many more bytes."""
@@ -96,54 +118,107 @@ class Room:
                 yield buffer, slice(last + 1, stop + 1), buffer.type.bytes
 
 
-def load_places(ops: list[Op], room: Room, spec: ChipSpec) -> dict[int, int]:
-    """In front of which position each load goes; it takes its room from there on.
+def load_places(ops: Sequence[Op], room: Room, spec: ChipSpec) -> dict[int, int]:
+    """In front of which position each load goes; it takes its room from there on."""
+    issuing = Issuing(ops, room, spec)
+    while issuing.loads:
+        issuing.go_on()
+    return issuing.places
 
-    The DMA takes whichever can start first, the next load or the next of its other commands: a load must not
-    hold up a result that is ready, nor wait behind one that is not. If both can start, a store waits for a
-    load that compute would wait for otherwise, where there is room for what is stored until then. One that
-    other cores wait for does not.
+
+class Issuing:
+    """Commands in the order that the DMA gets them in.
+
+    It takes whichever can start first, the next load or the next of its other commands: a load must not hold
+    up a result that is ready, nor wait behind one that is not. If both can start, a store waits for a load
+    that compute would wait for otherwise, where there is room for what is stored until then. One that other
+    cores wait for does not. Where neither can start, for lack of room or of what is read, later loads may
+    that are over by then. Room is kept for those that they pass, and a bank of it for what is stored: that is
+    seen to take its room for longer only when its store is issued.
     """
-    loads, others = split_commands(ops)
-    ready = ready_places(ops, spec)
-    pace = Pace(ops, spec)
-    places: dict[int, int] = {}
-    earliest = 0
 
-    def can_wait(other: int, load: int, place: int, size: int) -> bool:
-        is_urgent = pace.start(other) + pace.cycles[other] + pace.cycles[load] > pace.compute_free
-        is_own = is_store(ops[other]) and not is_shared(ops[other].operands[0])
-        return place <= other and is_own and is_urgent and room.can_hold(ops[other], load, size)
+    def __init__(self, ops: Sequence[Op], room: Room, spec: ChipSpec) -> None:
+        self.ops = ops
+        self.room = room
+        self.pace = Pace(ops, spec)
+        self.loads, self.others = split_commands(ops)
+        self.places: dict[int, int] = {}  # of the loads that are issued, by position
+        self._ready = ready_places(ops, spec)
+        self._earliest = 0  # the place of what is issued next
+        self._spare = spec.bank_bytes  # left free by loads that pass others
 
-    for load, size in loads:
-        place = room.highest_fit(max(earliest, ready[load]), load, size)
-        while (
-            others
-            and (pace.start(others[0]), others[0]) < (pace.start(place), load)
-            and not can_wait(others[0], load, place, size)
-        ):
-            other = others.popleft()
-            pace.issue(other, other)
-            room.hold(ops[other], pace.position_at(pace.dma_free))
-            place = room.highest_fit(max(place, other + 1), load, size)
-        room.taken[place:load] += size
-        places[load] = earliest = place
-        pace.issue(load, place)
-    return places
+    def go_on(self) -> None:
+        """Issue a command."""
+        load = self.loads[0]
+        place = self._place(load)
+        if passing := self._passing(place):
+            self._issue(*passing)
+        elif self.others and self._gives_way(load, place):
+            self._issue_other()
+        else:
+            self._issue(load, place)
+
+    def _place(self, load: Load, beside: int = 0) -> int:
+        start = max(self._earliest, self._ready[load.position])
+        return self.room.highest_fit(start, load.position, load.bytes + beside)
+
+    def _passing(self, place: int) -> tuple[Load, int] | None:
+        """A load that may pass those before it, and its place; that of the first of them is given."""
+        starts = [self.pace.start(place), *(self.pace.start(other) for other in islice(self.others, 1))]
+        if place <= self._earliest or min(starts) <= self.pace.dma_free:
+            return None
+        with ExitStack() as passed:
+            buffers: set[Value] = set()
+            for load in islice(self.loads, AHEAD):
+                buffer, own = self.ops[load.position].operands[0], self._place(load, self._spare)
+                if own < place and buffer not in buffers and self._is_over(load, own, min(starts)):
+                    return load, own
+                passed.enter_context(self.room.kept(load, own))
+                buffers.add(buffer)
+                place = min(place, own)
+        return None
+
+    def _is_over(self, load: Load, place: int, time: float) -> bool:
+        return self.pace.start(place) + self.pace.cycles[load.position] <= time
+
+    def _gives_way(self, load: Load, place: int) -> bool:
+        """Whether the next of the other commands comes before a load."""
+        other, pace = self.others[0], self.pace
+        if (pace.start(other), other) >= (pace.start(place), load.position):
+            return False
+        is_urgent = pace.start(other) + pace.cycles[other] + pace.cycles[load.position] > pace.compute_free
+        can_wait = place <= other and is_urgent and self._is_own_store(other)
+        return not can_wait or not self.room.can_hold(self.ops[other], load.position, load.bytes)
+
+    def _is_own_store(self, position: int) -> bool:
+        op = self.ops[position]
+        return is_store(op) and not is_shared(op.operands[0])
+
+    def _issue(self, load: Load, place: int) -> None:
+        self.loads.remove(load)
+        self.room.take(load, place)
+        self.places[load.position] = self._earliest = place
+        self.pace.issue(load.position, place)
+
+    def _issue_other(self) -> None:
+        other = self.others.popleft()
+        self.pace.issue(other, other)
+        self.room.hold(self.ops[other], self.pace.position_at(self.pace.dma_free))
+        self._earliest = max(self._earliest, other + 1)
 
 
-def split_commands(ops: list[Op]) -> tuple[list[tuple[int, int]], deque[int]]:
-    """The loads that may move, with the bytes that each makes live, and all other commands, by position.
+def split_commands(ops: Sequence[Op]) -> tuple[deque[Load], deque[int]]:
+    """The loads that may move, and the positions of all other commands.
 
     A load may that is the first to touch its buffer, or is only preceded there by such loads. One of what
     other cores store has its place behind the wait for them, where it would hold up the loads behind it.
     """
     awaited: set[Value] = set()  # since the last compute
     moving: dict[Value, bool] = {}  # of each local buffer: whether all so far are loads that may move
-    loads, others = [], deque[int]()
+    loads, others = deque[Load](), deque[int]()
     for position, op in enumerate(ops):
         if is_load(op) and awaited.isdisjoint(op.operands) and moving.get(buffer := op.operands[0], True):
-            loads.append((position, 0 if buffer in moving else buffer.type.bytes))
+            loads.append(Load(position, 0 if buffer in moving else buffer.type.bytes))
             moving[buffer] = True
         elif isinstance(op, Instruction):
             if isinstance(op, WaitOp):
@@ -167,7 +242,7 @@ def is_load(op: Op) -> bool:
     return isinstance(target, LocalOp) and all(isinstance(source, GlobalOp) for source in sources)
 
 
-def ready_places(ops: list[Op], spec: ChipSpec) -> dict[int, int]:
+def ready_places(ops: Sequence[Op], spec: ChipSpec) -> dict[int, int]:
     """The first position of each command at which all that it reads of DDR is written."""
     touched = commands_on(stored_regions(ops), ops, spec)
     written = LastTouch(access for accesses in touched.values() for access in accesses)
