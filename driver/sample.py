@@ -14,6 +14,7 @@ from driver.pipelines import Effort
 from driver.price import Price
 from passes.llm_to_tensor.in_sections import token_runs
 from passes.llm_to_tensor.sections import Places, kind_of, sections_of
+from passes.llm_to_tensor.turns import set_turns
 from passes.ranges import Range
 
 FEW = 4  # runs that are all compiled
@@ -95,18 +96,19 @@ def sample_of(function: Function, effort: Effort, spec: ChipSpec) -> Sample | Se
 def section_sample(function: Function, effort: Effort, spec: ChipSpec) -> SectionSample | None:
     """None where there are no more than two sections, or none would be left out."""
 
-    def runs_of(tokens: int) -> int:
-        return len(token_runs(tokens, effort.tokens or tokens, 0, spec.lanes))
+    def cut(tokens: int) -> list[Range]:
+        return token_runs(tokens, effort.tokens or tokens, 0, spec.lanes)
 
-    sections = sections_of(function, Places(function), runs_of)
+    sections = sections_of(function, Places(function), lambda tokens: len(cut(tokens)))
     if len(sections) <= 2:
         return None
+    set_turns(sections, cut)
     alike: dict[Hashable, list[int]] = {}
     for number, section in enumerate(sections):
         alike.setdefault(kind_of(section), []).append(number)
     programs, times = [], []
     for first, *others in alike.values():
-        runs = runs_of(sections[first].read.size)
+        runs = len(sections[first].runs)
         few = (runs // 2 - 1, runs // 2) if runs > 2 else ()
         programs.append(Some(few, (first,)))
         times.append((1 + len(others)) * (runs / 2 if few else 1))

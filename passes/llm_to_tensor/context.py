@@ -76,7 +76,15 @@ class Run:
     stored: dict[Value, Value] = field(default_factory=dict)  # results that were stored for other runs
     sent: dict[llm.AllReduceOp, Value] = field(default_factory=dict)  # terms of sums not added up yet
     received: dict[llm.AllReduceOp, Terms] = field(default_factory=dict)  # those of them that are there
-    results: dict[Value, Value] = field(default_factory=dict)  # of the function, in DDR
+    results: dict[Value, Value] = field(default_factory=dict)  # of the section, in DDR
+    received_values: set[Value] = field(default_factory=set)  # that the run before has left in local memory
+
+    def receive(self, before: Run, handed: Iterable[Value]) -> None:
+        """Take over arrays in local memory."""
+        local = {value for value in handed if isinstance(before.values[value], Value)}
+        self.received_values |= local
+        self.values |= {value: before.values[value] for value in local}
+        self.halves |= {value: half for value, half in before.halves.items() if value in local}
 
     def forget(self, arguments: Iterable[Value]) -> None:
         """Load arguments anew where they are read again, rather than keep them in local memory."""
@@ -135,8 +143,17 @@ class Lowering(ABC):
     def whole(self, value: Value) -> Value:
         """All tokens of what a section gave, in DDR."""
         if value not in self.wholes:
-            self.wholes[value] = self.joined_runs(value, [run.results[value] for run in self.givers[value]])
+            runs = sorted(self.givers[value], key=lambda run: run.tokens.start)
+            self.wholes[value] = self.joined_runs(value, [self.result(run, value) for run in runs])
         return self.wholes[value]
+
+    def result(self, run: Run, value: Value) -> Value:
+        """What a run gives of a result of its section, in DDR."""
+        if value not in run.results:
+            this, self.current = self.current, run
+            run.results[value] = self.given(value)
+            self.current = this
+        return run.results[value]
 
     def _run_section(self, ops: list[Op], results: Sequence[Value]) -> None:
         """Lower some ops for all runs, and store results as soon as they are there."""
@@ -160,7 +177,8 @@ class Lowering(ABC):
             self.lower(op)
         self.build.loc = self.function.terminator.loc
         for value in results:
-            run.results[value] = self.given(value)
+            if not self.is_handed_on(run, value):
+                self.result(run, value)
 
     def fetch(self, run: Run) -> None:
         """Receive the terms of a run that are under way, while another run computes."""
@@ -203,6 +221,10 @@ class Lowering(ABC):
     @abstractmethod
     def given(self, value: Value) -> Value:
         """What this run gives of a result of its section, in DDR."""
+
+    def is_handed_on(self, run: Run, value: Value) -> bool:
+        """Whether what a run gives of a result stays in local memory, for the next section alone."""
+        return False
 
     @abstractmethod
     def is_stored(self, value: Value) -> bool:

@@ -13,7 +13,8 @@ from dialects import llm, tensor
 from dialects.tensor import Lanes
 from passes.llm_to_tensor.context import Lowering, Run
 from passes.llm_to_tensor.moved import CannotMove
-from passes.llm_to_tensor.sections import Places, Section, is_given, is_rounded, sections_of
+from passes.llm_to_tensor.sections import Places, Section, is_given, is_rounded_in_ddr, sections_of
+from passes.llm_to_tensor.turns import set_turns
 from passes.llm_to_tensor.views import Views
 from passes.ranges import Range, even_parts, even_ranges
 
@@ -55,6 +56,7 @@ class InSections(Lowering):
         self.places = Places(function)
         self.views = Views(self, self.places)
         self.tokens = 0  # of the section
+        self.handed: set[Value] = set()  # see `Section`
         self.unread: dict[Value, tuple[int, int]] = {}  # tokens before and behind those that others read
 
     @property
@@ -65,15 +67,21 @@ class InSections(Lowering):
     def sections(self, ops: list[Op], results: Sequence[Value]) -> list[Section]:
         found = sections_of(self.function, self.places, lambda total: len(self.cut.runs(total, self.lanes)))
         self.givers |= {value: [] for section in found for value in section.results}
+        set_turns(found, lambda total: self.cut.runs(total, self.lanes))
         return [section for number, section in enumerate(found) if number in self.cut.sections] or found
 
     def begin(self, section: Section) -> None:
         self.tokens = section.tokens
-        parts = self.cut.runs(section.read.size, self.lanes)
-        self.runs = [Run(part.moved(section.read.start)) for part in parts]
+        turns, before = [Run(part) for part in section.runs], self.lowered[-1]
+        self.runs = sorted(turns, key=lambda run: run.tokens.start)
         unread = section.read.start, section.tokens - section.read.stop
         self.unread |= dict.fromkeys(section.results, unread)
-        self.lowered = [run for number, run in enumerate(self.runs) if number in self.cut.some] or self.runs
+        self.lowered = [run for number, run in enumerate(self.runs) if number in self.cut.some] or turns
+        self.lowered[0].receive(before, self.handed)
+        self.handed = set() if self.cut.some or self.cut.sections else section.handed
+
+    def is_handed_on(self, run: Run, value: Value) -> bool:
+        return run is self.lowered[-1] and value in self.handed and isinstance(run.values[value], Value)
 
     def axis(self, value: Value) -> int:
         axis = self.places.axis(value)
@@ -88,7 +96,7 @@ class InSections(Lowering):
         if value in self.function.terminator.operands:
             return self.stored(value)
         self.build.loc = value.owner.loc if isinstance(value.owner, Op) else self.build.loc
-        x = self.half(value) if is_rounded(value) else self.get(value)
+        x = self.half(value) if is_rounded_in_ddr(value) else self.get(value)
         rows = self.build.permute(x, self._by_token_first(value))
         if value.type.rank == 4 and not is_in_order(rows):  # of all heads, side by side
             rows = self.build.copy(rows)
@@ -100,10 +108,14 @@ class InSections(Lowering):
             return self.build.concat(parts, self.axis(value))
         before, behind = self.unread.get(value, (0, 0))
         if sum(part.type.shape[0] for part in parts) + before + behind < value.type.shape[self.axis(value)]:
-            return self.left_out(value.type.shape, value.type.element if is_rounded(value) else F32)
-        order = self._by_token_first(value)
+            return self.left_out(value.type.shape, value.type.element if is_rounded_in_ddr(value) else F32)
         whole = self.build.concat([*self._any(parts[0], before), *parts, *self._any(parts[0], behind)], 0)
-        return self.build.permute(whole, [order.index(axis) for axis in range(len(order))])
+        return self._by_axes(whole, value)
+
+    def _by_axes(self, rows: Value, value: Value) -> Value:
+        """What is stored by token, in the order of the value's axes."""
+        order = self._by_token_first(value)
+        return self.build.permute(rows, [order.index(axis) for axis in range(len(order))])
 
     def _any(self, rows: Value, count: int) -> list[Value]:
         """So many rows that nobody reads, beside those that were stored."""
@@ -129,8 +141,9 @@ class InSections(Lowering):
         return argument or self.places.is_moved(value) or self.is_of_others(value)
 
     def is_of_others(self, value: Value) -> bool:
-        """Whether an earlier section gave it."""
-        return value in self.givers and self.givers[value] is not self.lowered
+        """Whether an earlier section gave it, by way of DDR."""
+        given = value in self.givers and self.givers[value] is not self.lowered
+        return given and value not in self.current.received_values
 
     def load_stored(self, value: Value) -> Value:
         return self.load_tokens(value, self.current.tokens)
@@ -144,9 +157,17 @@ class InSections(Lowering):
             except CannotMove as reason:
                 self.op.fail(f"moves tokens: {reason}")
         if self.is_of_others(value):
-            return self.build.load(self.tokens_of(self.whole(value), axis, tokens), Lanes(axis))
+            return self.build.load(self._given_rows(value, axis, tokens), Lanes(axis))
         local = self.build.load(self.tokens_of(value, axis, tokens), Lanes(axis))
         return self.build.cast(local, F32, Lanes(axis))
+
+    def _given_rows(self, value: Value, axis: int, tokens: Range) -> Value:
+        """Those tokens of what an earlier section gave, of the run that has them all if one does."""
+        for run in self.givers[value]:
+            if tokens.within(run.tokens) == tokens:
+                rows = self._by_axes(self.result(run, value), value)
+                return self.tokens_of(rows, axis, tokens.moved(-run.tokens.start))
+        return self.tokens_of(self.whole(value), axis, tokens)
 
     def picked(self, op: llm.GatherRowsOp) -> Value:
         rows = self.views.moved(op.ids).rows(op.ids.type.rank - 1, self.current.tokens)

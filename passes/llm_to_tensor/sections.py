@@ -27,18 +27,27 @@ MOVEMENTS = (llm.ReshapeOp, llm.PermuteOp, llm.SliceOp, llm.ConcatOp, llm.Narrow
 class Section:
     """Ops for `tokens` tokens, with what they know by name; others, or the client, read the `results`.
 
-    read: those of the tokens that any of them reads.
+    read: those of the tokens that any of them reads; runs: of these, in the order in which they are lowered;
+    handed: results that the last run leaves where they are for the next section.
     """
 
     tokens: int
     ops: list[Op] = field(default_factory=list)
     results: list[Value] = field(default_factory=list)
+    runs: list[Range] = field(default_factory=list)
+    handed: set[Value] = field(default_factory=set)
+
+    @property
+    def is_ordered(self) -> bool:
+        """Whether a run may read what those before it have made."""
+        own = {*self.ops}
+        return any(needs_all(op, own) for op in self.ops)
 
     @property
     def read(self) -> Range:
         own = {*self.ops}
         read = [tokens_read(value, own) for value in self.results]
-        if None in read or any(needs_all(op, own) for op in self.ops):
+        if None in read or self.is_ordered:
             return Range(0, self.tokens)
         found = [each for each in read if each is not None]
         return Range(min(each.start for each in found), max(each.stop for each in found))
@@ -267,12 +276,25 @@ def is_given(value: Value) -> bool:
 
 def is_rounded(value: Value) -> bool:
     """Whether all that read a value, also with its tokens moved, do so in its element type."""
-    return all(_rounds(user, value) for user in value.users)
+    return _is_read_by(value, llm.RoundsOperands)
 
 
-def _rounds(user: Op, value: Value) -> bool:
+def is_rounded_in_ddr(value: Value) -> bool:
+    """Whether a value that lies in DDR does so in its element type: none that reads it adds to it.
+
+    The result of a norm is rounded as much as its operand then is, and is not the less exact for its size.
+    """
+    return _is_read_by(value, (llm.RoundsOperands, llm.RmsNormOp, llm.LayerNormOp))
+
+
+def _is_read_by(value: Value, kinds: type[Op] | tuple[type[Op], ...]) -> bool:
+    """Whether all that read a value, also with its tokens moved, are of some kinds, and none adds to it."""
+    return all(_reads_as(user, value, kinds) for user in value.users)
+
+
+def _reads_as(user: Op, value: Value, kinds: type[Op] | tuple[type[Op], ...]) -> bool:
     if isinstance(user, llm.LinearOp):
         return user.residual is not value
     if isinstance(user, (llm.GatherRowsOp, *MOVEMENTS)):
-        return is_rounded(user.results[0])
-    return isinstance(user, llm.RoundsOperands) or user.is_terminator
+        return _is_read_by(user.results[0], kinds)
+    return isinstance(user, kinds) or user.is_terminator

@@ -53,6 +53,26 @@ def test_neighbours_are_merged(options):
     check_levels(text, [bf16(p, E)], weights={"w": weight(80, E), "v": weight(72, 320)}, options=options, axes=STATES)
 
 
+@pytest.mark.parametrize(("residual", "bits"), [("", {16}), ("m", {16, 32})])
+def test_what_a_norm_alone_reads_is_stored_rounded(residual, bits):
+    """The first section stores y, of which what is merged is the mean of a norm, or is added to as well."""
+    p = 4 * 37
+    merged = f"tensor<{p // 4}x320xbf16>"
+    added = (f", %{residual}", f", {merged}") if residual else ("", "")
+    text = linear("y", "x", "w", f"{p}", E, 80) + f"""
+      %m = "llm.reshape"(%y) <{{shape = array<i64: {p // 4}, 320>}}> : (tensor<{p}x80xbf16>) -> {merged}
+      %g = "llm.weight"() <{{name = "g"}}> : () -> tensor<320xbf16>
+      %n = "llm.rms_norm"(%m, %g) <{{eps = 1.0e-6 : f64}}> : ({merged}, tensor<320xbf16>) -> {merged}
+      %v = "llm.weight"() <{{name = "v"}}> : () -> tensor<320x320xbf16>
+      %z = "llm.linear"(%n, %v{added[0]}) <{{operandSegmentSizes = array<i32: 1, 1, 0, {int(bool(residual))}>}}>
+         : ({merged}, tensor<320x320xbf16>{added[1]}) -> {merged}
+    """
+    weights = {"w": weight(80, E), "g": bf16(320), "v": weight(320, 320, seed=4)}
+    module = check_levels(text, [bf16(p, E)], weights=weights, axes=STATES)
+    stores = [op for op in module.functions()[0].block.ops if op.opname == "tensor.store"]
+    assert {op.results[0].type.element.bits for op in stores} == bits
+
+
 def test_what_is_merged_is_added_to_and_given():
     """Nothing is computed of an argument before its tokens are moved, and nothing of a result afterwards."""
     p = 4 * 37
