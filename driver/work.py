@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 from compiler.ir.core import Value
 from compiler.ir.module import Function
@@ -40,7 +40,7 @@ class Work:
     weight_bytes: int = 0
 
     def guesses(self, spec: ChipSpec) -> Iterator[Effort]:
-        """Many tokens at a time that leave room for the rest, in blocks of as many keys; then fewer.
+        """Many tokens at a time that leave room for the rest, in blocks of twice or as many keys; then fewer.
 
         One token meets all keys at once, and then fewer.
         """
@@ -48,11 +48,12 @@ class Work:
             yield from (Effort(keys=keys) for keys in run_lengths(self.keys, spec.lanes))
             return
         *lengths, last = run_lengths(self.tokens, spec.lanes)
-        for tokens in lengths:
-            effort = Effort(tokens, keys=tokens if self.keys else 0)
+        for twice, tokens in pairwise([0, *lengths]):
             at_once = (tokens or self.tokens) <= AT_ONCE or not self.keys
-            if at_once and self.least_bytes(effort, spec) <= GUESS * spec.lane_bytes:
-                yield effort
+            for keys in dict.fromkeys((twice or tokens, tokens) if self.keys else (0,)):
+                effort = Effort(tokens, keys=keys)
+                if at_once and self.least_bytes(effort, spec) <= GUESS * spec.lane_bytes:
+                    yield effort
         yield Effort(last, keys=last if self.keys else 0)
 
     def neighbours(self, effort: Effort, spec: ChipSpec) -> Iterator[Effort]:

@@ -245,13 +245,13 @@ def test_larger_tiles_are_taken_where_all_functions_together_gain(gain, tile_byt
 LONG = {"block": Work(4096, 4096, row_bytes=4096, weight_bytes=WEIGHTS)}
 
 
-def test_a_long_call_begins_with_runs_of_some_hundred_tokens_and_blocks_of_as_many_keys():
+def test_a_long_call_begins_with_runs_of_some_hundred_tokens_and_blocks_of_twice_as_many_keys():
     compiler = Compiler(lambda *_: 1.0)
     found = compiler.search(LONG)
-    assert found["block"] == Effort(512, keys=512)
+    assert found["block"] == Effort(512, keys=1024)
     steps = [(effort.tokens, effort.keys, effort.tile_bytes) for _, effort in compiler.tried]
-    larger, smaller = [(1024, 1024, 0), (512, 1024, 0), (1024, 512, 0)], [(512, 256, 0), (256, 512, 0)]
-    assert steps == [(512, 512, 0), (512, 512, 32768), *larger, *smaller, (512, 512, 0)]
+    larger, smaller = [(1024, 2048, 0), (1024, 1024, 0)], [(512, 512, 0)]
+    assert steps == [(512, 1024, 0), (512, 1024, 32768), *larger, *smaller, (512, 1024, 0)]
 
 
 @pytest.mark.parametrize("goal", [(1024, 512), (256, 512), (256, 256), (1024, 2048), (128, 64)])
@@ -263,7 +263,7 @@ def test_runs_and_blocks_are_found_step_by_step(goal):
     compiler = Compiler(cost)
     found = compiler.search(LONG)["block"]
     assert (found.tokens, found.keys) == goal
-    assert len(compiler.tried) <= 7 + 4 * cost("", Effort(512, keys=512))
+    assert len(compiler.tried) <= 7 + 4 * cost("", Effort(512, keys=1024))
 
 
 def test_a_step_of_decode_meets_all_keys_at_once_or_the_most_that_fit():
