@@ -40,7 +40,7 @@ class Work:
     weight_bytes: int = 0
 
     def guesses(self, spec: ChipSpec) -> Iterator[Effort]:
-        """Many tokens at a time that leave room for the rest, in blocks of twice or as many keys; then fewer.
+        """Many tokens at a time that leave room for the rest, in blocks of as many keys or more; then fewer.
 
         One token meets all keys at once, and then fewer.
         """
@@ -50,11 +50,17 @@ class Work:
         *lengths, last = run_lengths(self.tokens, spec.lanes)
         for twice, tokens in pairwise([0, *lengths]):
             at_once = (tokens or self.tokens) <= AT_ONCE or not self.keys
-            for keys in dict.fromkeys((twice or tokens, tokens) if self.keys else (0,)):
+            for keys in self._blocks(tokens, twice):
                 effort = Effort(tokens, keys=keys)
                 if at_once and self.least_bytes(effort, spec) <= GUESS * spec.lane_bytes:
                     yield effort
         yield Effort(last, keys=last if self.keys else 0)
+
+    def _blocks(self, tokens: int, twice: int) -> tuple[int, ...]:
+        """Keys to meet at a time; where runs are many, twice as many first: most searches end there."""
+        if not self.keys:
+            return (0,)
+        return (twice, tokens) if self.tokens > FEW * tokens > 0 else (tokens,)
 
     def neighbours(self, effort: Effort, spec: ChipSpec) -> Iterator[Effort]:
         """One step along one axis, where that makes a difference and can be priced.
