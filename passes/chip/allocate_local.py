@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from bisect import insort
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar, NamedTuple, NoReturn
+from typing import ClassVar, NoReturn
 
 import numpy as np
 
@@ -20,11 +18,11 @@ from dialects.contents import Content
 from passes.chip.banks import Banks
 from passes.chip.lives import Life, live_bytes, lives, shortest
 from passes.chip.pace import Pace
-from passes.chip.packing import Packing, free_ranges
+from passes.chip.packing import Packing, Taken, TakenRange, free_ranges
 from passes.chip.reorder import reorder
 from passes.manager import Pass
 
-BLOCK = 32  # positions; most lives are as short
+ATTEMPTS = 3  # at packing in program order
 
 
 @dataclass(frozen=True)
@@ -56,12 +54,28 @@ def erase_unused(function: Function) -> None:
 def allocate(function: Function, spec: ChipSpec) -> None:
     *ops, _ = function.block.ops.listed()
     found = lives(ops, spec)
-    packing = Packing(found, on_their_way(ops, spec), Banks(ops, spec), spec)
-    if packing.run():
+    if packing := packed(ops, found, spec):
         return place(function, found, packing.starts, packing.places)
     if starts := largest_first(found, len(ops), spec):
         return place(function, found, starts, {index: life.first for index, life in enumerate(found)})
     refuse(function, live_bytes(shortest(found), len(ops)), spec)
+
+
+def packed(ops: Sequence[Op], found: Sequence[Life], spec: ChipSpec) -> Packing | None:
+    """In program order. Where something finds no room so, all that is as large has its place first."""
+    stored, banks = on_their_way(ops, spec), Banks(ops, spec)
+    fixed: Mapping[int, int] = {}
+    for _ in range(ATTEMPTS):
+        packing = Packing(found, stored, banks, spec, fixed)
+        if packing.run():
+            return packing
+        least = found[packing.failed].bytes
+        large = [index for index, life in enumerate(found) if life.bytes >= least]
+        starts = largest_first([found[index] for index in large], len(ops), spec)
+        if not starts:
+            return None
+        fixed = {index: starts[number] for number, index in enumerate(large)}
+    return None
 
 
 def on_their_way(ops: Sequence[Op], spec: ChipSpec) -> dict[Value, int]:
@@ -95,38 +109,6 @@ def largest_first(found: Sequence[Life], length: int, spec: ChipSpec) -> dict[in
         starts[index] = start
         taken.add(TakenRange(start, start + life.bytes, life.first, life.last))
     return starts
-
-
-class TakenRange(NamedTuple):
-    """Bytes [start, stop) from position `first` of the program to `last`."""
-
-    start: int
-    stop: int
-    first: int
-    last: int
-
-
-class Taken:
-    """Ranges by blocks of positions, sorted by start in each: those that last into it, or begin in it."""
-
-    def __init__(self) -> None:
-        self._lasting: dict[int, list[TakenRange]] = defaultdict(list)
-        self._begun: dict[int, list[TakenRange]] = defaultdict(list)
-
-    def add(self, taken: TakenRange) -> None:
-        insort(self._begun[taken.first // BLOCK], taken)
-        for block in range(taken.first // BLOCK, taken.last // BLOCK + 1):
-            insort(self._lasting[block], taken)
-
-    def during(self, first: int, last: int) -> list[TakenRange]:
-        """Those that are taken at some of these positions, sorted by start."""
-        block = first // BLOCK
-        found = [each for each in self._lasting[block] if each[2] <= last and each[3] >= first]
-        if block == last // BLOCK:
-            return found
-        for later in range(block + 1, last // BLOCK + 1):
-            found += [each for each in self._begun[later] if each[2] <= last]
-        return sorted(found)
 
 
 def place(

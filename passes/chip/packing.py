@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import insort
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from heapq import heapify, heappop, heappush
 from typing import NamedTuple
@@ -11,6 +12,8 @@ from compiler.ir.core import Value
 from compiler.target.spec import ChipSpec
 from passes.chip.banks import Banks
 from passes.chip.lives import Life
+
+BLOCK = 32  # positions; most lives are as short
 
 
 class Held(NamedTuple):
@@ -22,28 +25,72 @@ class Held(NamedTuple):
     life: int  # its number
 
 
+class TakenRange(NamedTuple):
+    """Bytes [start, stop) from position `first` of the program to `last`."""
+
+    start: int
+    stop: int
+    first: int
+    last: int
+
+
+class Taken:
+    """Ranges by blocks of positions, sorted by start in each: those that last into it, or begin in it."""
+
+    def __init__(self) -> None:
+        self._lasting: dict[int, list[TakenRange]] = defaultdict(list)
+        self._begun: dict[int, list[TakenRange]] = defaultdict(list)
+
+    def add(self, taken: TakenRange) -> None:
+        insort(self._begun[taken.first // BLOCK], taken)
+        for block in range(taken.first // BLOCK, taken.last // BLOCK + 1):
+            insort(self._lasting[block], taken)
+
+    def during(self, first: int, last: int) -> list[TakenRange]:
+        """Those that are taken at some of these positions, sorted by start."""
+        block = first // BLOCK
+        found = [each for each in self._lasting[block] if each[2] <= last and each[3] >= first]
+        if block == last // BLOCK:
+            return found
+        for later in range(block + 1, last // BLOCK + 1):
+            found += [each for each in self._begun[later] if each[2] <= last]
+        return sorted(found)
+
+
 class Packing:
     """Loaded data goes to the high end of memory, the rest to the low end, in a bank that suits.
 
     Loads come and go in order and live long when hoisted; results are short-lived. Kept apart, neither leaves
     holes among the other. Where something finds no room, it takes that of a result whose store is not over,
     and then loads that nothing reads yet are issued later, the one read last first: as soon as there is room
-    again, and at the latest in front of what reads it.
+    again, and at the latest in front of what reads it. What is `fixed` has its place from the beginning.
     """
 
     def __init__(
-        self, found: Sequence[Life], stored: Mapping[Value, int], banks: Banks, spec: ChipSpec
+        self,
+        found: Sequence[Life],
+        stored: Mapping[Value, int],
+        banks: Banks,
+        spec: ChipSpec,
+        fixed: Mapping[int, int],
     ) -> None:
         self.found = found
         self.stored = stored  # up to where each buffer is on its way to DDR
         self.banks = banks
         self.spec = spec
-        self.places: dict[int, int] = {}  # of each life: the position from which it has its room
-        self.starts: dict[int, int] = {}
+        self.places = {index: found[index].first for index in fixed}  # from which a life has its room
+        self.starts = dict(fixed)
+        self.failed = -1  # the life that found no room
+        self._fixed = Taken()
         self._held: list[Held] = []  # by start
         self._next_end = 0  # no position before it frees anything
         self._waiting: list[tuple[int, int]] = []  # (due, life) of loads that are to be issued later
         self._agenda = [(life.first, index) for index, life in enumerate(found)]
+        banks.placed.clear()
+        for index, start in fixed.items():
+            life = found[index]
+            banks.placed[life.op.buffer] = start
+            self._fixed.add(TakenRange(start, start + life.bytes, life.first, life.last))
 
     def run(self) -> bool:
         """Whether everything found a place."""
@@ -55,6 +102,7 @@ class Packing:
             if self._expire(now):
                 self._resume(now)
             if index not in self.starts and not self._make_room(index, now):
+                self.failed = index
                 return False
         return True
 
@@ -86,7 +134,9 @@ class Packing:
 
     def _put(self, index: int, now: int) -> bool:
         life = self.found[index]
-        gaps = [*free_ranges(self._held, life.bytes, self.spec)]
+        fixed = self._fixed.during(now, life.last)
+        taken = sorted([*self._held, *fixed]) if fixed else self._held
+        gaps = [*free_ranges(taken, life.bytes, self.spec)]
         if not gaps:
             return False
         buffer = life.op.buffer

@@ -147,6 +147,15 @@ def test_tight_packing_gives_up_the_room_of_what_is_being_stored():
     check_pass("allocate-local", before=program(None, None, None), after=program(0, 0, 3 * quarter))
 
 
+def test_what_finds_no_room_has_its_place_first_and_loads_stay_at_the_high_end():
+    """%b does not fit beside %h, which lies in the middle, until %h keeps out of its way."""
+    quarter = BM1684X.lane_bytes // 4
+    sizes = {"a": quarter, "b": 3 * quarter - 4096, "h": quarter, "w": 64}
+    read = copy("%h", "%w", (quarter, 64))
+    lines = [load("%w", 64), fill("%a", quarter), read, fill("%a", quarter), fill("%b", sizes["b"]), read]
+    check_order(sizes, lines, lines, a=0, b=0, h=sizes["b"], w=BM1684X.lane_bytes - 64)
+
+
 def test_a_store_begins_when_its_data_is_there():
     """However long that takes, it is not over for the next result."""
 
