@@ -29,8 +29,9 @@ ATTEMPTS = 3  # at packing in program order
 class AllocateLocal(Pass):
     """chip -> chip. Buffers whose uses overlap in program order get disjoint bytes, in order of first use.
 
-    Loads for which there is no room where they are go down the program. Buffers that nothing uses go. What
-    does not fit may do so with fewer loads ahead; see the pass hoist-loads.
+    Where that leaves no room for one, those as large come first; failing that, all go by size. Loads for
+    which there is no room where they are go down the program. Buffers that nothing uses go. What does not fit
+    may do so with fewer loads ahead; see the pass hoist-loads.
     """
 
     name: ClassVar[str] = "allocate-local"
