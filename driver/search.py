@@ -4,9 +4,10 @@ estimates.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, suppress
 from dataclasses import dataclass, replace
+from math import inf
 from typing import Protocol
 
 from compiler.diagnostics import log
@@ -121,31 +122,31 @@ class Search:
         raise problem
 
     def cheaper(
-        self, best: Mapping[str, Effort], changes: Iterable[Mapping[str, Effort]]
+        self, best: Mapping[str, Effort], changes: Iterable[Sequence[Mapping[str, Effort]]]
     ) -> Iterator[dict[str, Effort]]:
-        for changed in changes:
-            if self.op_count > BUDGET:
-                return
-            efforts = {**best, **changed}
-            if self.cost(efforts) < self.cost(best):
-                yield efforts
+        """Of each kind of changes the cheapest, where that is cheaper than the best so far."""
+        for kind in changes:
+            found = [{**best, **changed} for changed in kind]
+            costs = [self.cost(each) if self.op_count <= BUDGET else inf for each in found]
+            if (least := min(costs, default=inf)) < self.cost(best):
+                yield found[costs.index(least)]
 
-    def tilings(self, best: Mapping[str, Effort]) -> Iterator[dict[str, Effort]]:
+    def tilings(self, best: Mapping[str, Effort]) -> Iterator[list[dict[str, Effort]]]:
         """Tiles one step larger or smaller."""
         place = self.tiles.index(next(iter(best.values())).tile_bytes)
         for tile_bytes in self.tiles[max(0, place - 1) : place + 2]:
-            yield {name: replace(effort, tile_bytes=tile_bytes) for name, effort in best.items()}
+            yield [{name: replace(effort, tile_bytes=tile_bytes) for name, effort in best.items()}]
 
-    def steps(self, best: Mapping[str, Effort]) -> Iterator[dict[str, Effort]]:
+    def steps(self, best: Mapping[str, Effort]) -> Iterator[list[dict[str, Effort]]]:
         """Those of each function by itself."""
         for name, effort in best.items():
-            for step in self.works[name].neighbours(effort, self.spec):
-                yield {name: step}
+            for kind in self.works[name].neighbours(effort, self.spec):
+                yield [{name: step} for step in kind]
 
     def cost(self, efforts: Mapping[str, Effort]) -> float:
         """Of all these functions; infinite where one does not fit."""
         found = [self.candidate(name, effort) for name, effort in efforts.items()]
-        return sum(each.cost if isinstance(each, Candidate) else float("inf") for each in found)
+        return sum(each.cost if isinstance(each, Candidate) else inf for each in found)
 
     def candidate(self, name: str, effort: Effort) -> Candidate | DoesNotFit:
         if (name, effort) not in self._known:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
@@ -62,10 +62,11 @@ class Work:
             return (0,)
         return (twice, tokens) if self.tokens > FEW * tokens > 0 else (tokens,)
 
-    def neighbours(self, effort: Effort, spec: ChipSpec) -> Iterator[Effort]:
+    def neighbours(self, effort: Effort, spec: ChipSpec) -> Iterator[list[Effort]]:
         """One step along one axis, where that makes a difference and can be priced.
 
-        Those to more at once come first, also along both axes of attention, as they are fewer commands.
+        Those to more at once come first, also along both axes of attention, as they are fewer commands; then
+        those to less.
         """
         axes = {
             "tokens": run_lengths(self.tokens, spec.lanes),
@@ -73,12 +74,17 @@ class Work:
             "keep": [0, spec.lane_bytes // 2],
         }
         for by, steps in ((-1, (("tokens", "keys"), *SINGLE)), (1, SINGLE)):
-            for names in steps:
-                places = {name: axes[name].index(getattr(effort, name)) + by for name in names}
-                if all(0 <= place < len(axes[name]) for name, place in places.items()):
-                    found = replace(effort, **{name: axes[name][place] for name, place in places.items()})
-                    if self.is_sensible(found):
-                        yield found
+            moved = (self._moved(effort, axes, names, by) for names in steps)
+            yield [found for found in moved if found and self.is_sensible(found)]
+
+    def _moved(
+        self, effort: Effort, axes: Mapping[str, Sequence[int]], names: Sequence[str], by: int
+    ) -> Effort | None:
+        """So many steps along some axes, where these go on."""
+        places = {name: axes[name].index(getattr(effort, name)) + by for name in names}
+        if not all(0 <= place < len(axes[name]) for name, place in places.items()):
+            return None
+        return replace(effort, **{name: axes[name][place] for name, place in places.items()})
 
     def key_counts(self, tokens: int, lanes: int) -> list[int]:
         """0 for all at once; where runs of so many tokens are few, all that a run sees, loaded anew for each;

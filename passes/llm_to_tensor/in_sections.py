@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from compiler.ir.core import Op, Value
 from compiler.ir.module import Function
@@ -67,7 +67,8 @@ class InSections(Lowering):
     def sections(self, ops: list[Op], results: Sequence[Value]) -> list[Section]:
         found = sections_of(self.function, self.places, lambda total: len(self.cut.runs(total, self.lanes)))
         self.givers |= {value: [] for section in found for value in section.results}
-        set_turns(found, lambda total: self.cut.runs(total, self.lanes))
+        cut = replace(self.cut, tail=self.cut.tail if len(found) == 1 else 0)
+        set_turns(found, lambda total: cut.runs(total, self.lanes))
         return [section for number, section in enumerate(found) if number in self.cut.sections] or found
 
     def begin(self, section: Section) -> None:

@@ -41,10 +41,11 @@ class LlmToTensor(Pass):
     call with many tokens is cut into even runs of at most `tokens`, lowered one after the other, each
     attending to the keys of those before; less local memory is then needed for activations, and the weights
     are read once per run. With `tail`, the last rows of tokens are a run of their own: nothing overlaps with
-    what it stores. With `keys`, attention meets so many keys of other runs, or of the history, at a time,
-    which are loaded for it from where they were stored; keys and values then take no more local memory than
-    those of a run and a block. Where no row of lanes of queries sees more keys than these, as in a window or
-    band, it meets just what it sees, at once.
+    what it stores; not in a function of several sections, each of which would have one. With `keys`,
+    attention meets so many keys of other runs, or of the history, at a time, which are loaded for it from
+    where they were stored; keys and values then take no more local memory than those of a run and a block.
+    Where no row of lanes of queries sees more keys than these, as in a window or band, it meets just what it
+    sees, at once.
 
     A section ends where tokens come to be others, or keys of later ones are read (`sections.py`): all its
     runs are lowered before any of the next one, which has runs of its own; what these read of it is in DDR.

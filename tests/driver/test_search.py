@@ -266,6 +266,14 @@ def test_runs_and_blocks_are_found_step_by_step(goal):
     assert len(compiler.tried) <= 7 + 4 * cost("", Effort(512, keys=1024))
 
 
+def test_of_several_steps_to_more_at_once_the_cheapest_is_taken():
+    """The first of them is cheaper too, and no step leads back from where it leads to."""
+    costs = {(1024, 2048): 2.0, (2048, 2048): 1.5, (1024, 1024): 1.0}
+    compiler = Compiler(lambda _, effort: costs.get((effort.tokens, effort.keys), 3.0))
+    found = compiler.search(LONG)["block"]
+    assert (found.tokens, found.keys) == (1024, 1024)
+
+
 def test_a_step_of_decode_meets_all_keys_at_once_or_the_most_that_fit():
     compiler = Compiler(lambda *_: 1.0, lambda _, effort: 0 < effort.keys <= 1024)
     found = compiler.search({"block_cache": Work(1, 4096)})

@@ -59,7 +59,7 @@ def test_a_call_of_one_token_has_a_choice_only_of_how_many_keys_it_meets_at_a_ti
     work = work_of(groups()["block_0"].module.function("block_cache"), BM1684X)
     assert work.keys == LENGTH + 1
     assert list(work.guesses(BM1684X)) == [Effort(keys=keys) for keys in (0, 128, 64)]
-    assert list(work.neighbours(Effort(), BM1684X)) == [Effort(keys=128)]
+    assert list(work.neighbours(Effort(), BM1684X)) == [[], [Effort(keys=128)]]
 
 
 def test_what_fills_local_memory_is_tried_and_one_byte_more_is_refused():
@@ -83,29 +83,28 @@ LANE = BM1684X.lane_bytes
 
 
 @pytest.mark.parametrize(
-    ("work", "effort", "steps"),
+    ("work", "effort", "more", "less"),
     [
-        (Work(256, weight_bytes=1), Effort(128, 9), [Effort(0, 9), Effort(64, 9), Effort(128, 9, LANE // 2)]),
-        (Work(256), Effort(128), [Effort(), Effort(64)]),  # there are no weights to keep
-        (Work(256, 256), Effort(), [Effort(128)]),  # all at once, there are no other keys
-        (Work(256, 256), Effort(64), [Effort(128), Effort(64, keys=128)]),
-        (Work(1024, 1024), Effort(512, keys=512), [  # all keys that a run sees, where runs are two
-            Effort(512, keys=1024), Effort(512, keys=256), Effort(256, keys=512)
+        (Work(256, weight_bytes=1), Effort(128, 9), [Effort(0, 9)], [Effort(64, 9), Effort(128, 9, LANE // 2)]),
+        (Work(256), Effort(128), [Effort()], [Effort(64)]),  # there are no weights to keep
+        (Work(256, 256), Effort(), [], [Effort(128)]),  # all at once, there are no other keys
+        (Work(256, 256), Effort(64), [Effort(128)], [Effort(64, keys=128)]),
+        (Work(1024, 1024), Effort(512, keys=512), [Effort(512, keys=1024)], [  # all that a run sees, of two runs
+            Effort(512, keys=256), Effort(256, keys=512)
         ]),
-        (Work(1024, 1024), Effort(512, keys=1024), [Effort(), Effort(512), Effort(512, keys=512)]),
+        (Work(1024, 1024), Effort(512, keys=1024), [Effort(), Effort(512)], [Effort(512, keys=512)]),
         (Work(512, 512), Effort(64, keys=64), [
             Effort(128, keys=128), Effort(64, keys=128), Effort(128, keys=64)
-        ]),
-        (Work(512, 512), Effort(128), [Effort(256), Effort(128, keys=256)]),  # more than FEW runs are streamed
+        ], []),
+        (Work(512, 512), Effort(128), [Effort(256)], [Effort(128, keys=256)]),  # more than FEW runs are streamed
         (Work(1024, 1024, weight_bytes=1), Effort(128, keys=128), [
-            Effort(256, keys=256), Effort(128, keys=256), Effort(256, keys=128),
-            Effort(128, keys=64), Effort(64, keys=128),
-        ]),
+            Effort(256, keys=256), Effort(128, keys=256), Effort(256, keys=128)
+        ], [Effort(128, keys=64), Effort(64, keys=128)]),
     ],
     ids=str,
 )  # fmt: skip
-def test_one_step_changes_one_thing(work, effort, steps):
-    assert list(work.neighbours(effort, BM1684X)) == steps
+def test_one_step_is_to_more_or_to_less_of_one_thing(work, effort, more, less):
+    assert list(work.neighbours(effort, BM1684X)) == [more, less]
 
 
 def test_what_attends_to_nothing_is_done_at_once():

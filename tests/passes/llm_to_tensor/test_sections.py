@@ -53,6 +53,17 @@ def test_neighbours_are_merged(options):
     check_levels(text, [bf16(p, E)], weights={"w": weight(80, E), "v": weight(72, 320)}, options=options, axes=STATES)
 
 
+def test_the_last_tokens_of_one_of_several_sections_are_no_run_of_their_own():
+    p = 4 * 64
+    text = linear("y", "x", "w", f"{p}", E, 80) + f"""
+      %m = "llm.reshape"(%y) <{{shape = array<i64: {p // 4}, 320>}}> : (tensor<{p}x80xbf16>) -> tensor<{p // 4}x320xbf16>
+    """ + linear("z", "m", "v", f"{p // 4}", 320, 72)
+    weights = {"w": weight(80, E), "v": weight(72, 320)}
+    module = check_levels(text, [bf16(p, E)], weights=weights, options="{tail=1}", axes=STATES)
+    products = [op.results[0].type.shape for op in module.functions()[0].block.ops if op.opname == "tensor.linear"]
+    assert products == [(p, 80), (p // 4, 72)]
+
+
 @pytest.mark.parametrize(("residual", "bits"), [("", {16}), ("m", {16, 32})])
 def test_what_a_norm_alone_reads_is_stored_rounded(residual, bits):
     """The first section stores y, of which what is merged is the mean of a norm, or is added to as well."""
