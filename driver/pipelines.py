@@ -23,6 +23,7 @@ class Effort:
     keep: int = 0  # bytes of weights to keep from run to run; see the pass share-constants
     fill: float = 0.85  # how full loads ahead may make it; see the pass hoist-loads
     keys: int = 0  # met at a time in attention; 0 for all
+    scores: int = 0  # bytes that become weights at a time, 0 for as the chip has it; see llm-to-tensor
 
 
 Efforts: TypeAlias = ByFunction[Effort]  # with one `tile_bytes`: functions share their weights
@@ -80,12 +81,14 @@ def lowering(efforts: Efforts, runs: Sequence[int] = (), sections: Sequence[int]
 
 def tiling(efforts: Efforts, runs: Sequence[int] = (), sections: Sequence[int] = ()) -> str:
     """To what is computed, tile by tile."""
-    tokens, keys, keep = (efforts.map(attrgetter(name)) for name in ("tokens", "keys", "keep"))
+    tokens, keys, scores, keep = (
+        efforts.map(attrgetter(name)) for name in ("tokens", "keys", "scores", "keep")
+    )
     tail = keep.map(lambda kept: int(kept > 0))
     chosen = {"runs": runs, "sections": sections}
     some = "".join(f" {name}={','.join(map(str, each))}" for name, each in chosen.items() if each)
     passes = [
-        f"llm-to-tensor{{tokens={tokens} keys={keys} tail={tail}{some}}}",
+        f"llm-to-tensor{{tokens={tokens} keys={keys} scores={scores} tail={tail}{some}}}",
         f"tile-weights{{bytes={efforts.usual.tile_bytes}}}",
         f"share-constants{{keep={keep}}}",
         "spread-sums",

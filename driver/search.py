@@ -158,7 +158,9 @@ class Search:
 
     def tried(self, name: str, effort: Effort) -> Candidate:
         """With as many loads ahead as fit; with fewer where the whole program may need more room."""
-        self.works[name].check(effort, self.spec)
+        work = self.works[name]
+        work.check(effort, self.spec)
+        effort = replace(effort, scores=work.scores(effort, self.spec))
         with self.lower(name, effort) as lowered:
             *fills, last = [fill for fill in FILLS[not lowered.is_whole :] if fill <= effort.fill]
             for fill in fills:

@@ -18,6 +18,8 @@ from passes.chip.allocate_local import DoesNotFit
 from passes.llm_to_tensor.sections import most_tokens
 
 GUESS = 0.6  # of a lane: where more is known to be alive at once, the rest has hardly any room
+SCORES = 4  # times those that become weights at a time: a tile of them, its weights, and what makes these
+WITH_SCORES = 0.75  # of a lane: where more is alive at once with these, loads ahead have hardly any room
 SINGLE = (("keys",), ("tokens",), ("keep",))  # steps along one axis
 AT_ONCE = 512  # tokens: longer runs gain little, and take longer to try
 
@@ -111,6 +113,12 @@ class Work:
                 f"{effort.tokens or self.tokens} tokens at a time need at least {least} bytes of "
                 f"local memory per lane, {spec.name} has {spec.lane_bytes}"
             )
+
+    def scores(self, effort: Effort, spec: ChipSpec) -> int:
+        """Bytes that become weights at a time: twice what is usual where there is room, for fewer commands."""
+        twice = 2 * spec.work_bytes
+        least = self.least_bytes(effort, spec) + SCORES * twice
+        return twice if self.keys and least <= WITH_SCORES * spec.lane_bytes else 0
 
     def least_bytes(self, effort: Effort, spec: ChipSpec) -> int:
         """What is alive at once of many tokens: of one of a few moments, whichever takes the most."""

@@ -50,12 +50,13 @@ class Scores:
     """What becomes of the scores before their softmax.
 
     mask: f32 [.., keys], in their unit, one column for each key, or i8 as `tensor.hiding` makes it: a key
-    that it hides weighs nothing, but may raise the maximum; None where nothing is hidden. cap: they are bent
-    to -cap..cap first; sinks: one more logit f32 for each row of scores [rows, .., 1], in their unit, which
-    takes part in the sum only.
+    that it hides weighs nothing, but may raise the maximum; None where nothing is hidden. room: how many
+    bytes of them in a lane become weights at a time; cap: they are bent to -cap..cap first; sinks: one more
+    logit f32 for each row of scores [rows, .., 1], in their unit, which takes part in the sum only.
     """
 
     mask: Value | None
+    room: int
     cap: float = 0.0
     sinks: Value | None = None
 
@@ -125,7 +126,7 @@ def attend(
     """
     like = queries[0].q.type
     found = masked_scores(build, queries, kv, parts, scores)
-    weights, norm = softmax(build, found, like.element, scores.sinks)
+    weights, norm = softmax(build, found, like.element, scores)
     out = weighted_values(build, queries, kv, parts, weights)
     return build.cast(build.binary(tensor.MulOp, out, norm), like.element, like.layout)
 
@@ -137,7 +138,7 @@ def masked_scores(
     unit = column_unit(build, queries)
     found = [products(build, queries, kv.keys[part.index], part.rows) for part in parts]
     if rules.cap:
-        found = [capped(build, each, rules.cap, queries[0].q.type.element) for each in found]
+        found = [capped(build, each, rules, queries[0].q.type.element) for each in found]
     scores = aligned(build, found, unit, LOWEST)
     if rules.added is None:
         return scores
@@ -151,10 +152,10 @@ def products(build: Build, queries: Sequence[Queries], keys: Piece, rows: Range)
     return build.concat(found, 0)
 
 
-def capped(build: Build, scores: Value, cap: float, element: ElementType) -> Value:
+def capped(build: Build, scores: Value, rules: Scores, element: ElementType) -> Value:
     """cap * (tanh(s / cap) + 1) in the unit of scores, of scores 2 s / cap; to a softmax the 1 is nothing."""
-    factor = 2 * cap * score_unit(element)
-    axis, parts = portions(build, scores)
+    factor = 2 * rules.cap * score_unit(element)
+    axis, parts = portions(build, scores, rules.room)
     bent = [build.add(tensor.SigmoidOp(portion(build, scores, axis, part))) for part in parts]
     return build.concat([build.scalar(tensor.MulOp, each, factor, compact=False) for each in bent], axis)
 
@@ -216,7 +217,7 @@ def split(build: Build, mask: Value, sizes: Sequence[int], unit: int) -> list[Va
 
 
 def softmax(
-    build: Build, scores: Value, element: ElementType, sinks: Value | None = None
+    build: Build, scores: Value, element: ElementType, rules: Scores
 ) -> tuple[Value, Value]:
     """2**(x - max) of each row in 16 bit, not yet divided, and 1 / its sum in f32, with the sinks in it.
 
@@ -229,24 +230,22 @@ def softmax(
     padded = round_up(keys, build.spec.eu_items(F32.bytes))  # rows that are reduced in two steps
     scores = build.pad(scores, padded, LOWEST)
     highest = build.add(tensor.ReduceOp(scores, kind="max", axis=last))
-    if sinks is not None:
-        highest = build.binary(tensor.MaxOp, highest, sinks)
-    weights = powers(build, scores, highest, element)
+    if rules.sinks is not None:
+        highest = build.binary(tensor.MaxOp, highest, rules.sinks)
+    weights = powers(build, scores, highest, element, rules)
     total = build.add(tensor.ReduceOp(weights, kind="sum", axis=last))
-    if sinks is not None:
-        total = build.binary(tensor.AddOp, sink_weight(build, sinks, highest, element), total)
+    if rules.sinks is not None:
+        total = build.binary(tensor.AddOp, sink_weight(build, rules.sinks, highest, element), total)
     return weights, build.add(tensor.ReciprocalOp(total))
 
 
-def powers(
-    build: Build, scores: Value, highest: Value, element: ElementType, hiding: Value | None = None
-) -> Value:
+def powers(build: Build, scores: Value, highest: Value, element: ElementType, rules: Scores) -> Value:
     """The weights of scores below their highest, or one above that, in 16 bit; 0 where they are hidden."""
-    axis, parts = portions(build, scores)
+    axis, parts = portions(build, scores, rules.room)
     found = []
     for part in parts:
         x, top = (portion(build, each, axis, part) for each in (scores, highest))
-        hidden = hiding and portion(build, hiding, axis, part)
+        hidden = rules.hiding and portion(build, rules.hiding, axis, part)
         type_ = replace(x.type, element=element)
         found.append(build.add(tensor.SoftmaxWeightsOp(x, top, hidden, steps=STEPS[element], types=[type_])))
     return build.concat(found, axis)
@@ -258,8 +257,8 @@ def sink_weight(build: Build, sinks: Value, highest: Value, element: ElementType
     return build.add(tensor.Exp2Op(build.scalar(tensor.MulOp, below, 1 / STEPS[element])))
 
 
-def portions(build: Build, x: Value) -> tuple[int, Iterator[Range]]:
-    """The axis along which f32 [rows, .., n] falls into parts that take little room each, and these parts.
+def portions(build: Build, x: Value, room: int) -> tuple[int, Iterator[Range]]:
+    """The axis along which f32 [rows, .., n] falls into parts of about `room` bytes each, and these parts.
 
     Whole rows lie as an array of their own would. Pieces of rows do not: an instruction that takes them
     beside what it broadcasts takes twice as long.
@@ -269,7 +268,7 @@ def portions(build: Build, x: Value) -> tuple[int, Iterator[Range]]:
     unit = build.spec.eu_items(F32.bytes) if axis else 1
     bytes_ = tensor.rows_per_lane(x.type, build.spec.lanes) * columns * F32.bytes
     size = x.type.shape[axis]
-    return axis, even_ranges(size, unit, build.spec.work_bytes * size // (bytes_ * unit))
+    return axis, even_ranges(size, unit, room * size // (bytes_ * unit))
 
 
 def portion(build: Build, x: Value, axis: int, part: Range) -> Value:

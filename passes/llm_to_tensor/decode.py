@@ -25,9 +25,10 @@ class Decode(Lowering):
 
     has_many_tokens = False
 
-    def __init__(self, function: Function, keys: int, spec: ChipSpec):
+    def __init__(self, function: Function, keys: int, scores: int, spec: ChipSpec):
         super().__init__(function, spec)
         self.keys = keys
+        self.room = scores or spec.work_bytes  # for the scores that become weights at a time
         self.vectors: dict[Value, Value] = {}  # written to DDR, so that heads can be read back
         mixtures = [op for op in walk(function) if isinstance(op, llm.ExpertsOp)]
         self.routed = {value for op in mixtures for value in llm.routed_by(op)}
@@ -206,7 +207,7 @@ class Decode(Lowering):
     def _at_once(self, op: llm.AttentionOp, q: Value, mask: Mask | None) -> Value:
         kv = KeyValues(op.k.type.shape[1], self._pieces(op.k), self._pieces(op.v))
         queries, sinks = self._queries(op, q), self._sinks(op)
-        rules = Scores(self._mask_row(mask, kv.tokens), op.softcap, sinks)
+        rules = Scores(self._mask_row(mask, kv.tokens), self.room, op.softcap, sinks)
         return attend(self.build, queries, kv, kv.parts(kv.tokens), rules)
 
     def _streamed(self, op: llm.AttentionOp, q: Value, mask: Mask | None) -> Value:
@@ -214,7 +215,7 @@ class Decode(Lowering):
         queries, sinks = self._queries(op, q), self._sinks(op)
         state: State | None = None
         for block in self._blocks(op):
-            rules = Scores(self._mask_row(mask, block.tokens), op.softcap, sinks)
+            rules = Scores(self._mask_row(mask, block.tokens), self.room, op.softcap, sinks)
             state = met(self.build, queries, block, block.parts(block.tokens), rules, state)
         assert state is not None
         return finished(self.build, state, sinks, op.q.type.element, Lanes(0))

@@ -35,6 +35,7 @@ class Cut:
     tokens: int = 0
     tail: int = 0
     keys: int = 0
+    scores: int = 0
     some: Sequence[int] = ()
     sections: Sequence[int] = ()
 

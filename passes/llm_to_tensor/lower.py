@@ -62,6 +62,8 @@ class LlmToTensor(Pass):
     tail: ByFunction[int] = by_function(at_least(0, 0))
     # keys met at a time, in whole rows of lanes; 0 for all
     keys: ByFunction[int] = by_function(at_least(0, 0))
+    # bytes of a lane, of the scores that become weights at a time; 0 for a chip's `work_bytes`
+    scores: ByFunction[int] = by_function(at_least(0, 0))
     # of the runs, only those of these numbers, so that a few tell what all take; others store nothing
     runs: tuple[int, ...] = ()
     # of the sections, only those of these numbers, for the same reason
@@ -85,8 +87,6 @@ def lower_function(function: Function, options: LlmToTensor, spec: ChipSpec) -> 
 def lowering_of(function: Function, options: LlmToTensor, spec: ChipSpec) -> Lowering:
     tokens, name = token_count(function), function.sym_name
     if tokens == 1:
-        return Decode(function, options.keys[name], spec)
-    cut = Cut(
-        options.tokens[name], options.tail[name], options.keys[name], options.runs, options.sections
-    )
-    return Prefill(function, cut, spec)
+        return Decode(function, options.keys[name], options.scores[name], spec)
+    chosen = {each: getattr(options, each)[name] for each in ("tokens", "tail", "keys", "scores")}
+    return Prefill(function, Cut(**chosen, some=options.runs, sections=options.sections), spec)

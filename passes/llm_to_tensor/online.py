@@ -61,7 +61,7 @@ def met(
     if known is not None:
         highest = build.binary(tensor.MaxOp, highest, known)
     highest = of_whole_power(build, highest, element)
-    weights = powers(build, scores, highest, element, rules.hiding)
+    weights = powers(build, scores, highest, element, rules)
     starts = None if before is None else [*rescaled(build, queries, before, highest)]
     return State(highest, weighted_values(build, queries, kv, parts, weights, starts))
 

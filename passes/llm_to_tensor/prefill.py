@@ -31,6 +31,7 @@ class Prefill(InSections):
     def __init__(self, function: Function, cut: Cut, spec: ChipSpec):
         super().__init__(function, cut, spec)
         self.keys = cut.keys
+        self.room = cut.scores or spec.work_bytes  # for the scores that become weights at a time
         self.loaded: dict[Value, Stored] = {}  # keys and values of all tokens, for this section
 
     def begin(self, section: Section) -> None:
@@ -168,7 +169,7 @@ class Prefill(InSections):
         tokens = self.current.tokens
         sinks = self.sinks(op, (op.q.type.shape[1], 1, 1), Replicated())
         rules = None if mask is None else RunMask(self.build, op, tokens, mask)
-        attention = RunAttention(self.build, op, tokens, rules, sinks)
+        attention = RunAttention(self.build, op, tokens, rules, sinks, self.room)
         if not self.keys:
             return attention.at_once(q, self._all_keys(op))
         if most_seen(op, self.lanes) <= self.keys:

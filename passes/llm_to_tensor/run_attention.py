@@ -37,13 +37,17 @@ class Tile:
 
 @dataclass(frozen=True)
 class RunAttention:
-    """The attention `op` of the queries at positions `run`; sinks f32 [heads, 1, 1]."""
+    """The attention `op` of the queries at positions `run`; sinks f32 [heads, 1, 1].
+
+    room: bytes of a lane, of the scores that become weights at a time.
+    """
 
     build: Build
     op: llm.AttentionOp
     run: Range
     mask: RunMask | None
     sinks: Value | None
+    room: int
 
     # ---- all keys at once ----
 
@@ -53,7 +57,7 @@ class RunAttention:
         for tokens in self._token_parts(q.type.shape[2]):
             seen = self._seen_by(tokens)
             mask = None if self.mask is None else self.mask.rows(tokens, seen)
-            rules = Scores(mask, self.op.softcap, self.sinks)
+            rules = Scores(mask, self.room, self.op.softcap, self.sinks)
             columns = [
                 self._columns(self._met_at_once(q, tokens, heads, kv, kv.parts(seen), rules))
                 for heads in self._heads_at_once(self._room(seen.size) // self._lane_rows(tokens))
@@ -62,8 +66,8 @@ class RunAttention:
         return self._by_token(self.build.concat(found, 0), q.type.shape[1])
 
     def _room(self, keys: int) -> int:
-        """How many rows of lanes of scores with so many keys take little room."""
-        return max(1, self.build.spec.work_bytes // (F32.bytes * keys))
+        """How many rows of lanes of scores with so many keys become weights at a time."""
+        return max(1, self.room // (F32.bytes * keys))
 
     def _lane_rows(self, tokens: Range) -> int:
         return -(-tokens.size // self.build.spec.lanes)
@@ -139,12 +143,12 @@ class RunAttention:
     def _rows_of_tiles(self, q: Value, most: int) -> Iterator[tuple[Range, list[Tile]]]:
         """Tokens of the run, and tiles of all heads for these.
 
-        Scores of a tile take little room, or twice that where heads that share keys then stay together.
+        Half of the scores of a tile become weights at a time.
         """
-        count, room = q.type.shape[2], self._room(most)
+        count, most = q.type.shape[2], 2 * self._room(most)
         groups = enumerate(consecutive(self.op.heads_of))
-        shares = [(head, some) for head, group in groups for some in even_parts(group, 1, 2 * room)]
-        lane_rows = room // max(some.size for _, some in shares)
+        shares = [(head, some) for head, group in groups for some in even_parts(group, 1, most)]
+        lane_rows = most // max(some.size for _, some in shares)
         for tokens in even_ranges(count, self.build.spec.lanes, lane_rows):
             yield tokens, [self._tile(q, head, some, tokens) for head, some in shares]
 
@@ -187,7 +191,7 @@ class RunAttention:
             mask = hiding or self.mask.rows(tokens, keys)
         for tile in tiles:
             ours = hiding and self.build.slice(hiding, (0, 0, 0), (tile.heads, *hiding.type.shape[1:]))
-            rules = Scores(ours or mask, self.op.softcap, tile.sinks)
+            rules = Scores(ours or mask, self.room, self.op.softcap, tile.sinks)
             tile.state = met(self.build, [tile.queries], block, parts, rules, tile.state)
 
     def _finish(self, tile: Tile) -> Value:

@@ -70,7 +70,7 @@ class Program:
         return self.compiler.whole
 
     def price(self, effort: Effort) -> Price:
-        assert replace(self.effort, fill=effort.fill) == effort
+        assert replace(self.effort, fill=effort.fill, scores=effort.scores) == effort
         self.compiler.tried.append((self.name, effort))
         if not self.compiler.fits(self.name, effort):
             raise DoesNotFit(f"{effort.tokens} tokens, {effort.fill} full")
@@ -248,7 +248,7 @@ LONG = {"block": Work(4096, 4096, row_bytes=4096, weight_bytes=WEIGHTS)}
 def test_a_long_call_begins_with_runs_of_some_hundred_tokens_and_blocks_of_twice_as_many_keys():
     compiler = Compiler(lambda *_: 1.0)
     found = compiler.search(LONG)
-    assert found["block"] == Effort(512, keys=1024)
+    assert found["block"] == Effort(512, keys=1024, scores=2 * BM1684X.work_bytes)
     steps = [(effort.tokens, effort.keys, effort.tile_bytes) for _, effort in compiler.tried]
     larger, smaller = [(1024, 2048, 0), (1024, 1024, 0)], [(512, 512, 0)]
     assert steps == [(512, 1024, 0), (512, 1024, 32768), *larger, *smaller, (512, 1024, 0)]
@@ -277,7 +277,7 @@ def test_of_several_steps_to_more_at_once_the_cheapest_is_taken():
 def test_a_step_of_decode_meets_all_keys_at_once_or_the_most_that_fit():
     compiler = Compiler(lambda *_: 1.0, lambda _, effort: 0 < effort.keys <= 1024)
     found = compiler.search({"block_cache": Work(1, 4096)})
-    assert found["block_cache"] == Effort(keys=1024)
+    assert found["block_cache"] == Effort(keys=1024, scores=2 * BM1684X.work_bytes)
     keys = [effort.keys for _, effort in compiler.tried]
     assert keys == [0] * len(FILLS) + [2048] * len(FILLS) + [1024, 1024, 512]
 

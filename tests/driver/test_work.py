@@ -6,7 +6,7 @@ import pytest
 
 from compiler.target.chips.bm1684x import BM1684X
 from driver.pipelines import Effort, lowering
-from driver.work import Work, run_lengths, work_of
+from driver.work import SCORES, WITH_SCORES, Work, run_lengths, work_of
 from passes.chip.allocate_local import DoesNotFit
 from passes.chip.lives import live_bytes, lives, shortest
 from passes.options import ByFunction
@@ -53,6 +53,15 @@ def test_a_program_needs_at_least_what_the_sizes_say(effort):
     live = live_bytes(shortest(lives(ops, BM1684X)), len(ops)).max()
     least = work_of(fused.function("block"), BM1684X).least_bytes(effort, BM1684X)
     assert 0 < least <= live
+
+
+def test_twice_as_many_scores_become_weights_at_a_time_where_there_is_room():
+    twice = 2 * BM1684X.work_bytes
+    room = int(WITH_SCORES * BM1684X.lane_bytes) - SCORES * twice
+    assert Work(64, 64, row_bytes=room).scores(Effort(), BM1684X) == twice
+    assert Work(64, 64, row_bytes=room + 1).scores(Effort(), BM1684X) == 0
+    assert Work(64, row_bytes=room).scores(Effort(), BM1684X) == 0
+    assert Work(1, 64).scores(Effort(), BM1684X) == twice
 
 
 def test_a_call_of_one_token_has_a_choice_only_of_how_many_keys_it_meets_at_a_time():

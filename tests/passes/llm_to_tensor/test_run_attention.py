@@ -165,6 +165,19 @@ def test_heads_that_share_keys_stay_together_where_that_takes_twice_the_room():
         assert len(products) == 2 * (9 + 8) * tiles
 
 
+@pytest.mark.parametrize(("scores", "tiles"), [(0, 1), (16384, 1), (8192, 2), (4096, 4), (1024, 16)])
+@pytest.mark.parametrize("keys", [0, 256])
+def test_half_a_tile_of_scores_becomes_weights_at_a_time(keys, scores, tiles):
+    """Two runs of 4 rows of lanes and 8 heads, the second of which meets a block of the first; or all at once."""
+    lowered = Attention(512, 8, 1).check(causal(512), f"{{tokens=256 keys={keys} scores={scores}}}", on_chip=False)
+    ops = lowered.functions()[0].block.ops
+    weights = [op.y.type.shape for op in ops if isinstance(op, tensor.SoftmaxWeightsOp)]
+    assert max(heads * rows * columns for heads, rows, columns in weights) * 4 <= 64 * (scores or 16384)
+    if keys:
+        met = [op for op in ops if isinstance(op, tensor.MatmulOp) and op.accumulator is not None]
+        assert len(met) == tiles
+
+
 TOWER = Attention(200, 3, 3, width=80, mask="f32", visible='kind = "all"')
 BAND = replace(TOWER, visible='kind = "band", size = 64')
 ALL_WAYS = ["", "{tokens=64}", *BLOCKS, "{tokens=128 keys=256}", "{tokens=64 keys=192}"]
