@@ -53,11 +53,12 @@ def test_programs_of_one_form_are_those_that_differ_in_nothing_that_counts():
     """All tiles have less than 32 KiB of a lane."""
     forms = []
     small, large = Effort(tile_bytes=1 << 15), Effort(tile_bytes=1 << 16)
-    for effort in (small, large, replace(small, tile_bytes=1024), replace(small, tokens=64)):
+    others = replace(small, tile_bytes=1024), replace(small, tokens=64), replace(small, keys=64), replace(small, scores=64)
+    for effort in (small, large, *others):
         with Trials(groups()["block_0"].module, trial).lower("block", effort) as lowered:
             forms.append(lowered.form)
     assert forms[0] == forms[1]
-    assert len(set(forms)) == 3
+    assert len(set(forms)) == 5
 
 
 CHAIN = """
