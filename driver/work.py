@@ -115,7 +115,7 @@ class Work:
             )
 
     def scores(self, effort: Effort, spec: ChipSpec) -> int:
-        """Bytes that become weights at a time: twice what is usual where there is room, for fewer commands."""
+        """Bytes that become weights at a time: twice what is usual where there is room, in fewer commands."""
         twice = 2 * spec.work_bytes
         least = self.least_bytes(effort, spec) + SCORES * twice
         return twice if self.keys and least <= WITH_SCORES * spec.lane_bytes else 0
