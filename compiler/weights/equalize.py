@@ -18,7 +18,7 @@ from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Array, Floats, convert, to_float32
 
 EXPONENTS = (0.0, 0.2, 0.4, 0.6)  # of an input's root mean square
-ROWS = 128  # of a weight, spread over it, that an exponent is tried on
+ROWS = 32  # of a weight, spread over it, that an exponent is tried on; more choose no better
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ def test_factors_are_tried_on_some_rows(known):
     inputs = Inputs(64, SCHEME, (64, 2048), True)
     alone, *rest = settling(inputs, read=0.5)
     assert rest == [*settling(replace(inputs, folded=False), 0.5)][1:]
-    assert alone.seconds == 2 * 0.5 * 64 * 2112 + 1000 * 64 + 4 * (64 + 128) * (10_000 * 64 + 100 * 64 * 64)
+    assert alone.seconds == 2 * 0.5 * 64 * 2112 + 1000 * 64 + 4 * (32 + 32) * (10_000 * 64 + 100 * 64 * 64)
 
 
 def test_what_is_divided_is_read_twice_and_shared_by_layer(job, known):
@@ -88,8 +88,8 @@ def test_what_is_divided_is_read_twice_and_shared_by_layer(job, known):
     *found, last = dividing(job, RUN)
     assert [step.ways for step in found] == [3, 3]
     down = Inputs(256, SCHEME, (128,), True)
-    assert last == Step(3 * (2 * 1.0 * 256 * 128 + 4 * 128 * 256 * 10_000), 3)
-    assert tried(down, 5.0) - tried(down, 0.0) == 4 * 128 * 5
+    assert last == Step(3 * (2 * 1.0 * 256 * 128 + 4 * 32 * 256 * 10_000), 3)
+    assert tried(down, 5.0) - tried(down, 0.0) == 4 * 32 * 5
 
 
 def test_the_model_runs_twice_and_writes_what_no_text_gives(job, known, tmp_path):
