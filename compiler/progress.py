@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sized
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from contextlib import contextmanager
 from typing import Any, TypeVar
 
@@ -13,12 +13,24 @@ LOOK: dict[str, Any] = {"leave": False, "dynamic_ncols": True, "disable": None} 
 
 
 @contextmanager
-def counter(title: str, total: int, unit: str) -> Iterator[Callable[[], object]]:
-    """A function to call when one more of `total` is done; shown as `track` shows its items."""
+def counter(title: str, total: int, unit: str) -> Iterator[Callable[..., object]]:
+    """A function to call when one more of `total` is done, or as many as it is told; shown as `track` shows
+    its items.
+    """
     from tqdm import tqdm
 
     with tqdm(desc=title, total=total, unit=unit, **LOOK) as bar:
         yield bar.update
+
+
+@contextmanager
+def steps(title: str, seconds: Sequence[float]) -> Iterator[Callable[[], object]]:
+    """A function to call when the next of some steps is done, which take time in proportion to `seconds`."""
+    from tqdm import tqdm
+
+    left, shown = iter(seconds), "{desc}: {percentage:3.0f}%|{bar}| [{elapsed}<{remaining}]"
+    with tqdm(desc=title, total=sum(seconds), bar_format=shown, mininterval=0, **LOOK) as bar:
+        yield lambda: bar.update(next(left))
 
 
 def track(items: Iterable[Item], title: str, unit: str, total: int | None = None) -> Iterator[Item]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Hashable, Iterator, Mapping
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from itertools import chain
@@ -14,7 +15,7 @@ from compiler.bmodel.cascade import step_of
 from compiler.diagnostics import UserError, log
 from compiler.ir.core import Op
 from compiler.ir.module import Function, discard, walk
-from compiler.progress import track
+from compiler.progress import steps, track
 from compiler.target.attribute import set_target
 from compiler.weights.part import parameter_of
 from compiler.weights.stored import Floats, Weight
@@ -47,6 +48,7 @@ from passes.manager import PassManager, parse_pipeline
 from passes.options import ByFunction
 from runtime_sim.tokens.notes import tokenizer_noted
 
+LEAST = 1e-3  # seconds that a pass takes which was in no trial
 LESS_AHEAD = (0.8, *FILLS[1:])  # shares of local memory, where what was chosen does not fit
 
 
@@ -70,6 +72,7 @@ class Job:
     importance: dict[str, Floats] = field(default_factory=dict)  # of inputs, by parameter; see `quantize`
     digests: dict[str, bytes] = field(default_factory=dict)  # of tensors, for the cache
     _efforts: dict[Hashable, Efforts] = field(default_factory=dict)
+    _seconds: Counter[str] = field(default_factory=Counter)  # that passes took in trials
     _streams: dict[Function, CommandStreams] = field(default_factory=dict)
 
     def compile(self) -> None:
@@ -242,11 +245,21 @@ class Job:
             stop_after=None if trial else options.stop_after,
         )
         try:
-            manager.run(copy)
+            with nullcontext() if trial else self.told(manager):
+                manager.run(copy)
         except DoesNotFit:
             discard(copy)
             raise
+        if trial:
+            self._seconds.update(manager.seconds)
         return copy
+
+    @contextmanager
+    def told(self, manager: PassManager) -> Iterator[None]:
+        """Show which passes are done, and the time left by what they took in trials."""
+        seconds = [self._seconds[step.name] or LEAST for step in manager.passes]
+        with steps(f"compile {manager.dump_prefix}", seconds) as manager.tell:
+            yield
 
     # ---- the result ----
 

@@ -11,6 +11,7 @@ from math import inf
 from typing import Protocol
 
 from compiler.diagnostics import log
+from compiler.progress import counter
 from compiler.target.spec import ChipSpec
 from driver.pipelines import Effort, Efforts
 from driver.price import Price
@@ -60,8 +61,9 @@ def fastest(works: Mapping[str, Work], lower: Lower, spec: ChipSpec) -> Efforts:
 
     Deterministic, and a few trials of each function. Raises DoesNotFit when nothing fits.
     """
-    search = Search(works, lower, spec)
-    search.climb()
+    with counter("search", BUDGET, " instructions") as placed:
+        search = Search(works, lower, spec, placed)
+        search.climb()
     chosen = search.chosen()
     log.debug("chosen: %s", chosen.efforts)
     return chosen.efforts
@@ -77,10 +79,17 @@ def best_of(candidates: Iterable[Candidate]) -> Candidate:
 class Search:
     """Compiles candidates and prices them, each once."""
 
-    def __init__(self, works: Mapping[str, Work], lower: Lower, spec: ChipSpec):
+    def __init__(
+        self,
+        works: Mapping[str, Work],
+        lower: Lower,
+        spec: ChipSpec,
+        tell: Callable[[int], object] = lambda placed: None,
+    ):
         self.works = works
         self.lower = lower
         self.spec = spec
+        self.tell = tell  # how many instructions were placed, for who waits
         self.tiles = [count * spec.work_bytes for count in TILES]
         self.op_count = 0  # instructions placed so far
         self._known: dict[tuple[str, Effort], Candidate | DoesNotFit] = {}
@@ -174,6 +183,7 @@ class Search:
         if key not in self._prices:
             self._prices[key] = lowered.price(effort)
             self.op_count += lowered.op_count
+            self.tell(lowered.op_count)
         price = self._prices[key]
         log.debug("%s: %s", effort, price)
         return Candidate(ByFunction(effort), price.cost + COMMAND * price.commands, price.commands)

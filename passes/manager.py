@@ -6,7 +6,7 @@ import re
 import sys
 import time
 import typing
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields
 from functools import cache
 from pathlib import Path
@@ -202,6 +202,7 @@ class PassManager:
     source: str | None = None
     stream: TextIO = field(default_factory=lambda: sys.stderr)
     seconds: dict[str, float] = field(default_factory=dict)  # per pass, summed over all modules
+    tell: Callable[[], object] = lambda: None  # that the next pass is done, for who waits
 
     def __post_init__(self) -> None:
         names = [p.name for p in self.passes]
@@ -230,6 +231,7 @@ class PassManager:
                 if sys.version_info >= (3, 11):
                     error.add_note(f"note: {self._reproducer(index, module, dump.path)}")
                 raise
+            self.tell()
             dump.write(index + 1, step.name)
             self._show(step, module, before)
             if step.name == self.stop_after:

@@ -6,7 +6,7 @@ import io
 
 import pytest
 
-from compiler.progress import note, track
+from compiler.progress import LOOK, counter, note, steps, track
 
 
 class Terminal(io.StringIO):
@@ -26,3 +26,22 @@ def test_a_note_is_for_a_terminal_only(monkeypatch, stream, shown):
     monkeypatch.setattr("sys.stderr", stream)
     note("read model")
     assert stream.getvalue() == shown
+
+
+def test_some_may_be_done_at_a_time(monkeypatch):
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    monkeypatch.setitem(LOOK, "mininterval", 0)
+    with counter("search", 100, " instructions") as done:
+        done(40)
+    assert "40/100" in stream.getvalue()
+
+
+def test_time_left_is_by_what_each_step_takes(monkeypatch):
+    """After the first step, which takes a fifth."""
+    stream = Terminal()
+    monkeypatch.setattr("sys.stderr", stream)
+    with steps("compile", [1.0, 4.0]) as done:
+        done()
+        done()
+    assert "compile:  20%" in stream.getvalue()

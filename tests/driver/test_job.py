@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from compiler.bmodel import AddrMode, Net
 from compiler.diagnostics import UserError
+from compiler.target.attribute import set_target
 from dialects.nets import net_of
-from driver.job import LESS_AHEAD, Job, for_all_functions, kind_of
+from driver.job import LEAST, LESS_AHEAD, Job, for_all_functions, kind_of
 from driver.options import ConvertOptions
-from driver.pipelines import Effort, Efforts
+from driver.pipelines import Effort, Efforts, default_pipeline
 from frontend.binding import Weights
 from frontend.imported import NetGroup
 from frontend.importer import import_model
+from passes import load_all
 from passes.chip.allocate_local import DoesNotFit
+from passes.manager import parse_pipeline
 from passes.options import ByFunction
 from tests.frontend.oracle import SMALL
 
@@ -69,6 +74,26 @@ def test_trials_are_made_without_further_stages(staged, monkeypatch):
     assert seen == ["block", "block_cache"]
     names = [net_of(function).stage_name for function in block.module.functions()]
     assert names == ["block", "block_cache", "block_cache.1", "block_cache.2"]
+
+
+def test_time_left_is_by_what_passes_took_in_trials(staged, monkeypatch):
+    load_all()
+    shown, done = {}, Counter()
+
+    @contextmanager
+    def steps(title, seconds):
+        shown[title] = seconds
+        yield lambda: done.update([title])
+
+    monkeypatch.setattr("driver.job.steps", steps)
+    group = next(group for group in staged.model.nets if group.of_layers)
+    set_target(group.module, staged.options.spec)
+    staged.compiled(group)
+    ((title, seconds),) = shown.items()
+    passes = parse_pipeline(default_pipeline(staged.options))
+    assert (title, done[title], len(seconds)) == ("compile block_0", len(passes), len(passes))
+    assert {each.name for each, took in zip(passes, seconds, strict=True) if took == LEAST} <= {"canonicalize"}
+    assert seconds[-1] == staged._seconds[passes[-1].name]
 
 
 def test_further_stages_are_compiled_as_the_first(staged):
