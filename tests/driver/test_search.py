@@ -13,7 +13,7 @@ import pytest
 from compiler.target.chips.bm1684x import BM1684X
 from driver.pipelines import Effort
 from driver.price import Price
-from driver.search import BUDGET, COMMAND, FILLS, TIE, Candidate, best_of, fastest
+from driver.search import BUDGET, COMMAND, FILLS, TIE, Candidate, Search, best_of, fastest
 from driver.work import Work
 from passes.chip.allocate_local import DoesNotFit
 from passes.options import ByFunction
@@ -238,6 +238,14 @@ def test_larger_tiles_are_taken_where_all_functions_together_gain(gain, tile_byt
     compiler = Compiler(lambda name, effort: costs[name] * min(1, effort.tile_bytes))
     found = compiler.search({"block": Work(64), "block_cache": Work(1)})
     assert {found[name].tile_bytes for name in costs} == {tile_bytes}
+
+
+def test_who_waits_is_told_how_many_instructions_were_placed():
+    compiler, told = Compiler(lambda *_: 1.0), []
+    search = Search(BLOCK, compiler.lower, BM1684X, told.append)
+    search.climb()
+    assert told == [compiler.size] * len(compiler.tried)
+    assert sum(told) == search.op_count > 0
 
 
 # ---- long calls ----
