@@ -38,10 +38,10 @@ def test_some_may_be_done_at_a_time(monkeypatch):
 
 
 def test_time_left_is_by_what_each_step_takes(monkeypatch):
-    """After the first step, which takes a quarter."""
+    """After the first step, which takes three eighths."""
     stream = Terminal()
     monkeypatch.setattr("sys.stderr", stream)
-    with steps("compile", [2.0, 6.0]) as done:
+    with steps("compile", [3.0, 5.0]) as done:
         done()
         done()
-    assert "compile:  25%" in stream.getvalue()
+    assert "compile:  38%" in stream.getvalue()
