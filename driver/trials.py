@@ -153,5 +153,5 @@ def looked_up(function: Function) -> set[str]:
 
 
 def uncut(op: llm.WeightOp) -> str:
-    """The name of what a core may have but some rows or columns of."""
+    """The name of what a device may have but some rows or columns of."""
     return replace(view_of_name(op.name), cut=()).name

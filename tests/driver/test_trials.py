@@ -7,7 +7,7 @@ from functools import cache
 
 import pytest
 
-from compiler.ir.module import Function
+from compiler.ir.module import Function, walk
 from compiler.ir.types import BF16
 from compiler.target.attribute import set_target
 from compiler.target.chips.bm1684x import BM1684X
@@ -15,7 +15,7 @@ from compiler.target.chips.bm1688 import BM1688
 from compiler.target.isa import isa_for
 from compiler.target.spec import ChipSpec
 from compiler.target.timing import Queues, estimate, measure
-from dialects import tensor
+from dialects import llm, tensor
 from dialects.builtin import ModuleOp
 from driver.groups import joined
 from driver.pipelines import Effort, lowering, placing
@@ -170,3 +170,12 @@ def test_weights_of_which_cores_have_parts_lie_as_a_lookup_of_all_needs_them():
     shared = after(tied, "partition{cores=2}")
     names = ["lm_head.core0", "lm_head.core1", "embedding_cache"]
     assert [each.sym_name for each in alone(shared, names[0]).functions()] == names
+
+
+@pytest.mark.parametrize("rows", ["", "{0:64:1}"])
+def test_weights_of_which_a_device_has_a_part_lie_as_a_lookup_of_all_needs_them(rows):
+    tied = joined(groups()["embedding"], groups()["lm_head"]).module.clone()
+    for op in walk(tied.function("lm_head")):
+        if isinstance(op, llm.WeightOp):
+            op.name += rows
+    assert [each.sym_name for each in alone(tied, "lm_head").functions()] == ["lm_head", "embedding_cache"]
