@@ -34,11 +34,11 @@ LEAST_SUM = 2.0**-120  # of weights: that of a query which is shown nothing is 0
 class State:
     """What some queries have seen so far.
 
-    highest: f32 [rows, .., 1], the score of a whole power of two, above all others; sums: f32
+    power: f32 [rows, .., 1], the least whole power of two that no score is above; sums: f32
     [rows, .., d + 1], those of the values times their weights below it, and in the last column of these.
     """
 
-    highest: Value
+    power: Value
     sums: Value
 
 
@@ -57,13 +57,14 @@ def met(
     last, element = len(queries[0].q.type.shape) - 1, queries[0].q.type.element
     scores = filled(build, masked_scores(build, queries, kv, parts, rules))
     highest = build.add(tensor.ReduceOp(scores, kind="max", axis=last))
-    known = rules.sinks if before is None else before.highest
-    if known is not None:
-        highest = build.binary(tensor.MaxOp, highest, known)
-    highest = of_whole_power(build, highest, element)
-    weights = powers(build, scores, highest, element, rules)
-    starts = None if before is None else [*rescaled(build, queries, before, highest)]
-    return State(highest, weighted_values(build, queries, kv, parts, weights, starts))
+    if before is None and rules.sinks is not None:
+        highest = build.binary(tensor.MaxOp, highest, rules.sinks)
+    power = build.unary(tensor.CeilOp, build.scalar(tensor.MulOp, highest, 1 / STEPS[element]))
+    if before is not None:
+        power = build.binary(tensor.MaxOp, power, before.power)
+    weights = powers(build, scores, score_of(build, power, element), element, rules)
+    starts = None if before is None else [*rescaled(build, queries, before, power)]
+    return State(power, weighted_values(build, queries, kv, parts, weights, starts))
 
 
 def filled(build: Build, scores: Value) -> Value:
@@ -72,18 +73,14 @@ def filled(build: Build, scores: Value) -> Value:
     return build.pad(scores, columns, LOWEST)
 
 
-def of_whole_power(build: Build, scores: Value, element: ElementType) -> Value:
-    """The least scores of whole powers of two that are not below these."""
-    steps = STEPS[element]
-    whole = build.unary(tensor.CeilOp, build.scalar(tensor.MulOp, scores, 1 / steps))
-    return build.scalar(tensor.MulOp, whole, float(steps))
+def score_of(build: Build, power: Value, element: ElementType) -> Value:
+    """The score whose weight is that power of two."""
+    return build.scalar(tensor.MulOp, power, float(STEPS[element]))
 
 
-def rescaled(build: Build, queries: Sequence[Queries], state: State, highest: Value) -> Iterator[Value]:
-    """The sums of each of the queries as if the maximum had been `highest` all along."""
-    shrunk = build.binary(tensor.SubOp, state.highest, highest)
-    steps = STEPS[queries[0].q.type.element]
-    factor = build.add(tensor.Exp2WholeOp(build.scalar(tensor.MulOp, shrunk, 1 / steps)))
+def rescaled(build: Build, queries: Sequence[Queries], state: State, power: Value) -> Iterator[Value]:
+    """The sums of each of the queries as if the maximum had been at `power` all along."""
+    factor = build.add(tensor.Exp2WholeOp(build.binary(tensor.SubOp, state.power, power)))
     first = 0
     for some in queries:
         count, *middle, _ = some.q.type.shape
@@ -104,6 +101,7 @@ def finished(
     sums = build.slice(state.sums, (*zeros, 0), (*lead, columns - 1))
     total = build.slice(state.sums, (*zeros, columns - 1), (*lead, 1))
     if sinks is not None:
-        total = build.binary(tensor.AddOp, total, sink_weight(build, sinks, state.highest, element))
+        highest = score_of(build, state.power, element)
+        total = build.binary(tensor.AddOp, total, sink_weight(build, sinks, highest, element))
     norm = build.add(tensor.ReciprocalOp(build.scalar(tensor.MaxOp, total, LEAST_SUM)))
     return build.cast(build.binary(tensor.MulOp, sums, norm), element, layout)

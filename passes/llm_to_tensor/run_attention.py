@@ -207,8 +207,8 @@ class RunAttention:
 
 def joined(build: Build, states: Sequence[State]) -> State:
     """Of [heads, tokens, ..], one after the other."""
-    highest, sums = ([getattr(state, name) for state in states] for name in ("highest", "sums"))
-    return State(build.concat(highest, 1), build.concat(sums, 1))
+    found = ([getattr(state, name) for state in states] for name in ("power", "sums"))
+    return State(*(build.concat(parts, 1) for parts in found))
 
 
 def most_seen(op: llm.AttentionOp, lanes: int) -> int:
