@@ -1118,14 +1118,15 @@ class ConcatOp(Op):
         check_concatenation(self, self.parts, self.axis)
 
 
-@op("llm.put_first")
-class PutFirstOp(Op):
-    """x, but the first of its items along an axis, counted from 0, are those of `rows` instead."""
+@op("llm.put")
+class PutOp(Op):
+    """x, but its items from `start` on along an axis, counted from 0, are those of `rows` instead."""
 
     x: Operand[TensorType]
     rows: Operand[TensorType]
     axis: Attr[int]
     y: Result[TensorType]
+    start: Attr[int] = 0
 
     def infer_types(self) -> tuple[TensorType, ...]:
         return (self.x.type,)
@@ -1134,8 +1135,9 @@ class PutFirstOp(Op):
         check_axis(self, self.axis, self.x.type)
         (x, rows), axis = (self.x.type, self.rows.type), self.axis
         others = [shape[:axis] + shape[axis + 1 :] for shape in (x.shape, rows.shape)]
-        if x.element != rows.element or others[0] != others[1] or rows.shape[axis] > x.shape[axis]:
-            self.fail(f"puts {rows} into {x}, expected no more of the same items")
+        fits = 0 <= self.start <= x.shape[axis] - rows.shape[axis]
+        if x.element != rows.element or others[0] != others[1] or not fits:
+            self.fail(f"puts {rows} into {x} from {self.start} on, expected no more of the same items")
 
 
 @op("llm.pad")

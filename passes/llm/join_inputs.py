@@ -9,7 +9,7 @@ from dialects import llm
 
 @rewrite(llm.ConcatOp)
 def join_inputs(op: llm.ConcatOp, rw: Rewriter) -> None:
-    """concat(c, linear(x)) of tokens -> put_first(linear(the last of x, then x), c), c being parameters."""
+    """concat(c, linear(x)) of tokens -> put(linear(the last of x, then x), c), c being parameters."""
     if len(op.parts) != 2 or not llm.is_weight(op.parts[0]):
         return
     known, linear = op.parts[0], op.parts[1].defining(llm.LinearOp)
@@ -23,4 +23,4 @@ def join_inputs(op: llm.ConcatOp, rw: Rewriter) -> None:
     inputs = llm.SliceOp(twice.y, axis=axis, start=tokens - count, stop=2 * tokens, loc=op.loc)
     products = llm.LinearOp(rw.insert_before(op, inputs).y, linear.weight, linear.bias, loc=linear.loc)
     loc = fused(linear.loc, op.loc)
-    rw.replace(op, llm.PutFirstOp(rw.insert_before(op, products).y, known, axis=axis, loc=loc))
+    rw.replace(op, llm.PutOp(rw.insert_before(op, products).y, known, axis=axis, loc=loc))

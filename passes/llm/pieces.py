@@ -85,7 +85,7 @@ def concat(op: llm.ConcatOp, axis: int) -> Axes | None:
     return None if axis == op.axis else [axis] * len(op.parts)
 
 
-def put_first(op: llm.PutFirstOp, axis: int) -> Axes | None:
+def put(op: llm.PutOp, axis: int) -> Axes | None:
     return None if axis == op.axis else [axis, axis]
 
 
@@ -121,7 +121,7 @@ AXES: dict[type[Op], Callable[[Any, int], Axes | None]] = {
     llm.PadOp: pad,
     llm.PermuteOp: permute,
     llm.ConcatOp: concat,
-    llm.PutFirstOp: put_first,
+    llm.PutOp: put,
 }
 
 

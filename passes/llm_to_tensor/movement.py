@@ -12,7 +12,7 @@ from passes.ranges import Range
 
 @lowers(llm.SliceOp)
 def slice_(low: Lowering, op: llm.SliceOp) -> Value | None:
-    if history_of(low, op.y) is not None:  # which attention loads
+    if history_of(low, op.y) is not None or llm.is_weight(op.y):  # which attention loads; see `Lowering.row`
         return None
     if op.step != 1:
         op.fail("a step has no lowering to the tensor dialect")
@@ -36,14 +36,16 @@ def reshape(low: Lowering, op: llm.ReshapeOp) -> Value | TableRows | None:
 
 @lowers(llm.PermuteOp)
 def permute(low: Lowering, op: llm.PermuteOp) -> Value | None:
-    if history_of(low, op.y) is not None:
+    if history_of(low, op.y) is not None or llm.is_weight(op.y):
         return None
     return low.build.permute(low.get(op.x), op.order)
 
 
 @lowers(llm.ConcatOp)
-def concat(low: Lowering, op: llm.ConcatOp) -> Value:
+def concat(low: Lowering, op: llm.ConcatOp) -> Value | None:
     """In f32, unless all parts are rounded already."""
+    if llm.is_weight(op.y):
+        return None  # see `Lowering.row`
     parts = [low.get(part) for part in op.parts]
     if low.mixes_tokens(parts[0], op.axis):
         op.fail("of tokens has no lowering to the tensor dialect")
@@ -55,19 +57,22 @@ def concat(low: Lowering, op: llm.ConcatOp) -> Value:
     return low.build.concat([low.build.cast(part, element, Lanes(axis)) for part in parts], op.axis)
 
 
-@lowers(llm.PutFirstOp)
-def put_first(low: Lowering, op: llm.PutFirstOp) -> Value:
+@lowers(llm.PutOp)
+def put(low: Lowering, op: llm.PutOp) -> Value:
     """In place of some tokens of this run, which lie on the same lanes."""
     x, axis = low.f32(op.x), op.axis
-    here = Range(0, op.rows.type.shape[axis]).within(low.current.tokens)
+    stop = op.start + op.rows.type.shape[axis]
+    here = Range(op.start, stop).within(low.current.tokens)
     if not low.mixes_tokens(x, axis):
         op.fail("in place of other items than tokens has no lowering to the tensor dialect")
     if not here.size:
         return x
     rows = low.build.reshape(low.weight(op.rows, F32), op.rows.type.shape, None)
-    first = low.build.load(low.build.part(rows, axis, here), x.type.layout)
-    rest = low.build.part(x, axis, Range(here.size, x.type.shape[axis]))
-    return low.build.concat([first, rest] if rest.type.shape[axis] else [first], axis)
+    known = low.build.load(low.build.part(rows, axis, here.moved(-op.start)), x.type.layout)
+    first = low.current.tokens.start
+    before, behind = Range(0, here.start - first), Range(here.stop - first, x.type.shape[axis])
+    parts = [low.build.part(x, axis, part) if part.size else None for part in (before, behind)]
+    return low.build.concat([each for each in (parts[0], known, parts[1]) if each], axis)
 
 
 @lowers(llm.BroadcastOp)

@@ -442,10 +442,11 @@ def slice_(op: llm.SliceOp, x: Array) -> Array:
     return x[(slice(None),) * op.axis + (slice(op.start, op.stop, op.step),)]
 
 
-@simulates(llm.PutFirstOp)
-def put_first(op: llm.PutFirstOp, x: Array, rows: Array) -> Array:
-    rest = np.arange(rows.shape[op.axis], x.shape[op.axis])
-    return np.concatenate([rows.astype(x.dtype), np.take(x, rest, op.axis)], axis=op.axis)
+@simulates(llm.PutOp)
+def put(op: llm.PutOp, x: Array, rows: Array) -> Array:
+    y = np.moveaxis(x.copy(), op.axis, 0)
+    y[op.start : op.start + rows.shape[op.axis]] = np.moveaxis(rows, op.axis, 0)
+    return np.moveaxis(y, 0, op.axis)
 
 
 @simulates(llm.ConcatOp)

@@ -106,7 +106,7 @@ LINES = [
     '"llm.permute"(%x) <{order = array<i64: 2, 0, 1>}> : (!x) -> tensor<64x1x8xbf16>',
     '"llm.slice"(%x) <{axis = 1 : i64, start = 0 : i64, stop = 4 : i64}> : (!x) -> tensor<1x4x64xbf16>',
     '"llm.concat"(%x, %x) <{axis = 1 : i64}> : (!x, !x) -> tensor<1x16x64xbf16>',
-    '"llm.put_first"(%x, %x) <{axis = 1 : i64}> : (!x, !x) -> !x',
+    '"llm.put"(%x, %x) <{axis = 1 : i64}> : (!x, !x) -> !x',
     '"llm.pad"(%x) <{size = 70 : i64}> : (!x) -> tensor<1x8x70xbf16>',
     '"llm.broadcast"(%x) <{shape = array<i64: 3, 8, 64>}> : (!x) -> tensor<3x8x64xbf16>',
     '"tensor.weight"() <{sources = ["w"]}> : () -> !w',

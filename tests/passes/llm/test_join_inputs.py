@@ -19,7 +19,7 @@ def test_a_token_before_those_of_a_linear_takes_the_place_of_one():
     %t = "llm.concat"(%x, %x) <{{axis = 1 : i64}}> : ({X}, {X}) -> tensor<1x16x32xbf16>
     %i = "llm.slice"(%t) <{{axis = 1 : i64, start = 7 : i64, stop = 16 : i64}}> : (tensor<1x16x32xbf16>) -> tensor<1x9x32xbf16>
     %p = "llm.linear"(%i, %w) <{{operandSegmentSizes = array<i32: 1, 1, 0, 0>}}> : (tensor<1x9x32xbf16>, {W}) -> {ALL}
-    %y = "llm.put_first"(%p, %c) <{{axis = 1 : i64}}> : ({ALL}, {C}) -> {ALL}
+    %y = "llm.put"(%p, %c) <{{axis = 1 : i64}}> : ({ALL}, {C}) -> {ALL}
     """
     check_pass("canonicalize", before=KNOWN + LINEAR + JOINED, after=after)
 

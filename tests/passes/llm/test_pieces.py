@@ -55,7 +55,7 @@ CASES = [
     ('"llm.reshape"(%x) <{shape = array<i64: 1, 6, 4, 2>}> : (!x) -> tensor<1x6x4x2xf32>', [1, 2]),
     ('"llm.slice"(%x) <{axis = 2 : i64, start = 2 : i64, stop = 8 : i64}> : (!x) -> tensor<1x6x6xf32>', [1, 2]),
     ('"llm.concat"(%x, %x) <{axis = 1 : i64}> : (!x, !x) -> tensor<1x12x8xf32>', [1, 2]),
-    ('"llm.put_first"(%x, %z) <{axis = 1 : i64}> : (!x, !x) -> !x', [2]),
+    ('"llm.put"(%x, %z) <{axis = 1 : i64}> : (!x, !x) -> !x', [2]),
     ('"llm.broadcast"(%r) <{shape = array<i64: 1, 6, 8>}> : (tensor<1x6x1xf32>) -> !x', [1, 2]),
     ('"llm.pad"(%x) <{size = 10 : i64}> : (!x) -> tensor<1x6x10xf32>', [1]),
     (ATTENTION, [2]),

@@ -200,7 +200,7 @@ def test_known_tokens_take_the_place_of_the_first(options):
       %i = "llm.slice"(%t) <{{axis = 1 : i64, start = {t - 3} : i64, stop = {2 * t} : i64}}> : (tensor<1x{2 * t}x48xbf16>) -> tensor<1x{t + 3}x48xbf16>
     """ + linear("l", "i", "w", f"1x{t + 3}", 48, 64) + f"""
       %c = "llm.weight"() <{{name = "c"}}> : () -> tensor<1x3x64xbf16>
-      %f = "llm.put_first"(%l, %c) <{{axis = 1 : i64}}> : (tensor<1x{t + 3}x64xbf16>, tensor<1x3x64xbf16>) -> tensor<1x{t + 3}x64xbf16>
+      %f = "llm.put"(%l, %c) <{{axis = 1 : i64}}> : (tensor<1x{t + 3}x64xbf16>, tensor<1x3x64xbf16>) -> tensor<1x{t + 3}x64xbf16>
       %y = "llm.mul"(%f) <{{value = 2.0 : f64}}> : (tensor<1x{t + 3}x64xbf16>) -> tensor<1x{t + 3}x64xbf16>
     """
     weights = {"w": weight(64, 48), "c": bf16(1, 3, 64)}
@@ -208,6 +208,19 @@ def test_known_tokens_take_the_place_of_the_first(options):
     (function,) = module.functions()
     stored = [op for op in function.block.ops if op.opname == "tensor.store" and op.results[0].type.element.bits == 32]
     assert not stored, "products are not stored where the next section begins"
+
+
+@pytest.mark.parametrize("start", [0, 61, 96])
+def test_known_tokens_are_put_anywhere(start):
+    """In one of two runs, or in both."""
+    x, rows = "tensor<1x100x64xbf16>", "tensor<1x4x64xbf16>"
+    text = linear("l", "x", "w", "1x100", 64, 64) + f"""
+      %c = "llm.weight"() <{{name = "c"}}> : () -> {rows}
+      %f = "llm.put"(%l, %c) <{{axis = 1 : i64, start = {start} : i64}}> : ({x}, {rows}) -> {x}
+      %y = "llm.mul"(%f) <{{value = 2.0 : f64}}> : ({x}) -> {x}
+    """
+    weights = {"w": weight(64, 64), "c": bf16(1, 4, 64)}
+    check_levels(text, [bf16(1, 100, 64)], weights=weights, options="{tokens=64}", axes={3: 1})
 
 
 @pytest.mark.parametrize("options", ["", "{tokens=64}"])
