@@ -71,7 +71,7 @@ def recognizing(options: ConvertOptions, keep: Mapping[str, int]) -> list[str]:
 
 def absorbing(options: ConvertOptions) -> list[str]:
     taken = ["fold-take"] if options.as_stored else []
-    return ["fold-scale", "fuse-residual", "skip-before-argmax", *taken]
+    return ["fold-scale", "fuse-residual", "skip-before-argmax", "order-tokens", *taken]
 
 
 def lowering(efforts: Efforts, runs: Sequence[int] = (), sections: Sequence[int] = ()) -> str:

@@ -115,6 +115,14 @@ def is_some_heads(low: Lowering, op: llm.SliceOp) -> bool:
     return op.x.owner is low.function.block and op.x.type.rank == 4 and (op.axis, op.step) == (2, 1)
 
 
+def is_rearranged(value: Value) -> bool:
+    """Whether it is parameters whose items were put in another order, or joined."""
+    op = value.owner
+    if isinstance(op, llm.ReshapeOp):
+        return is_rearranged(op.x)
+    return isinstance(op, llm.PermuteOp | llm.SliceOp | llm.ConcatOp) and llm.is_weight(value)
+
+
 class Lowering(ABC):
     """Lowers one function, run of tokens by run of tokens; rules get it with the op."""
 
@@ -177,8 +185,7 @@ class Lowering(ABC):
             self.lower(op)
         self.build.loc = self.function.terminator.loc
         for value in results:
-            if not self.is_handed_on(run, value):
-                self.result(run, value)
+            self.give(run, value)
 
     def fetch(self, run: Run) -> None:
         """Receive the terms of a run that are under way, while another run computes."""
@@ -222,9 +229,9 @@ class Lowering(ABC):
     def given(self, value: Value) -> Value:
         """What this run gives of a result of its section, in DDR."""
 
-    def is_handed_on(self, run: Run, value: Value) -> bool:
-        """Whether what a run gives of a result stays in local memory, for the next section alone."""
-        return False
+    def give(self, run: Run, value: Value) -> None:
+        """Store what a run gives of a result of its section."""
+        self.result(run, value)
 
     @abstractmethod
     def is_stored(self, value: Value) -> bool:
@@ -252,7 +259,9 @@ class Lowering(ABC):
 
     @abstractmethod
     def weight_rows(self, value: Value, shape: Sequence[int], axis: int) -> Value:
-        """This run's tokens of a parameter in that shape, with tokens on an axis of it, in f32."""
+        """This run's tokens of a parameter in that shape, maybe rearranged, with tokens on an axis of it, in
+        f32.
+        """
 
     @abstractmethod
     def picked(self, op: llm.GatherRowsOp) -> Value:
@@ -472,9 +481,11 @@ class Lowering(ABC):
         """
         rank = len(like.type.shape)
         shape = shape or (*(1 for _ in range(rank - len(value.type.shape))), *value.type.shape)
+        axis = tensor.axis_over_lanes(like.type)
+        if is_rearranged(value) and axis is not None:
+            return self.weight_rows(value, shape, axis)
         if value not in self.current.values:
             return self._made_of_row(value, like, shape)
-        axis = tensor.axis_over_lanes(like.type)
         layout: Attribute = Replicated()
         if axis is not None and shape[axis] > 1:
             if self.mixes_tokens(like, axis):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from math import prod
 
 from compiler.ir.core import Op, Value
 from compiler.ir.module import Function
@@ -12,8 +13,15 @@ from compiler.target.spec import ChipSpec
 from dialects import llm, tensor
 from dialects.tensor import Lanes
 from passes.llm_to_tensor.context import Lowering, Run
-from passes.llm_to_tensor.moved import CannotMove
-from passes.llm_to_tensor.sections import Places, Section, is_given, is_rounded_in_ddr, sections_of
+from passes.llm_to_tensor.rows import placed_rows, rows_of
+from passes.llm_to_tensor.sections import (
+    Places,
+    Section,
+    is_given,
+    is_rounded_in_ddr,
+    sections_of,
+)
+from passes.llm_to_tensor.steps import CannotMove
 from passes.llm_to_tensor.turns import set_turns
 from passes.llm_to_tensor.views import Views
 from passes.ranges import Range, even_parts, even_ranges
@@ -58,6 +66,11 @@ class InSections(Lowering):
         self.views = Views(self, self.places)
         self.tokens = 0  # of the section
         self.handed: set[Value] = set()  # see `Section`
+        self.left: set[Value] = set()
+        self.received: tuple[Run, set[Value]] = self.current, set()  # the run before, and what it has left
+        moved = filter(self.places.is_moved, function.terminator.operands)
+        found = {value: placed_rows(value, self.places) for value in moved}
+        self.placed = {value: rows for value, rows in found.items() if rows}  # results
         self.unread: dict[Value, tuple[int, int]] = {}  # tokens before and behind those that others read
 
     @property
@@ -80,10 +93,24 @@ class InSections(Lowering):
         self.unread |= dict.fromkeys(section.results, unread)
         self.lowered = [run for number, run in enumerate(self.runs) if number in self.cut.some] or turns
         self.lowered[0].receive(before, self.handed)
-        self.handed = set() if self.cut.some or self.cut.sections else section.handed
+        self.received = before, self.left
+        some = bool(self.cut.some or self.cut.sections)
+        self.handed, self.left = (set(), set()) if some else (section.handed, section.left)
+
+    def give(self, run: Run, value: Value) -> None:
+        """What stays in local memory is not stored, or once it has another place there."""
+        if any(value is rows.source for rows in self.placed.values()):
+            self.half(value)
+        elif not self.is_handed_on(run, value):
+            self.result(run, value)
 
     def is_handed_on(self, run: Run, value: Value) -> bool:
-        return run is self.lowered[-1] and value in self.handed and isinstance(run.values[value], Value)
+        """Whether what a run gives of a result stays in local memory, for the next section alone."""
+        kept = value in self.handed or value in self.left
+        return run is self.lowered[-1] and kept and isinstance(run.values[value], Value)
+
+    def whole(self, value: Value) -> Value:
+        return self._in_place(value) if value in self.placed else super().whole(value)
 
     def axis(self, value: Value) -> int:
         axis = self.places.axis(value)
@@ -136,6 +163,38 @@ class InSections(Lowering):
         type_ = TensorType(shape, element)
         return self.build.add(tensor.WeightOp(sources=[f"left out, {type_}"], types=[type_]))
 
+    def _in_place(self, value: Value) -> Value:
+        """A result of the function that is stored row by row where it belongs."""
+        rows, build = self.placed[value], self.build
+        *outer, count, columns = (rows.steps.sizes[i] for i in rows.steps.lying)
+        parts = [
+            build.reshape(
+                self._stored_rows(rows.source, Range(first, first + count)),
+                (*(1 for _ in outer), count, columns),
+                None,
+            )
+            for first in rows.starts
+        ]
+        for axis in reversed(range(len(outer))):
+            size = outer[axis]
+            parts = [build.concat(parts[i : i + size], axis) for i in range(0, len(parts), size)]
+        (whole,) = parts
+        turned = build.permute(whole, [rows.steps.lying.index(i) for i in range(whole.type.rank)])
+        return build.reshape(turned, value.type.shape, None)
+
+    def _stored_rows(self, value: Value, part: Range) -> Value:
+        """Neighbouring rows of what a section gave, as its runs have them in local memory."""
+        self.build.loc = value.owner.loc if isinstance(value.owner, Op) else self.build.loc
+        found = []
+        for run in sorted(self.givers[value], key=lambda run: run.tokens.start):
+            if (some := part.within(run.tokens)).size:
+                x = self.build.reshape(run.halves[value], run.halves[value].type.shape[-2:], Lanes(0))
+                local = self.build.part(x, 0, some.moved(-run.tokens.start))
+                found.append(self.build.add(tensor.StoreOp(local)))
+        if sum(each.type.shape[0] for each in found) < part.size:
+            return self.left_out((part.size, value.type.shape[-1]), value.type.element)
+        return self.build.concat(found, 0)
+
     # ---- what it reads ----
 
     def is_stored(self, value: Value) -> bool:
@@ -154,6 +213,8 @@ class InSections(Lowering):
         """Of what `is_stored`."""
         axis = self.axis(value)
         if self.places.is_moved(value):
+            if (rows := self._rows_left(value, axis, tokens)) is not None:
+                return rows
             try:
                 return self.views.readable(value, axis).load(axis, tokens)
             except CannotMove as reason:
@@ -162,6 +223,43 @@ class InSections(Lowering):
             return self.build.load(self._given_rows(value, axis, tokens), Lanes(axis))
         local = self.build.load(self.tokens_of(value, axis, tokens), Lanes(axis))
         return self.build.cast(local, F32, Lanes(axis))
+
+    def _rows_left(self, value: Value, axis: int, tokens: Range) -> Value | None:
+        """Tokens of what is made of rows that the run before has left in local memory, and of others."""
+        rows, shape = rows_of(value, self.places), list(value.type.shape)
+        if rows is None or rows.source not in self.received[1]:
+            return None
+        numbers = rows.of_lanes(axis, tokens, self.lanes) if prod(shape[:axis]) == 1 else None
+        if numbers is None or not all(self._run_with(rows.source, each) for row in numbers for each in row):
+            return None
+        build, shape[axis] = self.build, tokens.size
+        found = [[self._lane_row(rows.source, each) for each in row] for row in numbers]
+        whole = build.concat([build.concat(row, 1) for row in found], 0)
+        return build.reshape(whole, shape, Lanes(axis))
+
+    def _run_with(self, value: Value, row: int) -> Run | None:
+        """The run that gives a row and those beside it in a row of lanes."""
+        place = Range(row, row + self.lanes)
+        found = (run for run in self.givers[value] if place.within(run.tokens) == place)
+        return next((run for run in found if (row - run.tokens.start) % self.lanes == 0), None)
+
+    def _lane_row(self, value: Value, row: int) -> Value:
+        """A row of lanes of them, [lanes, columns]."""
+        run = self._run_with(value, row)
+        assert run is not None
+        part = Range(row, row + self.lanes).moved(-run.tokens.start)
+        if run is self.received[0] and value not in run.results:
+            return self.build.part(self._local_rows(run, value), 0, part)
+        stored = self.result(run, value)
+        flat = self.build.reshape(stored, (stored.type.shape[0], value.type.shape[-1]), None)
+        return self.build.load(self.build.part(flat, 0, part), Lanes(0))
+
+    def _local_rows(self, run: Run, value: Value) -> Value:
+        """[rows, columns], as others than this run read them."""
+        this, self.current = self.current, run
+        x = self.half(value) if is_rounded_in_ddr(value) else self.get(value)
+        self.current = this
+        return self.build.reshape(x, x.type.shape[-2:], Lanes(0))
 
     def _given_rows(self, value: Value, axis: int, tokens: Range) -> Value:
         """Those tokens of what an earlier section gave, of the run that has them all if one does."""

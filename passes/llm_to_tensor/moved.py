@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from math import prod
@@ -10,40 +10,28 @@ from math import prod
 from compiler.ir.core import Value
 from compiler.ir.types import ElementType
 from dialects.tensor import Lanes, StoreOp
+from passes.llm_to_tensor.steps import Steps, row_major
 from passes.ranges import Range, consecutive
 from passes.tensor.build import Build
 
 
-class CannotMove(Exception):
-    """The array has no place for each item that a stride for each of some axes leads to."""
-
-
 @dataclass(frozen=True)
 class Moved:
-    """An array that is x, in DDR, seen along other axes.
-
-    groups: how many axes of x, all longer than 1, follow each other as each axis of the array; none as one of
-    one item. places: of each axis of x, by which these are sorted from the longest to the shortest strides.
-    """
+    """An array that is x, in DDR, seen along other axes; those of x are those of the steps."""
 
     build: Build
     x: Value
-    groups: tuple[int, ...]
-    places: tuple[tuple[int, ...], ...]
+    steps: Steps
 
     @classmethod
     def of(cls, build: Build, x: Value) -> Moved:
         """An array as it lies."""
-        shape = x.type.shape
-        longer = tuple(size for size in shape if size > 1) or (1,)
-        groups = tuple(int(size > 1) for size in shape)
-        groups = groups if any(groups) else (*groups[:-1], 1)
-        places = tuple((axis,) for axis in range(len(longer)))
-        return cls(build, build.reshape(x, longer, None), groups, places)
+        steps = Steps.of(x.type.shape)
+        return cls(build, build.reshape(x, steps.sizes, None), steps)
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return tuple(prod(self.x.type.shape[i] for i in axes) for axes in self.axes)
+        return self.steps.shape
 
     @property
     def element(self) -> ElementType:
@@ -53,54 +41,61 @@ class Moved:
     @property
     def axes(self) -> list[range]:
         """Those of x that each axis of the array is made of."""
-        return [range(part.start, part.stop) for part in consecutive(self.groups)]
+        return self.steps.axes
 
     def permute(self, order: Sequence[int]) -> Moved:
-        axes = self.axes
-        inner = [i for axis in order for i in axes[axis]]
-        places = tuple(self.places[i] for i in inner)
-        return Moved(
-            self.build, self.build.permute(self.x, inner), tuple(self.groups[i] for i in order), places
-        )
+        x = self.build.permute(self.x, self.steps.inner(order))
+        return Moved(self.build, x, self.steps.permute(order))
 
     def slice(self, axis: int, part: Range) -> Moved:
         """Some items along an axis; of one that several of x make, whole steps of the first of them."""
-        axes, shape = self.axes[axis], self.x.type.shape
-        if not axes:
-            return self
-        step = prod(shape[i] for i in axes[1:])
-        if part.start % step or part.stop % step:
-            raise CannotMove(f"takes items {part.start}:{part.stop} of {step} and {step}")
-        starts, sizes = [0] * len(shape), list(shape)
-        starts[axes[0]], sizes[axes[0]] = part.start // step, part.size // step
-        return replace(self, x=self.build.slice(self.x, starts, sizes))
+        steps, starts = self.steps.slice(axis, part), [0] * len(self.steps.sizes)
+        if self.axes[axis]:
+            first = self.axes[axis][0]
+            starts[first] = (steps.start - self.steps.start) // self.steps.strides[first]
+        return Moved(self.build, self.build.slice(self.x, starts, steps.sizes), steps)
 
     def reshape(self, shape: Sequence[int]) -> Moved:
         """The same items in row-major order; axes of x are split as the shape needs it."""
-        sizes, groups = finer(self.x.type.shape, shape)
-        places = tuple(split_places(self.x.type.shape, self.places, sizes))
-        return Moved(self.build, self.build.reshape(self.x, sizes, None), groups, places)
+        steps = self.steps.reshape(shape)
+        return Moved(self.build, self.build.reshape(self.x, steps.sizes, None), steps)
 
     @property
     def is_scattered(self) -> bool:
         """Whether what follows each other in the array does so in DDR in pieces that are too short for it."""
-        run = len(self.places) - 1
-        while run and self._follows(run):
+        shape, strides = self.steps.sizes, self.steps.strides
+        run = len(shape) - 1
+        while run and strides[run - 1] == shape[run] * strides[run]:
             run -= 1
-        piece = prod(self.x.type.shape[run:]) * self.element.bytes
-        return run > 0 and piece < self.build.spec.costs.short_row
+        return run > 0 and prod(shape[run:]) * self.element.bytes < self.build.spec.costs.short_row
 
-    def _follows(self, axis: int) -> bool:
-        """Whether an axis of x is the one behind the one before, as they lie in DDR."""
-        order = sorted(self.places)
-        return order.index(self.places[axis]) == order.index(self.places[axis - 1]) + 1
+    @property
+    def piece(self) -> list[int]:
+        """The axes of x whose items lie behind each other, as many as are read at once without loss."""
+        shape, order = self.x.type.shape, self.steps.lying
+        found = [order.pop()]
+        while order and prod(shape[i] for i in found) * self.element.bytes < self.build.spec.costs.short_row:
+            if self.steps.strides[order[-1]] != shape[found[-1]] * self.steps.strides[found[-1]]:
+                break
+            found.append(order.pop())
+        return found
+
+    def lane_axes(self, axis: int) -> tuple[list[int], list[int]]:
+        """The axes of x that make that axis of the array: of rows of lanes, and within one; the latter are
+        none where no axes are just that.
+        """
+        rows, over = [*self.axes[axis]], list[int]()
+        while rows and prod(self.x.type.shape[i] for i in over) < self.build.spec.lanes:
+            over.insert(0, rows.pop())
+        whole = prod(self.x.type.shape[i] for i in over) == self.build.spec.lanes
+        return (rows, over) if whole else ([*self.axes[axis]], [])
 
     def collected(self, axis: int, element: ElementType) -> Moved:
         """A copy in DDR in the array's own order, rounded to `element`: read as it lies, put in order in
         local memory, with the first axis of x that is part of that axis over the lanes, and stored again.
         """
         build, lead = self.build, self.axes[axis][0]
-        order = sorted(range(len(self.places)), key=self.places.__getitem__)
+        order = self.steps.lying
         back = [order.index(i) for i in range(len(order))]
         source = build.permute(self.x, order)
         outer = next(i for i in order if i != lead)  # one step of which is in local memory at a time
@@ -112,12 +107,12 @@ class Moved:
             turned = build.permute(local, back)
             steps.append(build.add(StoreOp(rounded(build, turned, element))))
         whole = build.concat(steps, outer)
-        places = tuple((i,) for i in range(len(order)))
-        return Moved(build, whole, self.groups, places)
+        sizes = whole.type.shape
+        return Moved(build, whole, Steps(sizes, self.steps.groups, row_major(sizes)))
 
     def rows(self, axis: int, part: Range) -> Value:
         """Some items along an axis, as they lie in DDR."""
-        return self.build.reshape(self.slice(axis, part).x, self._shape(axis, part.size), None)
+        return self.build.reshape(self.slice(axis, part).x, self.shape_of(axis, part.size), None)
 
     def load(self, axis: int, part: Range) -> Value:
         """Some items along an axis, in local memory, with that axis over the lanes.
@@ -126,18 +121,18 @@ class Moved:
         """
         build = self.build
         boxes = [
-            build.reshape(build.load(box, Lanes(lead)), self._shape(axis, box.type.shape[lead]), Lanes(axis))
-            for box, lead in self._boxes(axis, part)
+            build.reshape(build.load(x, Lanes(lead)), self.shape_of(axis, x.type.shape[lead]), Lanes(axis))
+            for x, lead in self._boxes(axis, part)
         ]
         return build.concat(boxes, axis)
 
-    def _shape(self, axis: int, count: int) -> tuple[int, ...]:
+    def shape_of(self, axis: int, count: int) -> tuple[int, ...]:
         return tuple(count if i == axis else size for i, size in enumerate(self.shape))
 
     def _boxes(self, axis: int, part: Range) -> Iterator[tuple[Value, int]]:
         """Parts of x that are some items along an axis, in order, and the axis of x that these are on."""
         axes, shape = self.axes[axis], self.x.type.shape
-        lead = sum(self.groups[:axis])
+        lead = sum(self.steps.groups[:axis])
         *outer, last = (shape[i] for i in axes) if axes else (1,)
         for number, index in enumerate(product(*map(range, outer))):
             some = part.moved(-number * last).within(Range(0, last))
@@ -157,46 +152,77 @@ def rounded(build: Build, x: Value, element: ElementType) -> Value:
     return build.copy(x) if x.type.element == element else build.cast(x, element, x.type.layout)
 
 
-def split_places(
-    sizes: Sequence[int], places: Sequence[tuple[int, ...]], finer: Sequence[int]
-) -> Iterator[tuple[int, ...]]:
-    """The places of the axes that some are split into."""
-    left = list(reversed(finer))
-    for size, place in zip(sizes, places, strict=True):
-        number = 0
-        while size > 1:
-            size //= left.pop()
-            yield (*place, number)
-            number += 1
+@dataclass(frozen=True)
+class Spread:
+    """A scattered array whose rows of lanes along an axis are the last of the axes of x that make it.
 
-
-def finer(sizes: Sequence[int], shape: Sequence[int]) -> tuple[tuple[int, ...], tuple[int, ...]]:
-    """Sizes that split those of some axes so that each axis of a shape of as many items is some of them, and
-    how many.
+    Each lane loads its share as it lies, in long pieces, and puts it in order, rounded to `element`.
     """
-    found: list[int] = []
-    groups: list[int] = []
-    left = list(reversed(sizes))
-    for size in shape:
-        before = len(found)
-        while size > 1:
-            axis = left.pop()
-            step = min(axis, size)
-            if axis % step or size % step:
-                raise CannotMove(f"takes axes of {axis} items in steps of {size}")
-            found.append(step)
-            size //= step
-            if axis > step:
-                left.append(axis // step)
-        groups.append(len(found) - before)
-    return (tuple(found), tuple(groups)) if found else ((1,), (*groups[:-1], 1))
+
+    source: Moved
+    element: ElementType
+
+    @property
+    def build(self) -> Build:
+        return self.source.build
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return self.source.shape
+
+    def load(self, axis: int, part: Range) -> Value:
+        """As that of the array; single tokens in short pieces."""
+        lanes = self.build.spec.lanes
+        if part.start % lanes or part.stop % lanes:
+            local = self.source.load(axis, part)
+            return self.build.cast(local, self.element, Lanes(axis))
+        loaded: dict[tuple[int, ...], Value] = {}
+        rows = [self._row(axis, row, loaded) for row in range(part.start // lanes, part.stop // lanes)]
+        return self.build.concat(rows, axis)
+
+    def _row(self, axis: int, number: int, loaded: dict[tuple[int, ...], Value]) -> Value:
+        """One row of lanes; loaded with those that lie in the same pieces."""
+        build, source, order = self.build, self.source, self.source.steps.lying
+        rows, over = source.lane_axes(axis)
+        index = dict(zip(rows, unraveled(number, [source.steps.sizes[i] for i in rows]), strict=True))
+        apart = {i: index[i] for i in rows if i not in source.piece}
+        key = (*apart.values(),)
+        if key not in loaded:
+            loaded[key] = self._loaded(apart, over)
+        whole = loaded[key]
+        inside = {order.index(i): index[i] for i in rows if i not in apart}
+        starts = [inside.get(i, 0) for i in range(len(order))]
+        sizes = [1 if i in inside else size for i, size in enumerate(whole.type.shape)]
+        turned = build.permute(build.slice(whole, starts, sizes), [order.index(i) for i in range(len(order))])
+        one = rounded(build, turned, self.element)
+        return build.reshape(one, source.shape_of(axis, build.spec.lanes), Lanes(axis))
+
+    def _loaded(self, apart: Mapping[int, int], over: Sequence[int]) -> Value:
+        """All that is at these places of some axes, with others over the lanes, as it lies."""
+        build, order, sizes = self.build, self.source.steps.lying, self.source.steps.sizes
+        *outer, lead = over
+        x, parts = build.permute(self.source.x, order), []
+        for numbers in product(*(range(sizes[i]) for i in outer)):
+            at = {**apart, **dict(zip(outer, numbers, strict=True))}
+            box = build.slice(x, [at.get(i, 0) for i in order], [1 if i in at else sizes[i] for i in order])
+            parts.append(build.load(box, Lanes(order.index(lead))))
+        return build.concat(parts, order.index(lead))
+
+
+def unraveled(number: int, sizes: Sequence[int]) -> tuple[int, ...]:
+    """The place of an item, from the first axis on."""
+    found = []
+    for size in reversed(sizes):
+        number, place = divmod(number, size)
+        found.append(place)
+    return tuple(reversed(found))
 
 
 @dataclass(frozen=True)
 class Joined:
     """Arrays one after the other along the axis that is loaded, from item `first` on."""
 
-    parts: tuple[Moved, ...]
+    parts: tuple[Moved | Spread, ...]
     first: int = 0
 
     def slice(self, axis: int, part: Range) -> Joined:

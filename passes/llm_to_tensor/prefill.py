@@ -13,7 +13,7 @@ from compiler.target.spec import ChipSpec
 from dialects import llm, tensor
 from dialects.tensor import Lanes, Replicated
 from passes.llm_to_tensor.attend import KeyValues, Mask
-from passes.llm_to_tensor.context import Run, TableRows
+from passes.llm_to_tensor.context import Run, TableRows, is_rearranged
 from passes.llm_to_tensor.in_sections import Cut, InSections
 from passes.llm_to_tensor.pieces import HEADS_OUTSIDE, Computed, Piece, Stored, counted
 from passes.llm_to_tensor.run_attention import RunAttention, most_seen, seen_keys
@@ -40,6 +40,11 @@ class Prefill(InSections):
 
     def weight_rows(self, value: Value, shape: Sequence[int], axis: int) -> Value:
         """As they are stored, since they are as many as the activations."""
+        if is_rearranged(value):
+            own = axis - len(shape) + value.type.rank
+            local = self.views.of(value).load(own, self.current.tokens)
+            of_run = (*shape[:axis], self.count, *shape[axis + 1 :])
+            return self.build.cast(self.build.reshape(local, of_run, Lanes(axis)), F32, Lanes(axis))
         rows = self.build.reshape(self.weight(value, value.type.element), shape, None)
         local = self.build.load(self.tokens_of(rows, axis, self.current.tokens), Lanes(axis))
         return self.build.cast(local, F32, Lanes(axis))
@@ -209,7 +214,10 @@ class Prefill(InSections):
         if self.is_of_others(op.k) and not op.visible.is_placed:
             own = Range(seen.start, seen.start)
         rests = Range(seen.start, own.start), Range(own.stop, seen.stop)
-        others = (part for rest in rests for part in even_parts(rest, self.lanes, self.keys // self.lanes))
+        others = [part for rest in rests for part in even_parts(rest, self.lanes, self.keys // self.lanes)]
+        if self.is_of_others(op.k):  # what was stored last comes last
+            newest = self.givers[op.k][-1].tokens if self.givers[op.k] else own
+            others.sort(key=lambda part: part.within(newest).size)
         for block in [own, *others] if own.size else others:
             yield self._some_keys(op, block, ones=True)
 

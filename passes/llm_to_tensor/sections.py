@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Container, Hashable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import pairwise
 from math import prod
 from typing import Any, TypeAlias
 
@@ -17,6 +18,7 @@ from compiler.ir.module import Function
 from compiler.ir.types import Type
 from dialects import llm
 from dialects.nets import net_of, token_count
+from passes.llm_to_tensor.rows import placed_rows
 from passes.ranges import Range
 
 RunsOf: TypeAlias = Callable[[int], int]
@@ -28,7 +30,8 @@ class Section:
     """Ops for `tokens` tokens, with what they know by name; others, or the client, read the `results`.
 
     read: those of the tokens that any of them reads; runs: of these, in the order in which they are lowered;
-    handed: results that the last run leaves where they are for the next section.
+    handed: results that the last run leaves where they are for the next section; left: those that it leaves
+    there, of which this reads other tokens.
     """
 
     tokens: int
@@ -36,6 +39,7 @@ class Section:
     results: list[Value] = field(default_factory=list)
     runs: list[Range] = field(default_factory=list)
     handed: set[Value] = field(default_factory=set)
+    left: set[Value] = field(default_factory=set)
 
     @property
     def is_ordered(self) -> bool:
@@ -198,11 +202,10 @@ def sections_of(function: Function, places: Places, runs_of: RunsOf) -> list[Sec
     """In program order; `runs_of` says into how many runs so many tokens are cut."""
     *ops, terminator = function.block.ops
     sections, made = _assigned(ops, places, runs_of, token_count(function))
-    if any(places.is_moved(value) for value in terminator.operands):
-        for value in terminator.operands:
-            if places.is_moved(value):
-                axis = places.axis(value)
-                sections.append(Section(value.type.shape[axis] if axis is not None else 1, [], [value]))
+    for value in terminator.operands:
+        if places.is_moved(value) and placed_rows(value, places) is None:
+            axis = places.axis(value)
+            sections.append(Section(value.type.shape[axis] if axis is not None else 1, [], [value]))
     _find_results(sections, made, terminator, places)
     order = {op: number for number, op in enumerate(ops)}
     for section in sections:
@@ -250,9 +253,21 @@ def _find_results(
         moved = [value for value in section.results if places.is_moved(value)]
         for x in (*moved, *(x for op in section.ops for x in op.operands)):
             wanted |= {source: None for source in places.sources(x) if made.get(source, number) != number}
-    wanted |= {value: None for value in terminator.operands if not places.is_moved(value)}
+    for value in terminator.operands:
+        rows = placed_rows(value, places) if places.is_moved(value) else None
+        wanted |= {rows.source: None} if rows else {} if places.is_moved(value) else {value: None}
     for value in wanted:
         sections[made.get(value, -1)].results.append(value)
+    for section, following in pairwise(sections):
+        read = {source for op in following.ops for x in op.operands for source in places.sources(x)}
+        some = {value for value in section.results if value in read}
+        section.left = {value for value in some if _is_only_moved(value, section, places)}
+
+
+def _is_only_moved(value: Value, section: Section, places: Places) -> bool:
+    """Whether others than the ops of its section read it with its tokens moved."""
+    own = {*section.ops}
+    return all(op in own or any(map(places.is_moved, op.results)) for op in value.users)
 
 
 def _named_for(section: Section, places: Places) -> Iterator[Op]:

@@ -21,12 +21,21 @@ def set_turns(sections: Sequence[Section], cut: CutOf) -> None:
     """Set the runs of each section in their order, and what it hands on."""
     for section, runs in zip(reversed(sections), _cuts(sections, cut), strict=True):
         section.runs = runs
+    if len(sections) > 1:
+        _begin_with_others(*sections[:2])
     for section, following in pairwise(sections):
         last = section.runs[-1]
         if not following.is_ordered and following.runs[-1] == last:
             following.runs.reverse()
         if following.runs[0] == last:
             section.handed = {value for value in section.results if _is_read_apart(value, section, following)}
+
+
+def _begin_with_others(first: Section, following: Section) -> None:
+    """Begin with tokens that the next section leaves out, if that ends with a run as it has."""
+    runs = first.runs
+    if not first.is_ordered and runs[-1] not in following.runs and runs[0] in following.runs:
+        runs.reverse()
 
 
 def _cuts(sections: Sequence[Section], cut: CutOf) -> Iterator[list[Range]]:

@@ -29,14 +29,17 @@ def check_levels(
     options: str = "",
     cosine: float = 0.99999,
     axes: Mapping[int, int] = TOKENS,
+    before: str = "",
 ) -> Module:
-    """The arrays that the llm ops become, and the chip, compute what they do; gives the module of arrays."""
+    """The arrays that the llm ops become, after some passes, and the chip, compute what they do; gives the
+    module of arrays.
+    """
     load_all()
     module, _ = parse_ir(text)
     as_net(module, axes)
     function = module.functions()[0]
     wanted = interpret(function, inputs, weights.__getitem__, tables)
-    PassManager(parse_pipeline(f"llm-to-tensor{options}")).run(module)
+    PassManager(parse_pipeline(f"{before}llm-to-tensor{options}")).run(module)
     arrays = module.clone()
     found = interpret(function, inputs, weights.__getitem__, tables)
     for ours, theirs in zip(found, wanted, strict=True):

@@ -85,6 +85,21 @@ def test_tokens_that_only_the_first_section_computes_are_with_its_first_run():
     assert not second.handed
 
 
+def test_tokens_that_only_the_first_section_computes_come_first():
+    """They are behind all others, so the run with these is like none of the next section."""
+    last = f"""
+      %s = "llm.slice"(%y) <{{axis = 1 : i64, start = 0 : i64, stop = 128 : i64}}> : (tensor<1x130x{E}xbf16>) -> tensor<1x128x{E}xbf16>
+      %t = "llm.reshape"(%s) <{{shape = array<i64: 1, 64, {2 * E}>}}> : (tensor<1x128x{E}xbf16>) -> tensor<1x64x{2 * E}xbf16>
+      %z = "llm.mul"(%t) <{{value = 2.0 : f64}}> : (tensor<1x64x{2 * E}xbf16>) -> tensor<1x64x{2 * E}xbf16>
+    """
+    first, second, third = sections(linear("x1", "x", 130) + layer("y", "x1", 130) + last)
+    assert first.runs == ranges((64, 130), (0, 64))
+    assert second.runs == ranges((0, 64), (64, 128))
+    assert third.runs == ranges((0, 64))
+    assert len(first.handed) == 2
+    assert {value.owner.opname for value in second.left} == {"llm.linear"}
+
+
 @pytest.mark.parametrize(("visible", "handed"), [("all", 2), ("causal", 0)])
 def test_runs_that_need_those_before_them_come_in_order(visible, handed):
     """The second attention is of the section behind the first."""
