@@ -22,7 +22,6 @@ from compiler.weights.moments import Moments
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Array, Floats, Quantized, joined, to_float32
 
-DAMPING = 0.01  # of the mean square of all inputs, added to that of each: what was measured is a sample
 ROWS = 1024  # worked on at once: their errors in a group's columns fit a cache
 Map: TypeAlias = Callable[[Callable[[int], Quantized], Iterable[int]], Iterable[Quantized]]
 
@@ -38,9 +37,9 @@ class Span:
     settled: Floats  # [groups, group, group] what the columns of a group come to when none of them is rounded
 
     @classmethod
-    def of(cls, start: int, square: Floats, group: int) -> Span:
+    def of(cls, start: int, square: Floats, group: int, rows: int) -> Span:
         order = larger_first(np.diagonal(square), group)
-        upper = factor(square, order)
+        upper = factor(square, order, rows)
         diagonal = np.diagonal(upper)
         follow = (upper / diagonal).astype(np.float32)
         inside = [follow[i : i + group, i : i + group] for i in range(0, len(order), group)]
@@ -61,14 +60,27 @@ def larger_first(squares: Floats, group: int) -> Array:
     return found
 
 
-def factor(square: Floats, order: Array) -> Floats:
+def factor(square: Floats, order: Array, rows: int) -> Floats:
     """R of inputs in an order, f64. A lower factor of H from behind is R from behind."""
     backwards = order[::-1]
     moments = square[np.ix_(backwards, backwards)].astype(np.float64)
-    mean = np.trace(moments) / len(moments)
-    moments[np.diag_indices_from(moments)] += DAMPING * mean if mean > 0 else 1
+    moments[np.diag_indices_from(moments)] += damping(np.diagonal(moments), rows)
     found: Floats = np.linalg.cholesky(moments)[::-1, ::-1]
     return found
+
+
+def damping(squares: Floats, rows: int) -> Floats:
+    """What to add to inputs' squares [n], f64, summed over some rows: products that these have by chance, and
+    others have not, are then relied on less. There are more of them the fewer rows there are for as many
+    inputs (Ledoit and Wolf 2004, "A well-conditioned estimator for large-dimensional covariance matrices").
+
+    It is a part of the geometric mean of an input's own and of what all have: as much for each would drown
+    most where a few are large. With twice as much, errors in outputs of SmolLM2-135M on other texts stay as
+    they are, within 1%, whether from 2,048 tokens or 24,576.
+    """
+    mean = float(squares.mean()) or 1.0
+    part = len(squares) / max(1, rows)
+    return np.where(squares > 0, part * np.sqrt(squares * mean), mean)
 
 
 @dataclass(frozen=True)
@@ -80,7 +92,7 @@ class Feedback:
     @classmethod
     def of(cls, moments: Moments, group: int) -> Feedback:
         pairs = zip(moments.spans, moments.squares, strict=True)
-        return cls([Span.of(span.start, square, group) for span, square in pairs])
+        return cls([Span.of(span.start, square, group, moments.rows) for span, square in pairs])
 
     def quantize(self, weight: Array, scheme: Scheme, run: Map = map) -> Quantized:
         """Store a float weight [rows, columns] as codes whose errors make up for each other in the outputs.

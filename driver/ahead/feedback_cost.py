@@ -100,7 +100,7 @@ class Rates:
     def of(scheme: Scheme) -> Rates:
         columns = SAMPLE_GROUPS * scheme.group
         weight = np.random.default_rng(0).standard_normal((ROWS, columns), np.float32)
-        span = Span.of(0, np.identity(columns, np.float32), scheme.group)
+        span = Span.of(0, np.identity(columns, np.float32), scheme.group, columns)
         errors = np.ones((SAMPLE_WIDTH, ROWS), np.float32)
         follow = np.ones((SAMPLE_WIDTH, columns), np.float32)[:, : scheme.group]
         some, importance = weight[: equalize.ROWS], np.ones(columns, np.float32)
@@ -124,7 +124,7 @@ def seconds_of_factor(width: int, group: int) -> float:
     whole = -(-min(width, SAMPLE_WIDTH) // group) * group
     square = np.identity(whole, np.float32)
     cube = seconds_of(lambda: np.linalg.cholesky(square.astype(np.float64)))
-    rest = seconds_of(lambda: Span.of(0, square, group)) - cube
+    rest = seconds_of(lambda: Span.of(0, square, group, whole)) - cube
     times = width / whole
     return max(0.0, rest) * times**2 + cube * times**3
 

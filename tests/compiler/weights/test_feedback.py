@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from compiler.ir.types import BF16, F16
 from compiler.weights import feedback
-from compiler.weights.feedback import DAMPING, Feedback, larger_first
+from compiler.weights.feedback import Feedback, larger_first
 from compiler.weights.groups import GridSearch, quantize, roots_of
 from compiler.weights.moments import Moments
 from compiler.weights.scheme import Scheme
@@ -29,12 +30,13 @@ def moments_of(columns: int, seed: int = 1) -> Moments:
     return Moments([(inputs.T @ inputs).astype(np.float32)], len(inputs))
 
 
-def plain(weight: np.ndarray, scheme: Scheme, square: np.ndarray) -> np.ndarray:
+def plain(weight: np.ndarray, scheme: Scheme, square: np.ndarray, rows: int) -> np.ndarray:
     """What codes stand for by Frantar and others 2022, "GPTQ", equations 2 and 3: each error is made up for by all
     later columns, and its column then leaves the inverse.
     """
     squares = np.diagonal(square)
-    inverse = np.linalg.inv(square.astype(np.float64) + np.eye(len(square)) * DAMPING * squares.mean(dtype=np.float64))
+    more = len(square) / rows * np.sqrt(squares.astype(np.float64) * squares.mean(dtype=np.float64))
+    inverse = np.linalg.inv(square.astype(np.float64) + np.diag(more))
     left, result = weight.astype(np.float64), np.empty(weight.shape)
     order = larger_first(squares, scheme.group)
     counts = [1 / np.linalg.inv(np.linalg.inv(inverse)[np.ix_(order[i:], order[i:])])[0, 0] for i in range(len(order))]
@@ -63,20 +65,20 @@ def loss(weight: np.ndarray, found: Quantized, moments: Moments) -> float:
 def test_codes_are_those_of_the_plain_form(scheme):
     weight, moments = weight_of(24, 64), moments_of(64)
     found = Feedback.of(moments, scheme.group).quantize(weight, scheme).dequantize()
-    same = np.isclose(found, plain(weight, scheme, moments.squares[0]), atol=1e-6)
+    same = np.isclose(found, plain(weight, scheme, moments.squares[0], moments.rows), atol=1e-6)
     assert same.mean() > 0.98  # a code that rounds the other way changes later ones of its row
 
 
 def test_errors_of_outputs_are_less_than_without_feedback():
-    weight, moments = weight_of(32, 128), moments_of(128)
+    weight, moments = weight_of(32, 128), replace(moments_of(128), rows=10_000)
     found = loss(weight, Feedback.of(moments, 16).quantize(weight, SCHEME), moments)
     assert found < 0.5 * loss(weight, quantize(weight, SCHEME, moments.mean), moments)
 
 
 def test_spans_are_rounded_apart():
     weight = weight_of(8, 96)
-    one, other = moments_of(32), moments_of(64, 2)
-    found = Feedback.of(Moments([*one.squares, *other.squares], 1), 16).quantize(weight, SCHEME)
+    one, other = moments_of(32), replace(moments_of(64, 2), rows=96)
+    found = Feedback.of(Moments([*one.squares, *other.squares], 96), 16).quantize(weight, SCHEME)
     parts = [Feedback.of(one, 16).quantize(weight[:, :32], SCHEME), Feedback.of(other, 16).quantize(weight[:, 32:], SCHEME)]
     for name in ("codes", "scales", "zeros"):
         np.testing.assert_array_equal(getattr(found, name), np.concatenate([getattr(each, name) for each in parts], 1))
@@ -106,6 +108,47 @@ def test_what_no_scheme_holds_is_refused():
         Feedback.of(moments, 16).quantize(np.full((2, 32), np.nan, np.float32), SCHEME)
     with pytest.raises(ValueError, match="no whole groups"):
         Feedback.of(moments, 16).quantize(weight_of(2, 33), SCHEME)
+
+
+def off_elsewhere(rows: int, large: float = 1.0) -> float:
+    """What codes for some rows of inputs, of which some are large, do to the outputs of others, over a few weights.
+
+    Rows come in runs of much the same, as in a text.
+    """
+    found = 0.0
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        mixing = rng.normal(size=(64, 64)) * np.where(np.arange(64) % 32 == 5, large, 1)
+        few, others = (rng.normal(size=(count, 64)) @ mixing for count in (rows // 8, 4096))
+        seen = np.repeat(few, 8, axis=0) + 0.5 * rng.normal(size=(8 * len(few), 64)) @ mixing
+        weight, moments = weight_of(32, 64, seed), Moments([(seen.T @ seen).astype(np.float32)], len(seen))
+        errors = Feedback.of(moments, 16).quantize(weight, SCHEME).dequantize() - weight
+        found += float(np.sum((others @ errors.T) ** 2))
+    return found
+
+
+def test_codes_for_few_rows_serve_others(monkeypatch):
+    found = off_elsewhere(64)
+    monkeypatch.setattr(feedback, "damping", lambda squares, rows: np.full(len(squares), 0.01 * squares.mean()))
+    assert found < 0.9 * off_elsewhere(64)
+
+
+def test_large_inputs_leave_small_ones_their_products(monkeypatch):
+    found = off_elsewhere(256, large=30.0)
+    monkeypatch.setattr(feedback, "damping", lambda squares, rows: np.full(len(squares), squares.sum() / rows))
+    assert found < 0.7 * off_elsewhere(256, large=30.0)
+
+
+def test_many_rows_are_relied_on_more():
+    """As much for each input as a row has in all, where inputs are alike."""
+    np.testing.assert_allclose(feedback.damping(np.full(6, 10.0), 3), 20)
+    np.testing.assert_allclose(feedback.damping(np.full(6, 10.0), 6000), 0.01)
+
+def test_the_size_of_all_inputs_does_not_matter():
+    weight, moments = weight_of(8, 32), moments_of(32)
+    codes = Feedback.of(moments, 16).quantize(weight, SCHEME).codes
+    larger = replace(moments, squares=[4 * moments.squares[0]])
+    np.testing.assert_array_equal(codes, Feedback.of(larger, 16).quantize(weight, SCHEME).codes)
 
 
 def test_groups_of_larger_inputs_come_first():
