@@ -366,7 +366,8 @@ def matrix_copy(dst: Placed, src: Placed) -> chip.DmaMatrixOp | None:
     """The copy as one matrix command, which is the faster kind; None when the arrays do not allow it.
 
     That takes rows over whole rows of lanes, contiguous within DDR and from one to the next. Items are moved
-    in fours of bytes, since a matrix row has at most 65,535 of them.
+    in fours of bytes, since a matrix row has at most 65,535 of them. One row of lanes goes no further than
+    its items: the vendor's C-model wants all of a pitch to be in local memory.
     """
     local = src if dst.in_ddr else dst
     axis, lanes, item = local.axis, local.lanes, local.dtype.bytes
@@ -380,14 +381,15 @@ def matrix_copy(dst: Placed, src: Placed) -> chip.DmaMatrixOp | None:
     contiguous = n == h == 1 and ddr_pitch == w and (ddr_step == 1 or w == 1)
     if not contiguous or w * item % 4 or words * lanes > MAX_ITEMS:
         return None
+    rows = local.shape[axis] // lanes
     return chip.DmaMatrixOp(
         dst.buffer,
         src.buffer,
-        rows=local.shape[axis] // lanes,
+        rows=rows,
         columns=lanes * words,
         block=words,
         row_stride=lanes * words,
-        n_stride=strides[False][1] * item // 4,
+        n_stride=strides[False][1] * item // 4 if rows > 1 else words,
         c_stride=words,
         res=replace(dst, dtype=I32).view(()),
         opd0=replace(src, dtype=I32).view(()),

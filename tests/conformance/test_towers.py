@@ -8,7 +8,7 @@ import pytest
 from driver.convert import convert
 from driver.options import ConvertOptions
 from tests.conformance.same import assert_same_on_vendor
-from tests.vision import make_vision_checkpoint
+from tests.vision import TILE_TOWER, make_vision_checkpoint
 
 PATCHES, WINDOW = 96, 16
 RNG = np.random.default_rng(3)
@@ -33,6 +33,16 @@ def given(name: str) -> dict[str, np.ndarray]:
         "window_attn_mask": segments(WINDOW, PATCHES - 8),
         "reverse_index": RNG.permutation(PATCHES // 4).astype(np.int32),
     }
+
+
+def test_tokens_are_put_in_order_over_the_lanes(tmp_path, target):
+    """16 x 16 patches, of which 2 x 2 are merged."""
+    side = {"vision_config": TILE_TOWER | {"image_size": [224, 224]}, "image_seq_length": 64}
+    folder = make_vision_checkpoint(tmp_path / "model", "internvl", **side)
+    file = convert(ConvertOptions(folder, 128, "bf16", out_dir=tmp_path / "out", **target))
+    assert file is not None
+    picture = RNG.standard_normal((1, 3, 224, 224)).astype(np.float32)
+    assert_same_on_vendor(file, {"vit": {"pixel_value": picture}})
 
 
 @pytest.mark.parametrize("name", ["qwen2_5_vl", "internvl"])

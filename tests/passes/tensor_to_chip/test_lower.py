@@ -47,7 +47,7 @@ def test_a_sum_is_one_instruction_and_a_slice_is_none():
             opd1 = #chip.const<dtype = f32, bits = 1069547520>, round = 0 : i64,
             operandSegmentSizes = array<i32: 1, 1, 0>}}> : ({LOCAL}, {LOCAL}) -> ()
         "chip.dma_matrix"(%y, %b) <{{rows = 1 : i64, columns = 1024 : i64, block = 16 : i64,
-            row_stride = 1024 : i64, n_stride = 32 : i64, c_stride = 16 : i64,
+            row_stride = 1024 : i64, n_stride = 16 : i64, c_stride = 16 : i64,
             res = {words}>, opd0 = {words}, offset = 64>}}> : (!chip.global<bytes = 4096>, {LOCAL}) -> ()
         "func.return"() : () -> ()
     """
