@@ -22,7 +22,7 @@ from passes.chip.packing import Packing, Taken, TakenRange, free_ranges
 from passes.chip.reorder import reorder
 from passes.manager import Pass
 
-ATTEMPTS = 3  # at packing in program order
+ATTEMPTS = 6  # at packing in program order
 
 
 @dataclass(frozen=True)
