@@ -144,6 +144,7 @@ def test_many_rows_are_relied_on_more():
     np.testing.assert_allclose(feedback.damping(np.full(6, 10.0), 3), 20)
     np.testing.assert_allclose(feedback.damping(np.full(6, 10.0), 6000), 0.01)
 
+
 def test_the_size_of_all_inputs_does_not_matter():
     weight, moments = weight_of(8, 32), moments_of(32)
     codes = Feedback.of(moments, 16).quantize(weight, SCHEME).codes
