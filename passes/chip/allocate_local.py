@@ -63,14 +63,16 @@ def allocate(function: Function, spec: ChipSpec) -> None:
 
 
 def packed(ops: Sequence[Op], found: Sequence[Life], spec: ChipSpec) -> Packing | None:
-    """In program order. Where something finds no room so, all that is half as large has its place first."""
+    """In program order. Where something finds no room so, all that is as large has its place first; the next
+    time all that is half as large, and so on.
+    """
     stored, banks = on_their_way(ops, spec), Banks(ops, spec)
     fixed: Mapping[int, int] = {}
-    for _ in range(ATTEMPTS):
+    for attempt in range(ATTEMPTS):
         packing = Packing(found, stored, banks, spec, fixed)
         if packing.run():
             return packing
-        least = found[packing.failed].bytes // 2
+        least = found[packing.failed].bytes >> attempt
         large = [index for index, life in enumerate(found) if life.bytes >= least]
         starts = largest_first([found[index] for index in large], len(ops), spec)
         if not starts:
