@@ -216,9 +216,7 @@ def split(build: Build, mask: Value, sizes: Sequence[int], unit: int) -> list[Va
     return parts
 
 
-def softmax(
-    build: Build, scores: Value, element: ElementType, rules: Scores
-) -> tuple[Value, Value]:
+def softmax(build: Build, scores: Value, element: ElementType, rules: Scores) -> tuple[Value, Value]:
     """2**(x - max) of each row in 16 bit, not yet divided, and 1 / its sum in f32, with the sinks in it.
 
     Dividing the product with v afterwards is cheaper, and rounds less; the sum is that of the weights as they

@@ -71,8 +71,10 @@ def put(low: Lowering, op: llm.PutOp) -> Value:
     known = low.build.load(low.build.part(rows, axis, here.moved(-op.start)), x.type.layout)
     first = low.current.tokens.start
     before, behind = Range(0, here.start - first), Range(here.stop - first, x.type.shape[axis])
-    parts = [low.build.part(x, axis, part) if part.size else None for part in (before, behind)]
-    return low.build.concat([each for each in (parts[0], known, parts[1]) if each], axis)
+    before_it, behind_it = (
+        [low.build.part(x, axis, part)] if part.size else [] for part in (before, behind)
+    )
+    return low.build.concat([*before_it, known, *behind_it], axis)
 
 
 @lowers(llm.BroadcastOp)

@@ -254,8 +254,10 @@ def _find_results(
         for x in (*moved, *(x for op in section.ops for x in op.operands)):
             wanted |= {source: None for source in places.sources(x) if made.get(source, number) != number}
     for value in terminator.operands:
-        rows = placed_rows(value, places) if places.is_moved(value) else None
-        wanted |= {rows.source: None} if rows else {} if places.is_moved(value) else {value: None}
+        if not places.is_moved(value):
+            wanted[value] = None
+        elif rows := placed_rows(value, places):
+            wanted[rows.source] = None
     for value in wanted:
         sections[made.get(value, -1)].results.append(value)
     for section, following in pairwise(sections):

@@ -90,9 +90,7 @@ def row_major(sizes: Sequence[int]) -> tuple[int, ...]:
     return tuple(prod(sizes[axis + 1 :]) for axis in range(len(sizes)))
 
 
-def split_strides(
-    sizes: Sequence[int], strides: Sequence[int], finer: Sequence[int]
-) -> Iterator[int]:
+def split_strides(sizes: Sequence[int], strides: Sequence[int], finer: Sequence[int]) -> Iterator[int]:
     """The strides of the axes that some are split into."""
     left = list(reversed(finer))
     for size, stride in zip(sizes, strides, strict=True):
