@@ -71,6 +71,10 @@ MALFORMED = {
         %y = "llm.embedding"(%x, %w) <{{scale = 1.0 : f64}}> : (tensor<1x8xi32>, {STORED}) -> tensor<1x8x64xbf16>''',
         r"'llm\.embedding' op reads .*, which only linears can",
     ),
+    "what is put goes beyond the end": (
+        f'%y = "llm.put"(%x, %z) <{{axis = 1 : i64, start = 2 : i64}}> : ({X}, tensor<1x7x64xbf16>) -> {X}',
+        "from 2 on, expected no more of the same items",
+    ),
     "inputs of half a group": (
         f'''%a = "llm.weight"() <{{name = "a"}}> : () -> {STORED}
         %y = "llm.slice_weights"(%a) <{{start = 16 : i64, stop = 48 : i64, axis = 1 : i64}}>
