@@ -74,8 +74,8 @@ def rows_of(weight: Weight) -> int:
     return len(weight.codes if isinstance(weight, Quantized) else weight)
 
 
-def rectangle(weight: Weight, rows: slice, columns: slice = slice(None)) -> Weight:
-    """A part of a weight, without copying; ValueError when it would split a group."""
+def rectangle(weight: Weight, rows: slice | Array, columns: slice = slice(None)) -> Weight:
+    """A part of a weight, of a slice of rows without copying; ValueError when it would split a group."""
     if not isinstance(weight, Quantized):
         return weight[rows, columns]
     start, stop, _ = columns.indices(weight.codes.shape[1])

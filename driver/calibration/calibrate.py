@@ -17,7 +17,7 @@ from compiler.weights.stored import Array, Floats
 from dialects.weights import Packed, view_of_name
 from driver.calibration import chosen
 from driver.calibration.dividing import multiply_readers
-from driver.calibration.feedback import Settling, folds_in, folds_of_norms, stored_plainly
+from driver.calibration.feedback import Settling, folds_in, folds_of_norms, scores_in, stored_plainly
 from driver.calibration.kept import Shelf, shelf
 from driver.calibration.running import Arrays, Running
 from driver.calibration.settled import keep_settled, take_settled
@@ -62,9 +62,10 @@ def weigh(job: Job, importance: Mapping[str, Floats]) -> None:
 def settle(running: Running, kept: Shelf) -> None:
     """Put codes in the place of weights."""
     job, tokens = running.job, sequences(running, "gptq")
-    schemes, folds, jobs = stored_plainly(job), folds_of_norms(job), job.options.job_count
-    settling = Settling(job.weights, schemes, folds, kept, jobs, job.importance)
-    key = partial(running.key, "settled", tokens, sorted(schemes.items()), folds)
+    schemes, folds, scores = stored_plainly(job), folds_of_norms(job), scores_in(job)
+    jobs = job.options.job_count
+    settling = Settling(job.weights, schemes, folds, scores, kept, jobs, job.importance)
+    key = partial(running.key, "settled", tokens, sorted(schemes.items()), folds, scores)
     if job.cache is None or not take_settled(job.cache, key, settling):
         note(f"run {job.options.model_path} on {tokens.size} tokens")
         run_layers(running.native, job.weights, tokens, jobs, settling.measure_of, settling.settle)

@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 from compiler.diagnostics import UserError
-from compiler.ir.module import discard
+from compiler.ir.module import Module, discard
 from compiler.weights.feedback import Feedback, Map
 from compiler.weights.moments import Moments
 from compiler.weights.scheme import Scheme
 from compiler.weights.stored import Floats, Quantized, to_float32
+from compiler.weights.turns import quantize_in_turns
 from dialects.weights import Joined, LaneRecord, Packed, WeightSource, view_of_name
 from driver.calibration.dividing import divide
 from driver.calibration.folds import Fold, folds_of
 from driver.calibration.kept import Shelf
+from driver.calibration.scores import Scores, scores_of
 from driver.job import Job
 from driver.pipelines import recognizing
 from frontend.binding import Weights
 from frontend.calibration import SQUARES, Measure, Sums
+
+Named = TypeVar("Named", Fold, Scores)  # parameters by name
 
 
 @dataclass
@@ -33,6 +38,7 @@ class Settling:
     weights: Weights
     schemes: Mapping[str, Scheme]
     folds: list[Fold]
+    scores: list[Scores]
     shelf: Shelf
     jobs: int
     importance: dict[str, Floats] = field(default_factory=dict)
@@ -51,11 +57,13 @@ class Settling:
         for fold in self.folds:
             if set(fold.readers) <= moments.keys():
                 moments = self.folded(fold, moments, factors)
+        turns = self.turns(moments, factors)
         with ThreadPoolExecutor(self.jobs) as pool:
             for names in alike(moments):
                 feedback = Feedback.of(moments[names[0]], self.schemes[names[0]].group)
                 for name in names:
-                    codes = self.quantized(name, factors.get(name), feedback, pool.map)
+                    weight = self.floats(name, factors)
+                    codes = self.quantized(name, weight, turns.get(name), feedback, pool.map)
                     self.weights.made[name] = self.shelf.put(self.weights.tensors[name], codes)
         return bool(moments)
 
@@ -68,11 +76,29 @@ class Settling:
         factors.update(dict.fromkeys(fold.readers, by))
         return {**moments, **dict.fromkeys(fold.readers, before.times(1 / by))}
 
-    def quantized(self, name: str, factors: Floats | None, feedback: Feedback, run: Map) -> Quantized:
+    def turns(self, moments: Mapping[str, Moments], factors: Mapping[str, Floats]) -> dict[str, Floats]:
+        """How errors in the rows of a head count together, [heads, rows, rows], by parameter."""
+        found: dict[str, Floats] = {}
+        for scores in self.scores:
+            query, key = scores.names
+            if query in moments and key in moments:
+                pair = self.floats(query, factors), self.floats(key, factors)
+                found[query], found[key] = scores.squares(*pair, self.weights, moments[query])
+        return found
+
+    def floats(self, name: str, factors: Mapping[str, Floats]) -> Floats:
+        """A weight that multiplies inputs which are divided by factors [inputs]."""
         weight = to_float32(self.weights.read_floats(name))
-        weight = weight if factors is None else weight * factors
+        return weight * factors[name] if name in factors else weight
+
+    def quantized(
+        self, name: str, weight: Floats, turns: Floats | None, feedback: Feedback, run: Map
+    ) -> Quantized:
+        def quantize(rows: Floats) -> Quantized:
+            return feedback.quantize(rows, self.schemes[name], run)
+
         try:
-            return feedback.quantize(weight, self.schemes[name], run)
+            return quantize(weight) if turns is None else quantize_in_turns(weight, turns, quantize)
         except ValueError as error:
             raise UserError(f"{name} cannot be quantized: {error}") from error
 
@@ -119,12 +145,22 @@ def folds_of_norms(job: Job) -> list[Fold]:
 
 def folds_in(job: Job) -> list[Fold]:
     """Those of all layers, by full names."""
+    return found_in(job, folds_of)
+
+
+def scores_in(job: Job) -> list[Scores]:
+    """Those of all layers, by full names."""
+    return found_in(job, scores_of)
+
+
+def found_in(job: Job, find: Callable[[Module], Sequence[Named]]) -> list[Named]:
+    """What a layer's graph tells, for all layers."""
     found = []
     for group in job.model.nets:
         if group.of_layers:
             kept = job.precision.kept(group)
             module = job.run_passes(group.name, group.module, ",".join(recognizing(job.options, kept)), True)
-            for instance in group.instances:
-                found += [fold.bound(instance.parameter_name) for fold in folds_of(module)]
+            known = find(module)
             discard(module)
+            found += [each.bound(instance.parameter_name) for instance in group.instances for each in known]
     return found

@@ -10,7 +10,7 @@ import pytest
 
 from compiler.ir.types import BF16, F16
 from compiler.weights import feedback
-from compiler.weights.feedback import Feedback, larger_first
+from compiler.weights.feedback import Feedback, Span, larger_first
 from compiler.weights.groups import GridSearch, quantize, roots_of
 from compiler.weights.moments import Moments
 from compiler.weights.scheme import Scheme
@@ -129,20 +129,23 @@ def off_elsewhere(rows: int, large: float = 1.0) -> float:
 
 def test_codes_for_few_rows_serve_others(monkeypatch):
     found = off_elsewhere(64)
-    monkeypatch.setattr(feedback, "damping", lambda squares, rows: np.full(len(squares), 0.01 * squares.mean()))
+    monkeypatch.setattr(feedback, "damping", lambda squares, part: np.full(len(squares), 0.01 * squares.mean()))
     assert found < 0.9 * off_elsewhere(64)
 
 
 def test_large_inputs_leave_small_ones_their_products(monkeypatch):
     found = off_elsewhere(256, large=30.0)
-    monkeypatch.setattr(feedback, "damping", lambda squares, rows: np.full(len(squares), squares.sum() / rows))
+    monkeypatch.setattr(feedback, "damping", lambda squares, part: np.full(len(squares), part * squares.mean()))
     assert found < 0.7 * off_elsewhere(256, large=30.0)
 
 
 def test_many_rows_are_relied_on_more():
-    """As much for each input as a row has in all, where inputs are alike."""
-    np.testing.assert_allclose(feedback.damping(np.full(6, 10.0), 3), 20)
-    np.testing.assert_allclose(feedback.damping(np.full(6, 10.0), 6000), 0.01)
+    """As much is added for each input as a row has in all, where inputs are alike."""
+    square, order = np.diag(np.full(6, 10.0)), np.arange(6)
+    for rows, added in ((3, 20), (6000, 0.01)):
+        span = Span.of(0, square, 6, rows)
+        np.testing.assert_allclose(span.importance, 10 + added)
+        np.testing.assert_allclose(feedback.factor(square, order, 6 / rows) ** 2, np.diag(span.importance))
 
 
 def test_the_size_of_all_inputs_does_not_matter():

@@ -18,6 +18,7 @@ from compiler.weights.scheme import Scheme
 from driver.calibration.feedback import Settling, folds_in, folds_of_norms, stored_plainly
 from driver.calibration.folds import Fold
 from driver.calibration.kept import shelf
+from driver.calibration.scores import Scores, Side
 from driver.convert import compiled_job
 from driver.options import ConvertOptions
 from driver.pipelines import default_pipeline
@@ -44,7 +45,7 @@ FOLDS = [Fold(("q", "k"), ("norm",))]
 def settling(tmp_path) -> Iterator[Settling]:
     weights = Weights({name: Given(values) for name, values in VALUES.items()})
     with shelf(tmp_path) as kept:
-        yield Settling(weights, dict.fromkeys(("q", "k", "up", "down"), SCHEME), FOLDS, kept, 2)
+        yield Settling(weights, dict.fromkeys(("q", "k", "up", "down"), SCHEME), FOLDS, [], kept, 2)
 
 
 def inputs(width: int) -> np.ndarray:
@@ -84,6 +85,28 @@ def test_products_stay_when_inputs_are_divided(settling):
         assert np.sum((found - wanted) ** 2) < 0.5 * np.sum((alone - wanted) ** 2)
     np.testing.assert_array_equal(settling.importance["router"], sums["router"].mean)
     assert settling.importance.keys() == {"router"}
+
+
+@pytest.mark.parametrize("folds", [[], FOLDS])
+def test_scores_stay_when_their_rows_are_rounded_in_turns(settling, folds):
+    settling.folds = folds
+    before = {name: settling.weights.read_floats(name) for name in VALUES}
+    x = inputs(32) * 0.1
+    sums = measured((x * before["norm"]).astype(np.float32), inputs(48))
+
+    def off(scores: list[Scores]) -> float:
+        settling.scores = scores
+        settling.weights.made.clear()
+        settling.settle(sums)
+        normed = x * settling.weights.read_floats("norm")
+        q, k = (normed @ settling.weights.read(name).dequantize().T for name in ("q", "k"))
+        wanted_q, wanted_k = ((x * before["norm"]) @ before[name].T for name in ("q", "k"))
+        return sum(
+            float(np.sum((q[:, a] @ k[:, b].T - wanted_q[:, a] @ wanted_k[:, b].T) ** 2))
+            for a, b in ((slice(0, 8), slice(0, 8)), (slice(8, 16), slice(0, 8)), (slice(16, 24), slice(8, 16)))
+        )
+
+    assert off([Scores(Side("q"), Side("k"), (2, 1), 8)]) < 0.8 * off([])
 
 
 def test_factors_stay_away_where_the_other_side_keeps_its_floats(settling):
