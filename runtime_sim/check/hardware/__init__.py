@@ -1,8 +1,8 @@
 """Rules of the chip that Sophgo's C-model does not enforce: fields, types, alignment, lanes, bounds, overlap.
 
-The C-model accepts what breaks them, or computes something else without a word; the chip need not even do
-that. Each instruction is checked by itself, from its fields; nothing is executed. A rule is here when the
-chips' instruction reference states it and the vendor's own programs keep it.
+The C-model accepts what breaks them, or computes something else without a word, or aborts without a reason;
+the chip need not even do that. Each instruction is checked by itself, from its fields; nothing is executed. A
+rule is here when the chips' instruction reference states it and the vendor's own programs keep it.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from compiler.target.isa import STRIDED, Instruction
 from compiler.target.spec import ChipSpec
 from runtime_sim.check.hardware.types import BF16, I4, UNARY, float_product_bias, types
 from runtime_sim.check.ranges import local_address
+from runtime_sim.check.ranges.boxes import NIBBLES
 
 FieldRule = Callable[[Instruction, ChipSpec], Iterator[str]]
 
@@ -131,11 +132,28 @@ def _matrix(instruction: Instruction, spec: ChipSpec) -> Iterator[str]:
         yield "goes between local memory and global memory only"
         return
     (inside,), outside = local, "dst" if local == ["src"] else "src"
-    for name in [f"{inside}_{axis}size" for axis in "ncw"] + [f"{outside}_{axis}size" for axis in "hw"]:
-        if fields[name] < 1:
-            yield f"{name} is 0"
+    sizes = [f"{inside}_{axis}size" for axis in "ncw"] + [f"{outside}_{axis}size" for axis in "hw"]
+    empty = [name for name in sizes if fields[name] < 1]
+    yield from (f"{name} is 0" for name in empty)
     if fields[f"{inside}_hsize"] > 1:
         yield f"{inside}_hsize is {fields[f'{inside}_hsize']}, expected 0 or 1"
+    if not empty:
+        yield from _matrix_rows(instruction, inside, outside, spec)
+
+
+def _matrix_rows(instruction: Instruction, inside: str, outside: str, spec: ChipSpec) -> Iterator[str]:
+    """As many in local memory as in the matrix, and there a pitch for each: the C-model aborts where that of
+    the last goes beyond the lane, though no item does.
+    """
+    fields, address = instruction.fields, local_address(instruction.address(inside), spec) or 0
+    axis = "w" if instruction.kind == "transpose" else "h"
+    rows, wanted = fields[f"{inside}_nsize"], fields[f"{outside}_{axis}size"]
+    if rows != wanted:
+        yield f"{inside}_nsize is {rows}, but the matrix has {wanted} rows"
+    pitch = fields[f"{inside}_nstride"] * NIBBLES[fields["src_data_format"]] // 2
+    end = address % spec.lane_bytes + rows * pitch
+    if end > spec.lane_bytes:
+        yield f"{rows} rows of {inside}_nstride end at byte {end:#x} of a lane of {spec.lane_bytes:#x}"
 
 
 def _gather(instruction: Instruction, spec: ChipSpec) -> Iterator[str]:
