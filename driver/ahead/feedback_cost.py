@@ -24,8 +24,8 @@ from compiler.weights.stored import Quantized
 from dialects import llm
 from driver.ahead.run_cost import Run, RunCost, Step, rates, seconds_of
 from driver.calibration.calibrate import WRITTEN
-from driver.calibration.feedback import folds_in, folds_of_norms, stored_plainly
 from driver.calibration.folds import Fold
+from driver.calibration.graphs import folds_of_layers, folds_of_norms, stored_plainly
 from driver.calibration.kept import Shelf
 from driver.groups import table_of
 from driver.job import Job
@@ -151,7 +151,7 @@ def tried(inputs: Inputs, more: float) -> float:
 
 def dividing(job: Job, run: Run) -> Iterator[Step]:
     """For codes that are chosen each by itself: weights are read to choose factors, and multiplied."""
-    for found, count in inputs_in(job, folds_in(job)):
+    for found, count in inputs_in(job, folds_of_layers(job)):
         for inputs in found:
             if inputs.folded:
                 yield Step(count * (2 * inputs.weights * run.read + tried(inputs, 0.0)), count)

@@ -23,7 +23,7 @@ from dialects.weights import Joined, Packed, view_of_name
 from driver.ahead.run_cost import RunCost, seconds_of
 from driver.blob import Materializer, Piece, weight_of
 from driver.calibration.calibrate import method_of
-from driver.calibration.feedback import stored_plainly
+from driver.calibration.graphs import stored_plainly
 from driver.job import Job
 from frontend.imported import Instance
 from frontend.values import exceeds

@@ -17,7 +17,8 @@ from compiler.weights.stored import Array, Floats
 from dialects.weights import Packed, view_of_name
 from driver.calibration import chosen
 from driver.calibration.dividing import multiply_readers
-from driver.calibration.feedback import Settling, folds_in, folds_of_norms, scores_in, stored_plainly
+from driver.calibration.feedback import Settling
+from driver.calibration.graphs import folds_of_layers, folds_of_norms, scores_of_layers, stored_plainly
 from driver.calibration.kept import Shelf, shelf
 from driver.calibration.running import Arrays, Running
 from driver.calibration.settled import keep_settled, take_settled
@@ -55,14 +56,14 @@ def calibrated(job: Job, opened: OpenedModel, folder: Path) -> Iterator[None]:
 
 def weigh(job: Job, importance: Mapping[str, Floats]) -> None:
     """Have errors count as inputs do, and inputs divided where that helps."""
-    jobs = job.options.job_count
-    job.importance = multiply_readers(job.weights, folds_in(job), stored_plainly(job), importance, jobs)
+    folds, schemes, jobs = folds_of_layers(job), stored_plainly(job), job.options.job_count
+    job.importance = multiply_readers(job.weights, folds, schemes, importance, jobs)
 
 
 def settle(running: Running, kept: Shelf) -> None:
     """Put codes in the place of weights."""
     job, tokens = running.job, sequences(running, "gptq")
-    schemes, folds, scores = stored_plainly(job), folds_of_norms(job), scores_in(job)
+    schemes, folds, scores = stored_plainly(job), folds_of_norms(job), scores_of_layers(job)
     jobs = job.options.job_count
     settling = Settling(job.weights, schemes, folds, scores, kept, jobs, job.importance)
     key = partial(running.key, "settled", tokens, sorted(schemes.items()), folds, scores)

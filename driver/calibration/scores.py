@@ -91,8 +91,10 @@ def side_of(value: Value) -> tuple[Side, Value] | None:
             return None
         value = op.passed
     linear = value.defining(llm.LinearOp)
-    side = None if linear is None or linear.residual is not None else named(linear, norm)
-    return None if linear is None or side is None else (side, linear.x)
+    if linear is None or linear.residual is not None:
+        return None
+    side = named(linear, norm)
+    return None if side is None else (side, linear.x)
 
 
 def named(linear: llm.LinearOp, norm: llm.RmsNormOp | None) -> Side | None:

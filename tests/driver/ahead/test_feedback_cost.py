@@ -22,7 +22,7 @@ from driver.ahead.feedback_cost import (
     writing_memory,
 )
 from driver.ahead.run_cost import Run, Step
-from driver.calibration.feedback import folds_of_norms
+from driver.calibration.graphs import folds_of_norms
 from driver.convert import compiled_job
 from driver.options import ConvertOptions
 from frontend.load import open_model

@@ -11,7 +11,7 @@ import pytest
 from compiler.weights.scheme import Scheme
 from driver.ahead.host_cost import HostCost, WeightWork, host_cost, most_at_once, sampler, works_of
 from driver.ahead.run_cost import RunCost, Step
-from driver.calibration.feedback import stored_plainly
+from driver.calibration.graphs import stored_plainly
 from driver.convert import compiled_job
 from driver.options import ConvertOptions
 from driver.pipelines import default_pipeline

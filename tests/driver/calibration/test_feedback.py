@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,17 +14,12 @@ from compiler.weights.feedback import Feedback
 from compiler.weights.groups import quantize
 from compiler.weights.moments import Moments, Squares
 from compiler.weights.scheme import Scheme
-from driver.calibration.feedback import Settling, folds_in, folds_of_norms, stored_plainly
+from driver.calibration.feedback import Settling
 from driver.calibration.folds import Fold
 from driver.calibration.kept import shelf
 from driver.calibration.scores import Scores, Side
-from driver.convert import compiled_job
-from driver.options import ConvertOptions
-from driver.pipelines import default_pipeline
 from frontend.binding import Weights
 from frontend.calibration import SQUARES, Measure
-from frontend.load import open_model
-from passes import load_all
 from tests.driver.calibration.given import Given
 
 SCHEME = Scheme(4, 16, True, BF16)
@@ -124,17 +118,3 @@ def test_a_weight_that_no_code_holds_is_named(settling):
 
 def test_nothing_changes_where_nothing_becomes_codes(settling):
     assert not settling.settle({"router": Squares(np.ones(32), 1)})
-
-
-def test_folds_and_schemes_are_those_of_the_program(tiny_checkpoint, tmp_path):
-    folder = tiny_checkpoint("llama", layers=2, hidden=128, heads=2, kv_heads=1, intermediate=128, vocab=320)
-    load_all()
-    options = ConvertOptions(folder, 64, "w4bf16", out_dir=tmp_path / "out", jobs=1)
-    job = compiled_job(replace(options, passes=default_pipeline(options)), open_model(folder))
-    schemes = stored_plainly(job)
-    assert len(schemes) == 2 * 7
-    assert set(schemes.values()) == {Scheme(4, 64, True, BF16)}
-    folds = folds_in(job)
-    assert len(folds) == 2 * 3
-    assert len(folds_of_norms(job)) == 2 * 2
-    assert all(name in job.weights.tensors for fold in folds for name in fold.names)

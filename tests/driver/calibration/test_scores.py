@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from driver.calibration.feedback import scores_in
+from driver.calibration.graphs import scores_of_layers
 from driver.calibration.scores import Scores, Side, scores_of
 from driver.convert import compiled_job
 from driver.options import ConvertOptions
@@ -26,7 +26,7 @@ def found_in(folder: Path, name: str) -> list[Scores]:
     options = ConvertOptions(folder / "model", 64, "w4bf16", q_group_size=32, out_dir=folder / "out", jobs=1)
     job = compiled_job(options, open_model(options.model_path))
     first = "model.layers.0.self_attn."
-    found = scores_in(job)
+    found = scores_of_layers(job)
     assert len(found) in (0, 3)
     return [each.bound(lambda name: name.removeprefix(first)) for each in found[:1]]
 
