@@ -135,7 +135,7 @@ def _add_model_flags(group: argparse._ArgumentGroup) -> None:
     add("--bits", type=float, metavar="MEAN", help=text)
     text = "how codes are chosen: none, search or gptq (default: search where there are some of 4 bits)"
     add("--calibrate", choices=(AUTO, *CALIBRATIONS), default=AUTO, metavar="METHOD", help=text)
-    text = "text that the model runs on to calibrate (default: tokens of its own)"
+    text = "text that the model runs on to calibrate (default: random tokens, for gptq its own)"
     add("--calibration_text", type=Path, metavar="FILE", help=text)
 
 

@@ -131,6 +131,11 @@ BASES: dict[str, tuple[str, str, Fields]] = {
         dma(DDR, local(0), nchw_copy=0, src_hsize=2, src_wsize=640, src_hstride=640)
         | {"dst_nsize": 2, "dst_csize": 64, "dst_wsize": 10, "dst_nstride": 32, "dst_cstride": 32},
     ),
+    "transposed": (
+        "dma_matrix", "transpose",
+        dma(DDR, local(0), nchw_copy=0, src_hsize=640, src_wsize=3, src_hstride=3)
+        | {"dst_nsize": 3, "dst_csize": 64, "dst_wsize": 10, "dst_nstride": 32, "dst_cstride": 32},
+    ),
     "general": ("dma_general", "copy", dma(DDR, local(0), move_length=100)),
     "lanes": ("dma_general", "broadcast", dma(DDR, local(0), move_length=100, dst_csize=64)),
     "gather": (

@@ -42,6 +42,7 @@ CASES: dict[str, Rule] = {
     "matrix of no rows": ("matrix", {"src_hsize": 0}, {"src_hsize": 2}, "src_hsize is 0"),
     "matrix of planes": ("matrix", {"dst_hsize": 2}, {"dst_hsize": 1}, "dst_hsize is 2, expected 0 or 1"),
     "matrix of other rows": ("matrix", {"dst_nsize": 1}, {"dst_nsize": 2}, "dst_nsize is 1, but the matrix has 2 rows"),
+    "transposed matrix of other rows": ("transposed", {"dst_nsize": 2}, {"dst_nsize": 3}, "dst_nsize is 2, but the matrix has 3 rows"),
     "pitch of the last row": ("matrix", split_address("dst", local(0x3FF80)) | {"dst_nstride": 33}, split_address("dst", local(0x3FF80)) | {"dst_nstride": 32}, "2 rows of dst_nstride end at byte 0x40004 of a lane of 0x40000"),
     "channels of a gather": ("gather", {"src_csize": 3}, {"src_csize": 8}, "src_csize 3 and index_csize 8 do not match"),
     "channels written": ("gather", {"dst_csize": 64}, {"dst_csize": 8}, "dst_csize is 64, but 8 channels are written"),
